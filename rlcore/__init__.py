@@ -1,0 +1,1 @@
+"""rlcore: multi-turn reinforcement learning that teaches language models to correct themselves."""

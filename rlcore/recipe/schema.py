@@ -1,0 +1,215 @@
+"""The typed schema of a recipe: one YAML file that holds a whole experiment. Every field says what it means."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Scratch(Section):
+    """A small Qwen2-architecture model with random weights, for tests of the path and for teaching."""
+
+    hidden_size: Positive = 128
+    layers: Positive = 3
+    heads: Positive = 4
+    kv_heads: Positive = 2
+    intermediate_size: Positive = 256
+    max_positions: Positive = 1024
+    vocab_size: Positive = Field(2048, description="size of the BPE vocabulary trained on the text of the data")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "Scratch":
+        if self.hidden_size % self.heads or self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must divide hidden_size and be a multiple of kv_heads {self.kv_heads}")
+        return self
+
+
+class Model(Section):
+    """The policy at the start of the run."""
+
+    path: str | None = Field(None, description="a Hugging Face folder (relative to the recipe) or a hub name")
+    scratch: Scratch | None = Field(None, description="make a random model instead, its tokenizer trained on the data")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    chat_template: str | None = Field(None, description="a Jinja template that replaces the tokenizer's own")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Model":
+        if (self.path is None) == (self.scratch is None):
+            raise ValueError("give exactly one of path and scratch")
+        return self
+
+
+class Data(Section):
+    """Where problems come from."""
+
+    source: Literal["arithmetic", "gsm8k", "math", "mbpp", "humaneval", "jsonl", "parquet", "hub"]
+    path: str | None = Field(None, description="file or hub name; a source knows its hub name when this is left out")
+    subset: str | None = Field(None, description="configuration name of a hub data set")
+    split: str = "train"
+    columns: dict[str, str] = Field(default_factory=dict, description="what a column is called here: {answer: gold}")
+    prompt: str = Field("{prompt}", description="the user message; {prompt} stands for the problem's text")
+    system: str | None = Field(None, description="a system message before it")
+    limit: Positive | None = Field(None, description="use only the first problems")
+    exclude: str | None = Field(None, description="file of problems to leave out (a held-out set): compared by their text")
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of a generator")
+
+
+class Conversation(Section):
+    """How attempts follow each other."""
+
+    attempts: Positive = 2
+    instruction: str = Field(
+        "There might be an error in the solution above. Please correct the error, if any, and give the whole solution again.",
+        description="the user message before every attempt after the first; it never says whether the attempt was right",
+    )
+    max_prompt_tokens: Positive = 1024
+    max_attempt_tokens: Positive = 1024
+
+
+class Rollout(Section):
+    """How attempts are sampled."""
+
+    engine: Literal["torch", "vllm"] = "torch"
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = Field(0, description="0: all tokens")
+    slots: Positive = Field(512, description="sequences decoded at once by the embedded engine on each rank")
+    deadline: Annotated[float, Field(gt=0)] = Field(1800.0, description="seconds after which a step's sampling is given up")
+
+
+class Reward(Section):
+    """One reward function; several add up by weight."""
+
+    name: str = Field(description="a registered name, package.module:function, or path/to/file.py:function")
+    weight: float = 1.0
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class Rewards(Section):
+    """How attempts are scored."""
+
+    functions: list[Reward] = Field(min_length=1)
+    workers: Positive = 2
+    deadline: Annotated[float, Field(gt=0)] = Field(5.0, description="seconds for one attempt, then the worker is killed")
+    max_failed: Fraction = Field(0.1, description="a step with a larger share of unscored attempts stops the run")
+
+
+class Batch(Section):
+    """What one step is made of, over all ranks together."""
+
+    problems: Positive = Field(32, description="problems a step")
+    group: Positive = Field(8, description="trajectories a problem")
+
+
+class Credit(Section):
+    """How verdicts become advantages (see rlcore/credit)."""
+
+    unit: Literal["attempt", "trajectory"] = Field(
+        "attempt", description="trajectory: one advantage for all attempts from their summed returns, as plain GRPO does"
+    )
+    baseline: Literal["group", "leave_one_out", "outcome", "none"] = Field(
+        "group", description="outcome: later attempts are compared with those whose previous attempt scored the same"
+    )
+    scale: Literal["none", "group", "batch"] = Field("none", description="divide advantages by this standard deviation")
+    discount: Fraction = Field(0.0, description="how much an attempt is paid for the returns of later ones")
+
+
+class Stage(Section):
+    """One phase of training, as data. Lists have one entry an attempt."""
+
+    name: str
+    steps: Positive
+    reward: list[float] = Field([1.0, 1.0], description="weight of each attempt's own reward")
+    bonus: NonNegative = Field(0.0, description="α: pays r(t) - r(t-1) on attempts after the first")
+    kl: list[NonNegative] = Field([0.01, 0.01], description="β of each attempt against the reference policy")
+
+
+class Learner(Section):
+    """The DeepSpeed engine and its loss."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-6
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    weight_decay: NonNegative = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    minibatches: Positive = Field(1, description="optimizer steps on one batch of trajectories")
+    clip: tuple[NonNegative, NonNegative] = Field((0.2, 0.2), description="ratio kept within [1 - low, 1 + high]")
+    kl: Literal["exact", "k3"] = Field("k3", description="exact sums over the vocabulary; k3 is a one-sample estimate")
+    zero: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage")
+    micro_batch_tokens: Positive = Field(16384, description="padded tokens in one forward pass on each rank")
+    deepspeed: dict[str, Any] = Field(default_factory=dict, description="further DeepSpeed settings, merged in")
+
+
+class Evaluate(Section):
+    """Measurements on held-out problems."""
+
+    data: Data
+    every: Annotated[int, Field(ge=0)] = Field(0, description="steps between evaluations while training; 0: none")
+    problems: Positive = Field(2000, description="problems of a full evaluation")
+    problems_while_training: Positive = 256
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="of the sampled evaluation; greedy is always done")
+
+
+class Checkpoint(Section):
+    """What is saved, and when."""
+
+    every: Annotated[int, Field(ge=0)] = Field(50, description="steps between saves; 0: only at the end")
+    resume: Literal["auto", "never"] = Field("auto", description="auto: go on from the newest whole checkpoint, if any")
+
+
+class Track(Section):
+    """Where a run is seen."""
+
+    wandb: Literal["auto", "offline", "off"] = Field("auto", description="auto: online if logged in, else offline")
+    project: str = "rlcore"
+    trajectories: Annotated[int, Field(ge=0)] = Field(4, description="trajectories written to trajectories.jsonl a step")
+
+
+class Recipe(Section):
+    """One experiment."""
+
+    name: str
+    seed: int = 0
+    output: str = Field("", description="folder of the run; runs/NAME when left out")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    model: Model
+    data: Data
+    conversation: Conversation = Conversation()
+    rollout: Rollout = Rollout()
+    rewards: Rewards
+    batch: Batch = Batch()
+    credit: Credit = Credit()
+    stages: list[Stage] = Field(min_length=1)
+    learner: Learner = Learner()
+    evaluate: Evaluate | None = None
+    checkpoint: Checkpoint = Checkpoint()
+    track: Track = Track()
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages together."""
+        return sum(stage.steps for stage in self.stages)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        for stage in self.stages:
+            for key in ("reward", "kl"):
+                if len(getattr(stage, key)) != self.conversation.attempts:
+                    raise ValueError(
+                        f"stage {stage.name}: {key} needs one value for each of the {self.conversation.attempts} attempts"
+                    )
+        if self.batch.group == 1 and self.credit.baseline != "none":
+            raise ValueError(f"batch.group is 1, but the {self.credit.baseline} baseline compares trajectories of a group")
+        trajectories = self.batch.problems * self.batch.group
+        if trajectories < self.learner.minibatches:
+            raise ValueError(f"learner.minibatches {self.learner.minibatches} is more than the {trajectories} trajectories")
+        return self

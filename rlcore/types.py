@@ -1,0 +1,97 @@
+"""The nouns of rlcore: small frozen dataclasses that rooms hand to each other.
+
+Array names carry their shape: P problems, G trajectories of one problem, A attempts, B trajectories, N tokens.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from rewards import Verdict
+
+Message = dict[str, str]
+"""One chat message, `{"role": ..., "content": ...}`."""
+
+
+class UserError(Exception):
+    """A mistake in what the user gave. Its text is one line that says what and where; the command ends with code 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One row of a data set: what the policy is asked and what the rewards read."""
+
+    id: str
+    messages: tuple[Message, ...]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    domain: str = "math"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is put before one attempt, and the attempt, as the exact token ids.
+
+    `prompt_ids` are only the tokens this turn adds (never trained); `response_ids` were sampled (trained).
+    `logprobs[i]` is the log-probability of `response_ids[i]` under the distribution it was sampled from.
+    `version` is the learner step whose weights sampled the attempt.
+    """
+
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Literal["stop", "length"]
+    text: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """The turns of one conversation on one problem; `verdicts[a]` judges attempt a once it is scored."""
+
+    problem: Problem
+    turns: tuple[Turn, ...]
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def ids(self) -> list[int]:
+        """All token ids of the conversation, in order."""
+        return [token for turn in self.turns for token in (*turn.prompt_ids, *turn.response_ids)]
+
+    @property
+    def rewards_A(self) -> np.ndarray:
+        """Scores of the attempts, `[A]` float64, NaN where a reward gave none."""
+        return np.array([np.nan if v.score is None else v.score for v in self.verdicts], dtype=np.float64)
+
+
+Groups = list[list[Trajectory]]
+"""`groups[p][g]`: the G trajectories of each of P problems."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Everything the learner knows: B trajectories as flat per-token streams over their N tokens.
+
+    Trajectory b holds tokens `offsets_B1[b] : offsets_B1[b + 1]`. Every stream but `ids_N` is zero where `loss_mask_N` is
+    False (prompt tokens, and attempts without a verdict).
+    """
+
+    offsets_B1: np.ndarray
+    """`[B + 1]` int64."""
+    ids_N: np.ndarray
+    """`[N]` int64 token ids."""
+    turn_N: np.ndarray
+    """`[N]` int8: the attempt a token belongs to, counted from 1 (prompt tokens included)."""
+    loss_mask_N: np.ndarray
+    """`[N]` bool: sampled tokens that count in the loss."""
+    advantage_N: np.ndarray
+    """`[N]` float32."""
+    kl_weight_N: np.ndarray
+    """`[N]` float32: β of the token's attempt."""
+    sampler_logprob_N: np.ndarray
+    """`[N]` float32: log-probability under the distribution that sampled the token."""
+
+    @property
+    def lengths_B(self) -> np.ndarray:
+        """Tokens of each trajectory, `[B]` int64."""
+        return np.diff(self.offsets_B1)
