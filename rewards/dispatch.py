@@ -1,0 +1,283 @@
+"""The one thread of a RewardPool that owns its processes: it hands out chunks, keeps deadlines, replaces workers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rewards.registry import Spec
+from rewards.reward import Completion
+from rewards.verdict import RewardError, Verdict, combine
+from rewards.wire import recv_frame, send_frame
+from rewards.worker import CONTROL_LIMIT, LoadedReward, Setup, unpack
+
+_SLICE = 0.1  # seconds of work in one chunk: short enough to balance, long enough to make messages free
+_GRACE = 1.0  # seconds beyond its own limit that a self-limiting function gets
+_START_LIMIT = 120.0  # seconds for the server to load and for a worker to come up
+
+
+@dataclass
+class Job:
+    """One call of `submit`: the rows, and what has been said of them, `verdicts_RN`: by reward, then row."""
+
+    completions: list[Completion]
+    columns: dict[str, list[Any]]
+    rewards: Sequence[LoadedReward]
+    future: Future[list[Verdict]] = field(default_factory=Future)
+
+    def __post_init__(self) -> None:
+        rows = len(self.completions)
+        self.verdicts_RN: list[list[Verdict | None]] = [[None] * rows for _ in self.rewards]
+        self.left = rows * len(self.rewards)
+
+    def settle(self, reward: int, start: int, verdicts: Sequence[Verdict]) -> None:
+        """Write down the verdicts of consecutive rows; the last ones complete the future."""
+        self.verdicts_RN[reward][start : start + len(verdicts)] = verdicts
+        self.left -= len(verdicts)
+        if self.left == 0:
+            self.future.set_result([self._whole(row) for row in range(len(self.completions))])
+
+    def _whole(self, row: int) -> Verdict:
+        parts = [verdicts[row] for verdicts in self.verdicts_RN]
+        if len(parts) == 1:
+            only, weight = parts[0], self.rewards[0].weight
+            assert only is not None
+            return only if only.score is None or weight == 1 else replace(only, score=weight * only.score)
+        names = _distinct([reward.name for reward in self.rewards])
+        weights = {name: reward.weight for name, reward in zip(names, self.rewards, strict=True)}
+        return combine({name: part for name, part in zip(names, parts, strict=True) if part is not None}, weights)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    return [name if name not in names[:i] else f"{name}#{names[:i].count(name) + 1}" for i, name in enumerate(names)]
+
+
+@dataclass
+class Task:
+    """Rows `start` to `stop` of a job, to be scored by one of its rewards."""
+
+    job: Job
+    reward: int
+    start: int
+    stop: int
+
+
+@dataclass
+class Worker:
+    """One worker process, seen from the parent. `pid` is None until it has come up."""
+
+    socket: socket.socket
+    deadline: float
+    pid: int | None = None
+    task: Task | None = None
+
+
+class Dispatcher:
+    """Runs the server and its workers from a thread of its own, which the kernel ties their lives to."""
+
+    def __init__(self, specs: list[Spec], workers: int, deadline: float, memory_mb: int) -> None:
+        self._setup = Setup(sys.path.copy(), specs, memory_mb)
+        self._size = workers
+        self._deadline = deadline
+        self.loaded: Future[list[LoadedReward]] = Future()
+        self._costs: dict[int, float] = {}  # seconds a row, by reward
+        self._tasks: deque[Task] = deque()
+        self._jobs: set[int] = set()
+        self._workers: list[Worker] = []
+        self._inbox: deque[Job] = deque()
+        self._closing = False
+        self._wake_r, self._wake_w = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._thread = threading.Thread(target=self._run, name="reward-dispatcher", daemon=True)
+        self._thread.start()
+
+    def add(self, job: Job) -> None:
+        """Queue a job. Raises RewardError when the pool is closed or its processes are gone."""
+        if not job.left:
+            job.future.set_result([])
+            return
+        self._inbox.append(job)
+        if self._closing or not self._thread.is_alive():
+            raise RewardError("this reward pool is closed")
+        self._wake_w.send(b"\0")
+
+    def close(self) -> None:
+        """End every process of the pool and wait for them."""
+        if self._thread.is_alive():
+            self._closing = True
+            self._wake_w.send(b"\0")
+            self._thread.join()
+
+    def _run(self) -> None:
+        control, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        server = self._start_server(remote)
+        remote.close()
+        reason = "this reward pool is closed"
+        try:
+            self.loaded.set_result(self._load(control))
+            self._loop(control)
+        except RewardError as error:
+            reason = str(error)
+            if not self.loaded.done():
+                self.loaded.set_exception(error)
+        finally:
+            self._closing = True
+            control.close()
+            for worker in self._workers:
+                worker.socket.close()
+            _end(server)
+            self._fail_all(reason)
+            for resource in (self._selector, self._wake_r, self._wake_w):
+                resource.close()
+
+    def _start_server(self, remote: socket.socket) -> subprocess.Popen[bytes]:
+        root = str(Path(__file__).resolve().parent.parent)
+        start = f"import sys; sys.path.insert(0, {root!r}); from rewards.worker import main; main()"
+        command = [sys.executable, "-c", start, str(remote.fileno()), str(os.getpid())]
+        return subprocess.Popen(command, pass_fds=[remote.fileno()], stdin=subprocess.DEVNULL)
+
+    def _load(self, control: socket.socket) -> list[LoadedReward]:
+        control.send(pickle.dumps(self._setup))
+        control.settimeout(_START_LIMIT)
+        try:
+            answer = control.recv(CONTROL_LIMIT)
+        except TimeoutError as error:
+            raise RewardError(f"rewards did not load within {_START_LIMIT:.0f} s") from error
+        if not answer:
+            raise RewardError("the reward server ended while it loaded the rewards")
+        message = json.loads(answer)
+        if "error" in message:
+            raise RewardError(message["error"])
+        return [LoadedReward(**loaded) for loaded in message["rewards"]]
+
+    def _loop(self, control: socket.socket) -> None:
+        self._limits = [reward.own_limit for reward in self.loaded.result()]
+        self._selector.register(self._wake_r, selectors.EVENT_READ)
+        self._selector.register(control, selectors.EVENT_READ)
+        while not self._closing:
+            while len(self._workers) < self._size:
+                self._add_worker(control)
+            for worker in self._workers:
+                if worker.pid is not None and worker.task is None and self._tasks:
+                    self._assign(worker)
+            for key, _ in self._selector.select(self._patience()):
+                if key.fileobj is self._wake_r:
+                    self._wake_r.recv(4096)
+                    self._take_jobs()
+                elif key.fileobj is control:
+                    raise RewardError("the reward server ended")
+                else:
+                    self._hear(key.data)
+            now = time.monotonic()
+            for worker in [worker for worker in self._workers if worker.deadline <= now]:
+                self._overdue(worker, control)
+
+    def _take_jobs(self) -> None:
+        while self._inbox:
+            job = self._inbox.popleft()
+            self._tasks.extend(Task(job, reward, 0, len(job.completions)) for reward in range(len(job.rewards)))
+
+    def _patience(self) -> float | None:
+        nearest = min(worker.deadline for worker in self._workers)
+        return None if math.isinf(nearest) else max(nearest - time.monotonic(), 0)
+
+    def _add_worker(self, control: socket.socket) -> None:
+        mine, theirs = socket.socketpair()
+        socket.send_fds(control, [b"fork"], [theirs.fileno()])
+        theirs.close()
+        worker = Worker(mine, time.monotonic() + _START_LIMIT)
+        self._workers.append(worker)
+        self._selector.register(mine, selectors.EVENT_READ, worker)
+
+    def _assign(self, worker: Worker) -> None:
+        task = self._cut(self._tasks.popleft())
+        rows = slice(task.start, task.stop)
+        columns = {name: column[rows] for name, column in task.job.columns.items()}
+        limit = self._limits[task.reward]
+        budget = self._deadline if limit is None else (limit + _GRACE) * (task.stop - task.start)
+        worker.task = task
+        worker.deadline = time.monotonic() + budget
+        with suppress(OSError):  # a worker that is gone shows as end of file, and its task is put back there
+            send_frame(worker.socket, pickle.dumps((task.reward, budget + 1, task.job.completions[rows], columns)))
+
+    def _cut(self, task: Task) -> Task:
+        """The first rows of a task, as many as are due for one chunk; the rest goes back to the queue."""
+        cost = self._costs.get(task.reward)
+        share = math.ceil((task.stop - task.start) / self._size)
+        size = 1 if cost is None else max(1, min(share, int(_SLICE / cost)))
+        if task.start + size < task.stop:
+            self._tasks.appendleft(replace(task, start=task.start + size))
+        return replace(task, stop=min(task.start + size, task.stop))
+
+    def _hear(self, worker: Worker) -> None:
+        try:
+            frame = recv_frame(worker.socket)
+        except (EOFError, ConnectionError):
+            self._lost(worker, Verdict(None, "error", "the reward's process died (crash, or CPU or memory limit)"))
+            return
+        worker.deadline = math.inf
+        if worker.task is None:
+            worker.pid = int(frame)
+            return
+        task, worker.task = worker.task, None
+        reply = json.loads(frame)
+        if "failed" not in reply:
+            verdicts = unpack(reply)
+            cost = max(sum(verdict.seconds for verdict in verdicts) / len(verdicts), 1e-6)
+            self._costs[task.reward] = (self._costs.get(task.reward, cost) + cost) / 2
+            task.job.settle(task.reward, task.start, verdicts)
+        else:
+            name = task.job.rewards[task.reward].name
+            self._blame(task, Verdict(None, "error", f"reward '{name}': {reply['failed']}"))
+
+    def _overdue(self, worker: Worker, control: socket.socket) -> None:
+        if worker.pid is None:
+            raise RewardError(f"a reward worker did not come up within {_START_LIMIT:.0f} s")
+        control.send(str(worker.pid).encode())
+        assert worker.task is not None
+        name = worker.task.job.rewards[worker.task.reward].name
+        self._lost(worker, Verdict(None, "timeout", f"reward '{name}' passed its deadline", self._deadline))
+
+    def _lost(self, worker: Worker, verdict: Verdict) -> None:
+        self._selector.unregister(worker.socket)
+        worker.socket.close()
+        self._workers.remove(worker)
+        if worker.task is not None:
+            self._blame(worker.task, verdict)
+
+    def _blame(self, task: Task, verdict: Verdict) -> None:
+        """Give the verdict to a lone row; of several rows any may be the culprit, so each is tried alone."""
+        if task.stop - task.start == 1:
+            task.job.settle(task.reward, task.start, [verdict])
+        else:
+            rows = range(task.start, task.stop)
+            self._tasks.extendleft(Task(task.job, task.reward, row, row + 1) for row in reversed(rows))
+
+    def _fail_all(self, reason: str) -> None:
+        open_jobs = [worker.task.job for worker in self._workers if worker.task] + [task.job for task in self._tasks]
+        for job in [*open_jobs, *self._inbox]:
+            if not job.future.done():
+                job.future.set_exception(RewardError(reason))
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    try:
+        server.wait(5)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()

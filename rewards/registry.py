@@ -1,0 +1,135 @@
+"""From the name of a reward in a recipe to the reward itself."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rewards.reward import Reward
+from rewards.verdict import RewardError
+
+ENTRY_POINT_GROUP = "rlcore.rewards"
+
+REGISTERED = {
+    "math": "rewards.math:math_reward",
+    "code": "rewards.code:code_reward",
+    "judge": "rewards.judge:judge_reward",
+    "format": "rewards.shaping:format_reward",
+    "overlong": "rewards.shaping:overlong_reward",
+    "repetition": "rewards.shaping:repetition_reward",
+    "language": "rewards.shaping:language_reward",
+    "pair_sum": "rewards.arithmetic:pair_sum_reward",
+}
+
+Spec = str | Mapping[str, Any]
+
+
+def load_reward(spec: Spec) -> Reward:
+    """Load the reward that a recipe names.
+
+    `spec` is a registered name, `package.module:function`, `path/to/file.py:function` or the name of an entry point of
+    the group `rlcore.rewards`; or a mapping with that `name`, and optionally `weight` and `kwargs`.
+
+    Raises RewardError, in one line, for a name that leads nowhere.
+    """
+    name, weight, kwargs = read_spec(spec)
+    return Reward(_short_name(name), _find(name), weight, kwargs)
+
+
+def read_spec(spec: Spec) -> tuple[str, float, dict[str, Any]]:
+    """Name, weight and keyword arguments of a spec, checked for form."""
+    if isinstance(spec, str):
+        return spec, 1.0, {}
+    if not isinstance(spec, Mapping):
+        raise RewardError(f"a reward is named by a string or a mapping, not by a {type(spec).__name__}")
+    unknown = sorted(set(spec) - {"name", "weight", "kwargs"})
+    if unknown:
+        raise RewardError(f"reward has an unknown key '{unknown[0]}'; known: name, weight, kwargs")
+    name, weight, kwargs = spec.get("name"), spec.get("weight", 1.0), spec.get("kwargs") or {}
+    if not isinstance(name, str) or not name:
+        raise RewardError("reward without a name")
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        raise RewardError(f"reward '{name}': weight is {weight!r}, not a number")
+    if not isinstance(kwargs, Mapping):
+        raise RewardError(f"reward '{name}': kwargs is a {type(kwargs).__name__}, not a mapping")
+    return name, float(weight), dict(kwargs)
+
+
+def spec_of(function: Callable[..., Any]) -> str:
+    """The spec under which another process finds this function. Raises RewardError for a lambda or a local one."""
+    name = getattr(function, "__qualname__", "")
+    if not name.isidentifier():
+        raise RewardError(f"reward {name or function!r} is not a function of a module: give `path/to/file.py:function`")
+    module = sys.modules[function.__module__]
+    if function.__module__ == "__main__":
+        return f"{module.__file__}:{name}"
+    return f"{function.__module__}:{name}"
+
+
+def _find(name: str) -> Callable[..., Any]:
+    if name in REGISTERED:
+        return _from_module(REGISTERED[name])
+    if ":" in name:
+        path = name.rpartition(":")[0]
+        return _from_file(name) if path.endswith(".py") else _from_module(name)
+    installed = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    if name in installed:
+        function = installed[name].load()
+        if not callable(function):
+            raise RewardError(f"entry point '{name}' is a {type(function).__name__}, not a function")
+        return function
+    known = sorted({*REGISTERED, *installed})
+    nearest = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+    raise RewardError(f"no reward named '{name}'; known: {', '.join(known)}{hint}")
+
+
+def _from_module(name: str) -> Callable[..., Any]:
+    path, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        raise RewardError(f"reward '{name}': {error}") from error
+    return _attribute(module, attribute, name)
+
+
+def _from_file(name: str) -> Callable[..., Any]:
+    path_text, _, attribute = name.rpartition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        raise RewardError(f"reward '{name}': no file {path}")
+    # Two files of the same name must not meet in sys.modules, nor shadow an installed package.
+    unique = f"rewards_file_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    if unique in sys.modules:
+        return _attribute(sys.modules[unique], attribute, name)
+    module_spec = importlib.util.spec_from_file_location(unique, path)
+    assert module_spec is not None, "the path ends in .py"
+    assert module_spec.loader is not None, "the path ends in .py"
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[unique] = module
+    module_spec.loader.exec_module(module)
+    return _attribute(module, attribute, name)
+
+
+def _attribute(module: ModuleType, attribute: str, name: str) -> Callable[..., Any]:
+    function = getattr(module, attribute, None)
+    if function is None:
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        nearest = difflib.get_close_matches(attribute, public, 1)
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        raise RewardError(f"reward '{name}': nothing called '{attribute}' there{hint}")
+    if not callable(function):
+        raise RewardError(f"reward '{name}' is a {type(function).__name__}, not a function")
+    return function
+
+
+def _short_name(name: str) -> str:
+    return name.rpartition(":")[2]

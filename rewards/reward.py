@@ -1,0 +1,160 @@
+"""A loaded reward: a function of any of the usual forms, called the same way.
+
+Forms, told apart by their parameters:
+
+- TRL: `reward(completions, **columns) -> list[float | None]`, sync or async. `prompts`, `completion_ids` and every
+  other column arrive by name, each a list as long as `completions`; a function without `**kwargs` gets those it names.
+- verl: `compute_score(data_source, solution_str, ground_truth, extra_info)`, called once a row; returns a number or a
+  dict with `score`. `ground_truth` falls back to `reward_model["ground_truth"]`, then to `answer`.
+- OpenRLHF: `reward_func(queries, prompts, labels)`, called once a batch; returns numbers or a dict with `rewards`.
+  `labels` falls back to `answer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rewards.verdict import RewardError, Verdict
+
+Completion = str | list[dict[str, Any]]
+
+
+def text_of(completion: Completion) -> str:
+    """The text of a completion: the string itself, or the content of the last message of a message list."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward function with its name, weight and keyword arguments."""
+
+    name: str
+    function: Callable[..., Any]
+    weight: float = 1.0
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.kwargs) - set(self._parameters)
+        if unknown and not self._takes_any:
+            raise RewardError(f"reward '{self.name}' takes no argument '{min(unknown)}'")
+
+    def __call__(self, completions: Sequence[Completion], **columns: Any) -> Any:
+        """Scores, one for each completion, in this process and by the function's own rules."""
+        return self._run(self.function, completions, columns)
+
+    def verdicts(self, completions: Sequence[Completion], columns: Mapping[str, Sequence[Any]]) -> list[Verdict]:
+        """Verdicts, one for each completion. Only a killable process should call this: nothing here has a deadline.
+
+        A function that can say more than a number has an attribute `verdicts`: called in its place, with the same
+        arguments, it returns a list of Verdict.
+        """
+        began = time.perf_counter()
+        values = self._run(getattr(self.function, "verdicts", self.function), completions, columns)
+        if hasattr(values, "tolist"):
+            values = values.tolist()
+        source = f"reward '{self.name}'"
+        if not isinstance(values, (list, tuple)):
+            return [Verdict(None, "error", f"{source} returned a {type(values).__name__}, not a list")] * len(
+                completions
+            )
+        if len(values) != len(completions):
+            detail = f"{source} returned {len(values)} scores for {len(completions)} completions"
+            return [Verdict(None, "error", detail)] * len(completions)
+        seconds = (time.perf_counter() - began) / max(len(values), 1)
+        verdicts = [Verdict.graded(value, source) for value in values]
+        return [v if v.seconds else _timed(v, seconds) for v in verdicts]
+
+    @property
+    def own_limit(self) -> float | None:
+        """Seconds for one completion that the function itself keeps to: its `timeout` argument, if it has one."""
+        if "timeout" not in self._parameters:
+            return None
+        limit = self.kwargs.get("timeout", self._parameters["timeout"].default)
+        return float(limit) if isinstance(limit, (int, float)) else None
+
+    @property
+    def needed_columns(self) -> list[str]:
+        """Columns without which the function cannot be called."""
+        if self._form != "trl":
+            return []
+        given = {"completions", *self.kwargs}
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return [
+            p.name
+            for p in self._parameters.values()
+            if p.kind in kinds and p.default is p.empty and p.name not in given
+        ]
+
+    @property
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.function).parameters
+
+    @property
+    def _takes_any(self) -> bool:
+        return any(p.kind is p.VAR_KEYWORD for p in self._parameters.values())
+
+    @property
+    def _form(self) -> str:
+        names = set(self._parameters)
+        if {"solution_str", "ground_truth"} <= names:
+            return "verl"
+        return "openrlhf" if "queries" in names else "trl"
+
+    def _run(self, function: Callable[..., Any], completions: Sequence[Completion], columns: Mapping[str, Any]) -> Any:
+        form = self._form
+        if form == "verl":
+            return [self._verl_row(function, completions, columns, row) for row in range(len(completions))]
+        if form == "openrlhf":
+            return self._openrlhf(function, completions, columns)
+        arguments: dict[str, Any] = {**columns, "completions": list(completions)}
+        if not self._takes_any:
+            arguments = {name: value for name, value in arguments.items() if name in self._parameters}
+        return _wait(function(**{**arguments, **self.kwargs}))
+
+    def _verl_row(
+        self, function: Callable[..., Any], completions: Sequence[Completion], columns: Mapping[str, Any], row: int
+    ) -> Any:
+        values = {name: column[row] for name, column in columns.items()}
+        truth = values.get("ground_truth", values.get("reward_model", {}).get("ground_truth", values.get("answer")))
+        arguments = {
+            "data_source": values.get("data_source", ""),
+            "solution_str": text_of(completions[row]),
+            "ground_truth": truth,
+            "extra_info": values.get("extra_info", {}),
+        }
+        if not self._takes_any:
+            arguments = {name: value for name, value in arguments.items() if name in self._parameters}
+        score = _wait(function(**{**arguments, **self.kwargs}))
+        return score["score"] if isinstance(score, dict) else score
+
+    def _openrlhf(
+        self, function: Callable[..., Any], completions: Sequence[Completion], columns: Mapping[str, Any]
+    ) -> Any:
+        texts = [text_of(completion) for completion in completions]
+        prompts = [text_of(prompt) for prompt in columns.get("prompts", [""] * len(texts))]
+        labels = columns.get("labels", columns.get("answer", [None] * len(texts)))
+        queries = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+        result = _wait(function(queries, prompts, labels, **self.kwargs))
+        return result["rewards"] if isinstance(result, dict) else result
+
+
+def _timed(verdict: Verdict, seconds: float) -> Verdict:
+    return Verdict(verdict.score, verdict.status, verdict.detail, seconds, verdict.parts)
+
+
+def _wait(result: Any) -> Any:
+    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+
+
+async def _awaited(result: Any) -> Any:
+    return await result

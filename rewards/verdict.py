@@ -1,0 +1,68 @@
+"""The answer of a reward: a score, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+STATUSES = ("correct", "wrong", "no_answer", "timeout", "error", "unscorable")
+
+
+class RewardError(ValueError):
+    """A mistake in how a reward is named, configured or fed; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a reward says of one completion.
+
+    `score` is None where the completion was not scored: such an attempt is left out of means and losses.
+
+    | status | meaning |
+    | --- | --- |
+    | correct | judged, full marks (a graded score of at least 1) |
+    | wrong | judged, less than full marks (a graded score below 1 keeps its value) |
+    | no_answer | the completion holds no answer to judge; scores 0 |
+    | timeout | the deadline passed: no score if the judging was late, 0 if the attempt's own program was |
+    | error | the reward function failed, `detail` says how; no score |
+    | unscorable | the reward does not apply to this row, or its gold answer cannot be read; no score |
+    """
+
+    score: float | None
+    status: str
+    detail: str = ""
+    seconds: float = 0.0
+    parts: Mapping[str, Verdict] = field(default_factory=dict)
+
+    @classmethod
+    def graded(cls, value: Any, source: str) -> Verdict:
+        """Read one value that a reward function returned; what is not a number becomes an error naming `source`."""
+        if isinstance(value, Verdict):
+            return value
+        if value is None:
+            return cls(None, "unscorable", f"{source} returned None")
+        if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+            return cls(None, "error", f"{source} returned a {type(value).__name__}, not a number")
+        score = float(value)
+        if not math.isfinite(score):
+            return cls(None, "error", f"{source} returned {score}")
+        return cls(score, "correct" if score >= 1 else "wrong")
+
+
+def combine(parts: Mapping[str, Verdict], weights: Mapping[str, float]) -> Verdict:
+    """Weighted sum of several rewards' verdicts on one completion.
+
+    A part that does not apply (unscorable) is left out of the sum; one that failed (timeout or error without a
+    score) leaves the whole unscored. The first part that was scored gives the status.
+    """
+    seconds = sum(part.seconds for part in parts.values())
+    scored = {name: part for name, part in parts.items() if part.score is not None}
+    failed = [(name, part) for name, part in parts.items() if part.score is None and part.status != "unscorable"]
+    if failed or not scored:
+        name, part = failed[0] if failed else next(iter(parts.items()))
+        return Verdict(None, part.status, f"{name}: {part.detail}", seconds, parts)
+    total = sum(weights[name] * part.score for name, part in scored.items() if part.score is not None)
+    first = next(iter(scored.values()))
+    return Verdict(total, first.status, first.detail, seconds, parts)

@@ -1,0 +1,184 @@
+"""The processes behind a RewardPool: a server that loads the rewards once, and the workers that it forks.
+
+The server is a fresh interpreter with one thread, so its forks are safe whatever threads or devices the trainer has.
+It outlives no one: it ends when its parent does, and takes every worker, with that worker's process group, along.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from typing import Any
+
+from rewards.registry import Spec, load_reward
+from rewards.reward import Reward
+from rewards.verdict import RewardError, Verdict
+from rewards.wire import recv_frame, send_frame
+
+_PR_SET_PDEATHSIG = 1
+CONTROL_LIMIT = 1 << 17
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the server is told first. `path` is the parent's sys.path, `memory_mb` the limit of one worker."""
+
+    path: list[str]
+    specs: list[Spec]
+    memory_mb: int
+
+
+@dataclass(frozen=True)
+class LoadedReward:
+    """What the parent needs to know of a reward that the server has loaded."""
+
+    name: str
+    weight: float
+    needed_columns: list[str]
+    own_limit: float | None
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def serve(control: socket.socket, parent: int) -> None:
+    """Load the rewards, then fork a worker or kill one for each message of the parent, until it hangs up."""
+    die_with_parent(parent)
+    setup: Setup = pickle.loads(control.recv(CONTROL_LIMIT))
+    sys.path[:] = setup.path
+    try:
+        rewards = [load_reward(spec) for spec in setup.specs]
+        loaded = [asdict(LoadedReward(r.name, r.weight, r.needed_columns, r.own_limit)) for r in rewards]
+    except Exception as error:  # a user's file may raise anything; it is told in the parent
+        reason = str(error) if isinstance(error, RewardError) else f"cannot load a reward: {one_line(error)}"
+        control.send(json.dumps({"error": reason}).encode())
+        return
+    control.send(json.dumps({"rewards": loaded}).encode())
+    for reward in rewards:
+        getattr(reward.function, "prepare", lambda: None)()
+    gc.freeze()  # what was loaded is shared with the workers and not scanned in each
+    children: set[int] = set()
+    signal.signal(signal.SIGCHLD, lambda *_: _reap(children))
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, CONTROL_LIMIT, 1)
+        if not message:
+            break
+        if descriptors:
+            _fork_worker(rewards, setup.memory_mb, control, descriptors[0], children)
+        elif (pid := int(message)) in children:
+            os.killpg(pid, signal.SIGKILL)
+    for pid in children:
+        os.killpg(pid, signal.SIGKILL)
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of an exception on one line."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}"[:300] if message else type(error).__name__
+
+
+def _reap(children: set[int]) -> None:
+    while children:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return
+        # What the worker itself started goes too, while its process group cannot yet be another's.
+        os.killpg(ended.si_pid, signal.SIGKILL)
+        os.waitpid(ended.si_pid, 0)
+        children.discard(ended.si_pid)
+
+
+def _fork_worker(
+    rewards: Sequence[Reward], memory_mb: int, control: socket.socket, descriptor: int, children: set[int]
+) -> None:
+    server = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            os.setsid()
+            die_with_parent(server)
+            control.close()
+            _work(rewards, memory_mb, socket.socket(fileno=descriptor))
+        except EOFError:
+            pass
+        finally:
+            os._exit(0)
+    children.add(pid)
+    os.close(descriptor)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+
+def _work(rewards: Sequence[Reward], memory_mb: int, jobs: socket.socket) -> None:
+    # RLIMIT_DATA counts what a process can fill; RLIMIT_AS would also count a library's unused reservations.
+    limit = memory_mb << 20
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    send_frame(jobs, str(os.getpid()).encode())
+    while True:
+        send_frame(jobs, json.dumps(_reply(rewards, recv_frame(jobs))).encode())
+
+
+def _reply(rewards: Sequence[Reward], frame: bytes) -> dict[str, Any]:
+    try:
+        index, cpu_seconds, completions, columns = pickle.loads(frame)
+        _limit_cpu(cpu_seconds)
+        verdicts = rewards[index].verdicts(completions, columns)
+    except Exception as error:  # the design: a failing reward is a verdict
+        return {"failed": one_line(error)}
+    return pack(verdicts)
+
+
+def _limit_cpu(seconds: float) -> None:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (ceil(usage.ru_utime + usage.ru_stime + seconds), hard))
+
+
+def pack(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Verdicts as plain columns, the rare fields by row."""
+    return {
+        "score": [v.score for v in verdicts],
+        "status": [v.status for v in verdicts],
+        "seconds": [v.seconds for v in verdicts],
+        "detail": {str(row): v.detail for row, v in enumerate(verdicts) if v.detail},
+        "parts": {
+            str(row): {name: asdict(part) for name, part in v.parts.items()}
+            for row, v in enumerate(verdicts)
+            if v.parts
+        },
+    }
+
+
+def unpack(packed: dict[str, Any]) -> list[Verdict]:
+    """The inverse of `pack`. Rows that say the same share one object."""
+    rows = zip(packed["score"], packed["status"], packed["seconds"], strict=True)
+    plain: dict[tuple[float | None, str, float], Verdict] = {}
+    verdicts = [plain.get(row) or plain.setdefault(row, Verdict(row[0], row[1], seconds=row[2])) for row in rows]
+    for row, detail in packed["detail"].items():
+        verdicts[int(row)] = replace(verdicts[int(row)], detail=detail)
+    for row, parts in packed["parts"].items():
+        parts_of_row = {name: Verdict(**part) for name, part in parts.items()}
+        verdicts[int(row)] = replace(verdicts[int(row)], parts=parts_of_row)
+    return verdicts
+
+
+def main() -> None:
+    """Entry of the server process: the number of its control socket and the pid of its parent are its arguments."""
+    serve(socket.socket(fileno=int(sys.argv[1])), parent=int(sys.argv[2]))
