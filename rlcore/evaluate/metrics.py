@@ -1,0 +1,80 @@
+"""What is measured of N conversations of A attempts: accuracy, flips, and the signs that something goes wrong.
+
+Each measurement is first a value for every row, `[N]`, NaN where the row has none; its figure is the mean over the rows
+that have one. Intervals (`bootstrap`) resample the same rows, so a figure and its interval never disagree.
+"""
+
+from collections.abc import Hashable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+CORRECT = 1.0 - 1e-9
+"""An attempt is correct when it has full marks: partial credit counts as wrong, so that t2 = t1 + i_to_c - c_to_i."""
+
+
+def correction_rows(rewards_NA: np.ndarray) -> dict[str, np.ndarray]:
+    """Accuracy and flips of every row, `[N]` each: t1 .. tA, delta, i_to_c, c_to_i, unscored.
+
+    `rewards_NA` are scores, NaN where an attempt was not scored. A row with such an attempt is left out (NaN) of every
+    measurement but `unscored`. Delta and flips are between the first and the last attempt, as shares of all scored
+    rows (Kumar et al. 2024, section 3).
+    """
+    unscored_N = np.isnan(rewards_NA).any(axis=1)
+    correct_NA = np.where(unscored_N[:, None], np.nan, rewards_NA >= CORRECT)
+    first_N, last_N = correct_NA[:, 0], correct_NA[:, -1]
+    return {
+        **{f"t{a + 1}": correct_NA[:, a] for a in range(correct_NA.shape[1])},
+        "delta": last_N - first_N,
+        "i_to_c": (1 - first_N) * last_N,
+        "c_to_i": first_N * (1 - last_N),
+        "unscored": unscored_N.astype(np.float64),
+    }
+
+
+def correction_metrics(rewards_NA: np.ndarray) -> dict[str, float]:
+    """Means of `correction_rows`: t1 .. tA, delta, i_to_c, c_to_i over scored rows, and the share `unscored`."""
+    return row_means(correction_rows(np.asarray(rewards_NA, dtype=np.float64)))
+
+
+def row_means(rows: dict[str, np.ndarray]) -> dict[str, float]:
+    """The mean of each measurement over the rows that have it; NaN where none has."""
+    counts = {name: np.count_nonzero(~np.isnan(values_N)) for name, values_N in rows.items()}
+    return {name: float(np.nansum(rows[name]) / n) if n else float("nan") for name, n in counts.items()}
+
+
+def flip_kind(first: float | None, last: float | None) -> str | None:
+    """`c→c`, `c→i`, `i→c` or `i→i` of the scores of the first and the last attempt; None where one has no score."""
+    if first is None or last is None or np.isnan(first) or np.isnan(last):
+        return None
+    return "→".join("c" if score >= CORRECT else "i" for score in (first, last))
+
+
+def answer_change(answers_NA: Sequence[Sequence[Hashable]]) -> np.ndarray:
+    """The share of each row's consecutive attempts whose answers differ, `[N]`; NaN where there is one attempt."""
+    return np.array([_changes(answers_A) for answers_A in answers_NA], dtype=np.float64)
+
+
+def _changes(answers_A: Sequence[Hashable]) -> float:
+    steps = list(pairwise(answers_A))
+    return sum(before != after for before, after in steps) / len(steps) if steps else float("nan")
+
+
+def edit_ratio(first_N: Sequence[Sequence[Hashable]], second_N: Sequence[Sequence[Hashable]]) -> np.ndarray:
+    """Levenshtein distance of two attempts over the sum of their lengths, `[N]` in [0, 1]; 0 is a copy.
+
+    Takes texts or token ids. The ratio is that of Kumar et al. 2024, section 3; two empty attempts have ratio 0.
+    """
+    pairs = zip(first_N, second_N, strict=True)
+    return np.array([Levenshtein.distance(a, b) / max(len(a) + len(b), 1) for a, b in pairs], dtype=np.float64)
+
+
+def dead_group_share(returns_PG: np.ndarray) -> float:
+    """The share of P groups whose G returns are all equal, so that no trajectory has an advantage.
+
+    NaN returns (not scored) are left out; a group with fewer than two scored returns is dead.
+    """
+    lows_P = np.where(np.isnan(returns_PG), np.inf, returns_PG).min(axis=1)
+    highs_P = np.where(np.isnan(returns_PG), -np.inf, returns_PG).max(axis=1)
+    return float((highs_P - lows_P <= 1e-9).mean())
