@@ -23,5 +23,6 @@ def batch_arithmetic(recipe: Recipe, ranks: int = 1) -> list[str]:
         f"step{'s' * (recipe.learner.minibatches > 1)} a step on {minibatch} of them, at most "
         f"{math.ceil(minibatch / rows)} micro-batches of {recipe.learner.micro_batch_tokens:,} tokens each",
         " + ".join(f"{stage.name} {stage.steps}" for stage in recipe.stages)
-        + f" = {steps} steps, {steps * recipe.learner.minibatches} optimizer steps, {steps * trajectories:,} trajectories",
+        + f" = {steps} steps, {steps * recipe.learner.minibatches} optimizer steps, "
+        f"{steps * trajectories:,} trajectories",
     ]

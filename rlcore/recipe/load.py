@@ -38,7 +38,8 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, _yaml_names(path.parent), n=1)
-        raise UserError(f"recipe {path} does not exist" + (f"; did you mean {path.parent / near[0]}?" if near else "")) from None
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise UserError(f"recipe {path} does not exist{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {path} cannot be read: {error}") from None
     try:

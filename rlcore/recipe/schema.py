@@ -29,7 +29,7 @@ class Scratch(Section):
     @model_validator(mode="after")
     def _heads_fit(self) -> "Scratch":
         if self.hidden_size % self.heads or self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} must divide hidden_size and be a multiple of kv_heads {self.kv_heads}")
+            raise ValueError(f"heads {self.heads} must divide hidden_size and be divisible by kv_heads {self.kv_heads}")
         return self
 
 
@@ -59,7 +59,7 @@ class Data(Section):
     prompt: str = Field("{prompt}", description="the user message; {prompt} stands for the problem's text")
     system: str | None = Field(None, description="a system message before it")
     limit: Positive | None = Field(None, description="use only the first problems")
-    exclude: str | None = Field(None, description="file of problems to leave out (a held-out set): compared by their text")
+    exclude: str | None = Field(None, description="file or hub name of problems to leave out, by their text")
     options: dict[str, Any] = Field(default_factory=dict, description="settings of a generator")
 
 
@@ -68,8 +68,9 @@ class Conversation(Section):
 
     attempts: Positive = 2
     instruction: str = Field(
-        "There might be an error in the solution above. Please correct the error, if any, and give the whole solution again.",
-        description="the user message before every attempt after the first; it never says whether the attempt was right",
+        "There might be an error in the solution above. Please correct the error, if any, and give the whole solution "
+        "again.",
+        description="the user message before every attempt after the first; never says whether that attempt was right",
     )
     max_prompt_tokens: Positive = 1024
     max_attempt_tokens: Positive = 1024
@@ -83,7 +84,7 @@ class Rollout(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = Field(0, description="0: all tokens")
     slots: Positive = Field(512, description="sequences decoded at once by the embedded engine on each rank")
-    deadline: Annotated[float, Field(gt=0)] = Field(1800.0, description="seconds after which a step's sampling is given up")
+    deadline: Annotated[float, Field(gt=0)] = Field(1800.0, description="seconds until a step's sampling is given up")
 
 
 class Reward(Section):
@@ -99,7 +100,7 @@ class Rewards(Section):
 
     functions: list[Reward] = Field(min_length=1)
     workers: Positive = 2
-    deadline: Annotated[float, Field(gt=0)] = Field(5.0, description="seconds for one attempt, then the worker is killed")
+    deadline: Annotated[float, Field(gt=0)] = Field(5.0, description="seconds an attempt; then the worker is killed")
     max_failed: Fraction = Field(0.1, description="a step with a larger share of unscored attempts stops the run")
 
 
@@ -114,7 +115,7 @@ class Credit(Section):
     """How verdicts become advantages (see rlcore/credit)."""
 
     unit: Literal["attempt", "trajectory"] = Field(
-        "attempt", description="trajectory: one advantage for all attempts from their summed returns, as plain GRPO does"
+        "attempt", description="trajectory: one advantage for all attempts from their summed returns, as in plain GRPO"
     )
     baseline: Literal["group", "leave_one_out", "outcome", "none"] = Field(
         "group", description="outcome: later attempts are compared with those whose previous attempt scored the same"
@@ -156,7 +157,9 @@ class Evaluate(Section):
     every: Annotated[int, Field(ge=0)] = Field(0, description="steps between evaluations while training; 0: none")
     problems: Positive = Field(2000, description="problems of a full evaluation")
     problems_while_training: Positive = 256
-    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="of the sampled evaluation; greedy is always done")
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="of the sampled evaluation, beside the greedy one"
+    )
 
 
 class Checkpoint(Section):
@@ -171,14 +174,14 @@ class Track(Section):
 
     wandb: Literal["auto", "offline", "off"] = Field("auto", description="auto: online if logged in, else offline")
     project: str = "rlcore"
-    trajectories: Annotated[int, Field(ge=0)] = Field(4, description="trajectories written to trajectories.jsonl a step")
+    trajectories: Annotated[int, Field(ge=0)] = Field(4, description="written to trajectories.jsonl each step")
 
 
 class Recipe(Section):
     """One experiment."""
 
     name: str
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     output: str = Field("", description="folder of the run; runs/NAME when left out")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     model: Model
@@ -205,11 +208,13 @@ class Recipe(Section):
             for key in ("reward", "kl"):
                 if len(getattr(stage, key)) != self.conversation.attempts:
                     raise ValueError(
-                        f"stage {stage.name}: {key} needs one value for each of the {self.conversation.attempts} attempts"
+                        f"stage {stage.name}: {key} needs {self.conversation.attempts} values, one for each attempt"
                     )
         if self.batch.group == 1 and self.credit.baseline != "none":
-            raise ValueError(f"batch.group is 1, but the {self.credit.baseline} baseline compares trajectories of a group")
+            raise ValueError(
+                f"batch.group is 1, but the {self.credit.baseline} baseline compares a group's trajectories"
+            )
         trajectories = self.batch.problems * self.batch.group
         if trajectories < self.learner.minibatches:
-            raise ValueError(f"learner.minibatches {self.learner.minibatches} is more than the {trajectories} trajectories")
+            raise ValueError(f"learner.minibatches {self.learner.minibatches} is more than {trajectories} trajectories")
         return self

@@ -1,0 +1,6 @@
+"""Data: problems from files, the hub or a generator, and the order in which training sees them."""
+
+from rlcore.data.load import load_problems
+from rlcore.data.order import ProblemOrder, rank_slice
+
+__all__ = ["ProblemOrder", "load_problems", "rank_slice"]

@@ -1,0 +1,88 @@
+"""Lettered pairs: a few letters stand for numbers, and two of them add up to a target.
+
+`The letters a=3, b=8, c=5, d=9. Which two add up to 13?` is answered by `b and c: 8 + 5 = 13`. Checking an answer is
+much easier than finding one, which is what a model needs to learn to correct itself.
+"""
+
+import json
+import random
+import zlib
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from rlcore.data.sources.source import Source
+from rlcore.data.table import Row, Table
+from rlcore.recipe.schema import Positive, Section
+from rlcore.types import UserError
+
+ARITHMETIC = Source(text="prompt", gold=("numbers", "target"))
+SPLITS = {"test": (0,), "validation": (1,), "train": range(2, 10)}
+"""Which tenths of all problems belong to a split."""
+MAX_DRY_DRAWS = 10_000
+"""Draws in a row without a new problem after which the generator says that there are too few."""
+
+
+class Options(Section):
+    """Settings of the generator."""
+
+    letters: int = Field(4, ge=3, le=26)
+    max_number: int = Field(15, ge=3, le=99, description="numbers are drawn without repetition from 1 to this")
+    count: Positive = 20_000
+    seed: int = 0
+
+
+def generate(options: dict[str, Any], split: str) -> Table:
+    """Distinct problems of one split. A split is chosen by the numbers and target, whatever letters they stand at.
+
+    Raises UserError for an unknown split or option, or when the split has fewer problems than asked for.
+    """
+    settings = _check(options)
+    if split not in SPLITS:
+        raise UserError(f"data split {split} is unknown to the arithmetic source; it has {', '.join(SPLITS)}")
+    rng = random.Random(f"{settings.seed} {split}")
+    problems: dict[tuple[tuple[int, ...], int], None] = {}
+    dry_draws = 0
+    while len(problems) < settings.count:
+        numbers = tuple(rng.sample(range(1, settings.max_number + 1), settings.letters))
+        target = sum(rng.sample(numbers, 2))
+        new = tenth(numbers, target) in SPLITS[split] and (numbers, target) not in problems
+        if new:
+            problems[numbers, target] = None
+        dry_draws = 0 if new else dry_draws + 1
+        if dry_draws > MAX_DRY_DRAWS:
+            raise UserError(
+                f"data.options: found only {len(problems):,} of {settings.count:,} different problems in the {split} "
+                f"split; lower count, or raise letters {settings.letters} or max_number {settings.max_number}"
+            )
+    rows = [_row(numbers, target) for numbers, target in problems]
+    return Table(f"arithmetic {split}", rows, list(range(1, len(rows) + 1)))
+
+
+def tenth(numbers: tuple[int, ...], target: int) -> int:
+    """The tenth of all problems, 0 to 9, that these numbers in any order and this target belong to."""
+    return zlib.crc32(f"{sorted(numbers)} {target}".encode()) % 10
+
+
+def _row(numbers: tuple[int, ...], target: int) -> Row:
+    lettered = {chr(ord("a") + i): number for i, number in enumerate(numbers)}
+    listed = ", ".join(f"{letter}={number}" for letter, number in lettered.items())
+    return {
+        "prompt": f"The letters {listed}. Which two add up to {target}?",
+        "numbers": json.dumps(lettered),
+        "target": target,
+    }
+
+
+def _check(options: dict[str, Any]) -> Options:
+    try:
+        settings = Options.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(Options.model_fields)
+            raise UserError(f"data.options: unknown option {first['loc'][0]}; known: {known}") from None
+        raise UserError(f"data.options.{first['loc'][0]}: {first['msg']}, not {first['input']!r}") from None
+    if settings.letters > settings.max_number:
+        raise UserError(f"data.options: {settings.letters} letters need max_number of at least {settings.letters}")
+    return settings

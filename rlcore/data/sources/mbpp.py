@@ -1,0 +1,31 @@
+"""MBPP: short Python programs with three tests each (Austin et al. 2021, arXiv 2108.07732).
+
+The published file holds all 974 tasks; the paper splits them by their number. The question shows the tests, as in the
+paper, because they alone say what the function is called.
+"""
+
+from rlcore.data.sources.source import Source
+from rlcore.data.table import Row
+
+SPLITS = {"prompt": range(1, 11), "test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}
+
+
+def _in_split(row: Row, split: str) -> bool:
+    names = split.split("+")
+    return "all" in names or any(row["task_id"] in SPLITS.get(name, ()) for name in names)
+
+
+def _ask(row: Row) -> str:
+    return f"{row['text'].strip()}\nYour code should pass these tests:\n" + "\n".join(row["test_list"])
+
+
+MBPP = Source(
+    text="text",
+    gold=("test_list", "task_id"),
+    id="task_id",
+    domain="code",
+    hub="google-research-datasets/mbpp",
+    subset="full",
+    in_split=_in_split,
+    ask=_ask,
+)

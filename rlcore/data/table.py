@@ -1,0 +1,92 @@
+"""Tables: the raw rows of a JSONL file, a Parquet file, a data set folder or a hub data set."""
+
+import difflib
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from rlcore.types import UserError
+
+Row = dict[str, Any]
+FILE_SUFFIXES = (".jsonl", ".json", ".gz", ".parquet")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows and where each stands: `places[i]`, counted from 1, is the line (or row, as `unit` says) of `rows[i]`."""
+
+    name: str
+    rows: list[Row]
+    places: list[int]
+    unit: str = "row"
+
+
+def read_table(path: str, subset: str | None = None, split: str = "train") -> Table:
+    """The rows at `path`: a file (its suffix says which kind), a data set folder, or the name of a hub data set.
+
+    `subset` and `split` choose within a folder or hub data set; a file is read whole.
+    Raises UserError if there is nothing there or it cannot be read.
+    """
+    file = Path(path)
+    if not file.exists() and (path.endswith(FILE_SUFFIXES) or path.startswith((".", "/", "~"))):
+        raise UserError(f"data file {path} does not exist{_near(file)}")
+    if not file.is_file():
+        return read_hub(path, subset, split)
+    return read_parquet(path) if file.suffix == ".parquet" else read_jsonl(path)
+
+
+def read_jsonl(path: str) -> Table:
+    """One JSON object a line, `.gz` or plain; blank lines are skipped. Read here because errors must name the line."""
+    rows, places = [], []
+    open_text = gzip.open if path.endswith(".gz") else open
+    try:
+        with open_text(path, "rt", encoding="utf-8") as lines:
+            for place, line in enumerate(lines, start=1):
+                if line.strip():
+                    rows.append(_parse(line, f"{path}:{place}"))
+                    places.append(place)
+    except FileNotFoundError:
+        raise UserError(f"data file {path} does not exist{_near(Path(path))}") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UserError(f"data file {path} cannot be read: {error}") from None
+    return Table(path, rows, places, "line")
+
+
+def read_parquet(path: str) -> Table:
+    """The rows of one Parquet file."""
+    if not Path(path).exists():
+        raise UserError(f"data file {path} does not exist{_near(Path(path))}")
+    return _through_datasets(path, lambda: datasets.Dataset.from_parquet(path))
+
+
+def read_hub(path: str, subset: str | None, split: str) -> Table:
+    """A data set of the Hugging Face hub, or a local folder of the same form."""
+    return _through_datasets(path, lambda: datasets.load_dataset(path, subset, split=split))
+
+
+def _through_datasets(path: str, load: Any) -> Table:
+    try:
+        rows = load().to_list()
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"data set {path} cannot be loaded: {' '.join(str(error).split())}") from None
+    return Table(path, rows, list(range(1, len(rows) + 1)))
+
+
+def _parse(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: a row must be a JSON object, not {type(row).__name__}")
+    return row
+
+
+def _near(file: Path) -> str:
+    names = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
+    near = difflib.get_close_matches(file.name, names, n=1)
+    return f"; did you mean {file.parent / near[0]}?" if near else ""
