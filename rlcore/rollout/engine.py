@@ -1,0 +1,40 @@
+"""The one interface of everything that samples attempts."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 keep all tokens."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One continuation: its ids (the stop token included) and their log-probabilities under what they were drawn from."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Literal["stop", "length"]
+    version: int
+
+
+class RolloutEngine(Protocol):
+    """Samples continuations of token ids. Requests run together; each is answered the moment it ends."""
+
+    async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
+        """Continues `ids`. Requests of one conversation share a `key`, so that its KV cache is found again; `last` frees it."""
+
+    def seed(self, seed: int) -> None:
+        """Starts the random numbers anew."""
+
+    def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Loads these full weights; what is sampled from here on carries `version`."""

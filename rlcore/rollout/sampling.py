@@ -1,0 +1,38 @@
+"""Drawing tokens from logits, with the log-probability of each under the distribution it was really drawn from."""
+
+import torch
+
+from rlcore.rollout.engine import Sampling
+
+
+def draw(
+    logits_NV: torch.Tensor, sampling: Sampling, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens `[N]` int64 and log-probabilities `[N]` float32 for logits `[N, V]`.
+
+    Temperature, top-k and top-p shape the distribution and the log-probabilities are those of the shaped, renormalised
+    one. Greedy (temperature 0) takes the largest logit; its log-probability is that of the plain softmax.
+    """
+    logits_NV = logits_NV.float()
+    if sampling.temperature == 0:
+        tokens_N = logits_NV.argmax(-1)
+    else:
+        logits_NV = _keep(logits_NV / sampling.temperature, sampling.top_k, sampling.top_p)
+        # Gumbel-max by exponential race: argmax of p / Exp(1) is a draw from p.
+        noise_NV = torch.empty_like(logits_NV).exponential_(generator=generator).clamp_min_(1e-20)
+        tokens_N = (logits_NV - noise_NV.log_()).argmax(-1)
+    chosen_N = logits_NV.gather(-1, tokens_N[:, None])[:, 0]
+    return tokens_N, chosen_N - logits_NV.logsumexp(-1)
+
+
+def _keep(logits_NV: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+    """-inf outside the `top_k` largest and outside the smallest set of tokens whose probability reaches `top_p`."""
+    if 0 < top_k < logits_NV.shape[-1]:
+        smallest_N1 = logits_NV.topk(top_k, dim=-1).values[:, -1:]
+        logits_NV = logits_NV.masked_fill(logits_NV < smallest_N1, -torch.inf)
+    if top_p < 1:
+        sorted_NV, order_NV = logits_NV.sort(dim=-1, descending=True)
+        probabilities_NV = sorted_NV.softmax(-1)
+        outside_NV = probabilities_NV.cumsum(-1) - probabilities_NV >= top_p
+        logits_NV = logits_NV.masked_fill(outside_NV.scatter(-1, order_NV, outside_NV), -torch.inf)
+    return logits_NV
