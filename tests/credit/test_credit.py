@@ -1,0 +1,125 @@
+"""Returns, baselines and streams against numbers worked by hand, and the bias of baselines by simulation."""
+
+import numpy as np
+import pytest
+from rewards import Verdict
+
+from rlcore.credit import advantages, assign, attempt_returns
+from rlcore.recipe.schema import Credit, Stage
+from rlcore.types import Problem, Trajectory, Turn
+
+SCORE = Stage(name="II", steps=1, reward=[1, 1], bonus=10, kl=[0.01, 0.02])
+PLAIN = Stage(name="plain", steps=1)
+ONE_GROUP = np.array([[[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])  # c→c, c→i, i→c, i→i
+
+
+def trajectory(r1: float | None, r2: float | None) -> Trajectory:
+    turns = (
+        Turn((5, 6, 7), (10, 11), (-0.1, -0.2), "stop", "", 0),
+        Turn((8,), (12, 13, 14), (-0.3, -0.4, -0.5), "length", "", 0),
+    )
+    verdicts = tuple(Verdict(score, "wrong" if score == 0 else "correct") for score in (r1, r2))
+    return Trajectory(Problem("p", ()), turns, verdicts)
+
+
+def test_bonus_is_paid_to_the_second_attempt_alone():
+    returns = attempt_returns(ONE_GROUP, SCORE)
+    np.testing.assert_allclose(returns[0], [[1, 1], [1, -10], [0, 11], [0, 0]])
+
+
+def test_stage_one_pays_only_the_second_attempt():
+    stage = Stage(name="I", steps=1, reward=[0, 1], kl=[0.1, 0.01])
+    np.testing.assert_allclose(attempt_returns(ONE_GROUP, stage)[0], [[0, 1], [0, 0], [0, 1], [0, 0]])
+
+
+def test_one_advantage_for_the_trajectory_charges_a_right_first_attempt():
+    """At α = 10 the summed return of right-then-right (2) is below wrong-then-right (11): attempt 1 learns to be wrong."""
+    credit = Credit(unit="trajectory")
+    returns = attempt_returns(ONE_GROUP, SCORE)
+    np.testing.assert_allclose(returns.sum(-1)[0], [2, -9, 11, 0])
+    joint = advantages(returns, ONE_GROUP, credit)[0]
+    np.testing.assert_allclose(joint, np.repeat([[1], [-10], [10], [-1]], 2, axis=1))
+    per_attempt = advantages(returns, ONE_GROUP, Credit())[0]
+    right_first = ONE_GROUP[0, :, 0] == 1
+    assert joint[right_first, 0].sum() < 0 < per_attempt[right_first, 0].sum()
+
+
+def test_discount_pays_the_first_attempt_for_the_second():
+    returns = attempt_returns(ONE_GROUP, SCORE, discount=0.5)
+    np.testing.assert_allclose(returns[0, :, 0], [1.5, -4, 5.5, 0])
+
+
+def test_group_and_leave_one_out_baselines():
+    returns = np.array([[[1.0], [0.0], [0.0], [3.0]]])
+    np.testing.assert_allclose(advantages(returns, returns, Credit())[0, :, 0], [0, -1, -1, 2])
+    loo = advantages(returns, returns, Credit(baseline="leave_one_out"))[0, :, 0]
+    np.testing.assert_allclose(loo, [1 - 1, 0 - 4 / 3, 0 - 4 / 3, 3 - 1 / 3])
+
+
+def test_outcome_baseline_compares_second_attempts_with_the_same_first_outcome():
+    rewards = np.array([[[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]]])
+    found = advantages(attempt_returns(rewards, SCORE), rewards, Credit(baseline="outcome"))[0]
+    np.testing.assert_allclose(found[:, 1], [11, -11, 11, -5.5, -5.5])
+    np.testing.assert_allclose(found[:, 0], [0.75, 0.75, -0.5, -0.5, -0.5])
+
+
+def test_an_attempt_without_peers_has_no_advantage():
+    rewards = np.array([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
+    found = advantages(attempt_returns(rewards, SCORE), rewards, Credit(baseline="outcome"))[0]
+    assert found[0, 1] == 0
+
+
+@pytest.mark.parametrize("scale", ["group", "batch"])
+def test_group_std_removes_alpha_where_the_first_reward_is_constant(scale):
+    rewards = np.array([[[0.0, 1.0], [0.0, 0.0], [0.0, 1.0]]])
+    small, large = (
+        advantages(attempt_returns(rewards, Stage(name="s", steps=1, bonus=a)), rewards, Credit(scale=scale))
+        for a in (1, 10)
+    )
+    np.testing.assert_allclose(small[..., 1], large[..., 1], rtol=1e-5)
+    np.testing.assert_allclose(np.std(small[0, :, 1], ddof=1), 1, rtol=1e-5)
+
+
+def test_unscored_attempts_leave_loss_and_baseline():
+    rewards = np.array([[[1.0, np.nan], [0.0, 1.0], [np.nan, 0.0], [1.0, 0.0]]])
+    found = advantages(attempt_returns(rewards, PLAIN), rewards, Credit())[0]
+    np.testing.assert_allclose(found[:, 0], [1 / 3, -2 / 3, np.nan, 1 / 3])
+    np.testing.assert_allclose(found[:, 1], [np.nan, 2 / 3, -1 / 3, -1 / 3])
+    with_bonus = attempt_returns(rewards, SCORE)[0]
+    assert np.isnan(with_bonus[2, 1]), "progress over an unscored attempt is not known"
+
+
+def test_streams_line_up_with_tokens():
+    groups = [[trajectory(1, 1), trajectory(0, None)]]
+    batch = assign(groups, SCORE, Credit())
+    assert batch.offsets_B1.tolist() == [0, 9, 18]
+    assert batch.ids_N[:9].tolist() == groups[0][0].ids == [5, 6, 7, 10, 11, 8, 12, 13, 14]
+    assert batch.turn_N[:9].tolist() == [1] * 5 + [2] * 4
+    assert (
+        batch.loss_mask_N.tolist()
+        == [False] * 3 + [True] * 2 + [False] + [True] * 3 + [False] * 3 + [True] * 2 + [False] * 4
+    )
+    np.testing.assert_allclose(batch.advantage_N[[3, 4, 12, 13]], [0.5, 0.5, -0.5, -0.5])
+    np.testing.assert_allclose(batch.kl_weight_N[[2, 3, 6, 15]], [0, 0.01, 0.02, 0])
+    np.testing.assert_allclose(batch.sampler_logprob_N[:9], [0, 0, 0, -0.1, -0.2, 0, -0.3, -0.4, -0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "unbiased"), [("none", True), ("leave_one_out", True), ("outcome", True), ("group", False)]
+)
+def test_bias_of_baselines_by_simulation(baseline, unbiased):
+    """A two-armed second attempt whose chance depends on the first: E[advantage x score] is the gradient, or (G-1)/G of it."""
+    rng = np.random.default_rng(0)
+    groups, size, p_first = 40_000, 4, 0.5
+    p_second = {0: 0.3, 1: 0.8}
+    first = (rng.random((groups, size)) < p_first).astype(float)
+    chance = np.where(first == 1, p_second[1], p_second[0])
+    second = (rng.random((groups, size)) < chance).astype(float)
+    rewards = np.stack([first, second], -1)
+    found = advantages(attempt_returns(rewards, PLAIN), rewards, Credit(baseline=baseline))[..., 1]
+    # Bernoulli with logit θ: d log p / dθ = y - p, and dE[r2]/dθ = p (1 - p), here summed over both first outcomes.
+    gradient = (found * (second - chance)).mean()
+    truth = np.mean([p * (1 - p) for p in p_second.values()])
+    if baseline == "outcome":  # attempts without a peer of their class carry no signal: a known share of the states
+        truth *= 1 - 0.5 ** (size - 1)
+    assert abs(gradient - truth * (1 if unbiased else (size - 1) / size)) < 0.003
