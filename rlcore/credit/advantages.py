@@ -8,9 +8,9 @@ EPSILON = 1e-6
 
 
 def advantages(returns_PGA: np.ndarray, rewards_PGA: np.ndarray, credit: Credit) -> np.ndarray:
-    """Advantages `[P, G, A]` for returns and rewards `[P, G, A]`, each attempt compared with the same attempt of its peers.
+    """Advantages `[P, G, A]` for returns and rewards `[P, G, A]`: each attempt against the same attempt of its peers.
 
-    With `credit.unit` "trajectory" the returns of all attempts are summed first and every attempt gets that one advantage.
+    With `credit.unit` "trajectory" the returns of all attempts are summed and every attempt gets that one advantage.
     """
     if credit.unit == "trajectory":
         summed_PG1 = returns_PGA.sum(-1, keepdims=True)
@@ -40,8 +40,9 @@ def _baseline(returns_PGA: np.ndarray, rewards_PGA: np.ndarray, kind: str) -> np
 def _mean_of_peers(returns_PGA: np.ndarray, classes_PGA: np.ndarray, *, with_self: bool) -> np.ndarray:
     """Mean return over the trajectories of the group that are in the same class, `[P, G, A]`.
 
-    Without itself (leave one out) the mean does not depend on the attempt it is compared with, so that the policy gradient
-    stays unbiased (Kool et al. 2019, "Buy 4 REINFORCE samples"). An attempt without peers is its own baseline: advantage 0.
+    Without itself (leave one out) the mean does not depend on the attempt it is compared with, so that the policy
+    gradient stays unbiased (Kool et al. 2019, "Buy 4 REINFORCE samples"). An attempt without peers is its own baseline:
+    advantage 0.
     """
     present_PGA = ~np.isnan(returns_PGA)
     peers_PGGA = (classes_PGA[:, :, None] == classes_PGA[:, None]) & present_PGA[:, None]

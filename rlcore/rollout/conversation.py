@@ -85,7 +85,7 @@ class Conversation:
     def _tail_text(self, question: list[Message]) -> str:
         """The text that follows attempt 1 in a rendered conversation of two attempts."""
         text = self._render(self._two_turns(question, MARK))
-        before, mark, tail = text.rpartition(MARK)
+        _, mark, tail = text.rpartition(MARK)
         if not mark or self.instruction.strip() not in tail:
             raise UserError("the chat template cannot take a second user turn: it drops an earlier turn")
         return tail

@@ -19,7 +19,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One continuation: its ids (the stop token included) and their log-probabilities under what they were drawn from."""
+    """One continuation: its ids, the stop token included, and their log-probabilities when they were drawn."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -31,7 +31,7 @@ class RolloutEngine(Protocol):
     """Samples continuations of token ids. Requests run together; each is answered the moment it ends."""
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
-        """Continues `ids`. Requests of one conversation share a `key`, so that its KV cache is found again; `last` frees it."""
+        """Continues `ids`. A conversation's requests share a `key`, by which its KV cache is found; `last` frees it."""
 
     def seed(self, seed: int) -> None:
         """Starts the random numbers anew."""

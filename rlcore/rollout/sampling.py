@@ -5,9 +5,7 @@ import torch
 from rlcore.rollout.engine import Sampling
 
 
-def draw(
-    logits_NV: torch.Tensor, sampling: Sampling, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(logits_NV: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens `[N]` int64 and log-probabilities `[N]` float32 for logits `[N, V]`.
 
     Temperature, top-k and top-p shape the distribution and the log-probabilities are those of the shaped, renormalised

@@ -1,7 +1,7 @@
 """The embedded engine's KV cache: one preallocated slot a sequence, written in place, read as views.
 
-A forward pass works either on the first `n` slots (decoding: keys and values are views, nothing is copied) or on a chosen
-list of slots (prompts and correction turns of many tokens: their keys and values are gathered once).
+A forward pass works either on the first `n` slots (decoding: keys and values are views, nothing is copied) or on a
+chosen list of slots (prompts and correction turns of many tokens: their keys and values are gathered once).
 """
 
 import torch

@@ -1,8 +1,8 @@
 """The embedded rollout engine: continuous batching over a Hugging Face model in this process.
 
-Requests wait in a queue; free slots take them, prompts that several requests share are computed once, and every decoding
-step advances all active rows by one token. A row whose attempt ends is answered at once and leaves the batch; its KV cache
-stays in its slot until the conversation's next request continues it, or is freed when there is none.
+Requests wait in a queue; free slots take them, prompts that several requests share are computed once, and every
+decoding step advances all active rows by one token. A row whose attempt ends is answered at once and leaves the batch;
+its KV cache stays in its slot until the conversation's next request continues it, or is freed when there is none.
 """
 
 import asyncio
@@ -145,7 +145,9 @@ class TorchEngine:
         for at, row in enumerate(rows):
             new = row.ids[row.cached :]
             tokens_RQ[at, queries - len(new) :] = new
-            columns_RQ[at, queries - len(new) :] = positions_RQ[at, queries - len(new) :] = range(row.cached, len(row.ids))
+            columns_RQ[at, queries - len(new) :] = positions_RQ[at, queries - len(new) :] = range(
+                row.cached, len(row.ids)
+            )
             row.cached = len(row.ids)
         width = max(row.cached for row in rows)
         self._cache.aim(self._tensor(slots), self._tensor(columns_RQ), width, None)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from rewards import Verdict
 
+from rewards import Verdict
 from rlcore.credit import advantages, assign, attempt_returns
 from rlcore.recipe.schema import Credit, Stage
 from rlcore.types import Problem, Trajectory, Turn
@@ -33,7 +33,7 @@ def test_stage_one_pays_only_the_second_attempt():
 
 
 def test_one_advantage_for_the_trajectory_charges_a_right_first_attempt():
-    """At α = 10 the summed return of right-then-right (2) is below wrong-then-right (11): attempt 1 learns to be wrong."""
+    """At α = 10 right-then-right returns 2 in all, wrong-then-right 11: attempt 1 learns to be wrong."""
     credit = Credit(unit="trajectory")
     returns = attempt_returns(ONE_GROUP, SCORE)
     np.testing.assert_allclose(returns.sum(-1)[0], [2, -9, 11, 0])
@@ -108,7 +108,7 @@ def test_streams_line_up_with_tokens():
     ("baseline", "unbiased"), [("none", True), ("leave_one_out", True), ("outcome", True), ("group", False)]
 )
 def test_bias_of_baselines_by_simulation(baseline, unbiased):
-    """A two-armed second attempt whose chance depends on the first: E[advantage x score] is the gradient, or (G-1)/G of it."""
+    """A two-armed second attempt whose chance depends on the first: E[advantage x score] against the true gradient."""
     rng = np.random.default_rng(0)
     groups, size, p_first = 40_000, 4, 0.5
     p_second = {0: 0.3, 1: 0.8}
