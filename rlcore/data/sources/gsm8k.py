@@ -1,4 +1,4 @@
-"""GSM8K: grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168). `answer` ends in `#### ` and the gold number."""
+"""GSM8K: grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168); `answer` ends in `#### ` and the number."""
 
 from rlcore.data.sources.source import Source
 

@@ -1,0 +1,6 @@
+"""The policy's model and tokenizer: loaded from a folder or the hub, or made small and random, and saved."""
+
+from rlcore.policy.check import check_same_parameters, parameter_shapes
+from rlcore.policy.load import Policy, load_policy, save_policy, stop_ids
+
+__all__ = ["Policy", "check_same_parameters", "load_policy", "parameter_shapes", "save_policy", "stop_ids"]

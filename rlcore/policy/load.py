@@ -1,0 +1,118 @@
+"""Loading and saving a policy."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+from rlcore.policy.scratch import scratch_model, scratch_tokenizer
+from rlcore.recipe.schema import Model, Scratch
+from rlcore.types import UserError
+
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
+"""What transformers raises for a folder or hub name that does not hold what it should."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal language model and its tokenizer, which has a chat template, a pad token and at least one stop token."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_policy(section: Model, texts: Iterable[str] = (), seed: int = 0) -> Policy:
+    """The policy of a recipe, on the CPU. A `scratch` one has random weights from `seed`, its tokenizer learns `texts`.
+
+    Raises UserError for a missing folder, unreadable or incomplete weights, a hub that does not answer, a missing or
+    broken chat template, or a tokenizer that does not fit the model.
+    """
+    if section.scratch is None:
+        policy = _from_pretrained(section)
+    else:
+        policy = _from_scratch(section.scratch, section.dtype, texts, seed)
+    if section.chat_template is not None:
+        policy.tokenizer.chat_template = section.chat_template
+    _check(policy, section.path or "model.scratch")
+    return policy
+
+
+def save_policy(policy: Policy, folder: str | os.PathLike[str]) -> None:
+    """Writes a plain Hugging Face folder. Raises UserError when it cannot be written."""
+    try:
+        policy.model.save_pretrained(folder)
+        policy.tokenizer.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"the policy cannot be written to {folder}: {_one_line(error)}") from None
+
+
+def stop_ids(policy: Policy) -> tuple[int, ...]:
+    """Ids of the tokens that end an attempt: the tokenizer's end token and those of the model's generation settings."""
+    ids = {policy.tokenizer.eos_token_id}
+    configured = getattr(policy.model.generation_config, "eos_token_id", None)
+    ids.update(configured if isinstance(configured, list) else [configured])
+    return tuple(sorted(token for token in ids if token is not None))
+
+
+def _from_scratch(sizes: Scratch, dtype: str, texts: Iterable[str], seed: int) -> Policy:
+    tokenizer = scratch_tokenizer(texts, sizes.vocab_size)
+    return Policy(scratch_model(sizes, tokenizer, seed).to(getattr(torch, dtype)), tokenizer)
+
+
+def _from_pretrained(section: Model) -> Policy:
+    path = str(section.path)
+    if path.startswith((".", "/", "~")) and not Path(path).is_dir():
+        raise UserError(f"model folder {path} does not exist")
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=section.dtype, output_loading_info=True)
+    except LOADING_ERRORS as error:
+        raise UserError(f"model {path} cannot be loaded: {_one_line(error)}") from None
+    model, report = loaded
+    if report["missing_keys"]:  # transformers fills them with random numbers
+        lacking = sorted(report["missing_keys"])
+        raise UserError(f"model {path} is incomplete: its weights lack {lacking[0]} (and {len(lacking) - 1} more)")
+    return Policy(model, _load_tokenizer(path))
+
+
+def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    try:
+        # AutoTokenizer would put Qwen2's splitting into a Qwen2 folder whose tokenizer.json says all there is to say
+        whole = get_tokenizer_config(path).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+        tokenizer = (PreTrainedTokenizerFast if whole else AutoTokenizer).from_pretrained(path)
+    except LOADING_ERRORS as error:
+        raise UserError(f"tokenizer of {path} cannot be loaded: {_one_line(error)}") from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _check(policy: Policy, name: str) -> None:
+    tokenizer = policy.tokenizer
+    if tokenizer.chat_template is None:
+        raise UserError(f"tokenizer of {name} has no chat template; give one as model.chat_template")
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True)
+    except jinja2.TemplateError as error:
+        raise UserError(f"chat template of {name} does not work: {_one_line(error)}") from None
+    if not stop_ids(policy):
+        raise UserError(f"tokenizer of {name} has no end-of-turn token, so no attempt could end")
+    known = policy.model.config.get_text_config().vocab_size
+    if len(tokenizer) > known:
+        raise UserError(f"tokenizer of {name} has {len(tokenizer)} tokens, its model only {known}")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
