@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from rewards.reward import Completion, text_of
 from rewards.verdict import Verdict
@@ -31,8 +32,12 @@ def pair_sum_verdicts(
     return [_judge(text_of(completion), given, total) for completion, given, total in rows]
 
 
+# The attempts of a group share their problem.
+_loads = lru_cache(maxsize=1024)(json.loads)
+
+
 def _judge(text: str, numbers: str | Mapping[str, int], target: int) -> Verdict:
-    values = json.loads(numbers) if isinstance(numbers, str) else numbers
+    values = _loads(numbers) if isinstance(numbers, str) else numbers
     pair = _PAIR.match(text)
     if pair is None:
         return Verdict(0.0, "no_answer", "does not begin with a pair like 'b and c'")

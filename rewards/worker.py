@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any
@@ -80,9 +81,10 @@ def serve(control: socket.socket, parent: int) -> None:
         if descriptors:
             _fork_worker(rewards, setup.memory_mb, control, descriptors[0], children)
         elif (pid := int(message)) in children:
-            os.killpg(pid, signal.SIGKILL)
+            _kill_group(pid)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     for pid in children:
-        os.killpg(pid, signal.SIGKILL)
+        _kill_group(pid)
 
 
 def one_line(error: BaseException) -> str:
@@ -97,9 +99,16 @@ def _reap(children: set[int]) -> None:
         if ended is None:
             return
         # What the worker itself started goes too, while its process group cannot yet be another's.
-        os.killpg(ended.si_pid, signal.SIGKILL)
+        _kill_group(ended.si_pid)
         os.waitpid(ended.si_pid, 0)
         children.discard(ended.si_pid)
+
+
+def _kill_group(leader: int) -> None:
+    with suppress(ProcessLookupError):  # it may be ending, or about to form its group
+        os.killpg(leader, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.kill(leader, signal.SIGKILL)
 
 
 def _fork_worker(
@@ -112,7 +121,7 @@ def _fork_worker(
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-            os.setsid()
+            os.setpgid(0, 0)
             die_with_parent(server)
             control.close()
             _work(rewards, memory_mb, socket.socket(fileno=descriptor))

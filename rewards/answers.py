@@ -1,0 +1,74 @@
+r"""Finding the answer in a text: the last `\boxed{...}`, "The final answer is $...$", or `#### ...`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from rewards.verdict import RewardError
+
+_THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_THOUGHT_BEGIN = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_FINAL = re.compile(r"final answer is\s*:?\s*\$\$?([^$]+)\$", re.IGNORECASE)
+_HASHES = re.compile(r"####[ \t]*([^\n]+)")
+
+
+def without_thoughts(text: str) -> str:
+    """The text after the last thinking block; a block that never ends leaves what stands before it."""
+    after = _THOUGHT_END.split(text)[-1]
+    return _THOUGHT_BEGIN.split(after)[0]
+
+
+def boxed(text: str) -> str | None:
+    r"""Content of the last `\boxed{...}` whose braces match; the outer one of nested boxes."""
+    open_braces: list[int | None] = []  # content start of a box, None for any other brace
+    last: tuple[int, int] | None = None
+    for match in _BRACES.finditer(text):
+        token = match.group()
+        if token.startswith(("\\boxed", "\\fbox")):
+            open_braces.append(match.end())
+        elif token == "{":
+            open_braces.append(None)
+        elif token == "}" and open_braces:
+            start = open_braces.pop()
+            if start is not None:
+                last = (start, match.start())
+    return None if last is None else text[last[0] : last[1]]
+
+
+def final_answer(text: str) -> str | None:
+    """The formula in dollars after the last "final answer is"."""
+    found = _FINAL.findall(text)
+    return found[-1].strip() if found else None
+
+
+def hashes(text: str) -> str | None:
+    """What follows the last `####` on its line."""
+    found = _HASHES.findall(text)
+    return found[-1].strip() if found else None
+
+
+FINDERS: dict[str, Callable[[str], str | None]] = {"boxed": boxed, "final_answer": final_answer, "hashes": hashes}
+
+
+def find_answer(text: str, policy: Sequence[str]) -> str | None:
+    """The answer of an attempt by the first finder of `policy` that finds one; None if none does."""
+    visible = without_thoughts(text)
+    for name in policy:
+        if name not in FINDERS:
+            raise RewardError(f"no answer policy '{name}'; known: {', '.join(FINDERS)}")
+        answer = FINDERS[name](visible)
+        if answer is not None and answer.strip():
+            return answer
+    return None
+
+
+def find_gold(value: object) -> str:
+    """The gold answer in a column's value: the box of a MATH solution, the `####` of GSM8K, or the value itself."""
+    text = "" if value is None else str(value)
+    for finder in (boxed, hashes):
+        answer = finder(text)
+        if answer is not None:
+            return answer.strip()
+    return text.strip()
