@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlcore.evaluate.bootstrap import bootstrap_ci
+from rlcore.evaluate.records import to_json
 from rlcore.types import UserError
 
 Interval = tuple[float, float, float]
@@ -65,10 +66,9 @@ def histogram(values_N: np.ndarray, bins: int = 40, span: tuple[float, float] = 
 
 def save_evaluation(path: Path, results: Results) -> None:
     """Write `evaluation.json` whole or not at all. Raises UserError where it cannot be written."""
-    text = json.dumps(finite(asdict(results)), ensure_ascii=False, allow_nan=False, indent=1)
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(to_json(asdict(results)))
         os.replace(part, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
@@ -77,7 +77,7 @@ def save_evaluation(path: Path, results: Results) -> None:
 def load_evaluation(path: Path) -> Results:
     """Read what `save_evaluation` wrote. Raises UserError where the file is missing or is something else."""
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = json.loads(path.read_bytes())
         evaluations = tuple(
             Evaluation(e["mode"], int(e["problems"]), {name: _interval(v) for name, v in e["metrics"].items()})
             for e in saved["evaluations"]
@@ -93,14 +93,3 @@ def load_evaluation(path: Path) -> Results:
 def _interval(values: Sequence[float | None]) -> Interval:
     value, low, high = (math.nan if v is None else float(v) for v in values)
     return value, low, high
-
-
-def finite(value: Any) -> Any:
-    """The same nested value with plain numbers, and None where JSON has no number: NaN and infinities."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, np.generic):
-        return finite(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,29 @@
+"""Measurements of all ranks together."""
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from rlcore.learner.distributed import Ranks
+
+Item = TypeVar("Item")
+
+
+def gather_rows(rows: dict[str, np.ndarray], ranks: Ranks) -> dict[str, np.ndarray]:
+    """Rows `[N]` of every rank joined in the order of ranks; a rank without rows may give an empty dict."""
+    parts = [part for part in _gather(rows, ranks) if part]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+
+def gather_list(items: list[Item], ranks: Ranks) -> list[Item]:
+    """The items of every rank joined in the order of ranks."""
+    return [item for part in _gather(items, ranks) for item in part]
+
+
+def _gather(value: Item, ranks: Ranks) -> list[Item]:
+    if ranks.world == 1:
+        return [value]
+    parts: list[Item] = [value] * ranks.world
+    torch.distributed.all_gather_object(parts, value)
+    return parts

@@ -1,0 +1,142 @@
+"""The run on the console: a progress bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+LINES = 50
+"""About how many lines a whole run prints where there is no terminal."""
+
+
+class RunConsole(Protocol):
+    """What a tracker needs of a console."""
+
+    def show(self, step: int, stage: str, metrics: Mapping[str, float]) -> None:
+        """Show where the run is."""
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+
+    def progress(self, description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show the progress of a side task; what it gives is told of each part done."""
+
+    def close(self) -> None:
+        """Leave the console as it was found."""
+
+
+def open_console(total_steps: int, *, done: int) -> RunConsole:
+    """A progress bar where stdout is a terminal, else plain lines; `done` steps lie behind."""
+    console = Console(soft_wrap=True, highlight=False)
+    return Bar(console, total_steps, done) if console.is_terminal else Lines(console, total_steps, done)
+
+
+class Bar:
+    """A live bar of steps with stage, accuracies, KL and the time left."""
+
+    def __init__(self, console: Console, total_steps: int, done: int) -> None:
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            expand=True,
+            speed_estimate_period=3600,
+        )
+        self._task = self._progress.add_task("starting", total=total_steps, completed=done, figures="")
+        self._progress.start()
+
+    def show(self, step: int, stage: str, metrics: Mapping[str, float]) -> None:
+        """Move the bar; evaluations become lines that stay."""
+        if line := evaluation_line(step, metrics):
+            self.say(line)
+        if figures := training_figures(metrics):
+            self._progress.update(self._task, figures=figures)
+        self._progress.update(self._task, description=escape(stage), completed=step)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(Text(text))
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A second bar, gone when the task is done."""
+        task = self._progress.add_task(description, total=total, figures="")
+        yield lambda done: self._progress.advance(task, done)
+        self._progress.remove_task(task)
+
+    def close(self) -> None:
+        """Stop the bar and leave its last state."""
+        self._progress.stop()
+
+
+class Lines:
+    """One plain line every few steps."""
+
+    def __init__(self, console: Console, total_steps: int, done: int) -> None:
+        self._console, self._total, self._done = console, total_steps, done
+        self._every = max(1, total_steps // LINES)
+        self._start = time.monotonic()
+
+    def show(self, step: int, stage: str, metrics: Mapping[str, float]) -> None:
+        """Print the step if it is its turn; evaluations always."""
+        figures = training_figures(metrics)
+        if figures and (step % self._every == 0 or step in (self._done + 1, self._total)):
+            self.say(f"step {step}/{self._total}  {stage}  {figures}  {self._time_left(step)}")
+        if line := evaluation_line(step, metrics):
+            self.say(line)
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(Text(text))
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A line when the task is done."""
+        start = time.monotonic()
+        yield lambda done: None
+        self.say(f"{description}: {total} conversations in {time.monotonic() - start:.0f} s")
+
+    def close(self) -> None:
+        """Nothing to leave behind."""
+
+    def _time_left(self, step: int) -> str:
+        each = (time.monotonic() - self._start) / max(step - self._done, 1)
+        minutes, seconds = divmod(round(each * (self._total - step)), 60)
+        return f"left {minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def training_figures(metrics: Mapping[str, float]) -> str:
+    """The figures of a training step on one line: accuracies in points, KL in nats."""
+    shown = [("t1", "train/t1", 100), ("t2", "train/t2", 100), ("Δ", "train/delta", 100)]
+    parts = [
+        f"{label} {metrics[name] * scale:{'+' if label == 'Δ' else ''}.1f}"
+        for label, name, scale in shown
+        if name in metrics
+    ]
+    kls = [f"{metrics[name]:.3f}" for name in sorted(metrics) if name.startswith("learner/kl_t")]
+    return "  ".join(parts + ([f"KL {' '.join(kls)}"] if kls else []))
+
+
+def evaluation_line(step: int, metrics: Mapping[str, float]) -> str:
+    """The figures of an evaluation on one line; empty where the record holds none."""
+    modes = [mode for mode in ("greedy", "sampled") if f"eval/{mode}/delta" in metrics]
+    parts = []
+    for mode in modes:
+        last = max(int(name.rpartition("/t")[2]) for name in metrics if _is_accuracy(name, mode))
+        t1, tn, delta = (100 * metrics[f"eval/{mode}/{name}"] for name in ("t1", f"t{last}", "delta"))
+        parts.append(f"{mode} t1 {t1:.1f}  t{last} {tn:.1f}  Δ {delta:+.1f}")
+    return f"evaluation at step {step}: {'  |  '.join(parts)}" if parts else ""
+
+
+def _is_accuracy(name: str, mode: str) -> bool:
+    return name.startswith(f"eval/{mode}/t") and name.rpartition("/t")[2].isdecimal()
