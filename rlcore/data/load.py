@@ -1,11 +1,11 @@
 """From a recipe's data section to problems."""
 
-import difflib
 import hashlib
 
 from rlcore.data.sources import SOURCES, Source
 from rlcore.data.sources.arithmetic import generate
 from rlcore.data.table import Row, Table, read_hub, read_jsonl, read_parquet, read_table
+from rlcore.hints import did_you_mean
 from rlcore.recipe.schema import Data
 from rlcore.types import Message, Problem, UserError
 
@@ -81,10 +81,8 @@ def _require(table: Table, column: str) -> None:
         return
     if not any(column in row for row in table.rows):
         known = sorted({name for row in table.rows for name in row})
-        near = difflib.get_close_matches(column, known, n=1)
         raise UserError(
-            f"data set {table.name} has no column {column}; it has {', '.join(known)}"
-            + (f"; did you mean {near[0]}?" if near else "")
+            f"data set {table.name} has no column {column}; it has {', '.join(known)}{did_you_mean(column, known)}"
         )
     raise UserError(f"{_at(table, lacking)}: {len(lacking)} of {len(table.rows)} rows have no {column}")
 

@@ -1,6 +1,5 @@
 """Tables: the raw rows of a JSONL file, a Parquet file, a data set folder or a hub data set."""
 
-import difflib
 import gzip
 import json
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 import datasets
 
+from rlcore.hints import nearest_path
 from rlcore.types import UserError
 
 Row = dict[str, Any]
@@ -33,7 +33,7 @@ def read_table(path: str, subset: str | None = None, split: str = "train") -> Ta
     """
     file = Path(path)
     if not file.exists() and (path.endswith(FILE_SUFFIXES) or path.startswith((".", "/", "~"))):
-        raise UserError(f"data file {path} does not exist{_near(file)}")
+        raise UserError(f"data file {path} does not exist{nearest_path(path)}")
     if not file.is_file():
         return read_hub(path, subset, split)
     return read_parquet(path) if file.suffix == ".parquet" else read_jsonl(path)
@@ -50,7 +50,7 @@ def read_jsonl(path: str) -> Table:
                     rows.append(_parse(line, f"{path}:{place}"))
                     places.append(place)
     except FileNotFoundError:
-        raise UserError(f"data file {path} does not exist{_near(Path(path))}") from None
+        raise UserError(f"data file {path} does not exist{nearest_path(path)}") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise UserError(f"data file {path} cannot be read: {error}") from None
     return Table(path, rows, places, "line")
@@ -59,7 +59,7 @@ def read_jsonl(path: str) -> Table:
 def read_parquet(path: str) -> Table:
     """The rows of one Parquet file."""
     if not Path(path).exists():
-        raise UserError(f"data file {path} does not exist{_near(Path(path))}")
+        raise UserError(f"data file {path} does not exist{nearest_path(path)}")
     return _through_datasets(path, lambda: datasets.Dataset.from_parquet(path))
 
 
@@ -84,9 +84,3 @@ def _parse(line: str, where: str) -> Row:
     if not isinstance(row, dict):
         raise UserError(f"{where}: a row must be a JSON object, not {type(row).__name__}")
     return row
-
-
-def _near(file: Path) -> str:
-    names = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
-    near = difflib.get_close_matches(file.name, names, n=1)
-    return f"; did you mean {file.parent / near[0]}?" if near else ""

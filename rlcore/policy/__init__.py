@@ -2,5 +2,14 @@
 
 from rlcore.policy.check import check_same_parameters, parameter_shapes
 from rlcore.policy.load import Policy, load_policy, save_policy, stop_ids
+from rlcore.policy.phrases import phrase_tokenizer
 
-__all__ = ["Policy", "check_same_parameters", "load_policy", "parameter_shapes", "save_policy", "stop_ids"]
+__all__ = [
+    "Policy",
+    "check_same_parameters",
+    "load_policy",
+    "parameter_shapes",
+    "phrase_tokenizer",
+    "save_policy",
+    "stop_ids",
+]

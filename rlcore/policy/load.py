@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+from rlcore.hints import nearest_path
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.schema import Model, Scratch
 from rlcore.types import UserError
@@ -74,8 +75,9 @@ def _from_scratch(sizes: Scratch, dtype: str, texts: Iterable[str], seed: int) -
 
 def _from_pretrained(section: Model) -> Policy:
     path = str(section.path)
-    if path.startswith((".", "/", "~")) and not Path(path).is_dir():
-        raise UserError(f"model folder {path} does not exist")
+    could_be_hub = path.count("/") < 2 and not path.startswith((".", "/", "~"))
+    if not could_be_hub and not Path(path).is_dir():
+        raise UserError(f"model folder {path} does not exist{nearest_path(path)}")
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=section.dtype, output_loading_info=True)
     except LOADING_ERRORS as error:

@@ -1,6 +1,5 @@
 """Loading: YAML with inheritance (`extends`), `key.sub=value` overrides, and checks that answer in one line."""
 
-import difflib
 import os
 from pathlib import Path
 from typing import Any, get_args
@@ -8,6 +7,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from rlcore.hints import did_you_mean, nearest_path
 from rlcore.recipe.schema import Recipe
 from rlcore.types import UserError
 
@@ -37,9 +37,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, _yaml_names(path.parent), n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise UserError(f"recipe {path} does not exist{hint}") from None
+        raise UserError(f"recipe {path} does not exist{nearest_path(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {path} cannot be read: {error}") from None
     try:
@@ -58,12 +56,11 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     return _merge(_read(parent_path, (*seen, path.resolve())), values)
 
 
-def _yaml_names(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.glob("*.yaml")] if folder.is_dir() else []
-
-
 def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
-    """Paths in a recipe that start with ./ or ../ are relative to the file they stand in, wherever the command runs."""
+    """Paths in a recipe that start with ./ or ../ are relative to the file they stand in, wherever the command runs.
+
+    What they become no longer starts so, because a resolved recipe is saved in the folder of its run.
+    """
     for key, value in values.items():
         if isinstance(value, dict):
             _anchor_paths(value, folder)
@@ -72,7 +69,8 @@ def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
                 if isinstance(item, dict):
                     _anchor_paths(item, folder)
         elif isinstance(value, str) and key != "extends" and value.startswith(("./", "../")) and "\n" not in value:
-            values[key] = os.path.relpath(folder / value)
+            path, here = (folder / value).resolve(), Path.cwd()
+            values[key] = str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -134,8 +132,7 @@ def _one_line(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(first["loc"][:-1]), n=1, cutoff=0.4)
-        return f"unknown key {where}" + (f"; did you mean {near[0]}?" if near else "") + more
+        return f"unknown key {where}{did_you_mean(str(first['loc'][-1]), _known_keys(first['loc'][:-1]))}{more}"
     if first["type"] == "missing":
         return f"{where} is missing{more}"
     message = first["msg"].removeprefix("Value error, ")

@@ -1,12 +1,13 @@
 """Lettered pairs: a few letters stand for numbers, and two of them add up to a target.
 
-`The letters a=3, b=8, c=5, d=9. Which two add up to 13?` is answered by `b and c: 8 + 5 = 13`. Checking an answer is
-much easier than finding one, which is what a model needs to learn to correct itself.
+`Which two add up to 13: a = 3, b = 8, c = 5, d = 9?` is answered by `b and c: 8 + 5 = 13`. An answer is much easier to
+check than to find, which is what a model needs to learn to correct itself.
 """
 
 import json
 import random
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -27,7 +28,7 @@ class Options(Section):
     """Settings of the generator."""
 
     letters: int = Field(4, ge=3, le=26)
-    max_number: int = Field(15, ge=3, le=99, description="numbers are drawn without repetition from 1 to this")
+    max_number: int = Field(12, ge=3, le=99, description="numbers are drawn without repetition from 1 to this")
     count: Positive = 20_000
     seed: int = 0
 
@@ -59,6 +60,20 @@ def generate(options: dict[str, Any], split: str) -> Table:
     return Table(f"arithmetic {split}", rows, list(range(1, len(rows) + 1)))
 
 
+def answer(lettered: Mapping[str, int], first: str, second: str) -> str:
+    """An answer that names two letters and spells its check: `b and c: 8 + 5 = 13`."""
+    x, y = lettered[first], lettered[second]
+    return f"{first} and {second}: {x} + {y} = {x + y}"
+
+
+def phrases(letters: int, max_number: int) -> list[str]:
+    """The words of questions and answers, each with the space before it; a phrase that never varies is one word."""
+    names = [chr(ord("a") + i) for i in range(letters)]
+    given = [f"{':' if name == 'a' else ','} {name} =" for name in names]
+    numbers = [f" {number}" for number in range(1, 2 * max_number)]
+    return [" Which two add up to", *given, "?", *(f" {name}" for name in names), " and", ":", " +", " =", *numbers]
+
+
 def tenth(numbers: tuple[int, ...], target: int) -> int:
     """The tenth of all problems, 0 to 9, that these numbers in any order and this target belong to."""
     return zlib.crc32(f"{sorted(numbers)} {target}".encode()) % 10
@@ -66,9 +81,9 @@ def tenth(numbers: tuple[int, ...], target: int) -> int:
 
 def _row(numbers: tuple[int, ...], target: int) -> Row:
     lettered = {chr(ord("a") + i): number for i, number in enumerate(numbers)}
-    listed = ", ".join(f"{letter}={number}" for letter, number in lettered.items())
+    listed = ", ".join(f"{letter} = {number}" for letter, number in lettered.items())
     return {
-        "prompt": f"The letters {listed}. Which two add up to {target}?",
+        "prompt": f"Which two add up to {target}: {listed}?",
         "numbers": json.dumps(lettered),
         "target": target,
     }
