@@ -1,0 +1,61 @@
+"""The process group of a run: one process or many, CPU or CUDA, started by `torchrun` or not."""
+
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Where this process stands: its number among `world` processes, and the device it computes on."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes for all."""
+        return self.rank == 0
+
+
+def start_distributed(
+    device: Literal["auto", "cpu", "cuda"] = "auto", deadline: timedelta = timedelta(hours=1)
+) -> Ranks:
+    """Join the process group that `torchrun` describes in the environment, or make one of a single process.
+
+    A collective that waits longer than `deadline` raises (gloo) or ends the process (NCCL). Call it before anything
+    imports DeepSpeed: which accelerator it drives is settled at import.
+    """
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    os.environ["DS_ACCELERATOR"] = kind
+    if "RANK" not in os.environ:
+        _describe_single_process()
+    local = torch.device("cpu")
+    if kind == "cuda":
+        local = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(local)
+    _join("nccl" if kind == "cuda" else "gloo", deadline)
+    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local)
+
+
+def _describe_single_process() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+
+
+def _join(backend: str, deadline: timedelta) -> None:
+    import deepspeed  # takes seconds, and reads DS_ACCELERATOR
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if backend == "gloo":
+        # Else DeepSpeed compiles its shared-memory all-reduce on first use: minutes, for inference only.
+        deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
+    deepspeed.init_distributed(backend, timeout=deadline, verbose=False)

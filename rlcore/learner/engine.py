@@ -1,0 +1,90 @@
+"""DeepSpeed: its settings, its engine around the policy, and one guarded optimizer step."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlcore.recipe.schema import Learner as LearnerSection
+
+
+def start_engine(section: LearnerSection, module: nn.Module) -> Any:
+    """A `DeepSpeedEngine` that trains `module` with Adam and a linear warm-up. The process group must exist."""
+    import deepspeed  # takes seconds; only processes that train need it
+
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    engine, *_ = deepspeed.initialize(
+        model=module,
+        model_parameters=parameters,
+        config=engine_settings(section, parameters),
+        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, Warmup(section.warmup_steps)),
+        dist_init_required=False,
+    )
+    return engine
+
+
+class Warmup:
+    """Share of the full learning rate at an optimizer step, counted from 0: linear over `steps`, then 1."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def __call__(self, step: int) -> float:
+        return min(1.0, (step + 1) / self.steps) if self.steps else 1.0
+
+
+def engine_settings(section: LearnerSection, parameters: list[nn.Parameter]) -> dict[str, Any]:
+    """The DeepSpeed configuration of a recipe; what `section.deepspeed` says wins.
+
+    Micro-batches vary in number and size, so DeepSpeed is told of one a step, and `Learner` marks the last one itself.
+    """
+    bf16 = parameters[0].dtype == torch.bfloat16
+    bare = section.zero == 0 and not bf16
+    settings = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "steps_per_print": None,
+        "gradient_clipping": 0.0 if bare else section.max_grad_norm,
+        "bf16": {"enabled": bf16, "check_grad_overflow": True},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": section.lr,
+                "betas": list(section.betas),
+                "weight_decay": section.weight_decay,
+                "torch_adam": True,
+                "fused": True,
+            },
+        },
+        "zero_optimization": {
+            "stage": section.zero,
+            "reduce_bucket_size": min(sum(parameter.numel() for parameter in parameters), 500_000_000),
+        },
+    }
+    return _merged(settings, section.deepspeed)
+
+
+def guarded_step(engine: Any, max_grad_norm: float) -> tuple[float, bool]:
+    """Clip and apply the accumulated gradient, unless its norm is not finite.
+
+    Returns the norm before clipping (of the gradient over all ranks) and whether the step was applied.
+    """
+    if not isinstance(engine.optimizer, torch.optim.Optimizer):
+        engine.step()
+        return float(engine.get_global_grad_norm()), engine.was_step_applied()
+    # Without ZeRO and bf16, DeepSpeed runs the plain optimizer: it neither reports the norm nor guards the step.
+    norm = nn.utils.clip_grad_norm_(engine.module.parameters(), max_grad_norm).item()
+    if not math.isfinite(norm):
+        engine.zero_grad()
+        return norm, False
+    engine.step()
+    return norm, True
+
+
+def _merged(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in extra.items():
+        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merged(base[key], value) if nested else value
+    return merged

@@ -1,0 +1,95 @@
+"""The output head at chosen positions, in chunks: the `[tokens, vocabulary]` matrix never exists as a whole.
+
+The backward pass computes each chunk's logits again and uses the closed-form gradients, with z the logits over the
+temperature and p = softmax(z), of
+
+    log p(t):     ∂/∂z = onehot(t) - p
+    KL(p ‖ q):    ∂/∂z = p · (log p - log q - KL)
+
+One autograd node for all chunks gives the head's weight its gradient once, which ZeRO's hooks count on.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlcore.learner.losses import entropy, kl_exact
+
+CHUNK_ELEMENTS = 1 << 24
+"""Logits computed at once: 64 MiB in float32."""
+
+Scores = tuple[Tensor, Tensor, Tensor]
+"""`(logprob_n, entropy_n, kl_n)` in float32; the entropy carries no gradient."""
+
+
+def score_logits(logits_nV: Tensor, target_n: Tensor, temperature: float, reference_nV: Tensor | None = None) -> Scores:
+    """Scores of tokens from whole logits; KL(policy ‖ reference) is 0 without reference logits."""
+    log_p_nV = (logits_nV.float() / temperature).log_softmax(-1)
+    logprob_n = log_p_nV.gather(-1, target_n[:, None]).squeeze(-1)
+    if reference_nV is None:
+        kl_n = torch.zeros_like(logprob_n)
+    else:
+        kl_n = kl_exact(log_p_nV, (reference_nV.float() / temperature).log_softmax(-1))
+    return logprob_n, entropy(log_p_nV.detach()), kl_n
+
+
+def score_hidden(
+    hidden_nH: Tensor,
+    weight_VH: Tensor,
+    target_n: Tensor,
+    temperature: float,
+    reference: tuple[Tensor, Tensor] | None = None,
+) -> Scores:
+    """`score_logits` of `hidden_nH @ weight_VH.T` in chunks; `reference` is another such pair of hidden and weight."""
+    return _ScoreHidden.apply(hidden_nH, weight_VH, target_n, temperature, *(reference or (None, None)))
+
+
+def _chunks(count: int, vocabulary: int) -> Iterator[slice]:
+    size = max(1, CHUNK_ELEMENTS // vocabulary)
+    return (slice(start, start + size) for start in range(0, max(count, 1), size))
+
+
+class _ScoreHidden(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_nH: Tensor,
+        weight_VH: Tensor,
+        target_n: Tensor,
+        temperature: float,
+        reference_hidden_nK: Tensor | None,
+        reference_weight_VK: Tensor | None,
+    ) -> Scores:
+        chunks = []
+        for chunk in _chunks(len(target_n), len(weight_VH)):
+            reference_nV = None
+            if reference_hidden_nK is not None and reference_weight_VK is not None:
+                reference_nV = reference_hidden_nK[chunk] @ reference_weight_VK.T
+            chunks.append(score_logits(hidden_nH[chunk] @ weight_VH.T, target_n[chunk], temperature, reference_nV))
+        logprob_n, entropy_n, kl_n = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+        ctx.save_for_backward(hidden_nH, weight_VH, target_n, kl_n, reference_hidden_nK, reference_weight_VK)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropy_n)
+        return logprob_n, entropy_n, kl_n
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        grad_logprob_n, _, grad_kl_n = gradients
+        hidden_nH, weight_VH, target_n, kl_n, reference_hidden_nK, reference_weight_VK = ctx.saved_tensors
+        grad_hidden_nH = torch.empty_like(hidden_nH)
+        grad_weight_VH = torch.zeros(weight_VH.shape, device=weight_VH.device)
+        for chunk in _chunks(len(target_n), len(weight_VH)):
+            log_p_nV = ((hidden_nH[chunk] @ weight_VH.T).float() / ctx.temperature).log_softmax(-1)
+            weights_nV = -grad_logprob_n[chunk, None]
+            if reference_hidden_nK is not None:
+                log_q_nV = (reference_hidden_nK[chunk] @ reference_weight_VK.T).float() / ctx.temperature
+                log_q_nV = log_q_nV.log_softmax(-1)
+                weights_nV = weights_nV + grad_kl_n[chunk, None] * (log_p_nV - log_q_nV - kl_n[chunk, None])
+            grad_nV = log_p_nV.exp_().mul_(weights_nV)
+            grad_nV.scatter_add_(-1, target_n[chunk, None], grad_logprob_n[chunk, None])
+            grad_nV = grad_nV.div_(ctx.temperature).to(hidden_nH.dtype)
+            grad_hidden_nH[chunk] = grad_nV @ weight_VH
+            grad_weight_VH += grad_nV.T @ hidden_nH[chunk]
+        return grad_hidden_nH, grad_weight_VH.to(weight_VH.dtype), None, None, None, None
