@@ -73,7 +73,7 @@ Groups = list[list[Trajectory]]
 class TokenBatch:
     """Everything the learner knows: B trajectories as flat per-token streams over their N tokens.
 
-    Trajectory b holds tokens `offsets_B1[b] : offsets_B1[b + 1]`. Every stream but `ids_N` is zero where `loss_mask_N` is
+    Trajectory b holds tokens `offsets_B1[b] : offsets_B1[b + 1]`. The last three streams are zero where `loss_mask_N` is
     False (prompt tokens, and attempts without a verdict).
     """
 

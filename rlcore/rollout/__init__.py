@@ -3,6 +3,18 @@
 from rlcore.rollout.conversation import Conversation, TemplateCheck
 from rlcore.rollout.engine import RolloutEngine, Sample, Sampling
 from rlcore.rollout.episodes import sample_groups
+from rlcore.rollout.rollout import Rollout
+from rlcore.rollout.scoring import Scorer
 from rlcore.rollout.torch_engine import TorchEngine
 
-__all__ = ["Conversation", "RolloutEngine", "Sample", "Sampling", "TemplateCheck", "TorchEngine", "sample_groups"]
+__all__ = [
+    "Conversation",
+    "Rollout",
+    "RolloutEngine",
+    "Sample",
+    "Sampling",
+    "Scorer",
+    "TemplateCheck",
+    "TorchEngine",
+    "sample_groups",
+]

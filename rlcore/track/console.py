@@ -83,15 +83,17 @@ class Lines:
     """One plain line every few steps."""
 
     def __init__(self, console: Console, total_steps: int, done: int) -> None:
-        self._console, self._total, self._done = console, total_steps, done
+        self._console, self._total, self._first = console, total_steps, done + 1
         self._every = max(1, total_steps // LINES)
-        self._start = time.monotonic()
+        self._first_end = 0.0
 
     def show(self, step: int, stage: str, metrics: Mapping[str, float]) -> None:
         """Print the step if it is its turn; evaluations always."""
+        if step == self._first:
+            self._first_end = time.monotonic()
         figures = training_figures(metrics)
-        if figures and (step % self._every == 0 or step in (self._done + 1, self._total)):
-            self.say(f"step {step}/{self._total}  {stage}  {figures}  {self._time_left(step)}")
+        if figures and (step % self._every == 0 or step in (self._first, self._total)):
+            self.say("  ".join([f"step {step}/{self._total}", stage, figures, *self._time_left(step)]))
         if line := evaluation_line(step, metrics):
             self.say(line)
 
@@ -109,10 +111,13 @@ class Lines:
     def close(self) -> None:
         """Nothing to leave behind."""
 
-    def _time_left(self, step: int) -> str:
-        each = (time.monotonic() - self._start) / max(step - self._done, 1)
+    def _time_left(self, step: int) -> list[str]:
+        """From the steps after the first one, which may hold all that happens once."""
+        if step <= self._first:
+            return []
+        each = (time.monotonic() - self._first_end) / (step - self._first)
         minutes, seconds = divmod(round(each * (self._total - step)), 60)
-        return f"left {minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+        return [f"left {minutes // 60}:{minutes % 60:02d}:{seconds:02d}"]
 
 
 def training_figures(metrics: Mapping[str, float]) -> str:

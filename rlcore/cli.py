@@ -1,0 +1,98 @@
+"""The command `rlcore`: train, evaluate, report, and look at recipes."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe
+from rlcore.types import UserError
+
+EPILOG = """examples:
+  rlcore recipe show recipes/quickstart.yaml learner.lr=1e-4     what a recipe amounts to, before anything runs
+  rlcore train recipes/quickstart.yaml seed=1 output=runs/one     train, evaluate, save
+  torchrun --nproc-per-node 8 -m rlcore.train RECIPE              the same on eight GPUs
+  rlcore eval recipes/quickstart.yaml model.path=runs/one/final   measure any policy
+  rlcore report runs/one runs/two --output runs/report            tables, plots and a page to browse
+  rlcore paper-table recipes/quickstart --seeds 0 1 2             every arm and seed, and the table of them
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command; a user's mistake ends it with one line on stderr and code 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"rlcore: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rlcore", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, run, text in (
+        ("train", _train, "run a recipe to its end; the same command goes on after an interruption"),
+        ("eval", _eval, "measure a recipe's model on its held-out problems, greedy and sampled"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        _recipe_arguments(command)
+        command.set_defaults(run=run)
+    show = commands.add_parser("recipe", help="look at a recipe").add_subparsers(required=True, metavar="show")
+    text = "print the resolved recipe and its batch arithmetic"
+    command = show.add_parser("show", help=text, description=text)
+    _recipe_arguments(command)
+    command.add_argument("--ranks", type=int, default=1, help="processes to share the batch between")
+    command.set_defaults(run=_show)
+    text = "put runs side by side: report.json, plots and a self-contained report.html"
+    command = commands.add_parser("report", help=text, description=text)
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    command.add_argument("--output", type=Path, default=Path("runs/report"), help="folder of the report")
+    command.set_defaults(run=_report)
+    return parser
+
+
+def _recipe_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="values to replace, e.g. seed=1")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from rlcore.train import train  # torch and DeepSpeed take seconds to import
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    if os.environ.get("RANK", "0") == "0":
+        print("\n".join(batch_arithmetic(recipe, int(os.environ.get("WORLD_SIZE", "1")))))
+    train(recipe)
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from rlcore.evaluation import evaluate
+
+    path, overrides = Path(options.recipe), options.overrides
+    if path.is_dir():  # a run: its recipe, with the policy it ended with
+        overrides = [f"model={{path: {path / 'final'}}}", f"output={path / 'eval'}", *overrides]
+        path /= "recipe.yaml"
+    evaluate(load_recipe(path, overrides))
+
+
+def _show(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.overrides)
+    print(dump_recipe(recipe))
+    print("\n".join(f"# {line}" for line in batch_arithmetic(recipe, options.ranks)))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from rlcore.evaluate.report import write_report
+
+    print(write_report(options.output, options.runs))
+
+
+if __name__ == "__main__":
+    main()

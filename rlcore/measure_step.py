@@ -1,0 +1,63 @@
+"""What one training step is measured by."""
+
+import math
+import time
+from collections import Counter
+
+import numpy as np
+
+from rlcore.evaluate.gather import gather_rows
+from rlcore.evaluate.measure import trajectory_rows
+from rlcore.evaluate.metrics import dead_group_share, row_means
+from rlcore.learner import LearnerReport, Ranks
+from rlcore.types import Groups, UserError
+
+
+class Clock:
+    """Seconds of the phases of a step, by name."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, phase: str) -> None:
+        """Ends a phase."""
+        now = time.perf_counter()
+        self._laps[phase], self._last = now - self._last, now
+
+    def metrics(self) -> dict[str, float]:
+        """`time/PHASE`, and `time/step` for all of them."""
+        return {**{f"time/{phase}": lap for phase, lap in self._laps.items()}, "time/step": self._last - self._start}
+
+
+def step_metrics(groups: Groups, report: LearnerReport, clock: Clock, ranks: Ranks, base_t1: float) -> dict[str, float]:
+    """The `train/`, `learner/` and `time/` figures of a step, over the trajectories of all ranks.
+
+    `train/dead_groups` is the share of comparisons (a group and an attempt) in which all rewards are equal;
+    `train/sandbagging` is how far attempt 1 lies below the base policy's, `base_t1`.
+    """
+    rows = trajectory_rows([trajectory for group in groups for trajectory in group])
+    rewards_PGA = np.array([[trajectory.rewards_A for trajectory in group] for group in groups])
+    dead = np.mean([dead_group_share(rewards_PGA[..., attempt]) for attempt in range(rewards_PGA.shape[-1])])
+    rows["dead_groups"] = np.full(len(groups) * len(groups[0]), dead)
+    rows["reward"] = rewards_PGA[..., -1].reshape(-1)
+    means = row_means(gather_rows(rows, ranks))
+    if not math.isnan(base_t1):
+        means["sandbagging"] = base_t1 - means["t1"]
+    return {
+        **{f"train/{name}": value for name, value in means.items()},
+        **{f"learner/{name}": value for name, value in report.items()},
+        **clock.metrics(),
+    }
+
+
+def check_scored(groups: Groups, limit: float) -> None:
+    """Raises UserError with the commonest reason when more than this share of attempts got no score."""
+    verdicts = [verdict for group in groups for trajectory in group for verdict in trajectory.verdicts]
+    failed = [verdict for verdict in verdicts if verdict.score is None]
+    if len(failed) > limit * len(verdicts):
+        (reason, _), *_ = Counter(f"{verdict.status}: {verdict.detail}" for verdict in failed).most_common(1)
+        raise UserError(
+            f"rewards gave no score for {len(failed)} of {len(verdicts)} attempts, more than rewards.max_failed "
+            f"{limit:g}; most often {reason}"
+        )

@@ -1,0 +1,67 @@
+"""Scoring that overlaps with sampling: attempts go to the reward workers as they end, verdicts are collected after."""
+
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import replace
+
+from rewards import RewardError, RewardPool, Verdict
+from rlcore.recipe import schema
+from rlcore.types import Groups, Problem, Trajectory, UserError
+
+CHUNK = 256
+"""Attempts sent to the workers together: large enough that messages cost nothing, small enough to overlap."""
+
+Key = tuple[str, str]
+
+
+class Scorer:
+    """The rewards of a recipe in their worker processes. The same text for the same problem is judged once a step."""
+
+    def __init__(self, section: schema.Rewards):
+        """Raises UserError for a reward that does not exist or cannot be loaded."""
+        specs = [function.model_dump() for function in section.functions]
+        try:
+            self._pool = RewardPool(specs, workers=section.workers, deadline=section.deadline)
+        except RewardError as error:
+            raise UserError(f"rewards: {error}") from None
+        self._waiting: dict[Key, Problem] = {}
+        self._sent: dict[Key, tuple[Future[list[Verdict]], int]] = {}
+
+    def start(self, problem: Problem, text: str) -> None:
+        """Begins to score an attempt that just ended."""
+        key = (problem.id, text)
+        if key not in self._sent:
+            self._waiting[key] = problem
+            if len(self._waiting) >= CHUNK:
+                self._send()
+
+    def score(self, groups: Groups) -> Groups:
+        """The same trajectories with the verdicts of all their attempts."""
+        self._send()
+        scored = [[self._judged(trajectory) for trajectory in group] for group in groups]
+        self._sent.clear()
+        return scored
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _judged(self, trajectory: Trajectory) -> Trajectory:
+        sent = (self._sent[trajectory.problem.id, turn.text] for turn in trajectory.turns)
+        return replace(trajectory, verdicts=tuple(future.result()[at] for future, at in sent))
+
+    def _send(self) -> None:
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, {}
+        problems = list(waiting.values())
+        columns = {name: [problem.columns.get(name) for problem in problems] for name in _column_names(problems)}
+        columns["prompts"] = [list(problem.messages) for problem in problems]
+        try:
+            future = self._pool.submit([text for _, text in waiting], columns)
+        except RewardError as error:
+            raise UserError(f"rewards: {error}") from None
+        self._sent.update({key: (future, at) for at, key in enumerate(waiting)})
+
+
+def _column_names(problems: Iterable[Problem]) -> list[str]:
+    return sorted({name for problem in problems for name in problem.columns})

@@ -1,0 +1,58 @@
+"""What training and evaluation both need of a recipe: problems, a policy, and rollouts that are scored."""
+
+import copy
+from collections.abc import Iterator
+
+from rlcore.data import load_problems
+from rlcore.learner import Ranks
+from rlcore.policy import Policy, load_policy, stop_ids
+from rlcore.recipe import Recipe
+from rlcore.rollout import Conversation, Rollout, Scorer, TorchEngine
+from rlcore.types import Problem, UserError
+
+LONGEST = 64
+"""Prompts, the longest by characters, whose tokens are counted before anything runs."""
+
+
+class Setup:
+    """Everything but the learner; `close` ends its reward workers.
+
+    Raises UserError for anything in the recipe that cannot be had. `problems` is empty where the recipe has no stages and
+    needs none to train a tokenizer on, `held_out` where it has no evaluation.
+    """
+
+    def __init__(self, recipe: Recipe, ranks: Ranks):
+        needs_problems = recipe.steps or recipe.model.scratch
+        self.problems = load_problems(recipe.data) if needs_problems else []
+        self.held_out = load_problems(recipe.evaluate.data)[: recipe.evaluate.problems] if recipe.evaluate else []
+        texts = (text for problem in self.problems for text in _texts(problem))
+        self.policy = load_policy(recipe.model, texts, recipe.seed)
+        self.conversation = Conversation(self.policy.tokenizer, recipe.conversation, stop_ids(self.policy))
+        _check_lengths(self.conversation, self.policy, [*self.problems, *self.held_out])
+        self.policy.model.to(ranks.device)
+        # ZeRO-3 takes the policy's parameters apart; up to ZeRO-2 the engine samples from the learner's own tensors.
+        sampled = copy.deepcopy(self.policy.model) if recipe.learner.zero == 3 else self.policy.model
+        slots, longest = recipe.rollout.slots, self.conversation.max_tokens
+        self.engine = TorchEngine(sampled, stop_ids(self.policy), slots=slots, max_tokens=longest)
+        self._scorer = Scorer(recipe.rewards)
+        self.rollout = Rollout(recipe, self.engine, self.conversation, self._scorer)
+
+    def close(self) -> None:
+        self._scorer.close()
+
+
+def _texts(problem: Problem) -> Iterator[str]:
+    yield from (message["content"] for message in problem.messages)
+    yield from (value for value in problem.columns.values() if isinstance(value, str))
+
+
+def _check_lengths(conversation: Conversation, policy: Policy, problems: list[Problem]) -> None:
+    longest = sorted(problems, key=lambda problem: sum(len(message["content"]) for message in problem.messages))
+    for problem in longest[-LONGEST:]:
+        conversation.open(problem)
+    limit = getattr(policy.model.config, "max_position_embeddings", None)
+    if limit and conversation.max_tokens > limit:
+        raise UserError(
+            f"conversation: a prompt of {conversation.max_prompt_tokens} tokens and {conversation.attempts} attempts "
+            f"of {conversation.max_attempt_tokens} make up to {conversation.max_tokens}; the model takes {limit}"
+        )

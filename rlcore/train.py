@@ -1,0 +1,55 @@
+"""The training loop, as the story of a step. On many GPUs: `torchrun ... -m rlcore.train RECIPE [key=value ...]`."""
+
+from rlcore import credit
+from rlcore.data import rank_slice
+from rlcore.evaluate.results import Results
+from rlcore.evaluation import evaluate
+from rlcore.learner import start_distributed
+from rlcore.measure_step import Clock, check_scored, step_metrics
+from rlcore.recipe import Recipe
+from rlcore.run import Run
+
+
+def train(recipe: Recipe) -> Results | None:
+    """Runs a recipe to its end, from its newest checkpoint if there is one; without stages it only evaluates.
+
+    Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop. Raises
+    UserError, in one line, for what the recipe's author has to mend.
+    """
+    if not recipe.stages:
+        return evaluate(recipe)
+    ranks = start_distributed(recipe.device)
+    with Run(recipe, ranks) as run:
+        run.measure_base()
+        for step, stage in run.steps():
+            clock = Clock()
+            problems = rank_slice(run.order.batch(step, recipe.batch.problems), ranks.rank, ranks.world)
+            groups = run.rollout.attempts(
+                problems,
+                group=recipe.batch.group,
+                temperature=recipe.rollout.temperature,
+                draw=("train", step, ranks.rank),
+            )
+            check_scored(groups, recipe.rewards.max_failed)
+            clock.lap("rollout")
+            batch = credit.assign(groups, stage, recipe.credit)
+            clock.lap("credit")
+            report = run.learner.update(batch)
+            clock.lap("learner")
+            run.rollout.engine.publish(run.learner.weights(), version=step + 1)
+            clock.lap("publish")
+            run.record(stage, groups, step_metrics(groups, report, clock, ranks, run.base_t1))
+        return run.finish()
+
+
+def main() -> None:
+    """`python -m rlcore.train` is `rlcore train`."""
+    import sys
+
+    from rlcore.cli import main as command
+
+    command(["train", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
