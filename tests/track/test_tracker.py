@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from wandb_file import config, history
 
 from rlcore.recipe.schema import Track
 from rlcore.track import Tracker
 from rlcore.types import UserError
-from tests.track.wandb_file import config, history
 
 OFF = Track(wandb="off")
 
@@ -129,7 +129,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys):
         tracker.log(1, "I", {"train/t1": 0.5, "train/t2": 0.625, "train/delta": 0.125, "learner/kl_t2": 0.25})
         tracker.log(2, "I", {f"eval/sampled/{name}": v for name, v in [("t1", 0.5), ("t2", 0.75), ("delta", 0.25)]})
     out = capsys.readouterr().out
-    assert "step 1/40  I  t1 50.0  t2 62.5  Δ +12.5  KL 0.250  left 0:" in out
+    assert "step 1/40  I  t1 50.0  t2 62.5  Δ +12.5  KL 0.250\n" in out
     assert "evaluation at step 2: sampled t1 50.0  t2 75.0  Δ +25.0" in out
     assert "\x1b" not in out
 
@@ -184,3 +184,22 @@ def test_an_unreachable_server_leaves_the_run_offline(tmp_path: Path):
     assert "W&B cannot be reached, so the run is kept offline" in out
     assert [line for line in out.splitlines() if "wandb:" in line] == []
     assert len(list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))) == 1
+
+
+BAR = """
+from rlcore.track.console import open_console
+console = open_console(40, done=10)
+console.show(11, "II [0;1]", {"train/t1": 0.5, "train/delta": -0.125})
+console.say("alarm [x]")
+console.close()
+"""
+
+
+def test_a_bar_on_a_terminal(tmp_path: Path):
+    ours, theirs = os.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    subprocess.run([sys.executable, "-c", BAR], env=environment, stdout=theirs, check=True, timeout=60)
+    out = os.read(ours, 1 << 16).decode()
+    assert "\x1b[" in out
+    for text in ("II [0;1]", "11/40", "t1 50.0  Δ -12.5", "left", "alarm [x]"):
+        assert text in out
