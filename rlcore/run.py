@@ -138,16 +138,14 @@ class Run:
         if checkpoint is None:
             return None
         if self.recipe.checkpoint.resume == "never":
-            raise UserError(
-                f"{self.folder} holds a run: give another output, or checkpoint.resume=auto to go on with it"
-            )
+            raise UserError(f"{self.folder} holds a run: give another output, or checkpoint.resume=auto to go on")
         saved = yaml.safe_load((self.folder / "recipe.yaml").read_text())
         mine = yaml.safe_load(dump_recipe(self.recipe))
         different = [key for key in _differences(saved, mine) if key.split(".")[0] not in FREE_KEYS]
         if different:
             raise UserError(
-                f"{self.folder} holds a run of another recipe ({', '.join(different[:3])} differ): give another output, "
-                "or remove the folder"
+                f"{self.folder} holds a run of another recipe ({', '.join(different[:3])} differ): give another "
+                "output, or remove the folder"
             )
         return checkpoint
 

@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Iterator
 
+from transformers.utils import logging
+
 from rlcore.data import load_problems
 from rlcore.learner import Ranks
 from rlcore.policy import Policy, load_policy, stop_ids
@@ -17,8 +19,8 @@ LONGEST = 64
 class Setup:
     """Everything but the learner; `close` ends its reward workers.
 
-    Raises UserError for anything in the recipe that cannot be had. `problems` is empty where the recipe has no stages and
-    needs none to train a tokenizer on, `held_out` where it has no evaluation.
+    Raises UserError for anything in the recipe that cannot be had. `problems` is empty where the recipe has no stages
+    and needs none to train a tokenizer on, `held_out` where it has no evaluation.
     """
 
     def __init__(self, recipe: Recipe, ranks: Ranks):
@@ -27,6 +29,7 @@ class Setup:
         self.held_out = load_problems(recipe.evaluate.data)[: recipe.evaluate.problems] if recipe.evaluate else []
         texts = (text for problem in self.problems for text in _texts(problem))
         self.policy = load_policy(recipe.model, texts, recipe.seed)
+        logging.disable_progress_bar()  # loading a large model shows its progress; saving one does not
         self.conversation = Conversation(self.policy.tokenizer, recipe.conversation, stop_ids(self.policy))
         _check_lengths(self.conversation, self.policy, [*self.problems, *self.held_out])
         self.policy.model.to(ranks.device)

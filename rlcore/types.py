@@ -73,8 +73,8 @@ Groups = list[list[Trajectory]]
 class TokenBatch:
     """Everything the learner knows: B trajectories as flat per-token streams over their N tokens.
 
-    Trajectory b holds tokens `offsets_B1[b] : offsets_B1[b + 1]`. The last three streams are zero where `loss_mask_N` is
-    False (prompt tokens, and attempts without a verdict).
+    Trajectory b holds tokens `offsets_B1[b] : offsets_B1[b + 1]`. The last three streams are zero where `loss_mask_N`
+    is False (prompt tokens, and attempts without a verdict).
     """
 
     offsets_B1: np.ndarray

@@ -60,7 +60,7 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             reason, good = " ".join(str(error).split())[:200], self.newest() or "none"
             raise UserError(
-                f"checkpoint of step {step} could not be written to {self.folder}: {reason}; the last good one is {good}"
+                f"checkpoint of step {step} cannot be written to {self.folder}: {reason}; the last good one is {good}"
             ) from None
 
     def _wait(self) -> None:

@@ -21,6 +21,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: list[str] | None = None
     values = _read(Path(path), ())
     for override in overrides or []:
         _apply(values, override)
+    _anchor_paths(values, Path())
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
