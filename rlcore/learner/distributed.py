@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -34,21 +33,12 @@ def start_distributed(
     """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     os.environ["DS_ACCELERATOR"] = kind
-    if "RANK" not in os.environ:
-        _describe_single_process()
-    local = torch.device("cpu")
+    os.environ.setdefault("LOCAL_RANK", "0")
+    local = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device("cpu")
     if kind == "cuda":
-        local = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(local)
     _join("nccl" if kind == "cuda" else "gloo", deadline)
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local)
-
-
-def _describe_single_process() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
 
 
 def _join(backend: str, deadline: timedelta) -> None:
@@ -58,4 +48,8 @@ def _join(backend: str, deadline: timedelta) -> None:
     if backend == "gloo":
         # Else DeepSpeed compiles its shared-memory all-reduce on first use: minutes, for inference only.
         deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
+    if "RANK" not in os.environ:
+        # A store in memory needs no port, and nothing in the environment that child processes would inherit.
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1, timeout=deadline)
     deepspeed.init_distributed(backend, timeout=deadline, verbose=False)

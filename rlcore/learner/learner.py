@@ -119,7 +119,7 @@ class Learner:
     ) -> tuple[int, list[int], list[int]]:
         """What all ranks must know alike: number of turns, loss tokens and micro-batches of each minibatch."""
         turns = int(batch.turn_N.max(initial=1))
-        loss_tokens_B = np.add.reduceat(batch.loss_mask_N, batch.offsets_B1[:-1], dtype=np.int64)
+        loss_tokens_B = np.diff(np.r_[0, batch.loss_mask_N.cumsum()][batch.offsets_B1])
         tokens_M = [int(loss_tokens_B[chosen].sum()) for chosen in minibatches]
         counts_M = [len(plan) for plan in plans]
         if self._world == 1:
