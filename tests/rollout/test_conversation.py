@@ -1,0 +1,119 @@
+"""Appending turns gives the ids that rendering the whole conversation gives, or says where it does not."""
+
+import pytest
+
+from rlcore.policy.scratch import scratch_tokenizer
+from rlcore.recipe import schema
+from rlcore.rollout import Conversation
+from rlcore.types import Problem, UserError
+
+TEXT = ["What is 2 + 3? The answer is 5. There might be an error in the answer above, please check it. user assistant"]
+INSTRUCTION = "There might be an error in the answer above, please check it."
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA3 = (
+    "{% for m in messages %}{% if loop.first %}<|begin_of_text|>{% endif %}"
+    "<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+QWEN3 = (
+    "{% for m in messages %}{% set text = m.content %}"
+    "{% if m.role == 'assistant' and '</think>' in text and not loop.last %}"
+    "{% set text = text.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+    "<|im_start|>{{ m.role }}\n{{ text }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ONE_TURN = (
+    "{% if messages | length > 1 %}{{ raise_exception('only one user turn') }}{% endif %}"
+    "<|im_start|>{{ messages[0].content }}<|im_end|>\n"
+)
+LAST_TURN_ONLY = "<|im_start|>{{ messages[-1].content }}<|im_end|>\n"
+
+
+def conversation(template: str | None, end: str = "<|im_end|>", attempts: int = 2) -> Conversation:
+    """Over a BPE tokenizer in which the template's markers are single tokens."""
+    tokenizer = scratch_tokenizer(TEXT, 400)
+    markers = [
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|begin_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+    ]
+    if template:
+        tokenizer.add_special_tokens({"additional_special_tokens": markers})
+        tokenizer.chat_template, tokenizer.eos_token = template, end
+    section = schema.Conversation(instruction=INSTRUCTION, attempts=attempts, max_prompt_tokens=100)
+    return Conversation(tokenizer, section, [tokenizer.eos_token_id])
+
+
+def problem(text: str) -> Problem:
+    return Problem("1", ({"role": "user", "content": text},))
+
+
+@pytest.mark.parametrize(
+    ("template", "end"), [(None, ""), (CHATML, "<|im_end|>"), (LLAMA3, "<|eot_id|>")], ids=["tiny", "chatml", "llama3"]
+)
+def test_appending_equals_rendering(template, end):
+    talk = conversation(template, end)
+    question, attempt = "What is 2 + 3?", "The answer is 5."
+    encode = lambda text: talk.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+    sampled = (*encode(attempt), talk.tokenizer.eos_token_id)
+    appended = [*talk.open(problem(question)), *sampled, *talk.follow("stop")]
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": attempt},
+        {"role": "user", "content": INSTRUCTION},
+    ]
+    rendered = talk.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert appended == encode(rendered)
+    assert not any("plain" in difference for difference in talk.check.differences)
+
+
+def test_a_truncated_attempt_gets_the_end_of_turn_it_did_not_sample():
+    talk = conversation(CHATML)
+    assert talk.follow("length") == (talk.tokenizer.eos_token_id, *talk.follow("stop"))
+
+
+def test_chatml_is_proven_exact():
+    assert conversation(CHATML).check.exact
+
+
+def test_a_template_that_strips_thinking_is_named_and_what_was_sampled_is_kept():
+    talk = conversation(QWEN3)
+    assert not talk.check.exact
+    (difference,) = talk.check.differences
+    assert "thinking" in difference
+    assert "kept" in difference
+
+
+def test_a_template_that_trims_says_so():
+    (difference,) = conversation(LLAMA3, "<|eot_id|>").check.differences
+    assert "ends in a space" in difference
+
+
+@pytest.mark.parametrize("template", [ONE_TURN, LAST_TURN_ONLY], ids=["raises", "drops the attempt"])
+def test_a_template_without_a_second_user_turn_is_refused(template):
+    with pytest.raises(UserError, match=r"^the chat template cannot take .*turn[^\n]*$"):
+        conversation(template)
+
+
+def test_a_template_of_one_turn_serves_one_attempt():
+    assert conversation(ONE_TURN, attempts=1).open(problem("What is 2 + 3?"))
+
+
+def test_a_prompt_longer_than_the_limit_is_named():
+    with pytest.raises(
+        UserError, match=r"prompt of problem 1 has \d+ tokens, more than conversation.max_prompt_tokens 100"
+    ):
+        conversation(CHATML).open(problem("What is 2 + 3? " * 50))
+
+
+def test_rewards_read_no_special_tokens():
+    talk = conversation(CHATML)
+    ids = talk.tokenizer("The answer is 5.<|im_end|>", add_special_tokens=False)["input_ids"]
+    assert talk.text(ids) == "The answer is 5."

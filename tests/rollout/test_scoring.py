@@ -1,0 +1,133 @@
+"""Attempts are sampled and scored together by real reward workers."""
+
+from pathlib import Path
+
+import pytest
+
+from rlcore.policy import load_policy, stop_ids
+from rlcore.recipe import schema
+from rlcore.rollout import Conversation, Sampling, Scorer, TorchEngine, sample_groups
+from rlcore.types import Problem, UserError
+
+REWARD = """
+import os, time
+def length_reward(completions, bonus):
+    with open(os.environ["CALLS"], "a") as calls:
+        calls.write(f"{len(completions)}\\n")
+    return [None if b is None else len(c) + b for c, b in zip(completions, bonus)]
+def failing_reward(completions):
+    raise ZeroDivisionError("no such luck")
+"""
+
+
+@pytest.fixture
+def reward_file(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    path = tmp_path / "my_rewards.py"
+    path.write_text(REWARD)
+    return path
+
+
+def problems() -> list[Problem]:
+    return [
+        Problem(str(i), ({"role": "user", "content": f"What is {i} + 1?"},), {"bonus": None if i == 3 else i})
+        for i in range(4)
+    ]
+
+
+def rollout(scorer: Scorer, deadline: float = 60.0, temperature: float = 1.0):
+    policy = load_policy(
+        schema.Model(scratch=schema.Scratch(hidden_size=32, layers=1, intermediate_size=32, vocab_size=300)),
+        ["What is 1 + 1? There is an error."],
+    )
+    section = schema.Conversation(instruction="There is an error.", max_attempt_tokens=6)
+    engine = TorchEngine(policy.model, stop_ids(policy), slots=8, max_tokens=64)
+    engine.seed(0)
+    groups = sample_groups(
+        engine,
+        Conversation(policy.tokenizer, section, stop_ids(policy)),
+        problems(),
+        3,
+        Sampling(6, temperature),
+        deadline=deadline,
+        on_attempt=scorer.start,
+    )
+    return policy, groups
+
+
+def test_every_attempt_gets_the_verdict_of_its_own_text(reward_file):
+    scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:length_reward"}]))
+    try:
+        _, groups = rollout(scorer)
+        scored = scorer.score(groups)
+    finally:
+        scorer.close()
+    for at, group in enumerate(scored):
+        assert len(group) == 3
+        for trajectory in group:
+            assert trajectory.problem.id == str(at)
+            for turn, verdict in zip(trajectory.turns, trajectory.verdicts, strict=True):
+                assert verdict.score == (None if at == 3 else len(turn.text) + at)
+                assert turn.text
+
+
+def test_equal_attempts_at_a_problem_are_judged_once(reward_file, tmp_path):
+    scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:length_reward"}]))
+    try:
+        _, groups = rollout(scorer, temperature=0)
+        scored = scorer.score(groups)
+    finally:
+        scorer.close()
+    texts = {(t.problem.id, turn.text) for group in scored for t in group for turn in t.turns}
+    judged = sum(int(line) for line in (tmp_path / "calls").read_text().split())
+    assert judged == len(texts) < 4 * 3 * 2
+
+
+def test_turns_hold_every_token_once_and_in_order(reward_file):
+    scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:length_reward"}]))
+    try:
+        policy, groups = rollout(scorer)
+    finally:
+        scorer.close()
+    for group in groups:
+        for trajectory in group:
+            first, second = trajectory.turns
+            assert len(first.logprobs) == len(first.response_ids) <= 6
+            assert first.finish == ("stop" if first.response_ids[-1] in stop_ids(policy) else "length")
+            rendered = policy.tokenizer.decode(trajectory.ids)
+            assert rendered.index(trajectory.problem.messages[0]["content"]) < rendered.index("There is an error.")
+            assert trajectory.ids[-len(second.response_ids) :] == list(second.response_ids)
+
+
+def test_a_reward_that_fails_leaves_attempts_unscored_with_its_reason(reward_file):
+    scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:failing_reward"}]))
+    try:
+        _, groups = rollout(scorer)
+        verdicts = [v for group in scorer.score(groups) for t in group for v in t.verdicts]
+    finally:
+        scorer.close()
+    assert {v.score for v in verdicts} == {None}
+    assert all("no such luck" in v.detail for v in verdicts)
+
+
+def test_a_reward_that_does_not_exist_is_named():
+    with pytest.raises(UserError, match=r"^rewards: .*mth.*math"):
+        Scorer(schema.Rewards(functions=[{"name": "mth"}]))
+
+
+def test_a_column_that_the_data_lack_is_named(reward_file):
+    scorer = Scorer(schema.Rewards(functions=[{"name": "math"}]))
+    try:
+        with pytest.raises(UserError, match="answer"):
+            scorer.score(rollout(scorer)[1])
+    finally:
+        scorer.close()
+
+
+def test_sampling_past_its_deadline_says_what_it_waited_for(reward_file):
+    scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:length_reward"}]))
+    try:
+        with pytest.raises(TimeoutError, match="sampling 12 trajectories took longer than 1e-05 s"):
+            rollout(scorer, deadline=1e-5)
+    finally:
+        scorer.close()

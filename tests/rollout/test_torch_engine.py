@@ -1,0 +1,191 @@
+"""The embedded engine against transformers' own generation and log-probabilities, whatever batch a request falls into."""
+
+import asyncio
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from rlcore.rollout import Sample, Sampling, TorchEngine
+
+STOP, VOCABULARY = 1, 40
+TAIL = [5, 6, 7, 8, 9]
+
+
+def model(family: str):
+    """A small random model whose next-token distributions are peaked enough to end attempts at many lengths."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": STOP}
+    decoder = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    made = {
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**sizes, **decoder)),
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**sizes, **decoder)),
+        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**sizes, n_embd=32, n_layer=2, n_head=4, n_positions=256)),
+    }[family]()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(25 if family == "gpt2" else 6)
+    return made.eval()
+
+
+def prompts(count: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randint(2, VOCABULARY, (4 + i % 5,), generator=generator).tolist() for i in range(count)]
+
+
+def two_attempts(engine: TorchEngine, chosen: list[list[int]], sampling: Sampling) -> list[tuple[Sample, Sample]]:
+    async def episode(prompt: list[int], key: int) -> tuple[Sample, Sample]:
+        first = await engine.sample(prompt, sampling, key=key, last=False)
+        second = await engine.sample([*prompt, *first.ids, *TAIL], sampling, key=key, last=True)
+        return first, second
+
+    async def run():
+        return await asyncio.gather(*(episode(prompt, key) for key, prompt in enumerate(chosen)))
+
+    return asyncio.run(run())
+
+
+def generated(reference, ids: list[int], tokens: int) -> list[int]:
+    """Greedy continuation by a plain loop without a cache."""
+    out: list[int] = []
+    while len(out) < tokens and (not out or out[-1] != STOP):
+        with torch.no_grad():
+            out.append(int(reference(torch.tensor([ids + out])).logits[0, -1].argmax()))
+    return out
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama", "gpt2"])
+@pytest.mark.parametrize("slots", [3, 64])
+def test_greedy_attempts_equal_a_plain_loop(family, slots):
+    """Also with more conversations than slots, shared prompts, and attempts of many lengths."""
+    reference = model(family)
+    chosen = [prompt for prompt in prompts(7) for _ in range(3)]
+    engine = TorchEngine(reference, [STOP], slots=slots, max_tokens=64)
+    found = two_attempts(engine, chosen, Sampling(12, temperature=0))
+    lengths = set()
+    for prompt, (first, second) in zip(chosen, found, strict=True):
+        assert list(first.ids) == generated(reference, prompt, 12)
+        assert list(second.ids) == generated(reference, [*prompt, *first.ids, *TAIL], 12)
+        lengths |= {len(first.ids), len(second.ids)}
+    assert len(lengths) > 1, "the attempts should end at different lengths for this to test anything"
+
+
+@pytest.mark.parametrize("sampling", [Sampling(10), Sampling(10, temperature=0.6)], ids=["T=1", "T=0.6"])
+def test_logprobs_are_those_of_the_sampled_distribution(sampling):
+    reference = model("qwen2")
+    chosen = [prompt for prompt in prompts(10) for _ in range(4)]
+    engine = TorchEngine(reference, [STOP], slots=16, max_tokens=64)
+    engine.seed(0)
+    for prompt, (first, second) in zip(chosen, two_attempts(engine, chosen, sampling), strict=True):
+        ids = [*prompt, *first.ids, *TAIL, *second.ids]
+        with torch.no_grad():
+            logits = reference(torch.tensor([ids])).logits[0, :-1] / sampling.temperature
+        expected = logits.log_softmax(-1).gather(-1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
+        start = len(prompt) - 1
+        assert first.logprobs == pytest.approx(expected[start : start + len(first.ids)], abs=1e-4)
+        assert second.logprobs == pytest.approx(expected[-len(second.ids) :], abs=1e-4)
+
+
+def test_samples_follow_the_models_distribution():
+    """4,000 first tokens of one prompt against its softmax, by a chi-square-like bound."""
+    reference = model("qwen2")
+    prompt = prompts(1)[0]
+    engine = TorchEngine(reference, [STOP], slots=512, max_tokens=16)
+    engine.seed(0)
+
+    async def run():
+        one = Sampling(1)
+        return await asyncio.gather(*(engine.sample(prompt, one, key=k, last=True) for k in range(4000)))
+
+    counts = torch.bincount(torch.tensor([s.ids[0] for s in asyncio.run(run())]), minlength=VOCABULARY) / 4000
+    with torch.no_grad():
+        expected = reference(torch.tensor([prompt])).logits[0, -1].softmax(-1)
+    assert (counts - expected).abs().max() < 4 * (0.25 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize(("settings", "kept"), [({"top_k": 3}, 3), ({"top_p": 0.5}, None)])
+def test_top_k_and_top_p_keep_the_likeliest_and_renormalise(settings, kept):
+    reference = model("qwen2")
+    prompt = prompts(1)[0]
+    engine = TorchEngine(reference, [STOP], slots=64, max_tokens=16)
+
+    async def run():
+        one = Sampling(1, **settings)
+        return await asyncio.gather(*(engine.sample(prompt, one, key=k, last=True) for k in range(300)))
+
+    with torch.no_grad():
+        probabilities = reference(torch.tensor([prompt])).logits[0, -1].softmax(-1)
+    ordered = probabilities.sort(descending=True)
+    kept = kept or int((ordered.values.cumsum(0) < 0.5).sum()) + 1
+    allowed = set(ordered.indices[:kept].tolist())
+    mass = ordered.values[:kept].sum()
+    for sample in asyncio.run(run()):
+        assert sample.ids[0] in allowed
+        assert sample.logprobs[0] == pytest.approx(float((probabilities[sample.ids[0]] / mass).log()), abs=1e-4)
+
+
+def test_the_same_seed_gives_the_same_attempts_and_another_seed_others():
+    engine = TorchEngine(model("qwen2"), [STOP], slots=8, max_tokens=64)
+    runs = []
+    for seed in (1, 1, 2):
+        engine.seed(seed)
+        runs.append(two_attempts(engine, prompts(20), Sampling(10)))
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_requests_with_different_settings_share_a_batch():
+    reference = model("qwen2")
+    engine = TorchEngine(reference, [STOP], slots=8, max_tokens=64)
+    prompt = prompts(1)[0]
+
+    async def run():
+        return await asyncio.gather(
+            engine.sample(prompt, Sampling(3, temperature=0), key=0, last=True),
+            engine.sample(prompt, Sampling(9, temperature=0), key=1, last=True),
+            engine.sample(prompt, Sampling(9, temperature=1), key=2, last=True),
+        )
+
+    short, long, _ = asyncio.run(run())
+    assert list(short.ids) == generated(reference, prompt, 3)
+    assert list(long.ids) == generated(reference, prompt, 9)
+    assert short.finish == ("stop" if short.ids[-1] == STOP else "length")
+
+
+def test_conversations_longer_than_foreseen_still_fit():
+    reference = model("qwen2")
+    engine = TorchEngine(reference, [STOP], slots=4, max_tokens=8)
+    (first, second), *_ = two_attempts(engine, prompts(3), Sampling(90, temperature=0))
+    assert list(second.ids) == generated(reference, [*prompts(3)[0], *first.ids, *TAIL], 90)
+
+
+def test_published_weights_are_sampled_from_and_named_by_their_version():
+    engine = TorchEngine(model("qwen2"), [STOP], slots=8, max_tokens=64)
+    other = model("qwen2")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    engine.publish(other.named_parameters(), version=7)
+    prompt = prompts(1)[0]
+    sample = asyncio.run(_one(engine, prompt))
+    assert list(sample.ids) == generated(other, prompt, 10)
+    assert sample.version == 7
+
+
+async def _one(engine: TorchEngine, prompt: list[int]) -> Sample:
+    return await engine.sample(prompt, Sampling(10, temperature=0), key=0, last=True)
+
+
+def test_a_failure_in_the_model_reaches_everyone_who_waits_and_the_engine_recovers():
+    reference = model("qwen2")
+    engine = TorchEngine(reference, [STOP], slots=4, max_tokens=32)
+    with pytest.raises(IndexError):
+        two_attempts(engine, [[2, 3], [2, VOCABULARY + 5]], Sampling(4))
+    prompt = prompts(1)[0]
+    assert list(asyncio.run(_one(engine, prompt)).ids) == generated(reference, prompt, 10)
