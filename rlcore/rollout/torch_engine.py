@@ -188,10 +188,11 @@ class TorchEngine:
 
     def _sample_at(self, slots: list[int], logits_RV: torch.Tensor) -> None:
         """Draws one token for each of these rows; rows that end are answered, the others become active."""
-        settings = {self._row(slot).sampling for slot in slots}
-        for sampling in settings:
-            mine = [at for at, slot in enumerate(slots) if len(settings) == 1 or self._row(slot).sampling == sampling]
-            logits = logits_RV if len(mine) == len(slots) else logits_RV[self._tensor(mine)]
+        rows_of: dict[Sampling, list[int]] = {}
+        for at, slot in enumerate(slots):
+            rows_of.setdefault(self._row(slot).sampling, []).append(at)
+        for sampling, mine in rows_of.items():
+            logits = logits_RV if len(rows_of) == 1 else logits_RV[self._tensor(mine)]
             tokens_R, logprobs_R = draw(logits, sampling, self._generator)
             tokens, logprobs = tokens_R.tolist(), logprobs_R.tolist()
             for at, token, logprob in zip(mine, tokens, logprobs, strict=True):

@@ -116,9 +116,9 @@ def test_a_reward_that_does_not_exist_is_named():
 
 
 def test_a_column_that_the_data_lack_is_named(reward_file):
-    scorer = Scorer(schema.Rewards(functions=[{"name": "math"}]))
+    scorer = Scorer(schema.Rewards(functions=[{"name": "pair_sum"}]))
     try:
-        with pytest.raises(UserError, match="answer"):
+        with pytest.raises(UserError, match="numbers"):
             scorer.score(rollout(scorer)[1])
     finally:
         scorer.close()

@@ -1,4 +1,4 @@
-"""The embedded engine against transformers' own generation and log-probabilities, whatever batch a request falls into."""
+"""The embedded engine against a plain loop without a cache, whatever batch a request falls into."""
 
 import asyncio
 
