@@ -36,14 +36,8 @@ LAST_TURN_ONLY = "<|im_start|>{{ messages[-1].content }}<|im_end|>\n"
 def conversation(template: str | None, end: str = "<|im_end|>", attempts: int = 2) -> Conversation:
     """Over a BPE tokenizer in which the template's markers are single tokens."""
     tokenizer = scratch_tokenizer(TEXT, 400)
-    markers = [
-        "<|im_start|>",
-        "<|im_end|>",
-        "<|begin_of_text|>",
-        "<|start_header_id|>",
-        "<|end_header_id|>",
-        "<|eot_id|>",
-    ]
+    names = ("im_start", "im_end", "begin_of_text", "start_header_id", "end_header_id", "eot_id")
+    markers = [f"<|{name}|>" for name in names]
     if template:
         tokenizer.add_special_tokens({"additional_special_tokens": markers})
         tokenizer.chat_template, tokenizer.eos_token = template, end
@@ -107,9 +101,7 @@ def test_a_template_of_one_turn_serves_one_attempt():
 
 
 def test_a_prompt_longer_than_the_limit_is_named():
-    with pytest.raises(
-        UserError, match=r"prompt of problem 1 has \d+ tokens, more than conversation.max_prompt_tokens 100"
-    ):
+    with pytest.raises(UserError, match=r"problem 1 has \d+ tokens, more than conversation.max_prompt_tokens 100"):
         conversation(CHATML).open(problem("What is 2 + 3? " * 50))
 
 
