@@ -75,7 +75,7 @@ def _require(table: Table, column: str) -> None:
     lacking = [
         place
         for row, place in zip(table.rows, table.places, strict=True)
-        if row.get(column) is None or row[column] == ""
+        if row.get(column) is None or not str(row[column]).strip()
     ]
     if not lacking:
         return

@@ -29,7 +29,7 @@ LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
 
 @dataclass(frozen=True)
 class Policy:
-    """A causal language model and its tokenizer, which has a chat template, a pad token and at least one stop token."""
+    """A causal language model and its tokenizer, which has a chat template, a pad token and an end token."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -54,6 +54,7 @@ def load_policy(section: Model, texts: Iterable[str] = (), seed: int = 0) -> Pol
 def save_policy(policy: Policy, folder: str | os.PathLike[str]) -> None:
     """Writes a plain Hugging Face folder. Raises UserError when it cannot be written."""
     try:
+        Path(folder).mkdir(parents=True, exist_ok=True)  # save_pretrained only logs where this raises
         policy.model.save_pretrained(folder)
         policy.tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
@@ -62,10 +63,9 @@ def save_policy(policy: Policy, folder: str | os.PathLike[str]) -> None:
 
 def stop_ids(policy: Policy) -> tuple[int, ...]:
     """Ids of the tokens that end an attempt: the tokenizer's end token and those of the model's generation settings."""
-    ids = {policy.tokenizer.eos_token_id}
     configured = getattr(policy.model.generation_config, "eos_token_id", None)
-    ids.update(configured if isinstance(configured, list) else [configured])
-    return tuple(sorted(token for token in ids if token is not None))
+    ids = [policy.tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
+    return tuple(sorted({token for token in ids if token is not None}))
 
 
 def _from_scratch(sizes: Scratch, dtype: str, texts: Iterable[str], seed: int) -> Policy:
@@ -94,7 +94,7 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         # AutoTokenizer would put Qwen2's splitting into a Qwen2 folder whose tokenizer.json says all there is to say
         whole = get_tokenizer_config(path).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
         tokenizer = (PreTrainedTokenizerFast if whole else AutoTokenizer).from_pretrained(path)
-    except LOADING_ERRORS as error:
+    except Exception as error:  # a broken tokenizer.json makes the tokenizers library raise no narrower class
         raise UserError(f"tokenizer of {path} cannot be loaded: {_one_line(error)}") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -109,8 +109,8 @@ def _check(policy: Policy, name: str) -> None:
         tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True)
     except jinja2.TemplateError as error:
         raise UserError(f"chat template of {name} does not work: {_one_line(error)}") from None
-    if not stop_ids(policy):
-        raise UserError(f"tokenizer of {name} has no end-of-turn token, so no attempt could end")
+    if tokenizer.eos_token is None:
+        raise UserError(f"tokenizer of {name} has no end token (eos_token), so no attempt could end")
     known = policy.model.config.get_text_config().vocab_size
     if len(tokenizer) > known:
         raise UserError(f"tokenizer of {name} has {len(tokenizer)} tokens, its model only {known}")

@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from rlcore.hints import did_you_mean, nearest_path
+from rlcore.hints import nearest_path
+from rlcore.recipe.mistakes import first_mistake
+from rlcore.recipe.parse import parse_yaml
 from rlcore.recipe.schema import Recipe
 from rlcore.types import UserError
 
@@ -25,7 +27,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: list[str] | None = None
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{path}: {_one_line(error)}") from None
+        raise UserError(f"{path}: {first_mistake(error, Recipe)}") from None
     return recipe if recipe.output else recipe.model_copy(update={"output": str(Path("runs") / recipe.name)})
 
 
@@ -42,7 +44,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {path} cannot be read: {error}") from None
     try:
-        values = yaml.safe_load(text)
+        values = parse_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -88,11 +90,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not dotted:
         raise UserError(f"override {override!r} is not of the form key.sub=value")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"override {override!r}: the value is not YAML: {' '.join(str(error).split())}") from None
-    if isinstance(value, str):
-        value = _number(value)
     *parents, last = dotted.split(".")
     here: Any = values
     for part in parents:
@@ -101,14 +101,6 @@ def _apply(values: dict[str, Any], override: str) -> None:
         here[_index(here, last, override)] = value
     else:
         here[last] = value
-
-
-def _number(text: str) -> str | float:
-    """YAML 1.1 reads 3e-4 as text; people mean a number."""
-    try:
-        return float(text) if "e" in text.lower() else text
-    except ValueError:
-        return text
 
 
 def _enter(here: Any, part: str, override: str) -> Any:
@@ -125,34 +117,3 @@ def _index(here: list[Any], part: str, override: str) -> int:
     if not part.isdigit() or int(part) >= len(here):
         raise UserError(f"override {override!r}: {part} is not an entry of a list of {len(here)}")
     return int(part)
-
-
-def _one_line(error: ValidationError) -> str:
-    """The first mistake, and how many more there are."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where}{did_you_mean(str(first['loc'][-1]), _known_keys(first['loc'][:-1]))}{more}"
-    if first["type"] == "missing":
-        return f"{where} is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return (f"{where}: " if where else "") + message + more
-    return f"{where}: {message[0].lower()}{message[1:]}, not {first['input']!r}{more}"
-
-
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    model: Any = Recipe
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        model = _model_in(model.model_fields[part].annotation)
-    return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel]:
-    """The section class inside `X`, `X | None` or `list[X]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(_model_in(arg) for arg in get_args(annotation) if arg is not type(None))

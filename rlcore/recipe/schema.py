@@ -12,7 +12,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 class Section(BaseModel):
     """A part of a recipe: immutable, and unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Scratch(Section):
@@ -191,7 +191,7 @@ class Recipe(Section):
     rewards: Rewards
     batch: Batch = Batch()
     credit: Credit = Credit()
-    stages: list[Stage] = Field(min_length=1)
+    stages: list[Stage] = Field(description="an empty list evaluates the model as it is")
     learner: Learner = Learner()
     evaluate: Evaluate | None = None
     checkpoint: Checkpoint = Checkpoint()

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from rlcore.data.sources.source import Source
 from rlcore.data.table import Row, Table
+from rlcore.recipe.mistakes import first_mistake
 from rlcore.recipe.schema import Positive, Section
 from rlcore.types import UserError
 
@@ -93,11 +94,7 @@ def _check(options: dict[str, Any]) -> Options:
     try:
         settings = Options.model_validate(options)
     except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(Options.model_fields)
-            raise UserError(f"data.options: unknown option {first['loc'][0]}; known: {known}") from None
-        raise UserError(f"data.options.{first['loc'][0]}: {first['msg']}, not {first['input']!r}") from None
+        raise UserError(f"data.options: {first_mistake(error, Options)}") from None
     if settings.letters > settings.max_number:
         raise UserError(f"data.options: {settings.letters} letters need max_number of at least {settings.letters}")
     return settings

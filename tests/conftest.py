@@ -1,0 +1,15 @@
+"""What tests of several rooms share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def benchmark_data() -> Path:
+    """The folder of real benchmark files; a test that asks for it is skipped where there is none."""
+    folder = Path(os.environ.get("RLCORE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no benchmark files at {folder}; RLCORE_DATA names their folder")
+    return folder

@@ -1,0 +1,165 @@
+"""Problems from files: columns, prompts, ids, exclusion, and what is said of bad input."""
+
+import gzip
+import json
+
+import datasets
+import pytest
+
+from rlcore.data import load_problems
+from rlcore.recipe.schema import Data
+from rlcore.types import UserError
+
+ROWS = [{"question": f"What is {i} + 1?", "answer": f"#### {i + 1}", "source": "made"} for i in range(6)]
+
+
+def write(path, rows) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def rows_file(tmp_path):
+    return write(tmp_path / "rows.jsonl", ROWS)
+
+
+def test_prompt_template_system_and_columns(rows_file):
+    section = Data(source="gsm8k", path=rows_file, prompt="Q: {prompt} Use \\boxed{}.", system="Be brief.")
+    problem = load_problems(section)[2]
+    assert problem.messages == (
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Q: What is 2 + 1? Use \\boxed{}."},
+    )
+    assert problem.columns == ROWS[2]
+    assert problem.domain == "math"
+
+
+def test_all_kinds_of_file_give_the_same_problems(rows_file, tmp_path):
+    packed = tmp_path / "rows.jsonl.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "rows.jsonl").read_bytes()))
+    table = datasets.Dataset.from_list(ROWS)
+    table.to_parquet(tmp_path / "rows.parquet")
+    folder = tmp_path / "hub_form"
+    folder.mkdir()
+    table.to_parquet(folder / "train.parquet")
+    columns = {"prompt": "question"}
+    expected = [problem.messages for problem in load_problems(Data(source="gsm8k", path=rows_file))]
+    for source, path in [("jsonl", packed), ("parquet", tmp_path / "rows.parquet"), ("hub", folder)]:
+        problems = load_problems(Data(source=source, path=str(path), columns=columns))
+        assert [problem.messages for problem in problems] == expected
+        assert problems[0].columns == {"prompt": "What is 0 + 1?", "answer": "#### 1", "source": "made"}
+    assert [p.messages for p in load_problems(Data(source="gsm8k", path=str(tmp_path / "rows.parquet")))] == expected
+
+
+def test_a_data_set_folder_has_splits(tmp_path):
+    write(tmp_path / "train.jsonl", ROWS[:4])
+    write(tmp_path / "test.jsonl", ROWS[4:])
+    counts = {
+        split: len(load_problems(Data(source="gsm8k", path=str(tmp_path), split=split)))
+        for split in ("train", "test", "train+test", "all")
+    }
+    assert counts == {"train": 4, "test": 2, "train+test": 6, "all": 6}
+    with pytest.raises(UserError, match="dev"):
+        load_problems(Data(source="gsm8k", path=str(tmp_path), split="dev"))
+
+
+def test_ids_are_the_rows_own_or_follow_the_text_not_the_place(tmp_path, rows_file):
+    backwards = write(tmp_path / "backwards.jsonl", ROWS[::-1])
+    forth, back = (load_problems(Data(source="gsm8k", path=path)) for path in (rows_file, backwards))
+    assert [problem.id for problem in forth] == [problem.id for problem in back][::-1]
+    assert len({problem.id for problem in forth}) == 6
+    own = write(tmp_path / "own.jsonl", [{"prompt": "a", "id": 7}, {"prompt": "b", "id": "x"}])
+    assert [problem.id for problem in load_problems(Data(source="jsonl", path=own))] == ["7", "x"]
+
+
+def test_exclude_compares_texts_whatever_their_white_space_and_limit_counts_what_is_left(tmp_path, rows_file):
+    held_out = write(tmp_path / "held_out.jsonl", [{"question": "What  is\n0 + 1? "}, {"question": "What is 2 + 1?"}])
+    section = Data(source="gsm8k", path=rows_file, exclude=held_out, limit=3)
+    assert [p.messages[0]["content"][8] for p in load_problems(section)] == ["1", "3", "4"]
+    with pytest.raises(UserError, match="no problems are left"):
+        load_problems(section.model_copy(update={"exclude": rows_file}))
+
+
+def test_math_rows_without_an_answer_get_their_solution(tmp_path):
+    rows = [{"problem": "p", "solution": "so \\boxed{3}"}, {"problem": "q", "solution": "s", "answer": "4"}]
+    problems = load_problems(Data(source="math", path=write(tmp_path / "math.jsonl", rows)))
+    assert [problem.columns["answer"] for problem in problems] == ["so \\boxed{3}", "4"]
+
+
+def test_mbpp_takes_its_split_by_task_number_and_shows_the_tests(tmp_path):
+    rows = [
+        {"text": "Add.", "task_id": i, "test_list": ["assert add(1, 2) == 3"], "code": ""} for i in (10, 11, 510, 601)
+    ]
+    path = write(tmp_path / "mbpp.jsonl", rows)
+    taken = {
+        split: [p.id for p in load_problems(Data(source="mbpp", path=path, split=split))]
+        for split in ("prompt", "test", "train", "train+test")
+    }
+    assert taken == {"prompt": ["10"], "test": ["11", "510"], "train": ["601"], "train+test": ["11", "510", "601"]}
+    problem = load_problems(Data(source="mbpp", path=path))[0]
+    assert "assert add(1, 2) == 3" in problem.messages[0]["content"]
+    assert problem.domain == "code"
+    with pytest.raises(UserError, match="no problems are left"):
+        load_problems(Data(source="mbpp", path=path, split="validation"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['{"question": "a", "answer": "1"}', "", '{"question": "b"}'], r"bad.jsonl:3: 1 of 2 rows have no answer"),
+        (
+            ['{"question": "a", "answer": "1"}', *['{"question": "b", "answer": null}'] * 7],
+            r"bad.jsonl: lines 2, 3, 4, 5, 6, ...: 7 of 8 rows have no answer",
+        ),
+        (['{"question": "a", "answr": "1"}'], "has no column answer; it has answr, question; did you mean answr?"),
+        (['{"question": "a", "answer": "1"}', '{"question": '], r"bad.jsonl:2: not JSON"),
+        (['["a", "1"]'], r"bad.jsonl:1: a row must be a JSON object, not list"),
+        (['{"question": ["a"], "answer": "1"}'], r"bad.jsonl:1: 1 of 1 rows have a question that is not text"),
+        (['{"question": " ", "answer": "1"}'], r"bad.jsonl:1: 1 of 1 rows have no question"),
+        ([], "is empty"),
+        (["", ""], "is empty"),
+    ],
+)
+def test_bad_rows_are_named_in_one_line(tmp_path, lines, message):
+    path = tmp_path / "bad.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=message) as error:
+        load_problems(Data(source="gsm8k", path=str(path)))
+    assert "\n" not in str(error.value)
+
+
+def test_bad_files_are_named_in_one_line(tmp_path, rows_file):
+    not_gzip, not_parquet, latin = tmp_path / "a.jsonl.gz", tmp_path / "a.parquet", tmp_path / "latin.jsonl"
+    not_gzip.write_bytes(b"plain")
+    not_parquet.write_bytes(b"plain")
+    latin.write_bytes(b'{"question": "caf\xe9"}')
+    cases = {
+        str(tmp_path / "row.jsonl"): "does not exist; did you mean .*rows.jsonl?",
+        str(not_gzip): "a.jsonl.gz cannot be read",
+        str(not_parquet): "a.parquet cannot be loaded",
+        str(latin): "latin.jsonl cannot be read",
+    }
+    for path, message in cases.items():
+        with pytest.raises(UserError, match=message) as error:
+            load_problems(Data(source="gsm8k", path=path))
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="does not exist"):
+        load_problems(Data(source="gsm8k", path=rows_file, exclude=str(tmp_path / "gone.jsonl")))
+
+
+def test_bad_sections_are_refused(rows_file):
+    cases = [
+        (Data(source="jsonl"), "data.path is missing"),
+        (Data(source="gsm8k", path=rows_file, columns={"level": "lvl"}), "has no column lvl"),
+        (Data(source="gsm8k", path=rows_file, options={"count": 3}), "data.options: the gsm8k source has none"),
+    ]
+    for section, message in cases:
+        with pytest.raises(UserError, match=message):
+            load_problems(section)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="data set openai/gsm8k cannot be loaded") as error:
+        load_problems(Data(source="gsm8k"))
+    assert "\n" not in str(error.value)

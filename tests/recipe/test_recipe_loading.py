@@ -1,0 +1,158 @@
+"""Recipes: inheritance, overrides, checks that answer in one line, and the way back to YAML."""
+
+from pathlib import Path
+
+import pytest
+
+from rlcore.recipe import dump_recipe, load_recipe
+from rlcore.types import UserError
+
+BASE = """
+name: base
+model: {scratch: {layers: 2}}
+data: {source: arithmetic, options: {count: 10}}
+rewards: {functions: [{name: pair_sum}]}
+stages:
+  - {name: stage_1, steps: 3, reward: [0, 1]}
+  - {name: stage_2, steps: 5, bonus: 2}
+"""
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    return write(tmp_path / "base.yaml", BASE)
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def mistake(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as error:
+        load_recipe(path, list(overrides))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_child_changes_what_it_names_and_lists_replace_lists(base, tmp_path):
+    write(tmp_path / "arms/child.yaml", "extends: ../base.yaml\nname: child\ndata: {options: {seed: 7}}\n")
+    grandchild = write(
+        tmp_path / "arms/grandchild.yaml",
+        "extends: child.yaml\nlearner: {lr: 5e-6}\nstages: [{name: only, steps: 1}]\n",
+    )
+    recipe = load_recipe(grandchild)
+    assert recipe.name == "child"
+    assert recipe.data.options == {"count": 10, "seed": 7}
+    assert recipe.learner.lr == 5e-6
+    assert [stage.name for stage in recipe.stages] == ["only"]
+    assert recipe.output == "runs/child"
+
+
+def test_overrides_reach_sections_lists_and_free_form_settings(base):
+    recipe = load_recipe(
+        base,
+        [
+            "learner.lr=3e-4",
+            "stages.1.steps=9",
+            "stages.0.reward.1=0.5",
+            "data.options.max_number=9",
+            "learner.deepspeed.zero_optimization.bucket=5e8",
+            "data.columns={answer: gold}",
+            "learner.betas=[0.9, 0.99]",
+        ],
+    )
+    assert recipe.learner.lr == 3e-4
+    assert (recipe.stages[0].steps, recipe.stages[1].steps) == (3, 9)
+    assert recipe.stages[0].reward == [0, 0.5]
+    assert recipe.data.options == {"count": 10, "max_number": 9}
+    assert recipe.learner.deepspeed == {"zero_optimization": {"bucket": 5e8}}
+    assert recipe.data.columns == {"answer": "gold"}
+    assert recipe.learner.betas == (0.9, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("learner.lrr=1", "unknown key learner.lrr; did you mean lr?"),
+        ("lerner.lr=1", "unknown key lerner; did you mean learner?"),
+        ("stages.0.stepps=1", "unknown key stages.0.stepps; did you mean steps?"),
+        ("rewards.functions.0.nam=x", "unknown key rewards.functions.0.nam; did you mean name?"),
+        ("model.scratch.hiden_size=3", "unknown key model.scratch.hiden_size; did you mean hidden_size?"),
+        ("evaluate.evry=3", "unknown key evaluate.evry; did you mean every?"),
+        ("batch.problems=many", "batch.problems: input should be a valid integer"),
+        ("batch.problems=0", "batch.problems: input should be greater than 0, not 0"),
+        ("batch.problems=2.5", "batch.problems: input should be a valid integer"),
+        ("learner.lr=.nan", "learner.lr: input should be"),
+        ("stages.0.reward=[.nan, 1]", "stages.0.reward.0: input should be a finite number"),
+        ("seed=-1", "seed: input should be greater than or equal to 0"),
+        ("data.source=gsm9k", "data.source: input should be 'arithmetic', 'gsm8k'"),
+        ("credit.discount=1.5", "credit.discount: input should be less than or equal to 1"),
+        ("stages.2.steps=1", "2 is not an entry of a list of 2"),
+        ("stages.first.steps=1", "first is not an entry of a list of 2"),
+        ("name.first=1", "name is a value, it has no keys"),
+        ("learner.lr", "not of the form key.sub=value"),
+        ("=3", "not of the form key.sub=value"),
+        ("learner.lr=[1", "the value is not YAML"),
+        ("model.path=x", "model: give exactly one of path and scratch"),
+        ("model.scratch.heads=3", "model.scratch: heads 3 must divide hidden_size"),
+        ("conversation.attempts=3", "stage stage_1: reward needs 3 values, one for each attempt"),
+        ("batch.group=1", "batch.group is 1, but the group baseline"),
+        ("stages.0.kl=[0.1]", "stage stage_1: kl needs 2 values"),
+        ("learner.minibatches=1000", "learner.minibatches 1000 is more than 256 trajectories"),
+        ("model=small", "model: input should be a valid dictionary"),
+        ("rewards.functions=[]", "rewards.functions: list should have at least 1 item"),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_names_the_key(base, override, message):
+    assert message in mistake(base, override)
+
+
+def test_several_mistakes_are_counted(base):
+    assert mistake(base, "learner.lr=0", "batch.group=0", "seed=x").endswith("(and 2 more)")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "is not YAML"),
+        ("", "must be a mapping"),
+        ("- a\n- b", "must be a mapping"),
+        ("name: x\nlearner: {lr: 1}\nlearner: {lr: 2}", "key learner stands twice"),
+        ("name: x\nseed: 1", "model is missing (and 3 more)"),
+        ("extends: nowhere.yaml", "nowhere.yaml does not exist"),
+        ("extends: bad.yaml", "extends itself"),
+        ("extends: loop.yaml", "extends itself"),
+        (BASE.replace("stages:", "stage:"), "unknown key stage; did you mean stages? (and 1 more)"),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path, text, message):
+    write(tmp_path / "loop.yaml", "extends: bad.yaml")
+    assert message in mistake(write(tmp_path / "bad.yaml", text))
+
+
+def test_files_that_cannot_be_read(base, tmp_path):
+    assert mistake(tmp_path / "bsae.yaml").endswith(f"does not exist; did you mean {base}?")
+    assert "cannot be read" in mistake(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
+    assert "latin.yaml cannot be read" in mistake(tmp_path / "latin.yaml")
+
+
+def test_the_dump_reads_back_equal_wherever_it_is_saved(base, tmp_path, monkeypatch):
+    text = BASE.replace("{source: arithmetic,", "{source: jsonl, path: ../files/rows.jsonl, exclude: ./held_out.jsonl,")
+    recipe = load_recipe(
+        write(tmp_path / "recipes/paths.yaml", text + "conversation: {instruction: \"Ändere:\\n 'ok'?\"}")
+    )
+    saved = write(tmp_path / "runs/base/recipe.yaml", dump_recipe(recipe))
+    assert load_recipe(saved) == recipe
+    assert Path(recipe.data.path) == (tmp_path / "files/rows.jsonl").resolve()
+
+
+def test_paths_are_relative_to_the_recipe_they_stand_in(base, tmp_path, monkeypatch):
+    write(tmp_path / "shared/parent.yaml", BASE + "output: ./runs\n")
+    child = write(tmp_path / "arms/child.yaml", "extends: ../shared/parent.yaml\ndata: {exclude: ./x.jsonl}\n")
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(child)
+    assert recipe.output == "shared/runs"
+    assert recipe.data.exclude == "arms/x.jsonl"
