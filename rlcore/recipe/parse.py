@@ -1,13 +1,20 @@
-"""YAML as people mean it: 3e-4 is a number, and a key that stands twice is a mistake."""
+"""YAML as people mean it: 3e-4 is a number, off is a word, and a key that stands twice is a mistake."""
 
 import re
 from typing import Any
 
 import yaml
 
+BOOL, FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
+
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader speaks YAML 1.1, where 3e-4 is text, and lets the last of two equal keys win."""
+    """PyYAML's safe loader, with numbers and booleans as in YAML 1.2, and without equal keys."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name and form)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != BOOL]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         written = [key.value for key, _ in node.value]
@@ -17,9 +24,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_Loader.add_implicit_resolver(BOOL, re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(FLOAT, re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def parse_yaml(text: str) -> Any:

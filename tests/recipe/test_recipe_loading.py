@@ -61,12 +61,15 @@ def test_overrides_reach_sections_lists_and_free_form_settings(base):
             "learner.deepspeed.zero_optimization.bucket=5e8",
             "data.columns={answer: gold}",
             "learner.betas=[0.9, 0.99]",
+            "track.wandb=off",
+            "data.options.whole=true",
         ],
     )
     assert recipe.learner.lr == 3e-4
     assert (recipe.stages[0].steps, recipe.stages[1].steps) == (3, 9)
     assert recipe.stages[0].reward == [0, 0.5]
-    assert recipe.data.options == {"count": 10, "max_number": 9}
+    assert recipe.data.options == {"count": 10, "max_number": 9, "whole": True}
+    assert recipe.track.wandb == "off"
     assert recipe.learner.deepspeed == {"zero_optimization": {"bucket": 5e8}}
     assert recipe.data.columns == {"answer": "gold"}
     assert recipe.learner.betas == (0.9, 0.99)
@@ -107,6 +110,15 @@ def test_overrides_reach_sections_lists_and_free_form_settings(base):
 )
 def test_a_wrong_override_is_one_line_that_names_the_key(base, override, message):
     assert message in mistake(base, override)
+
+
+def test_yaml_in_files_reads_numbers_and_words_as_overrides_do(base, tmp_path):
+    text = (
+        BASE + "learner: {lr: 3e-4, deepspeed: {a: 5e8, b: 1.5e-3, c: e5, d: no, e: False, f: 12}}\ntrack: {wandb: off}"
+    )
+    recipe = load_recipe(write(tmp_path / "words.yaml", text))
+    assert (recipe.learner.lr, recipe.track.wandb) == (3e-4, "off")
+    assert recipe.learner.deepspeed == {"a": 5e8, "b": 1.5e-3, "c": "e5", "d": "no", "e": False, "f": 12}
 
 
 def test_several_mistakes_are_counted(base):
