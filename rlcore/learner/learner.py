@@ -63,18 +63,19 @@ class Learner:
         turns, tokens_M, counts_M = self._agree(batch, minibatches, plans)
         tally = Tally(turns, self._device)
         norms: list[float] = []
-        skipped = 0
+        skipped, lr = 0, self._engine.get_lr()[0]
         for number, (plan, tokens, count) in enumerate(zip(plans, tokens_M, counts_M, strict=True)):
             if not tokens:
                 continue
             self._accumulate(batch, plan, count, tokens, tally, untouched=number == 0)
+            lr = self._engine.get_lr()[0]
             norm, applied = guarded_step(self._engine, self._section.max_grad_norm)
             norms.append(norm)
             skipped += not applied
         report = tally.report(self._world, kl_used=self._reference is not None)
         report["grad_norm"] = sum(norms) / max(len(norms), 1)
         report["skipped"] = skipped
-        report["lr"] = self._engine.get_lr()[0]
+        report["lr"] = lr
         report["micro_batches"] = sum(counts_M)
         return report
 
@@ -98,13 +99,10 @@ class Learner:
         self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
 
     def load(self, folder: Path) -> None:
-        """Take up exactly what `save` wrote. Raises UserError if it is missing or of another model."""
+        """Take up exactly what `save` wrote for the same model and `zero`. Raises UserError if there is nothing."""
         if not (Path(folder) / _TAG).is_dir():
             raise UserError(f"checkpoint {folder} holds no learner state")
-        try:
-            self._engine.load_checkpoint(str(folder), tag=_TAG)
-        except RuntimeError as error:
-            raise UserError(f"checkpoint {folder} is of another model: {' '.join(str(error).split())[:200]}") from None
+        self._engine.load_checkpoint(str(folder), tag=_TAG)
 
     def close(self) -> None:
         """Let go of the engine and its memory."""

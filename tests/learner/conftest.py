@@ -1,0 +1,9 @@
+import pytest
+
+from rlcore.learner import start_distributed
+
+
+@pytest.fixture(scope="session")
+def ranks():
+    """The process group of one CPU process, which every learner needs."""
+    return start_distributed("cpu")

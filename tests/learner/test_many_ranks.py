@@ -1,0 +1,52 @@
+"""One process and two real ones give the same losses and weights, whatever the ZeRO stage."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).with_name("many_ranks.py")
+ARMS = ["0,exact", "1,k3", "2,exact", "3,exact", "3,k3"]
+
+
+def run(output: Path, processes: int) -> dict[str, np.ndarray]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(torchrun if processes > 1 else []), str(SCRIPT), str(output), *ARMS]
+    paths = [str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(np.load(output))
+
+
+@pytest.fixture(scope="module")
+def one_and_two(tmp_path_factory) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    return run(folder / "one.npz", 1), run(folder / "two.npz", 2)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_two_processes_train_like_one(one_and_two, arm):
+    one, two = ({name: value for name, value in result.items() if name.startswith(arm)} for result in one_and_two)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        if not name.endswith("micro_batches"):
+            np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+    assert one[f"{arm}/0/tokens"] > 0
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_checkpoint_of_many_processes_gives_the_same_logprobs_back(one_and_two, arm):
+    assert all(result[f"{arm}/resumed_equal"] for result in one_and_two)
+
+
+def test_every_zero_stage_trains_alike(one_and_two):
+    _, two = one_and_two
+    weights = [name.removeprefix("0,exact") for name in two if name.startswith("0,exact/weight")]
+    assert weights
+    for arm in ("2,exact", "3,exact"):
+        for name in weights:
+            np.testing.assert_allclose(two[arm + name], two["0,exact" + name], rtol=1e-3, atol=1e-5, err_msg=arm + name)

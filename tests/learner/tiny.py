@@ -1,0 +1,83 @@
+"""A tiny model, random batches of two-attempt trajectories, and learners on them."""
+
+import numpy as np
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from rlcore.learner import Learner
+from rlcore.recipe.schema import Learner as Section
+from rlcore.types import TokenBatch
+
+VOCABULARY = 61
+
+
+def tiny_model(seed: int = 0, tie: bool = True) -> Qwen2ForCausalLM:
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=128,
+        initializer_range=0.2,  # far from uniform, so that log-probabilities tell tokens apart
+        tie_word_embeddings=tie,
+    )
+    return Qwen2ForCausalLM(config).eval()
+
+
+def random_batch(trajectories: int = 12, seed: int = 0, kl_weight: float = 0.1) -> TokenBatch:
+    """Trajectories of prompt, attempt 1, prompt, attempt 2, each part of 1 to 9 tokens."""
+    rng = np.random.default_rng(seed)
+    parts_B4 = rng.integers(1, 10, (trajectories, 4))
+    turn_N = np.repeat(np.tile([1, 1, 2, 2], trajectories), parts_B4.ravel()).astype(np.int8)
+    loss_mask_N = np.repeat(np.tile([False, True, False, True], trajectories), parts_B4.ravel())
+    count = len(turn_N)
+
+    def stream(values: np.ndarray) -> np.ndarray:
+        return np.where(loss_mask_N, values, 0).astype(np.float32)
+
+    return TokenBatch(
+        offsets_B1=np.r_[0, parts_B4.sum(1).cumsum()],
+        ids_N=rng.integers(0, VOCABULARY, count),
+        turn_N=turn_N,
+        loss_mask_N=loss_mask_N,
+        advantage_N=stream(rng.normal(size=count)),
+        kl_weight_N=stream(np.full(count, kl_weight) * turn_N),
+        sampler_logprob_N=stream(rng.normal(-4, 0.5, count)),
+    )
+
+
+def subset(batch: TokenBatch, chosen: list[int]) -> TokenBatch:
+    """The batch of only the chosen trajectories."""
+    index = np.concatenate([np.arange(batch.offsets_B1[b], batch.offsets_B1[b + 1]) for b in chosen])
+    streams = ("ids_N", "turn_N", "loss_mask_N", "advantage_N", "kl_weight_N", "sampler_logprob_N")
+    return TokenBatch(
+        offsets_B1=np.r_[0, batch.lengths_B[chosen].cumsum()],
+        **{name: getattr(batch, name)[index] for name in streams},
+    )
+
+
+def tiny_learner(
+    model: Qwen2ForCausalLM | None = None, *, temperature: float = 1.0, kl_used: bool = True, **section: object
+) -> Learner:
+    settings = Section.model_validate({"lr": 1e-2, **section})
+    return Learner(settings, model or tiny_model(), temperature=temperature, kl_used=kl_used, seed=0)
+
+
+def parameters(learner: Learner) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in learner.weights()}
+
+
+def full_log_softmax(model: Qwen2ForCausalLM, batch: TokenBatch, temperature: float = 1.0) -> torch.Tensor:
+    """Log-probabilities of the whole vocabulary before each token, `[N, V]`, one trajectory at a time.
+
+    The first token of a trajectory has none (zeros).
+    """
+    rows = []
+    for start, stop in zip(batch.offsets_B1, batch.offsets_B1[1:], strict=False):
+        ids = torch.from_numpy(batch.ids_N[start:stop])[None]
+        logits = model(input_ids=ids).logits[0, :-1].double() / temperature
+        rows += [torch.zeros(1, VOCABULARY, dtype=torch.float64), logits.log_softmax(-1)]
+    return torch.cat(rows)
