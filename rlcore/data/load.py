@@ -1,6 +1,8 @@
 """From a recipe's data section to problems."""
 
 import hashlib
+from dataclasses import replace
+from typing import Any
 
 from rlcore.data.sources import SOURCES, Source
 from rlcore.data.sources.arithmetic import generate
@@ -30,17 +32,22 @@ def load_problems(section: Data) -> list[Problem]:
 
 def _table(section: Data, source: Source) -> Table:
     if section.source == "arithmetic":
+        if section.path:
+            raise UserError(f"data.path: the arithmetic source makes its problems, it reads no {section.path}")
         return generate(section.options, section.split)
     if section.options:
         raise UserError(f"data.options: the {section.source} source has none, got {', '.join(section.options)}")
     path = section.path or source.hub
     if path is None:
         raise UserError(f"data.path is missing: the {section.source} source needs a file or hub name")
+    if section.source == "jsonl":
+        return read_jsonl(path)
+    if section.source == "parquet":
+        return read_parquet(path)
     if section.source == "hub":
         return read_hub(path, section.subset, section.split)
-    if section.source in ("jsonl", "parquet"):
-        return read_jsonl(path) if section.source == "jsonl" else read_parquet(path)
-    return read_table(path, section.subset or (source.subset if section.path is None else None), section.split)
+    own_subset = source.subset if section.path is None else None
+    return read_table(path, section.subset or own_subset, section.split)
 
 
 def _rows(table: Table, section: Data, source: Source) -> list[Row]:
@@ -49,7 +56,7 @@ def _rows(table: Table, section: Data, source: Source) -> list[Row]:
         raise UserError(f"data set {table.name} is empty")
     named = _renamed(table, section.columns)
     if source.complete is not None:
-        named = Table(table.name, [source.complete(row) for row in named.rows], table.places, table.unit)
+        named = replace(named, rows=[source.complete(row) for row in named.rows])
     for column in dict.fromkeys((source.text, *source.gold, *section.columns)):
         _require(named, column)
     _require_text(named, source.text)
@@ -67,16 +74,12 @@ def _renamed(table: Table, columns: dict[str, str]) -> Table:
         | {new: row[old] for new, old in columns.items()}
         for row in table.rows
     ]
-    return Table(table.name, rows, table.places, table.unit)
+    return replace(table, rows=rows)
 
 
 def _require(table: Table, column: str) -> None:
-    """Refuses rows where a column is absent, null or blank."""
-    lacking = [
-        place
-        for row, place in zip(table.rows, table.places, strict=True)
-        if row.get(column) is None or not str(row[column]).strip()
-    ]
+    """Refuses rows where a column is absent or holds nothing."""
+    lacking = [place for row, place in zip(table.rows, table.places, strict=True) if _blank(row.get(column))]
     if not lacking:
         return
     if not any(column in row for row in table.rows):
@@ -85,6 +88,10 @@ def _require(table: Table, column: str) -> None:
             f"data set {table.name} has no column {column}; it has {', '.join(known)}{did_you_mean(column, known)}"
         )
     raise UserError(f"{_at(table, lacking)}: {len(lacking)} of {len(table.rows)} rows have no {column}")
+
+
+def _blank(value: Any) -> bool:
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
 
 
 def _require_text(table: Table, column: str) -> None:

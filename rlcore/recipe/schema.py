@@ -24,7 +24,7 @@ class Scratch(Section):
     kv_heads: Positive = 2
     intermediate_size: Positive = 256
     max_positions: Positive = 1024
-    vocab_size: Positive = Field(2048, description="size of the BPE vocabulary trained on the text of the data")
+    vocab_size: int = Field(2048, ge=259, description="of the BPE trained on the data: 256 bytes, 3 marks, and merges")
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "Scratch":
@@ -61,6 +61,12 @@ class Data(Section):
     limit: Positive | None = Field(None, description="use only the first problems")
     exclude: str | None = Field(None, description="file or hub name of problems to leave out, by their text")
     options: dict[str, Any] = Field(default_factory=dict, description="settings of a generator")
+
+    @model_validator(mode="after")
+    def _prompt_asks(self) -> "Data":
+        if "{prompt}" not in self.prompt:
+            raise ValueError("prompt must contain {prompt}, which stands for the problem's text")
+        return self
 
 
 class Conversation(Section):

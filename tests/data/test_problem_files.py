@@ -115,6 +115,7 @@ def test_mbpp_takes_its_split_by_task_number_and_shows_the_tests(tmp_path):
         (['{"question": "a", "answer": "1"}', '{"question": '], r"bad.jsonl:2: not JSON"),
         (['["a", "1"]'], r"bad.jsonl:1: a row must be a JSON object, not list"),
         (['{"question": ["a"], "answer": "1"}'], r"bad.jsonl:1: 1 of 1 rows have a question that is not text"),
+        (['{"question": "a", "answer": []}'], r"bad.jsonl:1: 1 of 1 rows have no answer"),
         (['{"question": " ", "answer": "1"}'], r"bad.jsonl:1: 1 of 1 rows have no question"),
         ([], "is empty"),
         (["", ""], "is empty"),
@@ -150,6 +151,7 @@ def test_bad_files_are_named_in_one_line(tmp_path, rows_file):
 def test_bad_sections_are_refused(rows_file):
     cases = [
         (Data(source="jsonl"), "data.path is missing"),
+        (Data(source="arithmetic", path=rows_file), "the arithmetic source makes its problems"),
         (Data(source="gsm8k", path=rows_file, columns={"level": "lvl"}), "has no column lvl"),
         (Data(source="gsm8k", path=rows_file, options={"count": 3}), "data.options: the gsm8k source has none"),
     ]

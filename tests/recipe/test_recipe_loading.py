@@ -89,6 +89,8 @@ def test_overrides_reach_sections_lists_and_free_form_settings(base):
         ("batch.problems=2.5", "batch.problems: input should be a valid integer"),
         ("learner.lr=.nan", "learner.lr: input should be"),
         ("stages.0.reward=[.nan, 1]", "stages.0.reward.0: input should be a finite number"),
+        ("data.prompt=Solve it.", "data: prompt must contain {prompt}"),
+        ("model.scratch.vocab_size=100", "model.scratch.vocab_size: input should be greater than or equal to 259"),
         ("seed=-1", "seed: input should be greater than or equal to 0"),
         ("data.source=gsm9k", "data.source: input should be 'arithmetic', 'gsm8k'"),
         ("credit.discount=1.5", "credit.discount: input should be less than or equal to 1"),
