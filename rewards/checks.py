@@ -1,0 +1,113 @@
+"""Assertions taken apart: what the program under test must compute, and what the judge then checks itself.
+
+`assert sorted(f([3, 1])) == [1, 3]` becomes the call `f([3, 1])`, which the sandbox answers with plain data, and the
+expression `sorted(_0) == [1, 3]`, which is evaluated here. The program never sees an expected value.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import math
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_FUNCTIONS = {
+    function.__name__: function
+    for function in (abs, all, any, bool, complex, dict, float, frozenset, int, isinstance, len, list, max, min, range,
+                     round, set, sorted, str, sum, tuple)
+}  # fmt: skip
+_MODULES = {"math": math}
+_NODES = (
+    ast.Compare, ast.cmpop, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator, ast.Constant,
+    ast.Name, ast.Load, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Subscript, ast.Slice, ast.Call, ast.keyword,
+    ast.Attribute, ast.IfExp,
+)  # fmt: skip
+_TRUSTED: dict[str, Any] = {"__builtins__": {}, **_FUNCTIONS, **_MODULES}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One assertion. `calls` are expressions for the sandbox; `verdict` is the rest, with `_0`, `_1`, ... for them."""
+
+    calls: tuple[str, ...]
+    verdict: types.CodeType
+
+    def holds(self, values: Sequence[Any]) -> bool:
+        """Whether the assertion is true of what the calls returned, which must be plain data."""
+        names = {f"_{number}": value for number, value in enumerate(values)}
+        try:
+            return bool(eval(self.verdict, {**_TRUSTED, **names}))
+        except Exception:  # plain data of the wrong type, such as len() of a number: the assertion does not hold
+            return False
+
+
+def read_asserts(statements: Sequence[ast.stmt], aliases: Mapping[str, str] | None = None) -> list[Check] | None:
+    """The checks of a list of statements; None if one is more than an assertion over calls of the program.
+
+    `aliases` renames functions, as `candidate` of HumanEval stands for the entry point; if given, only these are the
+    program's. Docstrings and `pass` are skipped.
+    """
+    checks = []
+    for statement in statements:
+        if isinstance(statement, ast.Pass) or (
+            isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        ):
+            continue
+        check = _read(statement.test, aliases) if isinstance(statement, ast.Assert) else None
+        if check is None:
+            return None
+        if check.calls:  # `assert True` asks nothing of the program
+            checks.append(check)
+    return checks
+
+
+def called_names(tree: ast.AST) -> set[str]:
+    """Names that are called as functions and are not the judge's own, unless there are no others: then `sum` is."""
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    names = {function.id for function in calls if isinstance(function, ast.Name)}
+    return names - set(_FUNCTIONS) or names
+
+
+def _read(test: ast.expr, aliases: Mapping[str, str] | None) -> Check | None:
+    names = called_names(test) if aliases is None else set(aliases)
+    holes = _Holes(names, aliases or {})
+    rest = holes.visit(copy.deepcopy(test))
+    if not all(map(_known, ast.walk(rest))):
+        return None
+    expression = ast.fix_missing_locations(ast.Expression(rest))
+    return Check(tuple(holes.calls), compile(expression, "<check>", "eval"))
+
+
+def _known(node: ast.AST) -> bool:
+    if isinstance(node, ast.Attribute):
+        return isinstance(node.value, ast.Name) and node.value.id in _MODULES
+    if isinstance(node, ast.Name):
+        return node.id in _TRUSTED or (node.id[0] == "_" and node.id[1:].isdigit())
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Pow, ast.LShift)):
+        return isinstance(node.left, ast.Constant) and isinstance(node.right, ast.Constant)
+    return isinstance(node, _NODES)
+
+
+class _Holes(ast.NodeTransformer):
+    """Replaces every outermost call of the program's functions by a name, and keeps its source."""
+
+    def __init__(self, names: set[str], aliases: Mapping[str, str]) -> None:
+        self.names, self.aliases = names, aliases
+        self.calls: list[str] = []
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if not (isinstance(node.func, ast.Name) and node.func.id in self.names):
+            return self.generic_visit(node)
+        self.calls.append(ast.unparse(_Renamer(self.aliases).visit(node)))
+        return ast.Name(f"_{len(self.calls) - 1}", ast.Load())
+
+
+class _Renamer(ast.NodeTransformer):
+    def __init__(self, aliases: Mapping[str, str]) -> None:
+        self.aliases = aliases
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self.aliases.get(node.id, node.id), node.ctx)

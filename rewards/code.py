@@ -1,0 +1,265 @@
+"""Does the program pass its tests? Judged from outside: it runs in a sandbox and answers with plain data.
+
+The sandbox gets the program and the arguments of the calls; the expected values stay in the judging process, which
+compares. Exit codes, printed text (where the problem asks for none) and objects beside the program decide nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Any
+
+from rewards.answers import without_thoughts
+from rewards.pool import shared_pool
+from rewards.reward import Completion, text_of
+from rewards.sandbox import Job, JobOver, Sandbox
+from rewards.sandbox.guest import CALLS, CASES, DRIVER
+from rewards.sandbox.values import dumps, loads
+from rewards.suites import COLUMNS, BadTests, CallCase, Case, Driver, Suite, read_suite
+from rewards.verdict import Verdict
+
+TIMEOUT = 10.0
+_FENCE = re.compile(r"```[ \t]*(?:python3?|py)?[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL | re.IGNORECASE)
+_BEGIN = re.compile(r"\[BEGIN\](.*?)(?:\[DONE\]|\Z)", re.DOTALL)
+
+
+def code_reward(
+    completions: Sequence[Completion],
+    *,
+    partial: bool = False,
+    challenge: bool = False,
+    timeout: float = TIMEOUT,
+    memory_mb: int = 512,
+    unsafe: bool = False,
+    **columns: Any,
+) -> list[float | None]:
+    """1 where the program in the completion passes all its tests, else 0; None where there are no tests to pass.
+
+    The columns are the data set's own, see `rewards.suites`. With `partial` the score is the fraction of tests passed;
+    with `challenge` MBPP's challenge tests count too. A program has `timeout` seconds for all its tests together, and
+    `memory_mb` MiB. Where the machine allows no sandbox it refuses to run, unless `unsafe`.
+    """
+    options = {"partial": partial, "challenge": challenge, "timeout": timeout, "memory_mb": memory_mb, "unsafe": unsafe}
+    rows = {name: column for name, column in columns.items() if name in COLUMNS}
+    verdicts = shared_pool({"name": "code", "kwargs": options}).score(completions, rows)
+    return [verdict.score for verdict in verdicts]
+
+
+def code_verdicts(
+    completions: Sequence[Completion],
+    *,
+    partial: bool = False,
+    challenge: bool = False,
+    timeout: float = TIMEOUT,
+    memory_mb: int = 512,
+    unsafe: bool = False,
+    **columns: Any,
+) -> list[Verdict]:
+    """The verdicts behind `code_reward`, one program after another from this process. Identical ones run once."""
+    judge = _judge_with(memory_mb, unsafe)
+    seen: dict[str, Verdict] = {}
+    verdicts = []
+    for row, completion in enumerate(completions):
+        values = {name: column[row] for name, column in columns.items() if name in COLUMNS}
+        text = text_of(completion)
+        key = json.dumps([text, values], default=repr, sort_keys=True)
+        if key not in seen:
+            seen[key] = judge.judge(text, values, partial, challenge, timeout)
+        verdicts.append(seen[key])
+    return verdicts
+
+
+code_reward.verdicts = code_verdicts  # type: ignore[attr-defined]
+
+
+def find_program(text: str) -> str:
+    """The program in an attempt: its last fenced block of Python, else what `[BEGIN]` opens, else all of it."""
+    visible = without_thoughts(text)
+    for pattern in (_FENCE, _BEGIN):
+        found = pattern.findall(visible)
+        if found:
+            return found[-1]
+    return visible
+
+
+@lru_cache(maxsize=1)
+def _judge_with(memory_mb: int, unsafe: bool) -> Judge:
+    return Judge(memory_mb, unsafe)
+
+
+class Judge:
+    """Runs programs against their tests, in sandboxes that it keeps warm."""
+
+    def __init__(self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None) -> None:
+        self._options = (memory_mb, unsafe, tier)
+        self.programs = Sandbox(*self._options)
+        self._tests: Sandbox | None = None
+
+    @property
+    def tests(self) -> Sandbox:
+        """Where tests run that cannot be taken apart: never where a program does."""
+        if self._tests is None:
+            self._tests = Sandbox(*self._options)
+        return self._tests
+
+    def close(self) -> None:
+        """End the sandboxes."""
+        self.programs.close()
+        if self._tests is not None:
+            self._tests.close()
+
+    def judge(
+        self,
+        text: str,
+        row: Mapping[str, Any],
+        partial: bool = False,
+        challenge: bool = False,
+        timeout: float = TIMEOUT,
+    ) -> Verdict:
+        """Judge the program in a text by the tests in a row's columns."""
+        began = time.perf_counter()
+        try:
+            suite = read_suite(row, challenge)
+        except BadTests as error:
+            return Verdict(None, "error", str(error))
+        program = find_program(text)
+        if not program.strip():
+            return Verdict(0.0, "no_answer", "no program", time.perf_counter() - began)
+        tally = Tally(suite, partial)
+        status, detail = "wrong", ""
+        try:
+            self._run(suite, program, tally, timeout)
+        except TimeoutError:
+            status, detail = "timeout", f"not done after {timeout:g} s"
+        except JobOver as error:
+            detail = str(error)
+        except (ValueError, KeyError, TypeError):
+            detail = "the program broke into the conversation with the judge"
+        return tally.verdict(status, detail, time.perf_counter() - began)
+
+    def _run(self, suite: Suite, program: str, tally: Tally, timeout: float) -> None:
+        mode = CASES if suite.cases else CALLS
+        sources = [_joined(suite.before, program), suite.after]
+        handles = suite.driver is not None
+        with self.programs.start_job(mode, timeout) as job:
+            start = json.dumps({"sources": sources, "handles": handles}).encode()
+            if suite.cases:
+                job.send(start)
+                _run_cases(job, suite.cases, tally)
+                return
+            told = json.loads(job.ask(start))
+            if "ready" not in told:
+                raise JobOver(f"{told['raised']}: {told['message']}")
+            if suite.driver:
+                self._drive(job, suite.driver, tally, timeout)
+            else:
+                _run_calls(job, suite, tally)
+
+    def _drive(self, job: Job, driver: Driver, tally: Tally, timeout: float) -> None:
+        job.channel.settimeout(None)  # it is the tests' now, and they wait on it without a clock of their own
+        with self.tests.start_job(DRIVER, timeout, [job.channel]) as tests:
+            plan = {"prelude": driver.prelude, "tests": driver.tests, "names": driver.names, "check": driver.check}
+            result = json.loads(tests.ask(json.dumps(plan).encode()))
+        tally.total, tally.passed, tally.first = result["total"], result["passed"], result["first"]
+
+
+class Tally:
+    """Tests passed so far, and the first one that was not."""
+
+    def __init__(self, suite: Suite, partial: bool) -> None:
+        self.total = len(suite.checks) + len(suite.calls) + len(suite.cases)
+        self.partial = partial
+        self.passed = 0
+        self.first = ""
+
+    def add(self, passed: bool, what: str) -> bool:
+        """Count one test. Returns whether it is worth going on."""
+        self.passed += passed
+        if not passed and not self.first:
+            self.first = what
+        return passed or self.partial
+
+    def verdict(self, status: str, detail: str, seconds: float) -> Verdict:
+        """`status` says what a program that did not pass everything did instead."""
+        if self.total and self.passed == self.total and not detail:
+            return Verdict(1.0, "correct", f"{self.total} tests passed", seconds)
+        score = self.passed / self.total if self.partial and self.total else 0.0
+        reason = detail or self.first or "a test failed"
+        return Verdict(score, status, f"{self.passed} of {self.total} tests passed; {reason}"[:300], seconds)
+
+
+def _joined(before: str, program: str) -> str:
+    """HumanEval's prompt and what continues it; a program that stands alone is put after the prompt's own helpers."""
+    return f"{before}\n{program}" if before and program[:1] not in (" ", "\t") else before + program
+
+
+def _run_calls(job: Job, suite: Suite, tally: Tally) -> None:
+    for check in suite.checks:
+        answers = [_value(job.ask(dumps({"expression": call}))) for call in check.calls]
+        told = next((reason for _, reason in answers if reason), "")
+        passed = not told and check.holds([value for value, _ in answers])
+        if not tally.add(passed, told or f"{check.calls[0][:100]} gave {_short(answers[0][0])}"):
+            return
+    for case in suite.calls:
+        value, told = _value(job.ask(dumps({"expression": case.expression})))
+        passed = not told and _same_json(value, case)
+        if not tally.add(passed, told or f"{case.expression[:100]} gave {_short(value)}"):
+            return
+
+
+def _value(reply: bytes) -> tuple[Any, str]:
+    """A call's value, or what went wrong instead."""
+    if reply[:1] == b"v":
+        return loads(reply[1:]), ""
+    told = json.loads(reply[1:])
+    return None, f"raised {told['raised']}: {told['message']}"[:200]
+
+
+def _short(value: Any) -> str:
+    kind = type(value).__name__
+    return f"{value!r}"[:80] if isinstance(value, (bool, float, str)) else f"a {kind}"
+
+
+def _same_json(value: Any, case: CallCase) -> bool:
+    plain, expected = _as_json(value), case.expected
+    return bool(plain == expected or (isinstance(expected, list) and len(expected) == 1 and plain == expected[0]))
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_as_json(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    return value
+
+
+def _run_cases(job: Job, cases: Sequence[Case], tally: Tally) -> None:
+    for number, case in enumerate(cases):
+        printed = job.ask(json.dumps({"stdin": case.stdin}).encode()).decode("utf-8", "replace")
+        if not tally.add(_same_output(printed, case.stdout), f"case {number} printed {printed[:60]!r}"):
+            return
+
+
+def _same_output(printed: str, expected: str) -> bool:
+    """Line by line, token by token; numbers may be written differently if they are equal."""
+    lines, wanted = printed.strip().splitlines(), expected.strip().splitlines()
+    return len(lines) == len(wanted) and all(map(_same_line, lines, wanted))
+
+
+def _same_line(printed: str, expected: str) -> bool:
+    tokens, wanted = printed.split(), expected.split()
+    return len(tokens) == len(wanted) and all(map(_same_token, tokens, wanted))
+
+
+def _same_token(printed: str, expected: str) -> bool:
+    if printed == expected:
+        return True
+    try:
+        return Decimal(printed) == Decimal(expected)
+    except InvalidOperation:
+        return False

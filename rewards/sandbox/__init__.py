@@ -1,0 +1,183 @@
+"""Running untrusted Python where it can see nothing, reach no one and leave nothing behind.
+
+A `Sandbox` is the judging side: it starts jobs one after another and speaks with them over a socket. What it reads
+there was written by the untrusted side and is treated so. Linux only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rewards.sandbox.guest import OUTPUT_LIMIT
+from rewards.sandbox.zygote import BUBBLEWRAP, SCRATCH, TIERS, UNSAFE, readable_paths
+from rewards.verdict import RewardError
+from rewards.wire import recv_frame, send_frame
+
+log = logging.getLogger(__name__)
+
+_START_LIMIT = 30.0
+_END_LIMIT = 10.0
+_ROOT = Path(__file__).resolve().parents[2]
+# The package itself is not imported: a zygote knows the sandbox and nothing else of the rewards.
+_BOOT = (
+    "import sys, types; package = types.ModuleType('rewards'); package.__path__ = [{folder!r}]; "
+    "sandbox = types.ModuleType('rewards.sandbox'); sandbox.__path__ = [{folder!r} + '/sandbox']; "
+    "sys.modules.update({{'rewards': package, 'rewards.sandbox': sandbox}}); "
+    "from rewards.sandbox.zygote import main; main()"
+).format(folder=str(_ROOT / "rewards"))
+
+
+class JobOver(Exception):
+    """The job cannot answer any more: it ended, was cut off, or broke the protocol."""
+
+
+class Job:
+    """One running job. Every wait ends at the deadline given at its start."""
+
+    def __init__(self, sandbox: Sandbox, channel: socket.socket, deadline: float) -> None:
+        self._sandbox, self.channel, self._deadline = sandbox, channel, deadline
+
+    def send(self, payload: bytes) -> None:
+        """Send one frame. Raises TimeoutError at the deadline, JobOver when the job is gone."""
+        self._wait()
+        try:
+            send_frame(self.channel, payload)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise JobOver("the program ended") from error
+
+    def receive(self) -> bytes:
+        """Receive one frame. Raises TimeoutError at the deadline, JobOver when the job is gone or floods."""
+        self._wait()
+        try:
+            return recv_frame(self.channel, OUTPUT_LIMIT)
+        except TimeoutError:
+            raise
+        except (EOFError, OSError) as error:
+            raise JobOver("the program ended") from error
+        except ValueError as error:
+            raise JobOver("the program's answer is too large") from error
+
+    def ask(self, payload: bytes) -> bytes:
+        """Send one frame and receive one."""
+        self.send(payload)
+        return self.receive()
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.channel.close()
+        self._sandbox.end_job()
+
+    def _wait(self) -> None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.channel.settimeout(left)
+
+
+class Sandbox:
+    """Starts jobs in the strongest isolation that the machine allows, one at a time.
+
+    `memory_mb` limits the address space of a job. With `unsafe` it runs even where no isolation holds. Raises
+    RewardError where none holds, with the reason of each.
+    """
+
+    def __init__(self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None) -> None:
+        self._memory_mb = memory_mb
+        self._candidates = [tier] if tier else [name for name in TIERS if unsafe or name != UNSAFE]
+        self._zygote: subprocess.Popen[bytes] | None = None
+        self.tier = self._start()
+        log.info("sandbox tier: %s", self.tier)
+
+    def start_job(self, mode: str, seconds: float, extra: Sequence[socket.socket] = ()) -> Job:
+        """Start a job in one of the guest's modes, with `seconds` until every wait on it ends."""
+        if self._zygote is None:
+            self._start()
+        mine, theirs = socket.socketpair()
+        request = json.dumps({"mode": mode, "cpu_seconds": int(seconds) + 1}).encode()
+        socket.send_fds(self._control, [request], [theirs.fileno(), *(other.fileno() for other in extra)])
+        theirs.close()
+        return Job(self, mine, time.monotonic() + seconds)
+
+    def end_job(self) -> None:
+        """Kill whatever the current job has left. A zygote that cannot do so is replaced."""
+        self._control.settimeout(_END_LIMIT)
+        try:
+            self._control.send(b"end")
+            ended = self._control.recv(16)
+        except OSError:
+            ended = b""
+        if not ended:
+            self.close()
+
+    def close(self) -> None:
+        """End the zygote, and with it every process that it started."""
+        if self._zygote is not None:
+            self._control.close()
+            self._zygote.kill()
+            self._zygote.wait()
+            self._zygote = None
+
+    def _start(self) -> str:
+        reasons = []
+        for tier in self._candidates:
+            reason = self._try(tier)
+            if not reason:
+                self._candidates = [tier]
+                return tier
+            reasons.append(f"{tier}: {reason}")
+        raise RewardError(f"no sandbox on this machine ({'; '.join(reasons)}); unsafe: true would run code without one")
+
+    def _try(self, tier: str) -> str:
+        """Start a zygote of this tier. Returns why it does not hold, or an empty string."""
+        if tier == BUBBLEWRAP and shutil.which("bwrap") is None:
+            return "bwrap is not installed"
+        self._control, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._zygote = subprocess.Popen(
+            _command(tier, remote.fileno(), self._memory_mb),
+            pass_fds=[remote.fileno()],
+            env={"LD_LIBRARY_PATH": os.environ["LD_LIBRARY_PATH"]} if "LD_LIBRARY_PATH" in os.environ else {},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        remote.close()
+        self._control.settimeout(_START_LIMIT)
+        try:
+            answer = json.loads(self._control.recv(4096) or b"{}")
+        except TimeoutError:
+            answer = {"error": f"no answer within {_START_LIMIT:.0f} s"}
+        assert self._zygote.stderr is not None
+        if "ready" in answer:
+            self._zygote.stderr.close()
+            return ""
+        self._zygote.kill()
+        said = self._zygote.stderr.read().decode(errors="replace").strip().splitlines()
+        self._zygote.stderr.close()
+        self.close()
+        return str(answer.get("error") or (said[-1] if said else "it ended"))
+
+
+def _command(tier: str, descriptor: int, memory_mb: int) -> list[str]:
+    python = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(descriptor), tier, str(memory_mb)]
+    if tier != BUBBLEWRAP:
+        return python
+    python[0] = os.path.realpath(sys.executable)
+    visible = [*readable_paths(), os.path.dirname(python[0]), str(_ROOT / "rewards")]
+    binds = [part for path in visible for part in ("--ro-bind", path, path)]
+    scratch = ["--size", str(64 << 20), "--tmpfs", SCRATCH]
+    return ["bwrap", "--unshare-all", "--die-with-parent", *binds, "--dev", "/dev", *scratch, "--", *python]

@@ -1,0 +1,237 @@
+"""What runs inside a sandbox: the program under test, or the tests that call it from a sandbox of their own.
+
+Nothing here is trusted by the judging side once a program has run: it can do no more than answer questions.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from rewards.sandbox import pytest_stub
+from rewards.sandbox.values import dumps, loads
+from rewards.wire import recv_frame, send_frame
+
+CALLS, CASES, DRIVER = MODES = ("calls", "cases", "driver")
+OUTPUT_LIMIT = 4 << 20  # bytes of one value or of one case's standard output
+_COMMON_MODULES = """
+abc array ast bisect calendar cmath collections copy dataclasses datetime decimal enum fractions functools heapq io
+itertools json math operator queue random re statistics string struct sys textwrap threading time typing unittest
+"""
+
+
+def preload() -> None:
+    """Import, once for all sandboxes, what programs import most."""
+    for name in _COMMON_MODULES.split():
+        importlib.import_module(name)
+
+
+def supervise(mode: str, channels: Sequence[socket.socket], confine: Callable[[], None]) -> None:
+    """Run one job as its first process. It stays trusted: the program runs in a child, behind `confine`."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    if mode == CASES:
+        _run_cases(channels[0], confine)
+        return
+    child = os.fork()
+    if child == 0:
+        _in_child(confine, lambda: _answer_calls(channels[0]) if mode == CALLS else _drive(*channels))
+    for channel in channels:
+        channel.close()
+    os.waitpid(child, 0)
+
+
+def _in_child(confine: Callable[[], None], body: Callable[[], None]) -> None:
+    try:
+        confine()
+        body()
+    finally:
+        os._exit(0)
+
+
+def _new_module(name: str) -> types.ModuleType:
+    # dataclasses, typing and pickle look a class's module up by name
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    return module
+
+
+def _told(error: BaseException) -> dict[str, str]:
+    return {"raised": type(error).__name__, "message": str(error)[:200]}
+
+
+class _Objects:
+    """Objects that stay in this sandbox and are spoken of by number."""
+
+    def __init__(self) -> None:
+        self.held: list[Any] = []
+
+    def hold(self, value: Any) -> int:
+        self.held.append(value)
+        return len(self.held) - 1
+
+
+def _answer_calls(channel: socket.socket) -> None:
+    """Run the program, then evaluate what is asked of it until the other side hangs up."""
+    job = json.loads(recv_frame(channel))
+    module, objects = _new_module("solution"), _Objects()
+    answer: dict[str, Any] = {"ready": True}
+    try:
+        for source in job["sources"]:
+            _execute(source, module)
+    except BaseException as error:  # the program may raise anything; that is an answer too
+        answer = _told(error)
+    send_frame(channel, json.dumps(answer).encode())
+    while True:
+        question = loads(recv_frame(channel), lambda number, name: objects.held[number])
+        try:
+            data = b"v" + dumps(_evaluate(question, module, objects), objects.hold if job["handles"] else None)
+        except BaseException as error:
+            data = b"e" + json.dumps(_told(error)).encode()
+        send_frame(channel, data)
+
+
+def _execute(source: str, module: types.ModuleType) -> None:
+    with suppress(SystemExit):  # a script that ends by sys.exit() has still defined what it defined
+        exec(compile(source, f"<{module.__name__}>", "exec", dont_inherit=True), module.__dict__)
+
+
+def _evaluate(question: dict[str, Any], module: types.ModuleType, objects: _Objects) -> Any:
+    if "expression" in question:
+        return eval(compile(question["expression"], "<call>", "eval", dont_inherit=True), module.__dict__)
+    if "attribute" in question:
+        return getattr(question["of"], question["attribute"])
+    target = question["of"] if "of" in question else getattr(module, question["name"])
+    return target(*question["args"], **question["kwargs"])
+
+
+def _run_cases(channel: socket.socket, confine: Callable[[], None]) -> None:
+    """Run the program once for each standard input sent, each time in a new process."""
+    program = json.loads(recv_frame(channel))["sources"][0]
+    while True:
+        given = json.loads(recv_frame(channel))["stdin"]
+        read_from, written_to = os.memfd_create("stdin"), os.memfd_create("stdout")
+        with os.fdopen(os.dup(read_from), "wb") as file:
+            file.write(given.encode("utf-8", "surrogateescape"))
+        os.lseek(read_from, 0, os.SEEK_SET)
+        child = os.fork()
+        if child == 0:
+            os.dup2(read_from, 0)
+            os.dup2(written_to, 1)
+            channel.close()
+            _in_child(confine, lambda: _run_script(program))
+        os.waitpid(child, 0)
+        os.lseek(written_to, 0, os.SEEK_SET)
+        with os.fdopen(written_to, "rb") as output:
+            send_frame(channel, output.read(OUTPUT_LIMIT))
+        os.close(read_from)
+
+
+def _run_script(program: str) -> None:
+    module = _new_module("__main__")
+    with (
+        open(0, encoding="utf-8", errors="surrogateescape", closefd=False) as sys.stdin,
+        open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False) as sys.stdout,
+    ):
+        _execute(program, module)
+
+
+class Raised(Exception):
+    """An exception in the program that has no namesake among the built-in ones."""
+
+
+class Proxy:
+    """Stands, in the tests' sandbox, for an object in the program's. It is equal to nothing but itself."""
+
+    def __init__(self, ask: Callable[[dict[str, Any]], Any], reference: dict[str, Any]) -> None:
+        self.__dict__.update(_ask=ask, _reference=reference)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._ask({**self._reference, "args": args, "kwargs": kwargs})
+
+    def __getattr__(self, name: str) -> Any:
+        if "of" not in self._reference:
+            raise AttributeError(name)
+        return self._ask({**self._reference, "attribute": name})
+
+    def __len__(self) -> int:
+        return self.__getattr__("__len__")()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.__getattr__("__iter__")())
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.__getattr__("__getitem__")(key)
+
+    def __contains__(self, item: Any) -> bool:
+        return bool(self.__getattr__("__contains__")(item))
+
+    def __str__(self) -> str:
+        return str(self.__getattr__("__str__")())
+
+
+def _drive(channel: socket.socket, program: socket.socket) -> None:
+    """Run trusted tests here against a program that runs in another sandbox, reached through `program`."""
+    job = json.loads(recv_frame(channel))
+
+    def ask(question: dict[str, Any]) -> Any:
+        # A proxy among the arguments goes back as the number of the object that it stands for.
+        send_frame(program, dumps(question, lambda value: value.__dict__["_reference"]["of"].number))
+        reply = recv_frame(program, OUTPUT_LIMIT)
+        if reply[:1] == b"v":
+            return loads(reply[1:], lambda number, name: Proxy(ask, {"of": _Handle(number, name)}))
+        told = json.loads(reply[1:])
+        kind = getattr(builtins, told["raised"], Raised)
+        ordinary = isinstance(kind, type) and issubclass(kind, Exception)
+        raise (kind if ordinary else Raised)(told["message"])
+
+    solution = _new_module("solution")
+    for name in job["names"]:
+        setattr(solution, name, Proxy(ask, {"name": name}))
+    sys.modules["pytest"] = pytest_stub.module()
+    send_frame(channel, json.dumps(_run_tests(job, solution)).encode())
+
+
+class _Handle:
+    """The number of an object in the program's sandbox."""
+
+    def __init__(self, number: int, name: str) -> None:
+        self.number, self.name = number, name
+
+
+def _run_tests(job: dict[str, Any], solution: types.ModuleType) -> dict[str, Any]:
+    """Run the test source, then the `check` function of HumanEval or every `test_` function of pytest."""
+    tests = _new_module("tests")
+    names = {name: getattr(solution, name) for name in job["names"]}
+    try:
+        _execute(job["prelude"], tests)
+        tests.__dict__.update(names)
+        _execute(job["tests"], tests)
+    except BaseException as error:
+        return {"passed": 0, "total": 1, "first": _line(error)}
+    if job["check"]:
+        found: list[Callable[[], Any]] = [lambda: tests.__dict__["check"](names[job["check"]])]
+    else:
+        found = list(pytest_stub.collect(tests))
+    failures = []
+    for test in found:
+        try:
+            test()
+        except BaseException as error:
+            failures.append(_line(error))
+    return {"passed": len(found) - len(failures), "total": len(found), "first": failures[0] if failures else ""}
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,0 +1,130 @@
+"""The Linux calls that isolation is made of, by ctypes: no compiler, no root."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+
+ARCHITECTURE = platform.machine()
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
+_MS_NOATIME, _MS_NODIRATIME, _MS_RELATIME = 1024, 2048, 1 << 21
+_MNT_DETACH = 2
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+
+_NUMBERS = {
+    "x86_64": {"clone": 56, "pivot_root": 155, "capset": 126, "landlock": 444},
+    "aarch64": {"clone": 220, "pivot_root": 41, "capset": 91, "landlock": 444},
+}
+_SIGCHLD = 17
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def _number(name: str) -> int:
+    if ARCHITECTURE not in _NUMBERS:
+        raise OSError(f"no system call numbers for {ARCHITECTURE}")
+    return _NUMBERS[ARCHITECTURE][name]
+
+
+def _prctl(option: int, *arguments: int) -> None:
+    padded = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
+    _check(_libc.prctl(option, *padded), f"prctl {option}")
+
+
+def unshare(flags: int) -> None:
+    """Move this process into new namespaces."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def fork_into(flags: int) -> int:
+    """Like os.fork, with the child in new namespaces. The caller must have a single thread."""
+    return _check(_libc.syscall(_number("clone"), ctypes.c_ulong(flags | _SIGCHLD), None, None, None, None), "clone")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
+    """mount(2)."""
+    arguments = (source.encode(), target.encode(), kind.encode() if kind else None, ctypes.c_ulong(flags))
+    _check(_libc.mount(*arguments, data.encode()), f"mount {target}")
+
+
+def make_read_only(target: str) -> None:
+    """Remount a bind mount read-only; what already limits it must be said again, or the kernel refuses."""
+    kept = os.statvfs(target).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC | _MS_NOATIME | _MS_NODIRATIME)
+    relative = _MS_RELATIME if os.statvfs(target).f_flag & os.ST_RELATIME else 0
+    flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV
+    mount("none", target, None, flags | kept | relative)
+
+
+def change_root(root: str) -> None:
+    """Make `root` the root of this mount namespace and let go of the old one."""
+    os.chdir(root)
+    _check(_libc.syscall(_number("pivot_root"), b".", b"."), "pivot_root")
+    _check(_libc.umount2(b".", _MNT_DETACH), "umount")
+    os.chdir("/")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends."""
+    _prctl(_PR_SET_PDEATHSIG, 9)
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, for this process and all that it may start."""
+    for capability in range(64):
+        if _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) < 0:
+            break  # past the last one this kernel knows, or not ours to drop: the sets below are emptied anyway
+    header = struct.pack("=Ii", 0x20080522, 0)
+    _check(_libc.syscall(_number("capset"), header, bytes(24)), "capset")
+
+
+def no_new_privileges() -> None:
+    """No program started from here gains privileges, and no one may trace or dump this process."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+_LANDLOCK_READ = 0b1101  # execute, read file, read directory
+
+
+def landlock_abi() -> int:
+    """Version of Landlock that the kernel offers; 0 for none."""
+    return max(_libc.syscall(_number("landlock"), None, ctypes.c_size_t(0), ctypes.c_uint(1)), 0)
+
+
+def landlock_read_only(paths: list[str]) -> None:
+    """Let this process read below `paths` and touch no other file and no TCP port, for good."""
+    abi = landlock_abi()
+    files = (1 << (13 if abi == 1 else 14 if abi == 2 else 15 if abi < 5 else 16)) - 1
+    fields = [files, *([3] if abi >= 4 else []), *([3] if abi >= 6 else [])]
+    attributes = struct.pack(f"={len(fields)}Q", *fields)
+    size = ctypes.c_size_t(len(attributes))
+    ruleset = _check(_libc.syscall(_number("landlock"), attributes, size, ctypes.c_uint(0)), "landlock ruleset")
+    for path in paths:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        allowed = _LANDLOCK_READ if os.path.isdir(path) else 0b101
+        rule = struct.pack("=Qi", allowed, descriptor)
+        _check(_libc.syscall(_number("landlock") + 1, ruleset, 1, rule, 0), f"landlock rule {path}")
+        os.close(descriptor)
+    _check(_libc.syscall(_number("landlock") + 2, ruleset, 0), "landlock")
+    os.close(ruleset)

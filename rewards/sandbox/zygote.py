@@ -1,0 +1,204 @@
+"""The process that sandboxes are forked from. Trusted, single-threaded, and never told what a job is about.
+
+It is a fresh interpreter in isolated mode with an empty environment. For each job it gets the socket that the job
+will talk on, forks a supervisor (pid 1 of a new pid namespace, where the tier has one), and kills everything when the
+job ends. The program, its arguments and the tests never pass through it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from rewards.sandbox import guest, kernel, seccomp
+
+NAMESPACES, BUBBLEWRAP, LANDLOCK, UNSAFE = TIERS = ("namespaces", "bubblewrap", "landlock", "unsafe")
+SCRATCH = "/tmp"
+_NOBODY = 65534
+_SCRATCH_MB = 64
+_FILE_MB = 16
+_OPEN_FILES = 64
+_TASKS = 64
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+
+
+def readable_paths() -> list[str]:
+    """What sandboxed code may read: the interpreter, its library and the shared libraries of the system."""
+    library = os.path.join(sys.base_prefix, "lib")
+    candidates = [library, "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo"]
+    return [path for path in dict.fromkeys(candidates) if os.path.isdir(path)]
+
+
+def serve(control: socket.socket, tier: str, memory_mb: int) -> None:
+    """Set up the tier, answer "ready" or the reason why not, then run one job after another."""
+    try:
+        if tier == NAMESPACES:
+            _enter_namespaces()
+        _probe(tier)
+    except OSError as error:
+        control.send(json.dumps({"error": str(error)}).encode())
+        return
+    control.send(json.dumps({"ready": tier}).encode())
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
+        if not message:
+            return
+        job = json.loads(message)
+        supervisor = _start(tier, memory_mb, job["mode"], job["cpu_seconds"], descriptors, control)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        control.recv(16)  # "end", or nothing because the parent is gone
+        os.kill(supervisor, signal.SIGKILL)
+        os.waitpid(supervisor, 0)
+        if tier != NAMESPACES:
+            _sweep(tier, supervisor)
+        control.send(b"ended")
+
+
+def _enter_namespaces() -> None:
+    user, group = os.geteuid(), os.getegid()
+    inside, outside = socket.socketpair()
+    helper = os.fork()  # a second user can only be mapped from outside
+    if helper == 0:
+        status = 1
+        try:
+            outside.recv(1)
+            extra = f"\n{_NOBODY} {_NOBODY} 1" if user == 0 else ""
+            _write(f"/proc/{os.getppid()}/setgroups", "deny")
+            _write(f"/proc/{os.getppid()}/uid_map", f"0 {user} 1{extra}")
+            _write(f"/proc/{os.getppid()}/gid_map", f"0 {group} 1{extra}")
+            status = 0
+        finally:
+            os._exit(status)
+    try:
+        kernel.unshare(
+            kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+        )
+    finally:
+        inside.send(b"x")
+        _, status = os.waitpid(helper, 0)
+    if status:
+        raise OSError("the user namespace could not be mapped")
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    _build_root("/proc")  # a folder that is sure to exist, and had better not be seen afterwards
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def _build_root(root: str) -> None:
+    """A tmpfs with the interpreter bound read-only, a few devices and an empty scratch folder; then live in it."""
+    kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
+    for path in readable_paths():
+        target = root + path
+        os.makedirs(target, exist_ok=True)
+        kernel.mount(path, target, None, kernel.MS_BIND | kernel.MS_REC)
+        kernel.make_read_only(target)
+    os.makedirs(root + "/dev")
+    for device in _DEVICES:
+        _write(f"{root}/dev/{device}", "")
+        kernel.mount(f"/dev/{device}", f"{root}/dev/{device}", None, kernel.MS_BIND)
+    os.makedirs(root + SCRATCH)
+    kernel.change_root(root)
+    kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
+
+
+def _probe(tier: str) -> None:
+    """Run an empty job, so that a tier that does not hold here says so before it is relied on."""
+    if tier == UNSAFE:
+        return
+    if not seccomp.supported():
+        raise OSError(f"no seccomp filter for {kernel.ARCHITECTURE}")
+    if tier == LANDLOCK and kernel.landlock_abi() == 0:
+        raise OSError("the kernel has no Landlock")
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            _confine(tier, 512, 1)
+            status = 0
+        except OSError as error:
+            print(error, file=sys.stderr)
+        finally:
+            os._exit(status)
+    if os.waitpid(child, 0)[1]:
+        raise OSError(f"tier {tier} does not hold here")
+
+
+def _start(
+    tier: str, memory_mb: int, mode: str, cpu_seconds: int, descriptors: list[int], control: socket.socket
+) -> int:
+    flags = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS if tier == NAMESPACES else 0
+    supervisor = kernel.fork_into(flags) if flags else os.fork()
+    if supervisor:
+        return supervisor
+    try:
+        control.close()
+        kernel.die_with_parent()
+        os.setsid()
+        if tier == NAMESPACES:
+            data = f"size={_SCRATCH_MB}m,nr_inodes=2048,mode=777"
+            kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, data)
+        channels = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        guest.supervise(mode, channels, lambda: _confine(tier, memory_mb, cpu_seconds))
+    finally:
+        os._exit(0)
+
+
+def _confine(tier: str, memory_mb: int, cpu_seconds: int) -> None:
+    """Give up everything that the untrusted code has no need of. Runs in its process, just before it."""
+    if tier == LANDLOCK:
+        os.chdir("/")
+        kernel.landlock_read_only([*readable_paths(), *(f"/dev/{device}" for device in _DEVICES)])
+    else:
+        os.chdir(SCRATCH)
+    for limit, value in (
+        (resource.RLIMIT_AS, memory_mb << 20),
+        (resource.RLIMIT_CPU, cpu_seconds),
+        (resource.RLIMIT_FSIZE, _FILE_MB << 20),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+    if tier == UNSAFE:
+        return
+    if tier == NAMESPACES:
+        resource.setrlimit(resource.RLIMIT_NPROC, (_TASKS, _TASKS))
+        _drop_user()
+    kernel.drop_capabilities()
+    kernel.die_with_parent()
+    kernel.no_new_privileges()
+    seccomp.restrict()
+
+
+def _drop_user() -> None:
+    with suppress(OSError):  # an ordinary user is the only one mapped, and owns nothing in here
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+
+
+def _sweep(tier: str, session: int) -> None:
+    """Where a job has no namespaces of its own, what is left of its session and of its files goes one by one."""
+    with suppress(ProcessLookupError):
+        os.killpg(session, signal.SIGKILL)
+    if tier == BUBBLEWRAP:
+        for entry in os.scandir(SCRATCH):
+            remove: Callable[[str], None] = shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink
+            remove(entry.path)
+
+
+def main() -> None:
+    """Arguments: number of the control socket, tier, memory limit in MiB."""
+    guest.preload()
+    gc.freeze()  # a fork that collects garbage would copy every page it looks at
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,73 @@
+"""Small rewards for the form of a completion, to be added to a reward for its content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rewards.answers import FINDERS, find_answer
+from rewards.reward import Completion, text_of
+from rewards.verdict import RewardError
+
+_SCRIPTS = {
+    "latin": [(0x41, 0x24F), (0x1E00, 0x1EFF)],
+    "greek": [(0x370, 0x3FF)],
+    "cyrillic": [(0x400, 0x52F)],
+    "hebrew": [(0x590, 0x5FF)],
+    "arabic": [(0x600, 0x6FF), (0x750, 0x77F)],
+    "devanagari": [(0x900, 0x97F)],
+    "thai": [(0xE00, 0xE7F)],
+    "hangul": [(0x1100, 0x11FF), (0xAC00, 0xD7AF)],
+    "kana": [(0x3040, 0x30FF)],
+    "han": [(0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0x20000, 0x2FA1F)],
+}
+
+
+def format_reward(
+    completions: Sequence[Completion], *, policy: Sequence[str] = ("boxed",), **columns: Any
+) -> list[float]:
+    r"""1 where the completion has an answer in one of the forms of `policy` (boxed, final_answer, hashes), else 0."""
+    if not policy or not set(policy) <= set(FINDERS):
+        raise RewardError(f"policy {list(policy)} is not made of: {', '.join(FINDERS)}")
+    return [float(find_answer(text_of(completion), policy) is not None) for completion in completions]
+
+
+def overlong_reward(
+    completions: Sequence[Completion],
+    completion_ids: Sequence[Sequence[int]],
+    *,
+    max_length: int,
+    buffer: int,
+    **columns: Any,
+) -> list[float]:
+    """0 up to `max_length` - `buffer` tokens, then linearly down to -1 at `max_length` and beyond (DAPO, eq. 13)."""
+    if not 0 < buffer <= max_length:
+        raise RewardError(f"buffer is {buffer}: it takes 1 to max_length = {max_length}")
+    return [-min(max(len(ids) - (max_length - buffer), 0) / buffer, 1.0) for ids in completion_ids]
+
+
+def repetition_reward(
+    completions: Sequence[Completion], *, ngram: int = 4, penalty: float = 1.0, **columns: Any
+) -> list[float]:
+    """Minus `penalty` times the share of word n-grams that occurred before in the same completion."""
+    if ngram < 1:
+        raise RewardError(f"ngram is {ngram}: it takes at least 1")
+    return [-penalty * _repeated_share(text_of(completion).split(), ngram) for completion in completions]
+
+
+def _repeated_share(words: Sequence[str], ngram: int) -> float:
+    ngrams = [tuple(words[start : start + ngram]) for start in range(len(words) - ngram + 1)]
+    return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+
+
+def language_reward(completions: Sequence[Completion], *, script: str = "latin", **columns: Any) -> list[float]:
+    """Share of the completion's letters that belong to a script; 1 for a completion without letters."""
+    if script not in _SCRIPTS:
+        raise RewardError(f"no script '{script}'; known: {', '.join(_SCRIPTS)}")
+    return [_share_in_script(text_of(completion), script) for completion in completions]
+
+
+def _share_in_script(text: str, script: str) -> float:
+    letters = [ord(character) for character in text if character.isalpha()]
+    inside = sum(any(low <= letter <= high for low, high in _SCRIPTS[script]) for letter in letters)
+    return inside / len(letters) if letters else 1.0

@@ -1,0 +1,210 @@
+"""The tests of a programming problem, read from the columns of the usual data sets.
+
+| form | columns |
+| --- | --- |
+| MBPP | `test_list`, and `test_setup_code`, `test_imports`, `challenge_test_list` |
+| HumanEval | `prompt`, `test` with `check(candidate)`, `entry_point` |
+| KodCode | `test`, a pytest file that imports from `solution` |
+| LiveCodeBench | `public_test_cases`, `private_test_cases`, and `metadata` with `func_name` |
+| DeepCoder | `tests`, a list of cases |
+| TACO, APPS | `input_output` (or `tests`) with `inputs`, `outputs` and, for functions, `fn_name` |
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import json
+import pickle
+import sys
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rewards.checks import Check, called_names, read_asserts
+
+COLUMNS = (
+    "prompt", "test", "entry_point", "test_list", "test_setup_code", "test_imports", "challenge_test_list", "tests",
+    "input_output", "public_test_cases", "private_test_cases", "metadata",
+)  # fmt: skip
+_MAX_UNPACKED = 256 << 20  # bytes of compressed private tests
+
+
+class BadTests(ValueError):
+    """The tests of a row cannot be read, or there are none."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program's standard input and the standard output that it must give."""
+
+    stdin: str
+    stdout: str
+
+
+@dataclass(frozen=True)
+class CallCase:
+    """An expression for the sandbox and the value that it must have."""
+
+    expression: str
+    expected: Any
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Tests that run in a sandbox of their own: `prelude` and `tests` are source, `names` come from the program.
+
+    `check` is the function handed to HumanEval's `check`, or empty for pytest's test functions.
+    """
+
+    prelude: str
+    tests: str
+    names: tuple[str, ...]
+    check: str = ""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """How to test a program: `before` and `after` are source put around it, then one of the other four is run."""
+
+    before: str = ""
+    after: str = ""
+    checks: list[Check] = field(default_factory=list)
+    calls: list[CallCase] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
+    driver: Driver | None = None
+
+
+def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
+    """The tests in one row's columns. Raises BadTests, in one line, for none or unreadable ones."""
+    given = {name: value for name, value in row.items() if value is not None and name in COLUMNS}
+    try:
+        suite = _read(given, challenge)
+    except (SyntaxError, ValueError, KeyError, TypeError, zlib.error, pickle.UnpicklingError, EOFError) as error:
+        raise BadTests(f"the tests cannot be read: {type(error).__name__}: {error}") from error
+    if not (suite.checks or suite.calls or suite.cases or suite.driver):
+        raise BadTests("there are no tests")
+    return suite
+
+
+def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
+    if "test_list" in row:
+        return _mbpp(row, challenge)
+    if "test" in row:
+        return _humaneval(row) if row.get("entry_point") else _pytest(row["test"])
+    if "input_output" in row or "tests" in row:
+        tests = _from_json(row.get("input_output", row.get("tests")))
+        return _apps(tests) if isinstance(tests, Mapping) else _deepcoder(tests)
+    if "public_test_cases" in row or "private_test_cases" in row:
+        return _livecodebench(row)
+    raise BadTests(f"no column with tests; known: {', '.join(COLUMNS)}")
+
+
+def _mbpp(row: Mapping[str, Any], challenge: bool) -> Suite:
+    tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
+    imports = "\n".join(row.get("test_imports") or [])
+    setup = row.get("test_setup_code") or ""
+    statements = [statement for test in tests for statement in ast.parse(test).body]
+    checks = read_asserts(statements)
+    after = f"{imports}\n{setup}"
+    if checks is not None:
+        return Suite(after=after, checks=checks)
+    bodies = "\n".join(f"def test_{n}():\n    {ast.unparse(statement)}" for n, statement in enumerate(statements))
+    names = set().union(*map(called_names, [*statements, ast.parse(setup)]))
+    return Suite(driver=Driver(f"{imports}\n{_modules(statements)}", f"{setup}\n{bodies}", tuple(sorted(names))))
+
+
+def _modules(statements: Iterable[ast.stmt]) -> str:
+    """Imports of the standard modules that assertions use as if the program had imported them for them."""
+    nodes = (node for statement in statements for node in ast.walk(statement))
+    names = {n.value.id for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
+    return "\n".join(f"import {name}" for name in sorted(names & sys.stdlib_module_names))
+
+
+def _humaneval(row: Mapping[str, Any]) -> Suite:
+    prompt, entry = row.get("prompt") or "", row["entry_point"]
+    tree = ast.parse(row["test"])
+    check = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check")
+    checks = read_asserts(check.body, {"candidate": entry})
+    if checks is not None:
+        return Suite(before=prompt, checks=checks)
+    return Suite(before=prompt, driver=Driver(prompt, row["test"], (entry,), entry))
+
+
+def _pytest(source: str) -> Suite:
+    tree = ast.parse(source)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "solution"]
+    names = {alias.name for node in imports for alias in node.names}
+    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    names |= {a.attr for a in attributes if isinstance(a.value, ast.Name) and a.value.id == "solution"}
+    if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)) and "raises" not in source:
+        raise BadTests("the tests assert nothing")
+    return Suite(driver=Driver("", source, tuple(sorted(names))))
+
+
+def _apps(tests: Mapping[str, Any]) -> Suite:
+    pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
+    if name := tests.get("fn_name"):
+        return Suite(calls=[_call(name, _arguments(given), _loaded(expected)) for given, expected in pairs])
+    return Suite(cases=[Case(_text(given), _text(expected)) for given, expected in pairs])
+
+
+def _deepcoder(tests: Iterable[Mapping[str, Any]]) -> Suite:
+    tests = list(tests)
+    names = {(test.get("metadata") or {}).get("func_name") for test in tests}
+    if name := next(iter(names - {None}), None):
+        return Suite(calls=[_call(name, _arguments(t["input"]), _loaded(t["output"])) for t in tests])
+    return Suite(cases=[Case(_text(test["input"]), _text(test["output"])) for test in tests])
+
+
+def _livecodebench(row: Mapping[str, Any]) -> Suite:
+    public = _from_json(row.get("public_test_cases") or "[]")
+    private = _private(row.get("private_test_cases") or "[]")
+    metadata = _from_json(row.get("metadata") or "{}")
+    return _deepcoder([{**test, "metadata": metadata} for test in [*public, *private]])
+
+
+def _private(packed: str) -> Any:
+    """LiveCodeBench's hidden tests: JSON, or JSON inside pickle inside zlib inside base64."""
+    try:
+        return json.loads(packed)
+    except ValueError:
+        pass
+    inflate = zlib.decompressobj()
+    data = inflate.decompress(base64.b64decode(packed), _MAX_UNPACKED)
+    return _from_json(_PlainUnpickler(io.BytesIO(data)).load())
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads a pickled string. A pickle that names any class or function is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"private tests may not contain {module}.{name}")
+
+
+def _from_json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, (str, bytes)) else value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "\n".join(map(str, value))
+
+
+def _arguments(value: Any) -> list[Any]:
+    """Arguments of a call: a list of them, or text with the JSON of one on each line."""
+    return [json.loads(line) for line in value.splitlines() if line.strip()] if isinstance(value, str) else list(value)
+
+
+def _loaded(value: Any) -> Any:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _call(name: str, arguments: list[Any], expected: Any) -> CallCase:
+    if not name.isidentifier():
+        raise BadTests(f"'{name}' is not the name of a function")
+    return CallCase(f"(Solution().{name} if 'Solution' in globals() else {name})(*{arguments!r})", expected)
