@@ -55,6 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     command.add_argument("--output", type=Path, default=Path("runs/report"), help="folder of the report")
     command.set_defaults(run=_report)
+    text = "train every arm with every seed, then print the table that compares them and write the report"
+    command = commands.add_parser("paper-table", help=text, description=text)
+    text = "a file, or a folder NAME for NAME.yaml and all in the folder"
+    command.add_argument("recipes", nargs="+", metavar="RECIPES", help=text)
+    command.add_argument("--seeds", type=int, nargs="+", default=[0])
+    command.add_argument("--output", type=Path, default=Path("runs/paper-table"), help="folder of runs and report")
+    command.add_argument("--set", nargs="*", default=[], metavar="key=value", help="values to replace in every recipe")
+    command.set_defaults(run=_paper_table)
     return parser
 
 
@@ -92,6 +100,12 @@ def _report(options: argparse.Namespace) -> None:
     from rlcore.evaluate.report import write_report
 
     print(write_report(options.output, options.runs))
+
+
+def _paper_table(options: argparse.Namespace) -> None:
+    from rlcore.paper_table import paper_table
+
+    paper_table([Path(recipe) for recipe in options.recipes], options.seeds, options.output, options.set)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Evaluating a recipe's model, alone or inside a run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rlcore.evaluate.results import Results, save_evaluation
@@ -9,6 +10,9 @@ from rlcore.recipe import Recipe, dump_recipe
 from rlcore.setup import Setup
 from rlcore.track import Tracker
 from rlcore.types import UserError
+
+BASE = "evaluation_base"
+"""The evaluation of the policy that a run starts from, whatever the run's own arm."""
 
 
 def evaluate(recipe: Recipe) -> Results:
@@ -35,6 +39,8 @@ def evaluate_and_save(
     held_out = setup.held_out[:problems]
     with tracker.progress(name.replace("_", " "), 2 * len(held_out[ranks.rank :: ranks.world])) as advance:
         results = evaluate_policy(recipe, setup.rollout, held_out, ranks, step=step, on_problems=advance)
+    if name == BASE:
+        results = replace(results, arm="base")
     if ranks.first:
         save_evaluation(Path(recipe.output) / f"{name}.json", results)
     return results

@@ -9,7 +9,7 @@ import yaml
 from rlcore.data import ProblemOrder
 from rlcore.evaluate.measure import trajectory_record
 from rlcore.evaluate.results import Results, load_evaluation
-from rlcore.evaluation import evaluate_and_save, open_tracker
+from rlcore.evaluation import BASE, evaluate_and_save, open_tracker
 from rlcore.interrupt import Interrupt
 from rlcore.learner import Learner, Ranks
 from rlcore.learner.checkpoints import LEARNER, Checkpoints
@@ -66,7 +66,7 @@ class Run:
     def measure_base(self) -> None:
         """Evaluates the policy before its first step: what sandbagging is measured against."""
         if self.step == 0 and self.recipe.evaluate:
-            results = self._evaluate(self.recipe.evaluate.problems_while_training, "evaluation_base")
+            results = self._evaluate(self.recipe.evaluate.problems, BASE)
             self.base_t1 = results.evaluations[-1].metrics["t1"][0]
 
     def steps(self) -> Iterator[tuple[int, Stage]]:

@@ -1,0 +1,54 @@
+"""Every arm of an experiment with every seed, and the table that compares them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from rlcore.evaluate.report import write_report
+from rlcore.evaluate.run_folder import read_run
+from rlcore.evaluate.table import console_table, markdown_table
+from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
+from rlcore.train import train
+from rlcore.types import UserError
+
+
+def paper_table(recipes: Sequence[Path], seeds: Sequence[int], output: Path, overrides: Sequence[str]) -> Path | None:
+    """Trains each recipe with each seed below `output`, one after the other, and prints and writes the table.
+
+    Finished runs are not trained again, and interrupted ones go on. Returns the report's page; None when a run was
+    asked to stop.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    arms = [arm for path in recipes for arm in _arms(path)]
+    if not arms:
+        raise UserError(f"no recipes in {', '.join(map(str, recipes))}")
+    runs = [_recipe(arm, seed, output, overrides) for seed in seeds for arm in arms]
+    for number, recipe in enumerate(runs, start=1):
+        console.rule(f"{recipe.name}, seed {recipe.seed} ({number} of {len(runs)})")
+        console.print("\n".join(batch_arithmetic(recipe)))
+        if train(recipe) is None:
+            return None
+    folders = [Path(recipe.output) for recipe in runs]
+    results = [result for folder in folders for result in read_run(folder).results]
+    console.rule("result")
+    console.print(console_table(results))
+    page = write_report(output, folders)
+    (output / "table.md").write_text(markdown_table(results), encoding="utf-8")
+    console.print(f"report: {page}\ntable:  {output / 'table.md'}")
+    return page
+
+
+def _arms(path: Path) -> list[Path]:
+    """A recipe; or for a folder NAME its recipes, and NAME.yaml beside it, which they inherit from."""
+    if not path.is_dir():
+        return [path]
+    parent = path.with_name(f"{path.name}.yaml")
+    return [*sorted(path.glob("*.yaml")), *([parent] if parent.exists() else [])]
+
+
+def _recipe(path: Path, seed: int, output: Path, overrides: Sequence[str]) -> Recipe:
+    recipe = load_recipe(path, [*overrides, f"seed={seed}"])
+    if recipe.evaluate is None:
+        raise UserError(f"recipe {path} has no evaluate section, so it has no place in a table")
+    return recipe.model_copy(update={"output": str(output / f"{recipe.name}-seed{seed}")})

@@ -1,0 +1,173 @@
+"""Whole runs in processes of their own: what they leave behind, and that they go on exactly where they were stopped."""
+
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.tiny import figures, rlcore, write_recipe
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a run that was never interrupted; its recipe stands beside it."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = rlcore("train", write_recipe(folder), f"output={folder / 'run'}")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def start(recipe: Path, output: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "rlcore.train", str(recipe), f"output={output}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_records(run: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < count:
+        assert time.monotonic() < deadline, "the run did not get so far"
+        time.sleep(0.01)
+
+
+def test_a_run_leaves_figures_trajectories_evaluations_and_policies(finished):
+    records = figures(finished)
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert [record["stage"] for record in records] == ["one"] * 3 + ["two"] * 3
+    assert [record["step"] for record in records if "eval/greedy/t1" in record] == [2, 4]
+    for record in records:
+        assert record["train/t2"] == pytest.approx(
+            record["train/t1"] + record["train/i_to_c"] - record["train/c_to_i"], abs=1e-9
+        )
+    trajectories = [json.loads(line) for line in (finished / "trajectories.jsonl").read_text().splitlines()]
+    assert len(trajectories) == 6 * 4
+    assert all(len(trajectory["attempts"]) == 2 for trajectory in trajectories)
+    evaluation = json.loads((finished / "evaluation.json").read_text())
+    assert [part["mode"] for part in evaluation["evaluations"]] == ["greedy", "sampled"]
+    for name in ("best", "final"):
+        AutoTokenizer.from_pretrained(finished / name)
+        assert AutoModelForCausalLM.from_pretrained(finished / name).config.hidden_size == 32
+
+
+def test_sampler_and_learner_agree_on_every_log_probability(finished):
+    assert max(record["learner/max_abs_logprob_gap"] for record in figures(finished)) < 1e-4
+
+
+def test_training_moves_the_policy_away_from_its_reference(finished):
+    records = figures(finished)
+    assert records[0]["learner/kl_t2"] == pytest.approx(0, abs=1e-6)
+    assert records[-1]["learner/kl_t2"] > 1e-4
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(finished, tmp_path):
+    recipe = finished.parent / "recipe.yaml"
+    assert rlcore("train", recipe, f"output={tmp_path / 'again'}").returncode == 0
+    assert figures(tmp_path / "again") == figures(finished)
+    assert rlcore("train", recipe, "seed=1", f"output={tmp_path / 'other'}").returncode == 0
+    assert figures(tmp_path / "other") != figures(finished)
+
+
+def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(finished, tmp_path):
+    run = tmp_path / "run"
+    process = start(finished.parent / "recipe.yaml", run)
+    wait_for_records(run, random.randrange(1, 5))
+    process.kill()
+    process.wait()
+    resumed = rlcore("train", finished.parent / "recipe.yaml", f"output={run}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert figures(run) == figures(finished)
+    before, after = (json.loads((folder / "evaluation.json").read_text()) for folder in (finished, run))
+    assert after["evaluations"] == before["evaluations"]
+    assert (run / "best" / "model.safetensors").read_bytes() == (finished / "best" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_save_and_the_same_command_goes_on(finished, tmp_path, number):
+    run = tmp_path / "run"
+    process = start(finished.parent / "recipe.yaml", run)
+    wait_for_records(run, 3)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "the same command goes on from there" in output
+    stopped_at = len(figures(run))
+    assert (run / "checkpoints" / f"step-{stopped_at:06d}").is_dir()
+    assert rlcore("train", finished.parent / "recipe.yaml", f"output={run}").returncode == 0
+    assert figures(run) == figures(finished)
+
+
+def test_a_finished_run_is_not_trained_again(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = (run / "metrics.jsonl").read_bytes()
+    assert rlcore("train", finished.parent / "recipe.yaml", f"output={run}").returncode == 0
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_two_processes_share_the_problems_and_agree(tmp_path):
+    recipe = write_recipe(tmp_path)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rlcore.train"]
+    done = subprocess.run(
+        [*command, str(recipe), f"output={tmp_path / 'two'}"], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert rlcore("train", recipe, f"output={tmp_path / 'one'}").returncode == 0
+    one, two = figures(tmp_path / "one"), figures(tmp_path / "two")
+    assert [record["step"] for record in two] == [record["step"] for record in one]
+    # The ranks draw random numbers of their own, but greedy evaluation of the untrained policy is the same measurement.
+    greedy = [
+        json.loads((tmp_path / name / "evaluation_base.json").read_text())["evaluations"][0]["metrics"]
+        for name in ("one", "two")
+    ]
+    assert greedy[0] == greedy[1]
+    assert all(math.isfinite(record["learner/loss"]) for record in two)
+
+
+def test_evaluation_of_a_finished_run_repeats_its_greedy_figures(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    assert rlcore("eval", run).returncode == 0
+    again = json.loads((run / "eval" / "evaluation.json").read_text())["evaluations"]
+    assert again == json.loads((run / "evaluation.json").read_text())["evaluations"]
+
+
+def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(finished, tmp_path):
+    """On a file system with room for the first checkpoint but not for all of them."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        done = rlcore("train", finished.parent / "recipe.yaml", f"output={small / 'run'}", "checkpoint.every=1")
+        assert done.returncode == 2
+        assert done.stderr.strip().startswith("rlcore: ")
+        assert "\n" not in done.stderr.strip()
+        kept = sorted((small / "run" / "checkpoints").glob("step-*/state.json"))
+        assert not list((small / "run" / "checkpoints").glob("partial-*"))
+        for state in kept:
+            assert json.loads(state.read_text())["step"] >= 1
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_no_process_is_left_behind(tmp_path):
+    marker = f"RLCORE_TEST_{os.getpid()}"
+    recipe = write_recipe(tmp_path)
+    done = rlcore("train", recipe, f"output={tmp_path / 'run'}", env={**os.environ, "LEFT_BEHIND": marker})
+    assert done.returncode == 0, done.stderr
+    alive = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            alive += [environment] if marker.encode() in environment.read_bytes() else []
+        except OSError:
+            continue
+    assert not alive
