@@ -112,7 +112,7 @@ def accuracy(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | 
                 )
                 measured = _evaluation_points(axes, runs, arm, name, colour, style)
                 if (height := trained if measured is None else measured) is not None:
-                    ends.append((height, f"{arm} {words}", colour))
+                    ends.append((height, f"{_short(arm)} {words}", colour))
         _finish(axes, title, ends)
     return figure
 
@@ -129,7 +129,7 @@ def kl(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
         for arm, colour in colours.items():
             height = _training_lines(axes, [run for run in runs if run.arm == arm], name, 1, colour, SOLID)
             if height is not None:
-                ends.append((height, arm, colour))
+                ends.append((height, _short(arm), colour))
         _finish(axes, f"KL from the reference, attempt {name.rpartition('t')[2]}, nats a token", ends)
     return figure
 
@@ -155,7 +155,8 @@ def edit_ratio(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure 
     axes.set_ylim(0)
     axes.set_title("Edit distance between the attempts / their lengths, % of problems (0: a copy)")
     for i, (arm, _, _) in enumerate(tops):
-        axes.text(0.99, 0.95 - 0.1 * i, arm, color=colours[arm], weight="bold", ha="right", transform=axes.transAxes)
+        at = (0.99, 0.95 - 0.1 * i)
+        axes.annotate(_short(arm), at, xycoords="axes fraction", color=colours[arm], weight="bold", ha="right")
     return figure
 
 
@@ -221,10 +222,16 @@ def _evaluation_points(
     return height
 
 
+def _short(arm: str) -> str:
+    """The arm's name, cut where it would take the room of the lines."""
+    return arm if len(arm) <= 20 else arm[:19] + "…"
+
+
 def _finish(axes: Axes, title: str, ends: list[tuple[float, str, str]]) -> None:
     """Title, room, and the names of the lines at their ends, moved apart where they would overlap."""
     axes.set_title(title)
     axes.set_xlabel("step")
+    axes.locator_params(axis="x", integer=True)
     axes.margins(x=0.02, y=0.08)
     low, high = axes.get_ylim()
     ends.sort()
