@@ -10,15 +10,18 @@ from rlcore.types import UserError
 
 
 def cut_records(path: Path, after_step: int | None) -> list[Record]:
-    """Take out the records after a step and a torn last line, all records for None; returns those that stay.
+    """Take out the records after a step and a torn last line; returns those that stay.
 
-    Raises UserError where the file cannot be read or written.
+    With None the file starts empty, and what it held is kept beside it as `NAME.previous.jsonl`. Raises UserError
+    where the file cannot be read or written.
     """
     kept = []
     if after_step is not None and path.exists():
         kept = [record for record in read_records(path) if record["step"] <= after_step]
     part = path.with_name(path.name + ".part")
     try:
+        if after_step is None and path.exists() and path.stat().st_size:
+            os.replace(path, path.with_name(f"{path.stem}.previous{path.suffix}"))
         part.write_bytes(b"".join(to_json(record) + b"\n" for record in kept))
         os.replace(part, path)
     except OSError as error:

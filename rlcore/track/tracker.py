@@ -22,7 +22,8 @@ class Tracker:
     A metrics record is flat: `step`, `stage`, names like `train/t1`, and `alarm/NAME: 1.0` while an alarm lasts. Values
     that are not finite are written as null. `resume_step` is the last step of the checkpoint the run goes on from:
     later records are cut, so that the files are those of one uninterrupted run, and the W&B run keeps its id. With None
-    the run starts afresh and its files with it. A tracker that is not `enabled` (every rank but one) does nothing.
+    the run starts afresh and its files with it (former ones are kept as `NAME.previous.jsonl`). A tracker that is not
+    `enabled` (every rank but one) does nothing.
 
     Raises UserError where the folder cannot be written, at any time.
     """

@@ -79,12 +79,16 @@ def test_a_resumed_run_leaves_the_files_of_an_uninterrupted_one(tmp_path: Path, 
     assert second.run_id == first.run_id
 
 
-def test_a_run_that_starts_afresh_has_fresh_files_and_a_new_id(tmp_path: Path):
+def test_a_run_that_starts_afresh_has_fresh_files_and_a_new_id_and_keeps_the_former_records(tmp_path: Path):
     with _tracker(tmp_path) as first:
         _train(first, range(1, 4))
+    former = _files(tmp_path)
     with _tracker(tmp_path) as second:
         assert _files(tmp_path) == {"metrics.jsonl": b"", "trajectories.jsonl": b""}
     assert first.run_id != second.run_id
+    assert [(tmp_path / f"{name}.previous.jsonl").read_bytes() for name in ("metrics", "trajectories")] == [
+        *former.values()
+    ]
 
 
 def test_a_damaged_record_in_the_middle_is_named_and_nothing_is_lost(tmp_path: Path):
