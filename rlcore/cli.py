@@ -85,9 +85,10 @@ def _eval(options: argparse.Namespace) -> None:
 
     path, overrides = Path(options.recipe), options.overrides
     if path.is_dir():  # a run: its recipe, with the policy it ended with
-        overrides = [f"model={{path: {path / 'final'}}}", f"output={path / 'eval'}", *overrides]
+        overrides = [f"model={{path: {path / 'final'}}}", f"output={path}", *overrides]
         path /= "recipe.yaml"
-    evaluate(load_recipe(path, overrides))
+    recipe = load_recipe(path, overrides)
+    evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / "eval")}))
 
 
 def _show(options: argparse.Namespace) -> None:

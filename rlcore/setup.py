@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 
+import torch
 from transformers.utils import logging
 
 from rlcore.data import load_problems
@@ -32,7 +33,7 @@ class Setup:
         logging.disable_progress_bar()  # loading a large model shows its progress; saving one does not
         self.conversation = Conversation(self.policy.tokenizer, recipe.conversation, stop_ids(self.policy))
         _check_lengths(self.conversation, self.policy, [*self.problems, *self.held_out])
-        self.policy.model.to(ranks.device)
+        torch.nn.Module.to(self.policy.model, ranks.device)
         # ZeRO-3 takes the policy's parameters apart; up to ZeRO-2 the engine samples from the learner's own tensors.
         sampled = copy.deepcopy(self.policy.model) if recipe.learner.zero == 3 else self.policy.model
         slots, longest = recipe.rollout.slots, self.conversation.max_tokens

@@ -15,7 +15,8 @@ def letter_reward(completions, letter):
 
 def write_recipe(folder: Path, **changes: object) -> Path:
     """`recipe.yaml` with its data and reward in `folder`; `changes` replace top-level keys."""
-    rows = [{"question": f"Write the letter {letter} {i} times.", "letter": letter} for i in range(8) for letter in "aeiou"]
+    asked = [(letter, times) for times in range(8) for letter in "aeiou"]
+    rows = [{"question": f"Write the letter {letter} {times} times.", "letter": letter} for letter, times in asked]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:32]))
     (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[32:]))
     (folder / "my_reward.py").write_text(REWARD)
@@ -45,9 +46,8 @@ def write_recipe(folder: Path, **changes: object) -> Path:
 
 def rlcore(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     """Runs the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "rlcore.cli", *map(str, arguments)], capture_output=True, text=True, timeout=240, **options
-    )
+    command = [sys.executable, "-m", "rlcore.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
 
 
 def figures(run: Path) -> list[dict[str, object]]:

@@ -65,7 +65,7 @@ class Conversation:
 
     def text(self, response_ids: Sequence[int]) -> str:
         """What a reward reads of an attempt."""
-        return self.tokenizer.decode(response_ids, skip_special_tokens=True)
+        return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True))
 
     @property
     def max_tokens(self) -> int:
@@ -74,7 +74,7 @@ class Conversation:
 
     def _render(self, messages: list[Message]) -> str:
         try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         except (TemplateError, ValueError) as error:
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(f"the chat template cannot take the turns {roles}: {error}") from None
@@ -110,5 +110,5 @@ class Conversation:
     def _first_difference(self, appended: tuple[int, ...], rendered: tuple[int, ...]) -> str:
         at = next((i for i, (a, b) in enumerate(zip(appended, rendered, strict=False)) if a != b), None)
         at = min(len(appended), len(rendered)) if at is None else at
-        mine, theirs = (self.tokenizer.decode(ids[at : at + 6]) for ids in (appended, rendered))
+        mine, theirs = (self.tokenizer.decode(list(ids[at : at + 6])) for ids in (appended, rendered))
         return f"at token {at} the template would write {theirs!r}; what was sampled, {mine!r}, is kept"

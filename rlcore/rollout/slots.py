@@ -17,6 +17,9 @@ ATTENTION = "rlcore_decode"
 class _SlotLayer(CacheLayerMixin):
     """Keys and values of one layer, `[slots, kv_heads, capacity, head_dim]`."""
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, owner: "SlotCache"):
         super().__init__()
         self.owner = owner
@@ -65,14 +68,15 @@ class SlotCache(Cache):
         self.rows_R1 = self.columns_RQ = torch.empty(0)
         self.first: int | None = None
         self.width = 0
-        super().__init__(layers=[_SlotLayer(self) for _ in range(layers)])
+        self._slot_layers = [_SlotLayer(self) for _ in range(layers)]
+        super().__init__(layers=[*self._slot_layers])
 
     def reserve(self, tokens: int) -> None:
         """Makes room for sequences of this many tokens."""
         if tokens < self.capacity:
             return
         self.capacity = -(-(tokens + 1) // 64) * 64
-        for layer in self.layers:
+        for layer in self._slot_layers:
             if layer.is_initialized:
                 layer.grow(self.capacity)
 
@@ -85,7 +89,7 @@ class SlotCache(Cache):
 
     def copy(self, sources: torch.Tensor, targets: torch.Tensor, width: int) -> None:
         """Copies the first `width` columns of slots onto other slots."""
-        for layer in self.layers:
+        for layer in self._slot_layers:
             layer.copy(sources, targets, width)
 
 

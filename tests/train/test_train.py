@@ -114,10 +114,9 @@ def test_a_finished_run_is_not_trained_again(finished, tmp_path):
 
 def test_two_processes_share_the_problems_and_agree(tmp_path):
     recipe = write_recipe(tmp_path)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rlcore.train"]
-    done = subprocess.run(
-        [*command, str(recipe), f"output={tmp_path / 'two'}"], capture_output=True, text=True, timeout=240
-    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "rlcore.train", str(recipe), f"output={tmp_path / 'two'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert rlcore("train", recipe, f"output={tmp_path / 'one'}").returncode == 0
     one, two = figures(tmp_path / "one"), figures(tmp_path / "two")
