@@ -37,7 +37,8 @@ def start_distributed(
     local = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device("cpu")
     if kind == "cuda":
         torch.cuda.set_device(local)
-    _join("nccl" if kind == "cuda" else "gloo", deadline)
+    if not torch.distributed.is_initialized():  # several runs may follow each other in one process
+        _join("nccl" if kind == "cuda" else "gloo", deadline)
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local)
 
 

@@ -1,0 +1,155 @@
+"""A user's mistake ends with one line that says what and where, and code 2; nothing that was saved is lost."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlcore.cli import main
+from tests.tiny import write_recipe
+
+
+@pytest.fixture
+def refused(capfd):
+    """Runs the command, expects it to be refused, and gives the line it said."""
+
+    def run(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        said = capfd.readouterr().err.strip()
+        assert stopped.value.code == 2
+        assert "Traceback" not in said
+        line = said.splitlines()[-1]
+        assert line.startswith("rlcore: ")
+        return line
+
+    return run
+
+
+def train(refused, recipe: Path, *overrides: str) -> str:
+    return refused("train", recipe, f"output={recipe.parent / 'run'}", *overrides)
+
+
+def test_a_missing_recipe_names_the_nearest(refused, tmp_path):
+    recipe = write_recipe(tmp_path)
+    assert f"did you mean {recipe}" in refused("train", tmp_path / "recpie.yaml")
+
+
+def test_a_recipe_that_is_not_text(refused, tmp_path):
+    (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "r.yaml" in refused("train", tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["learner.learning_rate=1"], "learner.learning_rate"),
+        (["learner.lr=-1"], "learner.lr"),
+        (["batch.group=1"], "batch.group is 1"),
+        (["conversation.max_prompt_tokens=4"], "conversation.max_prompt_tokens 4"),
+        (["conversation.max_attempt_tokens=2000"], "the model takes 1024"),
+        (['rewards.functions=[{"name": "mth"}]'], "mth"),
+        (["rewards.functions.0.name=missing.py:reward"], "missing.py"),
+        (["data.path=tran.jsonl"], "tran.jsonl"),
+        (["data.columns.prompt=questoin"], "did you mean question"),
+        (["model={path: no/such/folder}"], "no/such/folder"),
+        (["device=tpu"], "device"),
+    ],
+)
+def test_values_that_cannot_work_are_named(refused, tmp_path, overrides, said):
+    assert said in train(refused, write_recipe(tmp_path), *overrides)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_an_empty_data_set(refused, tmp_path):
+    recipe = write_recipe(tmp_path)
+    (tmp_path / "train.jsonl").write_text("")
+    assert "train.jsonl" in train(refused, recipe)
+
+
+def test_a_row_without_its_column_is_named_by_line(refused, tmp_path):
+    recipe = write_recipe(tmp_path)
+    with (tmp_path / "train.jsonl").open("a") as rows:
+        rows.write(json.dumps({"letter": "a"}) + "\n")
+    assert "train.jsonl:33" in train(refused, recipe)
+
+
+def test_a_reward_whose_column_the_data_lack(refused, tmp_path):
+    recipe = write_recipe(tmp_path)
+    for name in ("train.jsonl", "test.jsonl"):
+        rows = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        (tmp_path / name).write_text("".join(json.dumps({"question": row["question"]}) + "\n" for row in rows))
+    assert "letter" in train(refused, recipe)
+
+
+def test_a_reward_that_always_fails_stops_the_run_with_its_reason(refused, tmp_path):
+    recipe = write_recipe(tmp_path)
+    (tmp_path / "my_reward.py").write_text("def letter_reward(completions, letter):\n    return [1 / 0]\n")
+    line = train(refused, recipe, "evaluate=null")
+    assert "ZeroDivisionError" in line or "division by zero" in line
+    assert "rewards.max_failed" in line
+
+
+def test_a_template_without_a_second_user_turn(refused, tmp_path):
+    template = "{% if messages|length > 1 %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}<|end|>"
+    recipe = write_recipe(tmp_path)
+    values = yaml.safe_load(recipe.read_text())
+    values["model"]["chat_template"] = template
+    recipe.write_text(yaml.safe_dump(values))
+    assert "chat template" in train(refused, recipe)
+
+
+def test_a_folder_that_cannot_be_written(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file" in refused("train", write_recipe(tmp_path), f"output={tmp_path / 'file' / 'run'}")
+
+
+def test_a_run_of_another_recipe_is_not_touched(refused, tmp_path):
+    recipe = write_recipe(tmp_path, stages=[{"name": "only", "steps": 1}])
+    main(["train", str(recipe), f"output={tmp_path / 'run'}"])
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert "learner.lr" in train(refused, recipe, "learner.lr=0.5")
+    assert "checkpoint.resume" in train(refused, recipe, "checkpoint.resume=never")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_checkpoint_of_another_model_is_named(refused, tmp_path):
+    recipe = write_recipe(tmp_path, stages=[{"name": "only", "steps": 1}])
+    main(["train", str(recipe), f"output={tmp_path / 'run'}"])
+    (state,) = (tmp_path / "run" / "checkpoints").glob("step-*/state.json")
+    saved = json.loads(state.read_text())
+    first = next(iter(saved["parameters"]))
+    state.write_text(json.dumps({**saved, "parameters": {**saved["parameters"], first: [1, 2]}}))
+    assert first in train(refused, recipe)
+
+
+def test_a_damaged_checkpoint_is_named(refused, tmp_path):
+    recipe = write_recipe(tmp_path, stages=[{"name": "only", "steps": 1}])
+    main(["train", str(recipe), f"output={tmp_path / 'run'}"])
+    (state,) = (tmp_path / "run" / "checkpoints").glob("step-*/state.json")
+    whole = state.read_text()
+    state.write_text(whole[:20])
+    assert f"{state.parent} cannot be read" in train(refused, recipe)
+    state.write_text(whole)
+    shutil.rmtree(state.parent / "learner")
+    assert str(state.parent) in train(refused, recipe)
+
+
+def test_the_command_line_teaches(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    for command in ("train", "eval", "recipe", "report", "paper-table"):
+        assert command in said
+    assert "examples:" in said
+
+
+def test_recipe_show_prints_what_loads_again(tmp_path, capsys):
+    recipe = write_recipe(tmp_path)
+    main(["recipe", "show", str(recipe), "seed=3"])
+    shown = capsys.readouterr().out
+    assert yaml.safe_load(shown)["seed"] == 3
+    assert "4 problems x 4 trajectories = 16 trajectories a step, x 2 attempts = 32 attempts" in shown
