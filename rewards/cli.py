@@ -57,18 +57,18 @@ def _run(args: argparse.Namespace) -> None:
         if column not in row:
             raise RewardError(f"{args.data}, row {number}: no column '{column}'")
     columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
-    completions = columns[column] if args.gold else columns.pop(column)
+    completions: list[Any] = columns[column] if args.gold else columns.pop(column)
     try:
         kwargs = json.loads(args.kwargs)
     except ValueError as error:
         raise RewardError(f"--kwargs is not JSON: {error}") from error
-    began = time.perf_counter()
     with RewardPool([{"name": args.reward, "kwargs": kwargs}], workers=args.workers, deadline=args.deadline) as pool:
+        began = time.perf_counter()
         verdicts: list[Verdict] = []
         for start in range(0, len(rows), _CHUNK):
             part = slice(start, start + _CHUNK)
             verdicts += pool.score(completions[part], {name: values[part] for name, values in columns.items()})
-    _summarise(verdicts, time.perf_counter() - began)
+        _summarise(verdicts, time.perf_counter() - began)
     if args.output:
         with args.output.open("w") as file:
             file.writelines(json.dumps({"row": n, **asdict(v)}) + "\n" for n, v in enumerate(verdicts))

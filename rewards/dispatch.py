@@ -219,7 +219,8 @@ class Dispatcher:
         """The first rows of a task, as many as are due for one chunk; the rest goes back to the queue."""
         cost = self._costs.get(task.reward)
         share = math.ceil((task.stop - task.start) / self._size)
-        size = 1 if cost is None else max(1, min(share, int(_SLICE / cost)))
+        due = 1 if cost is None else int(_SLICE / cost)
+        size = min(share, max(due, task.job.rewards[task.reward].at_once))
         if task.start + size < task.stop:
             self._tasks.appendleft(replace(task, start=task.start + size))
         return replace(task, stop=min(task.start + size, task.stop))

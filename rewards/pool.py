@@ -29,8 +29,9 @@ class RewardPool:
     completion itself, and gets that long instead. A worker that passes the deadline is killed with everything that it
     started and another takes its place; the other rows of its chunk are scored again, one by one.
 
-    A function is called with a chunk of consecutive rows, as many as it scores in a tenth of a second: one that
-    compares the completions of a group with each other sees the chunk that it was given, not the whole batch.
+    A function is called with a chunk of consecutive rows, as many as it scores in a tenth of a second (for an async
+    one, or one with an argument `concurrency`, at least as many as it works on at once): one that compares the
+    completions of a group with each other sees the chunk that it was given, not the whole batch.
 
     `memory_mb` limits the data of one worker. Linux only. Raises RewardError when a spec cannot be loaded.
     """

@@ -21,6 +21,8 @@ from typing import Any
 
 from rewards.verdict import RewardError, Verdict
 
+_ASYNC_AT_ONCE = 64
+
 Completion = str | list[dict[str, Any]]
 
 
@@ -81,6 +83,13 @@ class Reward:
             return None
         limit = self.kwargs.get("timeout", self._parameters["timeout"].default)
         return float(limit) if isinstance(limit, (int, float)) else None
+
+    @property
+    def at_once(self) -> int:
+        """Completions that the function works on together: its `concurrency` argument, or many if it is async."""
+        if "concurrency" in self._parameters:
+            return int(self.kwargs.get("concurrency", self._parameters["concurrency"].default))
+        return _ASYNC_AT_ONCE if inspect.iscoroutinefunction(self.function) else 1
 
     @property
     def needed_columns(self) -> list[str]:
