@@ -7,7 +7,6 @@ expression `sorted(_0) == [1, 3]`, which is evaluated here. The program never se
 from __future__ import annotations
 
 import ast
-import copy
 import math
 import types
 from collections.abc import Mapping, Sequence
@@ -48,7 +47,7 @@ def read_asserts(statements: Sequence[ast.stmt], aliases: Mapping[str, str] | No
     """The checks of a list of statements; None if one is more than an assertion over calls of the program.
 
     `aliases` renames functions, as `candidate` of HumanEval stands for the entry point; if given, only these are the
-    program's. Docstrings and `pass` are skipped.
+    program's. Docstrings and `pass` are skipped. The statements are used up.
     """
     checks = []
     for statement in statements:
@@ -74,7 +73,7 @@ def called_names(tree: ast.AST) -> set[str]:
 def _read(test: ast.expr, aliases: Mapping[str, str] | None) -> Check | None:
     names = called_names(test) if aliases is None else set(aliases)
     holes = _Holes(names, aliases or {})
-    rest = holes.visit(copy.deepcopy(test))
+    rest = holes.visit(test)
     if not all(map(_known, ast.walk(rest))):
         return None
     expression = ast.fix_missing_locations(ast.Expression(rest))

@@ -152,13 +152,18 @@ class Judge:
                 job.send(start)
                 _run_cases(job, suite.cases, tally)
                 return
-            told = json.loads(job.ask(start))
+            job.send(start)
+            if not suite.driver:
+                expressions = [call for check in suite.checks for call in check.calls]
+                expressions += [case.expression for case in suite.calls]
+                job.send(dumps([{"expression": expression} for expression in expressions]))
+            told = json.loads(job.receive())
             if "ready" not in told:
                 raise JobOver(f"{told['raised']}: {told['message']}")
             if suite.driver:
                 self._drive(job, suite.driver, tally, timeout)
             else:
-                _run_calls(job, suite, tally)
+                _read_answers(job, suite, tally)
 
     def _drive(self, job: Job, driver: Driver, tally: Tally, timeout: float) -> None:
         job.channel.settimeout(None)  # it is the tests' now, and they wait on it without a clock of their own
@@ -198,15 +203,16 @@ def _joined(before: str, program: str) -> str:
     return f"{before}\n{program}" if before and program[:1] not in (" ", "\t") else before + program
 
 
-def _run_calls(job: Job, suite: Suite, tally: Tally) -> None:
+def _read_answers(job: Job, suite: Suite, tally: Tally) -> None:
+    """Judge the answers as they come, in the order of the calls."""
     for check in suite.checks:
-        answers = [_value(job.ask(dumps({"expression": call}))) for call in check.calls]
+        answers = [_value(job.receive()) for _ in check.calls]
         told = next((reason for _, reason in answers if reason), "")
         passed = not told and check.holds([value for value, _ in answers])
         if not tally.add(passed, told or f"{check.calls[0][:100]} gave {_short(answers[0][0])}"):
             return
     for case in suite.calls:
-        value, told = _value(job.ask(dumps({"expression": case.expression})))
+        value, told = _value(job.receive())
         passed = not told and _same_json(value, case)
         if not tally.add(passed, told or f"{case.expression[:100]} gave {_short(value)}"):
             return

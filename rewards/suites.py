@@ -21,6 +21,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from rewards.checks import Check, called_names, read_asserts
@@ -81,12 +82,18 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
     """The tests in one row's columns. Raises BadTests, in one line, for none or unreadable ones."""
     given = {name: value for name, value in row.items() if value is not None and name in COLUMNS}
     try:
-        suite = _read(given, challenge)
+        suite = _read_once(json.dumps(given, sort_keys=True), challenge)
     except (SyntaxError, ValueError, KeyError, TypeError, zlib.error, pickle.UnpicklingError, EOFError) as error:
         raise BadTests(f"the tests cannot be read: {type(error).__name__}: {error}") from error
     if not (suite.checks or suite.calls or suite.cases or suite.driver):
         raise BadTests("there are no tests")
     return suite
+
+
+@lru_cache(maxsize=256)
+def _read_once(row: str, challenge: bool) -> Suite:
+    # The attempts of a group share their problem's tests.
+    return _read(json.loads(row), challenge)
 
 
 def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
@@ -106,11 +113,11 @@ def _mbpp(row: Mapping[str, Any], challenge: bool) -> Suite:
     tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
     imports = "\n".join(row.get("test_imports") or [])
     setup = row.get("test_setup_code") or ""
-    statements = [statement for test in tests for statement in ast.parse(test).body]
-    checks = read_asserts(statements)
-    after = f"{imports}\n{setup}"
+    source = "\n".join(tests)
+    checks = read_asserts(ast.parse(source).body)
     if checks is not None:
-        return Suite(after=after, checks=checks)
+        return Suite(after=f"{imports}\n{setup}", checks=checks)
+    statements = ast.parse(source).body
     bodies = "\n".join(f"def test_{n}():\n    {ast.unparse(statement)}" for n, statement in enumerate(statements))
     names = set().union(*map(called_names, [*statements, ast.parse(setup)]))
     return Suite(driver=Driver(f"{imports}\n{_modules(statements)}", f"{setup}\n{bodies}", tuple(sorted(names))))

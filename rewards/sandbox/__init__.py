@@ -15,11 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from rewards.sandbox.guest import OUTPUT_LIMIT
-from rewards.sandbox.zygote import BUBBLEWRAP, SCRATCH, TIERS, UNSAFE, readable_paths
+from rewards.sandbox.zygote import BUBBLEWRAP, TIERS, UNSAFE, readable_paths
 from rewards.verdict import RewardError
 from rewards.wire import recv_frame, send_frame
 
@@ -100,12 +101,14 @@ class Sandbox:
     def __init__(self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None) -> None:
         self._memory_mb = memory_mb
         self._candidates = [tier] if tier else [name for name in TIERS if unsafe or name != UNSAFE]
+        self._ending = False
         self._zygote: subprocess.Popen[bytes] | None = None
         self.tier = self._start()
         log.info("sandbox tier: %s", self.tier)
 
     def start_job(self, mode: str, seconds: float, extra: Sequence[socket.socket] = ()) -> Job:
         """Start a job in one of the guest's modes, with `seconds` until every wait on it ends."""
+        self._await_end()
         if self._zygote is None:
             self._start()
         mine, theirs = socket.socketpair()
@@ -115,10 +118,18 @@ class Sandbox:
         return Job(self, mine, time.monotonic() + seconds)
 
     def end_job(self) -> None:
-        """Kill whatever the current job has left. A zygote that cannot do so is replaced."""
+        """Have whatever the current job has left killed; the next job waits until it is."""
+        self._ending = True
+        with suppress(OSError):
+            self._control.send(b"end")
+
+    def _await_end(self) -> None:
+        """Wait for the kill. A zygote that cannot do it is itself killed, with all below it, and replaced."""
+        if not self._ending:
+            return
+        self._ending = False
         self._control.settimeout(_END_LIMIT)
         try:
-            self._control.send(b"end")
             ended = self._control.recv(16)
         except OSError:
             ended = b""
@@ -179,5 +190,4 @@ def _command(tier: str, descriptor: int, memory_mb: int) -> list[str]:
     python[0] = os.path.realpath(sys.executable)
     visible = [*readable_paths(), os.path.dirname(python[0]), str(_ROOT / "rewards")]
     binds = [part for path in visible for part in ("--ro-bind", path, path)]
-    scratch = ["--size", str(64 << 20), "--tmpfs", SCRATCH]
-    return ["bwrap", "--unshare-all", "--die-with-parent", *binds, "--dev", "/dev", *scratch, "--", *python]
+    return ["bwrap", "--unshare-all", "--die-with-parent", *binds, "--dev", "/dev", "--chdir", "/", "--", *python]

@@ -9,7 +9,6 @@ import builtins
 import importlib
 import json
 import os
-import signal
 import socket
 import sys
 import types
@@ -17,15 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from rewards.sandbox import pytest_stub
+from rewards.sandbox import kernel, pytest_stub
 from rewards.sandbox.values import dumps, loads
 from rewards.wire import recv_frame, send_frame
 
 CALLS, CASES, DRIVER = MODES = ("calls", "cases", "driver")
 OUTPUT_LIMIT = 4 << 20  # bytes of one value or of one case's standard output
 _COMMON_MODULES = """
-abc array ast bisect calendar cmath collections copy dataclasses datetime decimal enum fractions functools heapq io
-itertools json math operator queue random re statistics string struct sys textwrap threading time typing unittest
+abc bisect cmath collections copy dataclasses datetime decimal enum fractions functools heapq io itertools json math
+operator queue random re statistics string threading time typing
 """
 
 
@@ -35,29 +34,20 @@ def preload() -> None:
         importlib.import_module(name)
 
 
-def supervise(mode: str, channels: Sequence[socket.socket], confine: Callable[[], None]) -> None:
-    """Run one job as its first process. It stays trusted: the program runs in a child, behind `confine`."""
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+def run(mode: str, channels: Sequence[socket.socket], confine: Callable[[], None]) -> None:
+    """Run one job. Whatever runs a program goes behind `confine` first; for cases that is a child for each."""
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
+    os.close(null)
     if mode == CASES:
         _run_cases(channels[0], confine)
         return
-    child = os.fork()
-    if child == 0:
-        _in_child(confine, lambda: _answer_calls(channels[0]) if mode == CALLS else _drive(*channels))
-    for channel in channels:
-        channel.close()
-    os.waitpid(child, 0)
-
-
-def _in_child(confine: Callable[[], None], body: Callable[[], None]) -> None:
-    try:
-        confine()
-        body()
-    finally:
-        os._exit(0)
+    confine()
+    if mode == CALLS:
+        _answer_calls(channels[0])
+    else:
+        _drive(*channels)
 
 
 def _new_module(name: str) -> types.ModuleType:
@@ -83,7 +73,7 @@ class _Objects:
 
 
 def _answer_calls(channel: socket.socket) -> None:
-    """Run the program, then evaluate what is asked of it until the other side hangs up."""
+    """Run the program, then answer, one by one, the questions of each message until the other side hangs up."""
     job = json.loads(recv_frame(channel))
     module, objects = _new_module("solution"), _Objects()
     answer: dict[str, Any] = {"ready": True}
@@ -94,12 +84,12 @@ def _answer_calls(channel: socket.socket) -> None:
         answer = _told(error)
     send_frame(channel, json.dumps(answer).encode())
     while True:
-        question = loads(recv_frame(channel), lambda number, name: objects.held[number])
-        try:
-            data = b"v" + dumps(_evaluate(question, module, objects), objects.hold if job["handles"] else None)
-        except BaseException as error:
-            data = b"e" + json.dumps(_told(error)).encode()
-        send_frame(channel, data)
+        for question in loads(recv_frame(channel), lambda number, name: objects.held[number]):
+            try:
+                data = b"v" + dumps(_evaluate(question, module), objects.hold if job["handles"] else None)
+            except BaseException as error:
+                data = b"e" + json.dumps(_told(error)).encode()
+            send_frame(channel, data)
 
 
 def _execute(source: str, module: types.ModuleType) -> None:
@@ -107,7 +97,7 @@ def _execute(source: str, module: types.ModuleType) -> None:
         exec(compile(source, f"<{module.__name__}>", "exec", dont_inherit=True), module.__dict__)
 
 
-def _evaluate(question: dict[str, Any], module: types.ModuleType, objects: _Objects) -> Any:
+def _evaluate(question: dict[str, Any], module: types.ModuleType) -> Any:
     if "expression" in question:
         return eval(compile(question["expression"], "<call>", "eval", dont_inherit=True), module.__dict__)
     if "attribute" in question:
@@ -125,12 +115,16 @@ def _run_cases(channel: socket.socket, confine: Callable[[], None]) -> None:
         with os.fdopen(os.dup(read_from), "wb") as file:
             file.write(given.encode("utf-8", "surrogateescape"))
         os.lseek(read_from, 0, os.SEEK_SET)
-        child = os.fork()
+        child = kernel.fork()
         if child == 0:
             os.dup2(read_from, 0)
             os.dup2(written_to, 1)
             channel.close()
-            _in_child(confine, lambda: _run_script(program))
+            try:
+                confine()
+                _run_script(program)
+            finally:
+                os._exit(0)
         os.waitpid(child, 0)
         os.lseek(written_to, 0, os.SEEK_SET)
         with os.fdopen(written_to, "rb") as output:
@@ -187,7 +181,7 @@ def _drive(channel: socket.socket, program: socket.socket) -> None:
 
     def ask(question: dict[str, Any]) -> Any:
         # A proxy among the arguments goes back as the number of the object that it stands for.
-        send_frame(program, dumps(question, lambda value: value.__dict__["_reference"]["of"].number))
+        send_frame(program, dumps([question], lambda value: value.__dict__["_reference"]["of"].number))
         reply = recv_frame(program, OUTPUT_LIMIT)
         if reply[:1] == b"v":
             return loads(reply[1:], lambda number, name: Proxy(ask, {"of": _Handle(number, name)}))

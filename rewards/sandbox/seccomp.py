@@ -10,8 +10,9 @@ import ctypes
 import os
 import struct
 from errno import ENOSYS, EPERM
+from functools import cache
 
-from rewards.sandbox.kernel import ARCHITECTURE
+from rewards.sandbox.kernel import ARCHITECTURE, libc
 
 # name, number on x86_64, number on aarch64 ("-" where it has none)
 _ALLOWED = """
@@ -45,6 +46,7 @@ _CLONE_THREAD = 0x00010000
 
 _LOAD, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x45, 0x06
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_INSTRUCTION = struct.Struct("=HBBI")
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 
 
@@ -55,34 +57,41 @@ def supported() -> bool:
 
 def restrict() -> None:
     """Put this process, and every thread that it starts, under the filter for good. Needs no_new_privileges first."""
-    program = _program(os.getpid())
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    code = _packed(_conditions(os.getpid())) + _allowed()
     buffer = ctypes.create_string_buffer(code)
-    descriptor = struct.pack("@HxxxxxxP", len(program), ctypes.addressof(buffer))
-    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = struct.pack("@HxxxxxxP", len(code) // _INSTRUCTION.size, ctypes.addressof(buffer))
     if libc.prctl(22, ctypes.c_ulong(2), descriptor, 0, 0) < 0:
         raise OSError(ctypes.get_errno(), "seccomp filter refused")
 
 
-def _program(pid: int) -> list[tuple[int, int, int, int]]:
-    """Classic BPF: (code, jump if true, jump if false, operand)."""
-    allowed = [fields[_COLUMN[ARCHITECTURE]] for fields in map(str.split, _ALLOWED.split(","))]
-    program = [
+def _packed(program: list[tuple[int, int, int, int]]) -> bytes:
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
+
+
+@cache
+def _allowed() -> bytes:
+    """What is allowed whatever its arguments, and the answer to everything else."""
+    program = []
+    for fields in map(str.split, _ALLOWED.split(",")):
+        if fields[_COLUMN[ARCHITECTURE]] != "-":
+            program += [(_JUMP_EQUAL, 0, 1, int(fields[_COLUMN[ARCHITECTURE]])), (_RETURN, 0, 0, _ALLOW)]
+    return _packed([*program, (_RETURN, 0, 0, _ERRNO | EPERM)])
+
+
+def _conditions(pid: int) -> list[tuple[int, int, int, int]]:
+    """Classic BPF (code, jump if true, jump if false, operand): what is allowed for some arguments only."""
+    return [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_JUMP_EQUAL, 1, 0, _AUDIT_ARCHITECTURE[ARCHITECTURE]),
         (_RETURN, 0, 0, _KILL_PROCESS),
         (_LOAD, 0, 0, _NUMBER_AT),
         (_JUMP_EQUAL, 0, 1, _CLONE3),
         (_RETURN, 0, 0, _ERRNO | ENOSYS),  # so that libc falls back to clone, whose flags can be read
+        *_where(_CLONE[ARCHITECTURE], (_JUMP_SET, _CLONE_THREAD)),
+        *_where(_KILL[ARCHITECTURE], (_JUMP_EQUAL, pid)),
+        *_where(_TGKILL[ARCHITECTURE], (_JUMP_EQUAL, pid)),
+        *_where(_PRLIMIT[ARCHITECTURE], (_JUMP_EQUAL, 0)),
     ]
-    program += _where(_CLONE[ARCHITECTURE], (_JUMP_SET, _CLONE_THREAD))
-    program += _where(_KILL[ARCHITECTURE], (_JUMP_EQUAL, pid))
-    program += _where(_TGKILL[ARCHITECTURE], (_JUMP_EQUAL, pid))
-    program += _where(_PRLIMIT[ARCHITECTURE], (_JUMP_EQUAL, 0))
-    for number in allowed:
-        if number != "-":
-            program += [(_JUMP_EQUAL, 0, 1, int(number)), (_RETURN, 0, 0, _ALLOW)]
-    return [*program, (_RETURN, 0, 0, _ERRNO | EPERM)]
 
 
 def _where(number: int, test: tuple[int, int]) -> list[tuple[int, int, int, int]]:

@@ -1,7 +1,7 @@
 """The process that sandboxes are forked from. Trusted, single-threaded, and never told what a job is about.
 
-It is a fresh interpreter in isolated mode with an empty environment. For each job it gets the socket that the job
-will talk on, forks a supervisor (pid 1 of a new pid namespace, where the tier has one), and kills everything when the
+It is a fresh interpreter in isolated mode with an empty environment, and pid 1 of its own pid namespace where the tier
+has one. For each job it forks a process, hands it the socket that the job will talk on, and kills everything when the
 job ends. The program, its arguments and the tests never pass through it.
 """
 
@@ -11,17 +11,23 @@ import gc
 import json
 import os
 import resource
-import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 
 from rewards.sandbox import guest, kernel, seccomp
 
 NAMESPACES, BUBBLEWRAP, LANDLOCK, UNSAFE = TIERS = ("namespaces", "bubblewrap", "landlock", "unsafe")
 SCRATCH = "/tmp"
+_NAMESPACES = (
+    kernel.CLONE_NEWUSER
+    | kernel.CLONE_NEWNS
+    | kernel.CLONE_NEWPID
+    | kernel.CLONE_NEWNET
+    | kernel.CLONE_NEWIPC
+    | kernel.CLONE_NEWUTS
+)
 _NOBODY = 65534
 _SCRATCH_MB = 64
 _FILE_MB = 16
@@ -42,6 +48,7 @@ def serve(control: socket.socket, tier: str, memory_mb: int) -> None:
     try:
         if tier == NAMESPACES:
             _enter_namespaces()
+        kernel.bound_capabilities()
         _probe(tier)
     except OSError as error:
         control.send(json.dumps({"error": str(error)}).encode())
@@ -52,18 +59,16 @@ def serve(control: socket.socket, tier: str, memory_mb: int) -> None:
         if not message:
             return
         job = json.loads(message)
-        supervisor = _start(tier, memory_mb, job["mode"], job["cpu_seconds"], descriptors, control)
+        leader = _start(tier, memory_mb, job["mode"], job["cpu_seconds"], descriptors, control)
         for descriptor in descriptors:
             os.close(descriptor)
         control.recv(16)  # "end", or nothing because the parent is gone
-        os.kill(supervisor, signal.SIGKILL)
-        os.waitpid(supervisor, 0)
-        if tier != NAMESPACES:
-            _sweep(tier, supervisor)
+        _end(tier, leader)
         control.send(b"ended")
 
 
 def _enter_namespaces() -> None:
+    """Go on as the first process of new namespaces; the process that was waits for it, and it ends with that one."""
     user, group = os.geteuid(), os.getegid()
     inside, outside = socket.socketpair()
     helper = os.fork()  # a second user can only be mapped from outside
@@ -79,16 +84,22 @@ def _enter_namespaces() -> None:
         finally:
             os._exit(status)
     try:
-        kernel.unshare(
-            kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
-        )
+        kernel.unshare(_NAMESPACES)
     finally:
         inside.send(b"x")
         _, status = os.waitpid(helper, 0)
+    inside.close()
+    outside.close()
     if status:
         raise OSError("the user namespace could not be mapped")
+    first = os.fork()
+    if first:
+        os.waitpid(first, 0)
+        os._exit(0)
+    kernel.die_with_parent()
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     _build_root("/proc")  # a folder that is sure to exist, and had better not be seen afterwards
+    _mount_scratch()
 
 
 def _write(path: str, text: str) -> None:
@@ -135,33 +146,47 @@ def _probe(tier: str) -> None:
         raise OSError(f"tier {tier} does not hold here")
 
 
+def _mount_scratch() -> None:
+    data = f"size={_SCRATCH_MB}m,nr_inodes=2048,mode=777"
+    kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, data)
+
+
 def _start(
     tier: str, memory_mb: int, mode: str, cpu_seconds: int, descriptors: list[int], control: socket.socket
 ) -> int:
-    flags = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS if tier == NAMESPACES else 0
-    supervisor = kernel.fork_into(flags) if flags else os.fork()
-    if supervisor:
-        return supervisor
+    leader = kernel.fork()
+    if leader:
+        return leader
     try:
         control.close()
         kernel.die_with_parent()
         os.setsid()
-        if tier == NAMESPACES:
-            data = f"size={_SCRATCH_MB}m,nr_inodes=2048,mode=777"
-            kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, data)
         channels = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        guest.supervise(mode, channels, lambda: _confine(tier, memory_mb, cpu_seconds))
+        guest.run(mode, channels, lambda: _confine(tier, memory_mb, cpu_seconds))
     finally:
         os._exit(0)
 
 
+def _end(tier: str, leader: int) -> None:
+    """Kill what the job has left: everyone else in this pid namespace, or the job's session where there is none."""
+    with suppress(ProcessLookupError):
+        if tier in (NAMESPACES, BUBBLEWRAP):
+            os.kill(-1, signal.SIGKILL)
+        else:
+            os.killpg(leader, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, 0):
+            pass
+    if tier == NAMESPACES and os.listdir(SCRATCH):
+        kernel.unmount(SCRATCH)
+        _mount_scratch()
+
+
 def _confine(tier: str, memory_mb: int, cpu_seconds: int) -> None:
     """Give up everything that the untrusted code has no need of. Runs in its process, just before it."""
+    os.chdir(SCRATCH if tier == NAMESPACES else "/")
     if tier == LANDLOCK:
-        os.chdir("/")
         kernel.landlock_read_only([*readable_paths(), *(f"/dev/{device}" for device in _DEVICES)])
-    else:
-        os.chdir(SCRATCH)
     for limit, value in (
         (resource.RLIMIT_AS, memory_mb << 20),
         (resource.RLIMIT_CPU, cpu_seconds),
@@ -185,16 +210,6 @@ def _drop_user() -> None:
     with suppress(OSError):  # an ordinary user is the only one mapped, and owns nothing in here
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-
-
-def _sweep(tier: str, session: int) -> None:
-    """Where a job has no namespaces of its own, what is left of its session and of its files goes one by one."""
-    with suppress(ProcessLookupError):
-        os.killpg(session, signal.SIGKILL)
-    if tier == BUBBLEWRAP:
-        for entry in os.scandir(SCRATCH):
-            remove: Callable[[str], None] = shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink
-            remove(entry.path)
 
 
 def main() -> None:
