@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from rlcore.learner.engine import guarded_step, start_engine
 from rlcore.learner.losses import kl_k3, policy_loss
-from rlcore.learner.packing import MicroBatch, micro_batches, plan_micro_batches, split_minibatches
+from rlcore.learner.packing import MicroBatch, micro_batches
+from rlcore.learner.planning import Planned, plan_micro_batches, split_minibatches
 from rlcore.learner.policy_module import PolicyModule, Reference
 from rlcore.learner.tally import LearnerReport, Tally
 from rlcore.learner.weights import gathered_weights
@@ -48,6 +49,8 @@ class Learner:
         self._world = torch.distributed.get_world_size()
         self._rank = torch.distributed.get_rank()
         self._reference = Reference(policy) if kl_used else None
+        # ZeRO-3 gathers weights at every pass through the model, so all ranks must make the same passes.
+        self._share_prompts = policy.shares_prompts and section.zero < 3
         self._engine = start_engine(section, policy)
 
     @property
@@ -109,11 +112,11 @@ class Learner:
         self._engine.destroy()
         self._reference = None
 
-    def _plan(self, batch: TokenBatch, chosen: np.ndarray) -> list[np.ndarray]:
-        return plan_micro_batches(batch.lengths_B, chosen, self._section.micro_batch_tokens)
+    def _plan(self, batch: TokenBatch, chosen: np.ndarray) -> list[Planned]:
+        return plan_micro_batches(batch, chosen, self._section.micro_batch_tokens, self._share_prompts)
 
     def _agree(
-        self, batch: TokenBatch, minibatches: list[np.ndarray], plans: list[list[np.ndarray]]
+        self, batch: TokenBatch, minibatches: list[np.ndarray], plans: list[list[Planned]]
     ) -> tuple[int, list[int], list[int]]:
         """What all ranks must know alike: number of turns, loss tokens and micro-batches of each minibatch."""
         turns = int(batch.turn_N.max(initial=1))
@@ -130,7 +133,7 @@ class Learner:
         return turns, total.tolist(), counts_M
 
     def _accumulate(
-        self, batch: TokenBatch, plan: list[np.ndarray], count: int, tokens: int, tally: Tally, *, untouched: bool
+        self, batch: TokenBatch, plan: list[Planned], count: int, tokens: int, tally: Tally, *, untouched: bool
     ) -> None:
         """Gradient of one minibatch's loss, one micro-batch after the other."""
         for number, micro in enumerate(micro_batches(batch, plan, count, self._device), start=1):

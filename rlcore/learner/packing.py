@@ -1,4 +1,4 @@
-"""Micro-batches: trajectories sorted by length, cut by a budget of padded tokens, as tensors a model reads.
+"""Micro-batches: planned trajectories as the tensors a model reads.
 
 Padding is on the right, so causal attention needs no mask: no real token ever sees a padded one.
 """
@@ -10,7 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlcore.learner.planning import Planned
 from rlcore.types import TokenBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """P different prompts of S tokens that the trajectories of a micro-batch go on from."""
+
+    ids_PS: Tensor
+    """`[P, S]` int64."""
+    owner_R: Tensor
+    """`[R]` int64: the prompt of each trajectory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +30,8 @@ class MicroBatch:
 
     ids_RT: Tensor
     """`[R, T]` int64."""
+    prompts: Prompts | None
+    """What comes before `ids_RT`, if anything is shared."""
     source_n: Tensor
     """`[n]` int64: where in the flattened `[R * T]` hidden states each loss token is predicted (one to its left)."""
     target_n: Tensor
@@ -32,40 +45,20 @@ class MicroBatch:
     """`[n]` int64: place of each loss token in the flat streams of the batch."""
 
 
-def split_minibatches(batch: TokenBatch, parts: int, seed: tuple[int, ...]) -> list[np.ndarray]:
-    """Indices of the trajectories of each of `parts` minibatches: a shuffle that `seed` fixes, dealt evenly."""
-    count = len(batch.lengths_B)
-    order_B = np.arange(count) if parts == 1 else np.random.default_rng(seed).permutation(count)
-    return np.array_split(order_B, parts)
-
-
-def plan_micro_batches(lengths_B: np.ndarray, chosen: np.ndarray, budget: int) -> list[np.ndarray]:
-    """The `chosen` trajectories by falling length, cut so that rows times the longest row stays within `budget` tokens.
-
-    A trajectory longer than the budget gets a micro-batch of its own. Longest first: too large a batch fails at once.
-    """
-    order = chosen[np.argsort(-lengths_B[chosen], kind="stable")]
-    plan, start = [], 0
-    while start < len(order):
-        rows = max(1, budget // int(lengths_B[order[start]]))
-        plan.append(order[start : start + rows])
-        start += rows
-    return plan
-
-
-def micro_batches(batch: TokenBatch, plan: list[np.ndarray], count: int, device: torch.device) -> Iterator[MicroBatch]:
+def micro_batches(batch: TokenBatch, plan: list[Planned], count: int, device: torch.device) -> Iterator[MicroBatch]:
     """The planned micro-batches on `device`, filled up with empty ones to `count`, so that all ranks compute alike."""
-    for rows in plan:
-        yield _pad(batch, rows, device)
+    for planned in plan:
+        yield _pad(batch, planned, device)
     for _ in range(count - len(plan)):
         yield _empty(device)
 
 
-def _pad(batch: TokenBatch, rows: np.ndarray, device: torch.device) -> MicroBatch:
-    lengths_R = batch.lengths_B[rows]
+def _pad(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBatch:
+    start_R = batch.offsets_B1[planned.rows_R] + planned.prefix
+    lengths_R = batch.lengths_B[planned.rows_R] - planned.prefix
     column_T = np.arange(lengths_R.max())
     real_RT = column_T < lengths_R[:, None]
-    index_RT = np.where(real_RT, batch.offsets_B1[rows][:, None] + column_T, 0)
+    index_RT = np.where(real_RT, start_R[:, None] + column_T, 0)
     loss_RT = batch.loss_mask_N[index_RT] & real_RT
     if loss_RT[:, 0].any():
         raise ValueError("the first token of a trajectory has nothing before it that could predict it: no loss token")
@@ -74,8 +67,14 @@ def _pad(batch: TokenBatch, rows: np.ndarray, device: torch.device) -> MicroBatc
     def on_device(values: np.ndarray, dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(values).to(device, dtype)
 
+    prompts = None
+    if planned.prefix:
+        prompts_RS = batch.ids_N[start_R[:, None] + np.arange(-planned.prefix, 0)]
+        prompts_PS, owner_R = np.unique(prompts_RS, axis=0, return_inverse=True)
+        prompts = Prompts(on_device(prompts_PS, torch.int64), on_device(owner_R, torch.int64))
     return MicroBatch(
         ids_RT=on_device(np.where(real_RT, batch.ids_N[index_RT], 0), torch.int64),
+        prompts=prompts,
         source_n=on_device(np.flatnonzero(loss_RT) - 1, torch.int64),
         target_n=on_device(batch.ids_N[index_n], torch.int64),
         turn_n=on_device(batch.turn_N[index_n], torch.int64),
@@ -91,6 +90,7 @@ def _empty(device: torch.device) -> MicroBatch:
     nothing, floats = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, device=device)
     return MicroBatch(
         ids_RT=torch.zeros(1, 1, dtype=torch.int64, device=device),
+        prompts=None,
         source_n=nothing,
         target_n=nothing,
         turn_n=nothing,

@@ -4,7 +4,8 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rlcore.learner.packing import MicroBatch
 from rlcore.learner.token_head import Scores, score_hidden, score_logits
@@ -22,6 +23,7 @@ class PolicyModule(nn.Module):
         self.model = model
         self.temperature = temperature
         self.separable = _head_is_one_product(model)
+        self.shares_prompts = _goes_on_from_cache(model)
 
     def forward(self, micro: MicroBatch, reference: "Reference | None" = None) -> Scores:
         """`(logprob_n, entropy_n, kl_n)` under the temperature; `reference` asks for the exact KL against it."""
@@ -35,7 +37,13 @@ class PolicyModule(nn.Module):
     def states(self, micro: MicroBatch) -> Tensor:
         """What each loss token is predicted from: `[n, H]` last hidden states, or `[n, V]` logits if not separable."""
         run = self.model.base_model if self.separable else self.model
-        return run(input_ids=micro.ids_RT, use_cache=False)[0].flatten(0, 1)[micro.source_n]
+        if micro.prompts is None:
+            states_RTX = run(input_ids=micro.ids_RT, use_cache=False)[0]
+        else:
+            cache = self.model.base_model(input_ids=micro.prompts.ids_PS, use_cache=True).past_key_values
+            cache.batch_select_indices(micro.prompts.owner_R)
+            states_RTX = run(input_ids=micro.ids_RT, past_key_values=cache)[0]
+        return states_RTX.flatten(0, 1)[micro.source_n]
 
     @property
     def head(self) -> Tensor:
@@ -74,5 +82,24 @@ def _head_is_one_product(model: PreTrainedModel) -> bool:
     ids_RT = torch.arange(8, device=model.device)[None] % model.config.get_text_config().vocab_size
     logits = model(input_ids=ids_RT, use_cache=False)[0]
     product = model.base_model(input_ids=ids_RT, use_cache=False)[0] @ head.weight.T
-    tolerance = 1e-4 if logits.dtype == torch.float32 else 2e-2
-    return torch.allclose(product, logits, rtol=tolerance, atol=tolerance)
+    return _equal(product, logits)
+
+
+@torch.no_grad()
+def _goes_on_from_cache(model: PreTrainedModel) -> bool:
+    """Whether tokens after a cached prompt get the hidden states they get in one piece, tried on two rows of four."""
+    ids_RT = torch.arange(8, device=model.device).view(2, 4) % model.config.get_text_config().vocab_size
+    run = model.base_model
+    cache = getattr(run(input_ids=ids_RT[:1], use_cache=True), "past_key_values", None)
+    # Caches of plain keys and values let the gradient through to the prompt; recurrent states may not.
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    if not isinstance(cache, DynamicCache) or not all(type(layer) in plain for layer in cache.layers):
+        return False
+    cache.batch_select_indices(torch.zeros(2, dtype=torch.int64, device=model.device))
+    whole = run(input_ids=torch.cat([ids_RT[:1].expand(2, -1), ids_RT], dim=1), use_cache=False)[0][:, 4:]
+    return _equal(run(input_ids=ids_RT, past_key_values=cache)[0], whole)
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    tolerance = 1e-4 if first.dtype == torch.float32 else 2e-2
+    return torch.allclose(first, second, rtol=tolerance, atol=tolerance)

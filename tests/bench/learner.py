@@ -20,12 +20,13 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.learner import Learner, start_distributed
 from rlcore.learner.losses import entropy, kl_exact, policy_loss
-from rlcore.learner.packing import MicroBatch, micro_batches, plan_micro_batches
+from rlcore.learner.packing import MicroBatch, micro_batches
+from rlcore.learner.planning import plan_micro_batches
 from rlcore.learner.policy_module import PolicyModule, Reference
 from rlcore.recipe.schema import Learner as Section
 from rlcore.types import TokenBatch
 
-VOCABULARY, ROUNDS = 64, 7
+VOCABULARY, GROUP, ROUNDS = 64, 8, 5
 SECTION = Section(lr=3e-4, kl="exact")
 CPU = torch.device("cpu")
 
@@ -46,15 +47,21 @@ def quickstart_model() -> PreTrainedModel:
 
 
 def quickstart_batch(trajectories: int) -> TokenBatch:
-    """Prompt of 25 to 30 tokens, answer of 8, prompt of 12, answer of 8."""
+    """Groups of 8; prompt of 25 to 30 tokens, answer of 8, prompt of 12, answer of 8."""
     rng = np.random.default_rng(0)
-    parts_B4 = np.stack([rng.integers(25, 31, trajectories), *np.full((3, trajectories), [[8], [12], [8]])], axis=1)
+    prompt_B = rng.integers(25, 31, -(-trajectories // GROUP)).repeat(GROUP)[:trajectories]
+    parts_B4 = np.stack([prompt_B, *np.full((3, trajectories), [[8], [12], [8]])], axis=1)
+    offsets_B1 = np.r_[0, parts_B4.sum(1).cumsum()]
     turn_N = np.repeat(np.tile([1, 1, 2, 2], trajectories), parts_B4.ravel()).astype(np.int8)
     mask_N = np.repeat(np.tile([False, True, False, True], trajectories), parts_B4.ravel())
     count = len(turn_N)
+    ids_N = rng.integers(0, VOCABULARY, count)
+    for b in range(trajectories):
+        first = offsets_B1[b - b % GROUP]
+        ids_N[offsets_B1[b] : offsets_B1[b] + prompt_B[b]] = ids_N[first : first + prompt_B[b]]
     return TokenBatch(
-        offsets_B1=np.r_[0, parts_B4.sum(1).cumsum()],
-        ids_N=rng.integers(0, VOCABULARY, count),
+        offsets_B1=offsets_B1,
+        ids_N=ids_N,
         turn_N=turn_N,
         loss_mask_N=mask_N,
         advantage_N=np.where(mask_N, rng.normal(size=count), 0).astype(np.float32),
@@ -67,7 +74,7 @@ def bare_step(batch: TokenBatch) -> Callable[[], None]:
     """The learner's forward pass and losses without DeepSpeed and without statistics."""
     policy = PolicyModule(quickstart_model(), 1.0)
     reference = Reference(policy)
-    return _plain_loop(batch, policy, lambda micro: policy(micro, reference))
+    return _plain_loop(batch, policy, lambda micro: policy(micro, reference), share_prompts=True)
 
 
 def whole_logits_step(batch: TokenBatch) -> Callable[[], None]:
@@ -81,15 +88,17 @@ def whole_logits_step(batch: TokenBatch) -> Callable[[], None]:
         log_p, log_q = log_softmax(model, micro), log_softmax(reference, micro)
         return log_p.gather(1, micro.target_n[:, None])[:, 0], entropy(log_p), kl_exact(log_p, log_q)
 
-    return _plain_loop(batch, model, scores)
+    return _plain_loop(batch, model, scores, share_prompts=False)
 
 
-def _plain_loop(batch: TokenBatch, module: torch.nn.Module, scores: Callable) -> Callable[[], None]:
+def _plain_loop(
+    batch: TokenBatch, module: torch.nn.Module, scores: Callable, share_prompts: bool
+) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(module.parameters(), lr=SECTION.lr, betas=SECTION.betas, fused=True)
     tokens = int(batch.loss_mask_N.sum())
 
     def step() -> None:
-        plan = plan_micro_batches(batch.lengths_B, np.arange(len(batch.lengths_B)), SECTION.micro_batch_tokens)
+        plan = plan_micro_batches(batch, np.arange(len(batch.lengths_B)), SECTION.micro_batch_tokens, share_prompts)
         for micro in micro_batches(batch, plan, len(plan), CPU):
             logprob_n, _, kl_n = scores(micro)
             loss_n, _ = policy_loss(logprob_n, micro.sampler_logprob_n, micro.advantage_n, SECTION.clip)

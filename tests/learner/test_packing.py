@@ -5,42 +5,90 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny import full_log_softmax, random_batch, subset, tiny_learner, tiny_model
+from tiny import full_log_softmax, grouped_batch, parameters, random_batch, subset, tiny_learner, tiny_model
 
-from rlcore.learner.packing import micro_batches, plan_micro_batches, split_minibatches
+from rlcore.learner.packing import micro_batches
+from rlcore.learner.planning import Planned, plan_micro_batches, split_minibatches
+from rlcore.types import TokenBatch
 
 CPU = torch.device("cpu")
 
 
+def plan(batch: TokenBatch, budget: int, share_prompts: bool = True) -> list[Planned]:
+    return plan_micro_batches(batch, np.arange(len(batch.lengths_B)), budget, share_prompts)
+
+
+@pytest.mark.parametrize("share_prompts", [False, True])
 @pytest.mark.parametrize("budget", [1, 40, 100, 10_000])
-def test_every_trajectory_once_and_padded_size_within_the_budget(budget):
-    batch = random_batch(40)
-    plan = plan_micro_batches(batch.lengths_B, np.arange(40), budget)
-    assert sorted(np.concatenate(plan)) == list(range(40))
-    for rows in plan:
-        longest = batch.lengths_B[rows].max()
-        assert len(rows) == 1 or len(rows) * longest <= budget
+def test_every_trajectory_once_and_padded_size_within_the_budget(budget, share_prompts):
+    batch = grouped_batch()
+    planned = plan(batch, budget, share_prompts)
+    assert sorted(np.concatenate([each.rows_R for each in planned])) == list(range(len(batch.lengths_B)))
+    for each, micro in zip(planned, micro_batches(batch, planned, len(planned), CPU), strict=True):
+        size = micro.ids_RT.numel() + (micro.prompts.ids_PS.numel() if micro.prompts else 0)
+        assert size <= each.tokens
+        assert len(each.rows_R) == 1 or each.tokens <= budget
 
 
-def test_streams_follow_their_tokens():
-    batch = random_batch(10)
-    plan = plan_micro_batches(batch.lengths_B, np.arange(10), 60)
-    micros = list(micro_batches(batch, plan, len(plan), CPU))
+@pytest.mark.parametrize("make_batch", [random_batch, grouped_batch])
+def test_streams_follow_their_tokens(make_batch):
+    batch = make_batch()
+    planned = plan(batch, 60)
+    micros = list(micro_batches(batch, planned, len(planned), CPU))
     index = np.concatenate([micro.index_n for micro in micros])
     assert sorted(index) == list(np.flatnonzero(batch.loss_mask_N))
     for micro in micros:
-        assert micro.ids_RT.flatten()[micro.source_n + 1].tolist() == batch.ids_N[micro.index_n].tolist()
+        # Where a loss token is predicted, the model reads the token before it.
+        assert micro.ids_RT.flatten()[micro.source_n].tolist() == batch.ids_N[micro.index_n - 1].tolist()
         assert micro.target_n.tolist() == batch.ids_N[micro.index_n].tolist()
         assert micro.turn_n.tolist() == batch.turn_N[micro.index_n].tolist()
         for name in ("advantage", "kl_weight", "sampler_logprob"):
-            np.testing.assert_array_equal(
-                getattr(micro, f"{name}_n").numpy(), getattr(batch, f"{name}_N")[micro.index_n]
-            )
+            stream = getattr(batch, f"{name}_N")[micro.index_n]
+            np.testing.assert_array_equal(getattr(micro, f"{name}_n").numpy(), stream)
+
+
+def test_the_prompt_of_a_group_is_computed_once():
+    batch = grouped_batch(groups=3, size=4, prompt=9)
+    (planned,) = plan(batch, 10_000)
+    (micro,) = micro_batches(batch, [planned], 1, CPU)
+    assert micro.prompts.ids_PS.shape == (3, 8)  # the last prompt token predicts: each trajectory has its own
+    for row, owner, ids in zip(planned.rows_R, micro.prompts.owner_R, micro.ids_RT, strict=True):
+        start, stop = batch.offsets_B1[row : row + 2]
+        read = [*micro.prompts.ids_PS[owner].tolist(), *ids.tolist()]
+        assert read[: stop - start] == batch.ids_N[start:stop].tolist()
+
+
+def test_nothing_is_shared_where_it_saves_little():
+    assert all(each.prefix == 0 for each in plan(random_batch(), 10_000))
+    assert all(each.prefix == 0 for each in plan(grouped_batch(prompt=2), 10_000))
+
+
+def test_trajectories_without_a_loss_token_are_not_computed():
+    batch = random_batch(5)
+    mask = batch.loss_mask_N.copy()
+    mask[batch.offsets_B1[1] : batch.offsets_B1[3]] = False
+    planned = plan(dataclasses.replace(batch, loss_mask_N=mask), 10_000)
+    assert sorted(np.concatenate([each.rows_R for each in planned])) == [0, 3, 4]
+
+
+@pytest.mark.usefixtures("ranks")
+def test_shared_prompts_change_neither_logprobs_nor_updates():
+    """Held against ZeRO-3, which never shares them."""
+    batch = grouped_batch()
+    learner, alone = tiny_learner(kl="exact"), tiny_learner(kl="exact", zero=3)
+    np.testing.assert_allclose(learner.logprobs(batch), alone.logprobs(batch), atol=1e-5)
+    for _ in range(2):
+        shared, expected = learner.update(batch), alone.update(batch)
+        assert (shared.pop("micro_batches"), expected.pop("micro_batches")) == (2, 1)  # prompts of two lengths
+        assert shared == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    weights = parameters(alone)
+    for name, tensor in learner.weights():
+        torch.testing.assert_close(tensor, weights[name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_rank_with_less_to_do_is_given_empty_micro_batches():
     batch = random_batch(3)
-    micros = list(micro_batches(batch, plan_micro_batches(batch.lengths_B, np.arange(3), 1000), 4, CPU))
+    micros = list(micro_batches(batch, plan(batch, 1000), 4, CPU))
     assert [len(micro.target_n) > 0 for micro in micros] == [True, False, False, False]
 
 
@@ -75,4 +123,4 @@ def test_a_first_token_that_nothing_predicts_is_refused():
     mask[batch.offsets_B1[1]] = True
     broken = dataclasses.replace(batch, loss_mask_N=mask)
     with pytest.raises(ValueError, match="first token"):
-        list(micro_batches(broken, [np.arange(2)], 1, CPU))
+        list(micro_batches(broken, plan(broken, 1000), 1, CPU))

@@ -30,7 +30,23 @@ def tiny_model(seed: int = 0, tie: bool = True) -> Qwen2ForCausalLM:
 def random_batch(trajectories: int = 12, seed: int = 0, kl_weight: float = 0.1) -> TokenBatch:
     """Trajectories of prompt, attempt 1, prompt, attempt 2, each part of 1 to 9 tokens."""
     rng = np.random.default_rng(seed)
-    parts_B4 = rng.integers(1, 10, (trajectories, 4))
+    return _batch(rng, rng.integers(1, 10, (trajectories, 4)), kl_weight)
+
+
+def grouped_batch(groups: int = 4, size: int = 4, prompt: int = 20) -> TokenBatch:
+    """The same, in groups that begin with one prompt of `prompt` tokens (one token less in every other group)."""
+    rng = np.random.default_rng(1)
+    prompt_B = (prompt - np.arange(groups) % 2 * (prompt > 10)).repeat(size)
+    parts_B4 = np.column_stack([prompt_B, rng.integers(1, 6, (groups * size, 3))])
+    batch = _batch(rng, parts_B4, kl_weight=0.1)
+    for b in range(groups * size):
+        start, first = batch.offsets_B1[b], batch.offsets_B1[b - b % size]
+        batch.ids_N[start : start + prompt_B[b]] = batch.ids_N[first : first + prompt_B[b]]
+    return batch
+
+
+def _batch(rng: np.random.Generator, parts_B4: np.ndarray, kl_weight: float) -> TokenBatch:
+    trajectories = len(parts_B4)
     turn_N = np.repeat(np.tile([1, 1, 2, 2], trajectories), parts_B4.ravel()).astype(np.int8)
     loss_mask_N = np.repeat(np.tile([False, True, False, True], trajectories), parts_B4.ravel())
     count = len(turn_N)
