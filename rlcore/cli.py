@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe
+from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe, load_section
 from rlcore.types import UserError
 
 EPILOG = """examples:
@@ -55,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     command.add_argument("--output", type=Path, default=Path("runs/report"), help="folder of the report")
     command.set_defaults(run=_report)
+    text = "make a small policy and warm-start it on generated conversations (TRL's SFTTrainer)"
+    command = commands.add_parser("sft", help=text, description=text)
+    _recipe_arguments(command)
+    command.set_defaults(run=_sft)
     text = "train every arm with every seed, then print the table that compares them and write the report"
     command = commands.add_parser("paper-table", help=text, description=text)
     text = "a file, or a folder NAME for NAME.yaml and all in the folder"
@@ -101,6 +105,12 @@ def _report(options: argparse.Namespace) -> None:
     from rlcore.evaluate.report import write_report
 
     print(write_report(options.output, options.runs))
+
+
+def _sft(options: argparse.Namespace) -> None:
+    from rlcore.sft import WarmStart, warm_start
+
+    print(warm_start(load_section(WarmStart, options.recipe, options.overrides)))
 
 
 def _paper_table(options: argparse.Namespace) -> None:

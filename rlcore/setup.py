@@ -1,6 +1,7 @@
 """What training and evaluation both need of a recipe: problems, a policy, and rollouts that are scored."""
 
 import copy
+import gc
 from collections.abc import Iterator
 
 import torch
@@ -39,6 +40,8 @@ class Setup:
         slots, longest = recipe.rollout.slots, self.conversation.max_tokens
         self.engine = TorchEngine(sampled, stop_ids(self.policy), slots=slots, max_tokens=longest)
         self._scorer = Scorer(recipe.rewards)
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: else the collector walks through it again and again while sampling
         self.rollout = Rollout(recipe, self.engine, self.conversation, self._scorer)
 
     def close(self) -> None:

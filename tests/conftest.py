@@ -13,3 +13,9 @@ def benchmark_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no benchmark files at {folder}; RLCORE_DATA names their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout that the tests stand in."""
+    return Path(__file__).resolve().parents[1]

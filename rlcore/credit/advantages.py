@@ -41,8 +41,8 @@ def _mean_of_peers(returns_PGA: np.ndarray, classes_PGA: np.ndarray, *, with_sel
     """Mean return over the trajectories of the group that are in the same class, `[P, G, A]`.
 
     Without itself (leave one out) the mean does not depend on the attempt it is compared with, so that the policy
-    gradient stays unbiased (Kool et al. 2019, "Buy 4 REINFORCE samples"). An attempt without peers is its own baseline:
-    advantage 0.
+    gradient stays unbiased (Kool et al. 2019, "Buy 4 REINFORCE samples"). An attempt without peers in its group is
+    compared with its class in the whole batch; one without any is its own baseline: advantage 0.
     """
     present_PGA = ~np.isnan(returns_PGA)
     peers_PGGA = (classes_PGA[:, :, None] == classes_PGA[:, None]) & present_PGA[:, None]
@@ -50,4 +50,18 @@ def _mean_of_peers(returns_PGA: np.ndarray, classes_PGA: np.ndarray, *, with_sel
         peers_PGGA &= ~np.eye(returns_PGA.shape[1], dtype=bool)[None, :, :, None]
     count_PGA = peers_PGGA.sum(2)
     total_PGA = (peers_PGGA * np.nan_to_num(returns_PGA)[:, None]).sum(2)
-    return np.where(count_PGA > 0, total_PGA / np.maximum(count_PGA, 1), returns_PGA)
+    alone_PGA = _mean_of_class(returns_PGA, classes_PGA)
+    return np.where(count_PGA > 0, total_PGA / np.maximum(count_PGA, 1), alone_PGA)
+
+
+def _mean_of_class(returns_PGA: np.ndarray, classes_PGA: np.ndarray) -> np.ndarray:
+    """Mean return of the same attempt of all others in the batch that are in the same class, `[P, G, A]`."""
+    means_PGA = returns_PGA.copy()
+    for attempt in range(returns_PGA.shape[-1]):
+        returns_PG, classes_PG = returns_PGA[..., attempt], classes_PGA[..., attempt]
+        for one in np.unique(classes_PG[~np.isnan(classes_PG)]):
+            members = (classes_PG == one) & ~np.isnan(returns_PG)
+            if members.sum() > 1:
+                others_N = returns_PG[members].sum() - returns_PG[members]
+                means_PGA[..., attempt][members] = others_N / (members.sum() - 1)
+    return means_PGA

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from rlcore.recipe.schema import Scratch
 
@@ -28,7 +28,7 @@ def scratch_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     return tokenizer
 
 
-def scratch_model(sizes: Scratch, tokenizer: Qwen2Tokenizer, seed: int) -> PreTrainedModel:
+def scratch_model(sizes: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
     """A Qwen2-architecture model with random weights from `seed`; the caller's random state is left as it was."""
     config = Qwen2Config(
         vocab_size=len(tokenizer),

@@ -1,8 +1,9 @@
 """Loading: YAML with inheritance (`extends`), `key.sub=value` overrides, and checks that answer in one line."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -10,25 +11,35 @@ from pydantic import ValidationError
 from rlcore.hints import nearest_path
 from rlcore.recipe.mistakes import first_mistake
 from rlcore.recipe.parse import parse_yaml
-from rlcore.recipe.schema import Recipe
+from rlcore.recipe.schema import Recipe, Section
 from rlcore.types import UserError
 
+AnySection = TypeVar("AnySection", bound=Section)
 
-def load_recipe(path: str | os.PathLike[str], overrides: list[str] | None = None) -> Recipe:
+
+def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """The recipe at `path` with its parents merged under it and `overrides` ("key.sub=value") on top.
+
+    Raises UserError as `load_section` does.
+    """
+    recipe = load_section(Recipe, path, overrides)
+    return recipe if recipe.output else recipe.model_copy(update={"output": str(Path("runs") / recipe.name)})
+
+
+def load_section(section: type[AnySection], path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> AnySection:
+    """A YAML file of another form than a recipe's, with the same inheritance, overrides and checks.
 
     Raises UserError, in one line, for a missing or unreadable file, an unknown key (naming the nearest known one) or a
     value of the wrong type or range.
     """
     values = _read(Path(path), ())
-    for override in overrides or []:
+    for override in overrides:
         _apply(values, override)
     _anchor_paths(values, Path())
     try:
-        recipe = Recipe.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{path}: {first_mistake(error, Recipe)}") from None
-    return recipe if recipe.output else recipe.model_copy(update={"output": str(Path("runs") / recipe.name)})
+        raise UserError(f"{path}: {first_mistake(error, section)}") from None
 
 
 def dump_recipe(recipe: Recipe) -> str:

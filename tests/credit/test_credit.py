@@ -63,10 +63,12 @@ def test_outcome_baseline_compares_second_attempts_with_the_same_first_outcome()
     np.testing.assert_allclose(found[:, 0], [0.75, 0.75, -0.5, -0.5, -0.5])
 
 
-def test_an_attempt_without_peers_has_no_advantage():
-    rewards = np.array([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
-    found = advantages(attempt_returns(rewards, SCORE), rewards, Credit(baseline="outcome"))[0]
-    assert found[0, 1] == 0
+def test_an_attempt_without_peers_is_compared_with_its_class_in_the_batch():
+    rewards = np.array([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]])
+    found = advantages(attempt_returns(rewards, PLAIN), rewards, Credit(baseline="outcome"))
+    np.testing.assert_allclose(found[:, 0, 1], [-1, 1])
+    only = advantages(attempt_returns(rewards[:1], PLAIN), rewards[:1], Credit(baseline="outcome"))
+    assert only[0, 0, 1] == 0
 
 
 @pytest.mark.parametrize("scale", ["group", "batch"])
@@ -120,6 +122,4 @@ def test_bias_of_baselines_by_simulation(baseline, unbiased):
     # Bernoulli with logit θ: d log p / dθ = y - p, and dE[r2]/dθ = p (1 - p), here summed over both first outcomes.
     gradient = (found * (second - chance)).mean()
     truth = np.mean([p * (1 - p) for p in p_second.values()])
-    if baseline == "outcome":  # attempts without a peer of their class carry no signal: a known share of the states
-        truth *= 1 - 0.5 ** (size - 1)
     assert abs(gradient - truth * (1 if unbiased else (size - 1) / size)) < 0.003

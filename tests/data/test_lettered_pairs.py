@@ -32,7 +32,11 @@ def test_question_columns_and_answer_agree():
         assert set(numbers.values()) <= set(range(1, 13))
         right = [pair for pair in combinations(numbers, 2) if numbers[pair[0]] + numbers[pair[1]] == target]
         assert right
-        assert answer(numbers, *right[0]).endswith(f"= {target}")
+        assert answer(numbers, *right[0], target).endswith(f"= {target}")
+        for x, y in combinations(numbers, 2):
+            left, relation, stated = re.search(r": (\d+ \+ \d+) ([<=>]) (\d+)$", answer(numbers, x, y, target)).groups()
+            assert eval(f"{left} {relation.replace('=', '==')} {stated}"), "every check an answer makes is true"
+            assert (relation == "=") == ((x, y) in right)
 
 
 def test_problems_are_distinct_and_their_order_follows_the_seed():
@@ -59,7 +63,7 @@ def test_more_letters_and_numbers():
 def test_words_cover_every_question_and_answer():
     tokenizer = phrase_tokenizer(phrases(5, 20))
     for problem in generated(count=200, letters=5, max_number=20):
-        text = answer(json.loads(problem.columns["numbers"]), "a", "e")
+        text = answer(json.loads(problem.columns["numbers"]), "a", "e", problem.columns["target"])
         for content in (problem.messages[0]["content"], text):
             assert tokenizer.unk_token_id not in tokenizer.encode(f" {content}")
 

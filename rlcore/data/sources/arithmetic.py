@@ -1,7 +1,8 @@
 """Lettered pairs: a few letters stand for numbers, and two of them add up to a target.
 
-`Which two add up to 13: a = 3, b = 8, c = 5, d = 9?` is answered by `b and c: 8 + 5 = 13`. An answer is much easier to
-check than to find, which is what a model needs to learn to correct itself.
+`Which two add up to 13: a = 3, b = 8, c = 5, d = 9?` is answered by `b and c: 8 + 5 = 13`; a wrong answer that
+checks itself reads `b and d: 8 + 9 > 13`. An answer is easier to check than to find, which is what makes
+self-correction worth learning.
 """
 
 import json
@@ -61,10 +62,11 @@ def generate(options: dict[str, Any], split: str) -> Table:
     return Table(f"arithmetic {split}", rows, list(range(1, len(rows) + 1)))
 
 
-def answer(lettered: Mapping[str, int], first: str, second: str) -> str:
-    """An answer that names two letters and spells its check: `b and c: 8 + 5 = 13`."""
+def answer(lettered: Mapping[str, int], first: str, second: str, target: int) -> str:
+    """An answer that names two letters and checks their sum: `b and c: 8 + 5 = 13`, or `b and d: 8 + 9 > 13`."""
     x, y = lettered[first], lettered[second]
-    return f"{first} and {second}: {x} + {y} = {x + y}"
+    relation = "=" if x + y == target else ">" if x + y > target else "<"
+    return f"{first} and {second}: {x} + {y} {relation} {target}"
 
 
 def phrases(letters: int, max_number: int) -> list[str]:
@@ -72,7 +74,8 @@ def phrases(letters: int, max_number: int) -> list[str]:
     names = [chr(ord("a") + i) for i in range(letters)]
     given = [f"{':' if name == 'a' else ','} {name} =" for name in names]
     numbers = [f" {number}" for number in range(1, 2 * max_number)]
-    return [" Which two add up to", *given, "?", *(f" {name}" for name in names), " and", ":", " +", " =", *numbers]
+    signs = ["?", " and", ":", " +", " =", " >", " <"]
+    return [" Which two add up to", *given, *(f" {name}" for name in names), *signs, *numbers]
 
 
 def tenth(numbers: tuple[int, ...], target: int) -> int:

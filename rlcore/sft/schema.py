@@ -1,0 +1,40 @@
+"""The typed schema of a warm start."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rlcore.recipe.schema import Conversation, Data, Fraction, Positive, Scratch, Section
+
+
+class Mixture(Section):
+    """What the attempts of generated conversations are like (see `demonstrations`)."""
+
+    right_first: Fraction = Field(1.0, description="share of conversations whose attempt 1 is right")
+    learn_first: Fraction = Field(1.0, description="share of right first attempts whose choice is learned")
+    keep_right: Fraction = Field(1.0, description="share of right first attempts that attempt 2 repeats")
+    keep_wrong: Fraction = Field(0.0, description="share of wrong first attempts that attempt 2 repeats")
+    fix: Fraction = Field(1.0, description="share of the wrong first attempts not repeated that become right")
+
+
+class Phase(Section):
+    """Supervised steps on conversations of one kind."""
+
+    name: str
+    attempts: Annotated[int, Field(ge=1, le=2)]
+    steps: Positive
+    lr: Annotated[float, Field(gt=0)]
+    mixture: Mixture = Mixture()
+
+
+class WarmStart(Section):
+    """A policy made from scratch and trained on generated conversations about lettered pairs."""
+
+    name: str
+    seed: int = 0
+    output: str = Field(description="folder that the policy is written to")
+    sizes: Scratch
+    data: Data
+    conversation: Conversation
+    phases: list[Phase] = Field(min_length=1)
+    batch: Positive = Field(128, description="conversations a step")
