@@ -217,13 +217,15 @@ class Dispatcher:
 
     def _cut(self, task: Task) -> Task:
         """The first rows of a task, as many as are due for one chunk; the rest goes back to the queue."""
-        cost = self._costs.get(task.reward)
-        share = math.ceil((task.stop - task.start) / self._size)
-        due = 1 if cost is None else int(_SLICE / cost)
-        size = min(share, max(due, task.job.rewards[task.reward].at_once))
-        if task.start + size < task.stop:
+        cost, rows = self._costs.get(task.reward), task.stop - task.start
+        due = 2 if cost is None else int(_SLICE / cost)
+        size = max(1, min(math.ceil(rows / self._size), max(due, task.job.rewards[task.reward].at_once)))
+        # One row alone would hide that a function returns too few or too many scores.
+        if due > 1 and (size == 1 or rows - size == 1):
+            size = min(size + 1, rows)
+        if size < rows:
             self._tasks.appendleft(replace(task, start=task.start + size))
-        return replace(task, stop=min(task.start + size, task.stop))
+        return replace(task, stop=task.start + size)
 
     def _hear(self, worker: Worker) -> None:
         try:

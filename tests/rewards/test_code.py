@@ -1,0 +1,252 @@
+"""Programs in attempts, tests in the forms of the usual data sets, and the whole of HumanEval and MBPP."""
+
+import ast
+import base64
+import json
+import pickle
+import zlib
+
+import pytest
+
+from rewards import RewardPool, score
+from rewards.checks import called_names
+from rewards.code import Judge, code_reward, find_program
+from rewards.suites import read_suite
+from tests.rewards.data import columns, rows
+
+SQUARE = "def f(x):\n    return x * x\n"
+DOUBLE = "a, b = map(int, input().split())\nprint('debug' if a > 99 else a + b)\n"
+
+
+@pytest.fixture(scope="module")
+def judge():
+    judge = Judge()
+    yield judge
+    judge.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("```python\nx = 1\n```", "x = 1"),
+        ("first\n```python\nx = 1\n```\nbetter:\n```py\nx = 2\n```\ndone", "x = 2"),
+        ("```\nx = 1\n```", "x = 1"),
+        ("```python\nx = 1", "x = 1"),
+        ("[BEGIN]\nx = 1\n[DONE]", "\nx = 1\n"),
+        ("x = 1", "x = 1"),
+        ("<think>```python\nx = 1\n```</think>```python\nx = 2\n```", "x = 2"),
+    ],
+)
+def test_which_part_of_an_attempt_is_the_program(text, program):
+    assert find_program(text) == program
+
+
+MBPP = {"test_list": ["assert f(2) == 4", "assert f(3) == 9"]}
+
+
+def test_mbpp(judge):
+    assert judge.judge(SQUARE, MBPP).score == 1.0
+    assert judge.judge("def f(x): return 4", MBPP).score == 0.0
+    assert judge.judge("def f(x): return 4", MBPP, partial=True).score == 0.5
+    assert judge.judge("def g(x): return 4", MBPP).detail.endswith("raised NameError: name 'f' is not defined")
+    assert judge.judge("def f(x) return", MBPP).status == "wrong"
+    assert judge.judge("```python\n```", MBPP).status == "no_answer"
+
+
+def test_mbpp_setup_imports_and_challenge(judge):
+    setup = {"test_list": ["assert f(node) == 4"], "test_setup_code": "node = Node(2)"}
+    assert judge.judge("class Node:\n    def __init__(self, x): self.x = x\ndef f(n): return n.x**2", setup).score == 1
+    imports = {"test_list": ["assert math.isclose(f(math.pi), math.pi ** 2)"], "test_imports": ["import math"]}
+    assert judge.judge(SQUARE, imports).score == 1.0
+    both = {**MBPP, "challenge_test_list": ["assert f(-1) == 1"]}
+    only_positive = "def f(x): return x * x if x > 0 else 0"
+    assert judge.judge(only_positive, both).score == 1.0
+    assert judge.judge(only_positive, both, challenge=True).score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("test", "program", "right"),
+    [
+        ("assert f(1)", "def f(x): return True", True),
+        ("assert not f(1)", "def f(x): return []", True),
+        ("assert f(1) is None", "def f(x): return None", True),
+        ("assert 3 == f(1)", "def f(x): return 3", True),
+        ("assert abs(f(1) - 0.5) < 1e-6", "def f(x): return 0.5000001", True),
+        ("assert set(f(1)) == {1, 2}", "def f(x): return (i for i in (2, 1, 2))", True),
+        ("assert list(f(1)) == [1]", "def f(x): return map(int, '1')", True),
+        ("assert f(1) == [1]", "def f(x): return map(int, '1')", False),
+        ("assert f(1) == (1, 2)", "def f(x): return [1, 2]", False),
+        ("assert f([1, 2])[0] == 2", "def f(x): return x[::-1]", True),
+        ("assert len(f(3)) == 2", "def f(x): return 3", False),
+        ("assert f(1) == f(2)", "def f(x): return x", False),
+        ("assert sum(1, 2) == 3", "def sum(a, b): return a + b", True),
+        ("assert f(2) == 4 and f(3) == 9", SQUARE, True),
+    ],
+)
+def test_assertions_taken_apart(judge, test, program, right):
+    assert read_suite({"test_list": [test]}, False).driver is None
+    assert judge.judge(program, {"test_list": [test]}).score == float(right)
+
+
+def test_humaneval_with_a_loop_uses_a_second_sandbox(judge):
+    row = {
+        "prompt": "def helper(x):\n    return x * x\n\ndef f(x):\n    '''Square.'''\n",
+        "entry_point": "f",
+        "test": "def check(candidate):\n    for n in range(20):\n        assert candidate(n) == helper(n)\n",
+    }
+    assert read_suite(row, False).driver is not None
+    assert judge.judge("    return x ** 2\n", row).score == 1.0
+    assert judge.judge(SQUARE, row).score == 1.0
+    assert judge.judge("def helper(x): return 7\ndef f(x): return 7", row).score == 0.0
+    assert judge.judge("class A:\n    def __eq__(s, o): return True\ndef f(x): return A()", row).score == 0.0
+    assert judge.judge("import os\ndef f(x): os._exit(0)", row).score == 0.0
+    assert judge.judge("def f(x):\n    while True: pass", row, timeout=0.5).status == "timeout"
+
+
+KODCODE = {
+    "test": (
+        "import pytest\nfrom solution import Stack, total\n\n"
+        "def test_total():\n    assert total([1, 2]) == 3\n\n"
+        "@pytest.mark.parametrize('n', [1, 2])\ndef test_stack(n):\n    s = Stack()\n    for i in range(n): s.push(i)\n"
+        "    assert s.pop() == n - 1\n    assert s.size == n - 1\n\n"
+        "def test_empty():\n    with pytest.raises(IndexError):\n        Stack().pop()\n"
+    )
+}
+STACK = (
+    "class Stack:\n    def __init__(self): self.items = []\n    def push(self, x): self.items.append(x)\n"
+    "    def pop(self): return self.items.pop()\n    @property\n    def size(self): return len(self.items)\n"
+    "def total(xs): return sum(xs)\n"
+)
+
+
+def test_kodcode_pytest(judge):
+    verdict = judge.judge(STACK, KODCODE)
+    assert (verdict.score, verdict.detail) == (1.0, "4 tests passed")
+    assert judge.judge(STACK.replace("pop()\n", "pop(0)\n"), KODCODE, partial=True).score == 0.75
+    lying = "class A:\n    def __eq__(s, o): return True\n    def __getattr__(s, n): return lambda *a: A()\n"
+    assert judge.judge(lying + "Stack = A\ndef total(xs): return A()", KODCODE).score == 0.0
+
+
+CASES = [{"input": "1 2\n", "output": "3\n"}, {"input": "10 20", "output": "30"}]
+
+
+def packed(value: object) -> str:
+    return base64.b64encode(zlib.compress(pickle.dumps(json.dumps(value)))).decode()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"public_test_cases": json.dumps([{**CASES[0], "testtype": "stdin"}]), "private_test_cases": packed(CASES)},
+        {"tests": json.dumps([{**case, "type": "stdin_stdout"} for case in CASES])},
+        {"tests": {"inputs": ["1 2", "10 20"], "outputs": ["3", "30"]}},
+        {"input_output": json.dumps({"inputs": ["1 2\n", "10 20\n"], "outputs": ["3\n", "30.0\n"]})},
+    ],
+    ids=["LiveCodeBench", "DeepCoder", "TACO", "APPS"],
+)
+def test_standard_input_and_output(judge, row):
+    assert judge.judge(DOUBLE, row).score == 1.0
+    assert judge.judge("import sys, os\nprint(sum(map(int, open(0).read().split()))); os._exit(0)", row).score == 0.0
+    assert judge.judge("import os\nos.write(1, b'%d' % sum(map(int, input().split())))\nos._exit(0)", row).score == 1.0
+    assert judge.judge("print(3)", row).score == 0.0
+    assert judge.judge("print(3)\nprint(30)", row).score == 0.0
+    assert judge.judge("while True: print(3)", row, timeout=10.0).score == 0.0
+    assert 0 < judge.judge("print(3)", row, partial=True).score < 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "public_test_cases": json.dumps([{"input": "[1, 2]\n3", "output": "6", "testtype": "functional"}]),
+            "metadata": json.dumps({"func_name": "total"}),
+        },
+        {"input_output": json.dumps({"fn_name": "total", "inputs": [[[1, 2], 3]], "outputs": [6]})},
+    ],
+    ids=["LiveCodeBench", "TACO"],
+)
+def test_functions_by_arguments(judge, row):
+    assert judge.judge("class Solution:\n    def total(self, xs, y): return sum(xs) + y", row).score == 1.0
+    assert judge.judge("def total(xs, y): return sum(xs) + y", row).score == 1.0
+    assert judge.judge("def total(xs, y): return sum(xs)", row).score == 0.0
+
+
+class Bomb:
+    def __reduce__(self):
+        return (print, ("unpickled",))
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"test_list": []}, "there are no tests"),
+        ({"test_list": ["assert True"]}, "there are no tests"),
+        ({"test": "def check(candidate):\n    pass", "entry_point": "f"}, "there are no tests"),
+        ({"test": "def test_nothing():\n    pass"}, "the tests assert nothing"),
+        ({"tests": "[]"}, "there are no tests"),
+        ({"test_list": ["assert f(1) =="]}, "cannot be read: SyntaxError"),
+        ({"other": 1}, "no column with tests; known: prompt"),
+        (
+            {"private_test_cases": base64.b64encode(zlib.compress(pickle.dumps(Bomb()))).decode()},
+            "may not contain builtins.print",
+        ),
+    ],
+)
+def test_no_tests_is_an_error_and_never_a_pass(judge, row, told, capsys):
+    verdict = judge.judge(SQUARE, row)
+    assert (verdict.score, verdict.status) == (None, "error")
+    assert told in verdict.detail
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_reward_function_and_identical_programs():
+    attempts = [SQUARE, SQUARE, "def f(x): return 0"]
+    tests = {"test_list": [MBPP["test_list"]] * 3}
+    assert code_reward(attempts, **tests) == [1.0, 1.0, 0.0]
+    assert code_reward(attempts, partial=True, test_list=[["assert f(0) == 0", "assert f(1) == 1"]] * 3) == [1, 1, 0.5]
+    assert [v.status for v in score("code", attempts, **tests)] == ["correct", "correct", "wrong"]
+
+
+ALTERED = """
+def _altered(function):
+    def wrapper(*args, **kwargs):
+        return [function(*args, **kwargs)]
+    return wrapper
+"""
+
+
+def altered(program: str, names: set[str]) -> str:
+    return program + ALTERED + "".join(f"{name} = _altered({name})\n" for name in names)
+
+
+def judge_all(table, programs):
+    with RewardPool([{"name": "code", "kwargs": {"timeout": 100.0}}]) as pool:
+        verdicts = pool.score(programs, columns(table))
+    return [(row["task_id"], verdict) for row, verdict in zip(table, verdicts, strict=True)]
+
+
+def test_every_canonical_solution_of_humaneval(benchmark_data):
+    table = rows(benchmark_data / "HumanEval.jsonl.gz")
+    assert len(table) == 164
+    right = judge_all(table, [row["canonical_solution"] for row in table])
+    assert [item for item in right if item[1].score != 1.0] == []
+    programs = [altered(row["prompt"] + row["canonical_solution"] + "\n", {row["entry_point"]}) for row in table]
+    assert [item for item in judge_all(table, programs) if item[1].score != 0.0] == []
+
+
+def test_every_canonical_solution_of_mbpp(benchmark_data):
+    table = rows(benchmark_data / "mbpp.jsonl")
+    assert len(table) == 974
+    right = judge_all(table, [row["code"] for row in table])
+    assert [item for item in right if item[1].score != 1.0] == []
+    programs = []
+    for row in table:
+        functions = {node.name for node in ast.parse(row["code"]).body if isinstance(node, ast.FunctionDef)}
+        programs.append(altered(row["code"] + "\n", functions & called_names(ast.parse("\n".join(row["test_list"])))))
+    assert [item for item in judge_all(table, programs) if item[1].score != 0.0] == []
+
+
+def test_which_benchmark_rows_need_the_second_sandbox(benchmark_data):
+    humaneval = [r["task_id"] for r in rows(benchmark_data / "HumanEval.jsonl.gz") if read_suite(r, False).driver]
+    assert humaneval == [f"HumanEval/{n}" for n in (32, 33, 38, 44, 50, 53, 129, 151)]
+    assert [r["task_id"] for r in rows(benchmark_data / "mbpp.jsonl") if read_suite(r, False).driver] == [596]

@@ -1,0 +1,123 @@
+"""Hostile programs, in every isolation tier that this machine has: the right verdict, and the next job unharmed."""
+
+import os
+
+import pytest
+
+from rewards import RewardError
+from rewards.code import Judge
+from rewards.sandbox import Sandbox
+from rewards.sandbox.values import dumps, loads
+from rewards.sandbox.zygote import BUBBLEWRAP, LANDLOCK, NAMESPACES
+from tests.rewards.programs import ENDLESS, HONEST, HOSTILE, INNOCENT
+from tests.rewards.test_pool import gone, processes_of
+
+TESTS = {"test_list": ["assert f(2) == 4", "assert f(3) == 9", "assert f(5) == 25"]}
+
+
+@pytest.fixture(scope="module", params=[NAMESPACES, BUBBLEWRAP, LANDLOCK])
+def judge(request):
+    try:
+        judge = Judge(tier=request.param)
+    except RewardError as error:
+        pytest.skip(str(error))
+    yield judge
+    judge.close()
+
+
+def judged(judge: Judge, program: str, timeout: float = 20.0):
+    verdict = judge.judge(program, TESTS, timeout=timeout)
+    after = judge.judge(HONEST, TESTS, timeout=20.0)
+    assert after.score == 1.0, f"the next job got {after}"
+    return verdict
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_programs_are_wrong(judge, name):
+    if name == "other processes" and judge.programs.tier == LANDLOCK:
+        pytest.skip("this tier refuses the folder instead of hiding it; the verdict is the same")
+    verdict = judged(judge, HOSTILE[name])
+    assert (verdict.score, verdict.status) == (0.0, "wrong"), verdict
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_endless_programs_end_at_the_deadline(judge, name):
+    verdict = judged(judge, ENDLESS[name], timeout=0.7)
+    assert verdict.score == 0.0
+    assert verdict.status == "timeout" or name == "memory again and again"
+
+
+@pytest.mark.parametrize("name", INNOCENT)
+def test_innocent_programs_are_right(judge, name):
+    assert judged(judge, INNOCENT[name]).score == 1.0
+
+
+def test_a_bomb_leaves_no_process_and_no_file_behind(judge):
+    judge.judge(HONEST, TESTS)
+    processes, files = processes_of(os.getpid()), len(os.listdir("/proc/self/fd"))
+    for name in ("fork bomb", "thread bomb", "swallowed signals"):
+        judge.judge(ENDLESS[name], TESTS, timeout=0.5)
+    judge.judge(HONEST, TESTS)
+    assert gone(processes_of(os.getpid()) - processes)
+    assert len(os.listdir("/proc/self/fd")) == files
+
+
+def test_what_a_program_wrote_is_gone_for_the_next():
+    judge = Judge(tier=NAMESPACES)
+    writes = "def f(x):\n    open('/tmp/note', 'w').write('seen')\n    return x * x"
+    reads = "import os\ndef f(x): return x * x if not os.path.exists('/tmp/note') else None"
+    assert judge.judge(writes, TESTS).score == 1.0
+    assert judge.judge(reads, TESTS).score == 1.0
+    judge.close()
+
+
+def test_a_job_sees_nobody_and_has_no_privilege():
+    questions = {
+        "os.getpid() != 1": True,
+        "os.listdir('/tmp')": [],
+        "sorted(os.listdir('/dev'))": ["full", "null", "random", "urandom", "zero"],
+        "set(os.environ) <= {'LC_CTYPE', 'LD_LIBRARY_PATH'}": True,
+        "os.path.exists('/proc/1') or os.path.exists('/etc/passwd') or os.path.exists('/home')": False,
+        "os.getcwd()": "/tmp",
+    }
+    sandbox = Sandbox(tier=NAMESPACES)
+    with sandbox.start_job("calls", 20.0) as job:
+        job.send(b'{"sources": ["import os"], "handles": false}')
+        job.send(dumps([{"expression": question} for question in questions]))
+        assert b"ready" in job.receive()
+        assert {question: loads(job.receive()[1:]) for question in questions} == questions
+    sandbox.close()
+
+
+def test_without_any_tier_it_refuses_unless_told(monkeypatch):
+    monkeypatch.setattr("rewards.sandbox._command", lambda *_: ["false"])
+    with pytest.raises(RewardError, match=r"no sandbox on this machine \(namespaces: .*landlock: .*unsafe: true"):
+        Sandbox()
+    monkeypatch.undo()
+    unsafe = Judge(unsafe=True, tier="unsafe")
+    assert unsafe.judge(HONEST, TESTS).score == 1.0
+    assert unsafe.judge(HOSTILE["always equal object"], TESTS).score == 0.0
+    unsafe.close()
+
+
+VALUES = [
+    None, True, 0, -1, 2**200, 1.5, float("inf"), 1 + 2j, "é\ud800", b"\x00\xff", [1, [2]], (1, (2,)), {1, 2}, {},
+    frozenset({3}), {"a": {1: (2,)}}, {(1, 2): [3]}, True,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_plain_values_survive_exactly(value):
+    back = loads(dumps(value))
+    assert back == value
+    assert type(back) is type(value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"[" * 100_000, b'{"t": 5}', b'{"x": 1}', b'{"i": "zz"}', b'{"s": [[1]]}', b'{"t": [], "s": []}', b"\xff"],
+    ids=lambda data: repr(data[:20]),
+)
+def test_what_is_no_value_is_refused(data):
+    with pytest.raises(ValueError):  # noqa: PT011  (any message will do)
+        loads(data)
