@@ -62,6 +62,8 @@ def _run(args: argparse.Namespace) -> None:
         kwargs = json.loads(args.kwargs)
     except ValueError as error:
         raise RewardError(f"--kwargs is not JSON: {error}") from error
+    if args.output:
+        args.output.touch()  # better told before the scoring than after it
     with RewardPool([{"name": args.reward, "kwargs": kwargs}], workers=args.workers, deadline=args.deadline) as pool:
         began = time.perf_counter()
         verdicts: list[Verdict] = []

@@ -24,7 +24,7 @@ from rewards.suites import COLUMNS, BadTests, CallCase, Case, Driver, Suite, rea
 from rewards.verdict import Verdict
 
 TIMEOUT = 10.0
-_FENCE = re.compile(r"```[ \t]*(?:python3?|py)?[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"```[ \t]*(?:python3?|py)?[ \t]*\n(.*?)(?:(?:^|\n)[ \t]*```|\Z)", re.S | re.M | re.IGNORECASE)
 _BEGIN = re.compile(r"\[BEGIN\](.*?)(?:\[DONE\]|\Z)", re.DOTALL)
 
 

@@ -11,11 +11,13 @@ import json
 import math
 import os
 import re
+import socket
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -246,13 +248,19 @@ def _ask(endpoint: Endpoint, question: str, logprobs: bool, deadline: float) -> 
     raise TimeoutError(f"judge at {endpoint.url} did not answer in time; last: {trouble}"[:300])
 
 
+def _cut_off(connected: socket.socket) -> None:
+    with suppress(OSError):  # it has ended by itself
+        connected.shutdown(socket.SHUT_RDWR)
+
+
 def _post(endpoint: Endpoint, body: bytes, seconds: float) -> tuple[int, bytes]:
     parts = urlsplit(endpoint.url)
     secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=seconds)
+    connection.connect()
     # A socket's timeout starts anew with every byte; a reply that trickles is cut off here.
-    cut = threading.Timer(seconds, lambda: connection.sock and connection.sock.shutdown(2))
+    cut = threading.Timer(seconds, _cut_off, [connection.sock])
     cut.start()
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get(endpoint.key_variable):

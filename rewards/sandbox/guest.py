@@ -180,11 +180,10 @@ def _drive(channel: socket.socket, program: socket.socket) -> None:
     job = json.loads(recv_frame(channel))
 
     def ask(question: dict[str, Any]) -> Any:
-        # A proxy among the arguments goes back as the number of the object that it stands for.
-        send_frame(program, dumps([question], lambda value: value.__dict__["_reference"]["of"].number))
+        send_frame(program, dumps([question], _number))
         reply = recv_frame(program, OUTPUT_LIMIT)
         if reply[:1] == b"v":
-            return loads(reply[1:], lambda number, name: Proxy(ask, {"of": _Handle(number, name)}))
+            return loads(reply[1:], lambda number, name: Proxy(ask, {"of": _Handle(number)}))
         told = json.loads(reply[1:])
         kind = getattr(builtins, told["raised"], Raised)
         ordinary = isinstance(kind, type) and issubclass(kind, Exception)
@@ -200,8 +199,16 @@ def _drive(channel: socket.socket, program: socket.socket) -> None:
 class _Handle:
     """The number of an object in the program's sandbox."""
 
-    def __init__(self, number: int, name: str) -> None:
-        self.number, self.name = number, name
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _number(value: Any) -> int:
+    """How an object among the arguments is spoken of: only one that came from the program can go back there."""
+    handle = value.__dict__["_reference"].get("of") if isinstance(value, Proxy) else value
+    if not isinstance(handle, _Handle):
+        raise TypeError(f"a {type(value).__name__} cannot be passed to the program")
+    return handle.number
 
 
 def _run_tests(job: dict[str, Any], solution: types.ModuleType) -> dict[str, Any]:

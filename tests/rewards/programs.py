@@ -1,4 +1,4 @@
-"""Programs that try to be paid, to stay, or to spoil the next job. Each is asked for f(2) == 4, f(3) == 9, f(5) == 25."""
+"""Programs that try to be paid, to stay, or to spoil the next job. Each is asked for f(2), f(3) and f(5)."""
 
 HONEST = "def f(x):\n    return x * x\n"
 
@@ -11,7 +11,7 @@ HOSTILE = {
     "sys.exit at the top": "raise SystemExit(0)",
     "os._exit in the call": "import os\ndef f(x): os._exit(0)",
     "os._exit at the top": "import os\nos._exit(0)",
-    "quiet excepthook": "import sys, atexit\nsys.excepthook = lambda *a: None\natexit.register(print)\nraise ValueError",
+    "quiet excepthook": "import sys\nsys.excepthook = lambda *a: sys.exit(0)\nraise ValueError",
     "segfault": "import ctypes\ndef f(x): ctypes.string_at(0)",
     "patched builtins": (
         "import builtins, json\nbuiltins.len = lambda x: 0\nbuiltins.isinstance = lambda *a: True\n"
@@ -47,12 +47,14 @@ HOSTILE = {
     "endless iterator": "import itertools\ndef f(x): return itertools.count()",
     "memory": "def f(x):\n    a = []\n    while True: a.append(bytearray(1 << 20))",
     "recursion": "def f(x): return f(x)",
-    "daemon": "import os\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n        while True: pass\n    return x * x",
+    "daemon": "import os\ndef f(x):\n    if os.fork() == 0:\n        while True: os.setsid()\n    return x * x",
     "nested namespaces": (
         "import ctypes, os\ndef f(x):\n    if ctypes.CDLL(None).unshare(0x10020000) < 0: raise OSError('refused')\n"
         "    return x * x"
     ),
-    "raised limits": "import resource\ndef f(x):\n    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))\n    return x * x",
+    "raised limits": (
+        "import resource\ndef f(x):\n    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))\n    return x * x"
+    ),
     "network": "import socket\ndef f(x):\n    socket.create_connection(('127.0.0.1', 1), 1)\n    return x * x",
     "host files": "def f(x):\n    open('/etc/passwd').read()\n    return x * x",
     "other processes": "import os\ndef f(x): return [p for p in os.listdir('/proc') if p.isdigit()]",
@@ -66,8 +68,9 @@ ENDLESS = {
     "loop": "def f(x):\n    while True: pass",
     "hang in C": "def f(x): return sum(range(10**15))",
     "swallowed signals": (
-        "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except Exception: pass\n"
-        "def f(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass"
+        "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n"
+        "    except Exception: pass\ndef f(x):\n    while True:\n        try:\n            while True: pass\n"
+        "        except BaseException: pass"
     ),
     "stopped": "import os, signal\ndef f(x): os.kill(os.getpid(), signal.SIGSTOP)",
     "fork bomb": "import os\ndef f(x):\n    while True:\n        try: os.fork()\n        except OSError: pass",
@@ -77,7 +80,8 @@ ENDLESS = {
     ),
     "endless output": "def f(x):\n    while True: print('x' * 10000)",
     "memory again and again": (
-        "def f(x):\n    a = []\n    while True:\n        try: a.append(bytearray(1 << 20))\n        except MemoryError: pass"
+        "def f(x):\n    a = []\n    while True:\n        try: a.append(bytearray(1 << 20))\n"
+        "        except MemoryError: pass"
     ),
 }
 
@@ -95,8 +99,9 @@ INNOCENT = {
         "        except OSError: return x * x"
     ),
     "dataclass and thread": (
-        "import dataclasses, threading\n@dataclasses.dataclass\nclass Box:\n    value: int\ndef f(x):\n    box = Box(0)\n"
-        "    t = threading.Thread(target=lambda: setattr(box, 'value', x * x)); t.start(); t.join()\n    return box.value"
+        "import dataclasses, threading\n@dataclasses.dataclass\nclass Box:\n    value: int\ndef f(x):\n"
+        "    box = Box(0)\n    t = threading.Thread(target=lambda: setattr(box, 'value', x * x))\n"
+        "    t.start()\n    t.join()\n    return box.value"
     ),
     "no modules left": "import sys\nsys.modules.clear()\n" + HONEST,
 }

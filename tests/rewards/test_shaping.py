@@ -1,0 +1,59 @@
+"""The small rewards, against numbers worked out by hand."""
+
+import pytest
+
+from rewards import RewardError, Verdict, load_reward, score
+from rewards.verdict import combine
+
+
+def test_format():
+    assert load_reward("format")([r"so \boxed{1}", "no", r"<think>\boxed{1}</think>"]) == [1.0, 0.0, 0.0]
+    assert load_reward({"name": "format", "kwargs": {"policy": ["hashes"]}})(["#### 4"]) == [1.0]
+    with pytest.raises(RewardError, match="boxed, final_answer, hashes"):
+        load_reward({"name": "format", "kwargs": {"policy": ["box"]}})(["x"])
+
+
+def test_overlong_falls_linearly_over_the_buffer():
+    reward = load_reward({"name": "overlong", "kwargs": {"max_length": 100, "buffer": 20}})
+    ids = [[0] * length for length in (10, 80, 85, 100, 150)]
+    assert reward([""] * 5, completion_ids=ids) == [0.0, 0.0, -0.25, -1.0, -1.0]
+
+
+def test_repetition_counts_ngrams_seen_before():
+    reward = load_reward({"name": "repetition", "kwargs": {"ngram": 2, "penalty": 2.0}})
+    # "a b a b a": the bigrams ab, ba, ab, ba: 2 of 4 are repeats
+    assert reward(["a b a b a", "a b c", "a", ""]) == [-1.0, 0.0, 0.0, 0.0]
+
+
+def test_language_is_the_share_of_letters():
+    assert load_reward("language")(["word 12!", "слово", "abcд", "3 + 4"]) == [1.0, 0.0, 0.75, 1.0]
+    assert load_reward({"name": "language", "kwargs": {"script": "han"}})(["数学 math"]) == [pytest.approx(2 / 6)]
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("b and c, because 8 + 5 = 13.", "correct"),
+        ("  c and b, because 5 + 8 = 13.", "correct"),
+        ("b and d, because 8 + 9 = 17.", "wrong"),
+        ("b and b, because", "wrong"),
+        ("b and z, because", "wrong"),
+        ("I take a and b", "no_answer"),
+        ("B and c", "no_answer"),
+        ("b and cc", "no_answer"),
+        ("", "no_answer"),
+    ],
+)
+def test_pair_sum(text, status):
+    numbers = '{"a": 3, "b": 8, "c": 5, "d": 9}'
+    verdict = score("pair_sum", [text], numbers=[numbers], target=[13])[0]
+    assert (verdict.status, verdict.score) == (status, float(status == "correct"))
+
+
+def test_combining():
+    parts = {"a": Verdict(1.0, "correct", seconds=0.5), "b": Verdict(0.5, "wrong"), "c": Verdict(None, "unscorable")}
+    whole = combine(parts, {"a": 1.0, "b": 0.2, "c": 9.0})
+    assert (whole.score, whole.status, whole.seconds) == (pytest.approx(1.1), "correct", 0.5)
+    late = combine({**parts, "d": Verdict(None, "timeout", "too late")}, {"a": 1, "b": 1, "c": 1, "d": 1})
+    assert (late.score, late.status, late.detail) == (None, "timeout", "d: too late")
+    assert combine({"c": parts["c"]}, {"c": 1.0}).status == "unscorable"
