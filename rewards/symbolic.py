@@ -12,16 +12,26 @@ from typing import Any
 
 from rewards.verdict import Verdict
 
+_WARM_UP = [
+    (r"x^2+\frac{\sqrt{2}}{3}", r"\frac{\sqrt{2}}{3}+x^{2}"),
+    (r"(-\infty,1]\cup[2,3)", r"(-\infty, 1] \cup [2, 4)"),
+    (r"\begin{pmatrix}1\\i\end{pmatrix}", r"\begin{pmatrix}1\\-i\end{pmatrix}"),
+    (r"y=2\sin x+\pi", r"y=\pi+2\cos x"),
+]
 _DIGITS = 40  # working precision of the second look at numbers
 _TOLERANCE = "1e-30"  # relative difference of two exact numbers that are the same
 _FLOAT_TOLERANCE = "1e-6"  # where one of them was written as a decimal
 
 
 def prepare() -> None:
-    """Import computer algebra; a pool's server calls this once, before it forks its workers."""
-    import math_verify  # noqa: F401  (a second or so)
+    """Import computer algebra and use it once; a pool's server calls this before it forks its workers.
 
+    The parser builds its tables as it meets each construct, which would count against the first pairs' deadline.
+    """
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of the timeouts that the worker replaces
+    for pair in _WARM_UP:
+        equal(*pair)
+    equal.cache_clear()
 
 
 def symbolic_reward(completions: Sequence[str], gold: Sequence[str]) -> list[Verdict]:

@@ -59,7 +59,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif said == "busy" or (said == "busy once" and number == 1):
             self.reply(503, b"later")
         else:
-            text = {"right": "Yes.", "wrong": "no", "both": "yes or no", "seven": "7", "alternates": ["yes", "no"][number % 2]}
+            text = {"right": "Yes.", "wrong": "no", "both": "yes or no", "seven": "7"}
+            text["alternates"] = "yes" if number % 2 else "no"
             choice = {"message": {"content": text.get(said, "yes")}}
             tops = [{"token": " Yes", "logprob": -0.5}, {"token": "no", "logprob": -1.5}, {"token": "x", "logprob": -3}]
             choice["logprobs"] = {"content": [{"top_logprobs": tops}]}

@@ -66,7 +66,7 @@ def test_mistakes_are_one_line_and_exit_2(data, arguments, told):
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [("", "has no rows"), ("{\n", "line 1: not JSON"), ("[1]\n", "line 1: a list"), ('{"x": 1}\n', "none of the columns")],
+    [("", "no rows"), ("{\n", "line 1: not JSON"), ("[1]\n", "line 1: a list"), ('{"x": 1}\n', "none of the columns")],
 )
 def test_bad_files(tmp_path, content, told):
     path = tmp_path / "bad.jsonl"
