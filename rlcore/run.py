@@ -42,6 +42,7 @@ class Run:
             self._setup.policy.model,
             temperature=recipe.rollout.temperature,
             kl_used=any(any(stage.kl) for stage in recipe.stages),
+            total_steps=recipe.steps * recipe.learner.minibatches,
             seed=recipe.seed,
         )
         self.step, self.best, self.base_t1 = 0, float("-inf"), float("nan")

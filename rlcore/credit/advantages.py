@@ -32,9 +32,12 @@ def _baseline(returns_PGA: np.ndarray, rewards_PGA: np.ndarray, kind: str) -> np
     if kind == "group":
         return _mean_of_peers(returns_PGA, np.zeros_like(returns_PGA), with_self=True)
     classes_PGA = np.zeros_like(returns_PGA)
-    if kind == "outcome":
+    if kind in ("outcome", "batch_outcome"):
         classes_PGA[..., 1:] = rewards_PGA[..., :-1]
-    return _mean_of_peers(returns_PGA, classes_PGA, with_self=False)
+    baseline_PGA = _mean_of_peers(returns_PGA, classes_PGA, with_self=False)
+    if kind == "batch_outcome":
+        baseline_PGA[..., 1:] = _mean_of_class(returns_PGA, classes_PGA)[..., 1:]
+    return baseline_PGA
 
 
 def _mean_of_peers(returns_PGA: np.ndarray, classes_PGA: np.ndarray, *, with_self: bool) -> np.ndarray:

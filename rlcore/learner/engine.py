@@ -9,8 +9,8 @@ from torch import nn
 from rlcore.recipe.schema import Learner as LearnerSection
 
 
-def start_engine(section: LearnerSection, module: nn.Module) -> Any:
-    """A `DeepSpeedEngine` that trains `module` with Adam and a linear warm-up. The process group must exist."""
+def start_engine(section: LearnerSection, module: nn.Module, total_steps: int) -> Any:
+    """A `DeepSpeedEngine` that trains `module` with Adam over `total_steps`. The process group must exist."""
     import deepspeed  # takes seconds; only processes that train need it
 
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -18,20 +18,24 @@ def start_engine(section: LearnerSection, module: nn.Module) -> Any:
         model=module,
         model_parameters=parameters,
         config=engine_settings(section, parameters),
-        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, Warmup(section.warmup_steps)),
+        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(section, total_steps)),
         dist_init_required=False,
     )
     return engine
 
 
-class Warmup:
-    """Share of the full learning rate at an optimizer step, counted from 0: linear over `steps`, then 1."""
+class Schedule:
+    """Share of the full learning rate at an optimizer step, counted from 0: linear warm-up, constant, linear decay."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    def __init__(self, section: LearnerSection, total_steps: int) -> None:
+        self._warmup = section.warmup_steps
+        self._decay = section.decay * total_steps
+        self._total = total_steps
 
     def __call__(self, step: int) -> float:
-        return min(1.0, (step + 1) / self.steps) if self.steps else 1.0
+        rise = (step + 1) / self._warmup if self._warmup else 1.0
+        fall = (self._total - step) / self._decay if self._decay else 1.0
+        return max(0.0, min(1.0, rise, fall))
 
 
 def engine_settings(section: LearnerSection, parameters: list[nn.Parameter]) -> dict[str, Any]:

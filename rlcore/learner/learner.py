@@ -35,11 +35,13 @@ class Learner:
         *,
         temperature: float,
         kl_used: bool,
+        total_steps: int,
         seed: int,
     ) -> None:
         """Takes over `model`, on the device where it lies. Logits are divided by `temperature` before the softmax.
 
-        `kl_used`: keep a frozen copy of `model` to measure KL against.
+        `kl_used`: keep a frozen copy of `model` to measure KL against. `total_steps`: optimizer steps of the whole run,
+        which the learning rate follows.
         """
         # Dropout stays off: what is trained is the distribution that was sampled.
         policy = PolicyModule(model.eval(), temperature)
@@ -51,7 +53,7 @@ class Learner:
         self._reference = Reference(policy) if kl_used else None
         # ZeRO-3 gathers weights at every pass through the model, so all ranks must make the same passes.
         self._share_prompts = policy.shares_prompts and section.zero < 3
-        self._engine = start_engine(section, policy)
+        self._engine = start_engine(section, policy, total_steps)
 
     @property
     def module(self) -> PreTrainedModel:

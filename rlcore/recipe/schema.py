@@ -123,8 +123,10 @@ class Credit(Section):
     unit: Literal["attempt", "trajectory"] = Field(
         "attempt", description="trajectory: one advantage for all attempts from their summed returns, as in plain GRPO"
     )
-    baseline: Literal["group", "leave_one_out", "outcome", "none"] = Field(
-        "group", description="outcome: later attempts are compared with those whose previous attempt scored the same"
+    baseline: Literal["group", "leave_one_out", "outcome", "batch_outcome", "none"] = Field(
+        "group",
+        description="outcome: later attempts are compared with those of the group, or of this rank's whole batch, "
+        "whose previous attempt scored the same",
     )
     scale: Literal["none", "group", "batch"] = Field("none", description="divide advantages by this standard deviation")
     discount: Fraction = Field(0.0, description="how much an attempt is paid for the returns of later ones")
@@ -146,7 +148,8 @@ class Learner(Section):
     lr: Annotated[float, Field(gt=0)] = 1e-6
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     weight_decay: NonNegative = 0.0
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps over which lr rises linearly")
+    decay: Fraction = Field(0.0, description="share of all optimizer steps, the last ones, over which lr falls to 0")
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     minibatches: Positive = Field(1, description="optimizer steps on one batch of trajectories")
     clip: tuple[NonNegative, NonNegative] = Field((0.2, 0.2), description="ratio kept within [1 - low, 1 + high]")

@@ -112,7 +112,7 @@ def _plain_loop(
 
 def learner_step(batch: TokenBatch, zero: int) -> Callable[[], object]:
     section = SECTION.model_copy(update={"zero": zero})
-    learner = Learner(section, quickstart_model(), temperature=1.0, kl_used=True, seed=0)
+    learner = Learner(section, quickstart_model(), temperature=1.0, kl_used=True, total_steps=100, seed=0)
     return lambda: learner.update(batch)
 
 

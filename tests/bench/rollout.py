@@ -2,8 +2,8 @@
 
     python -m tests.bench.rollout [--device cuda]
 
-Same random Qwen2 model, prompts, sampling settings and answer lengths; the two take turns in one process. Answers end at
-random (about one token in forty is the stop token), at the latest at the limit.
+Same random Qwen2 model, prompts, sampling settings and limits; the two take turns in one process. Answers end at random
+(about one token in sixty is the stop token), at the latest at the limit.
 """
 
 import argparse

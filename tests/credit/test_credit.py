@@ -63,6 +63,13 @@ def test_outcome_baseline_compares_second_attempts_with_the_same_first_outcome()
     np.testing.assert_allclose(found[:, 0], [0.75, 0.75, -0.5, -0.5, -0.5])
 
 
+def test_batch_outcome_compares_over_groups_but_first_attempts_within_theirs():
+    rewards = np.array([[[1.0, 1.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    found = advantages(rewards, rewards, Credit(baseline="batch_outcome"))
+    np.testing.assert_allclose(found[..., 1], [[1, -1], [-1, 1]])
+    np.testing.assert_allclose(found[..., 0], [[1, -1], [1, -1]])
+
+
 def test_an_attempt_without_peers_is_compared_with_its_class_in_the_batch():
     rewards = np.array([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]])
     found = advantages(attempt_returns(rewards, PLAIN), rewards, Credit(baseline="outcome"))
@@ -107,7 +114,8 @@ def test_streams_line_up_with_tokens():
 
 
 @pytest.mark.parametrize(
-    ("baseline", "unbiased"), [("none", True), ("leave_one_out", True), ("outcome", True), ("group", False)]
+    ("baseline", "unbiased"),
+    [("none", True), ("leave_one_out", True), ("outcome", True), ("batch_outcome", True), ("group", False)],
 )
 def test_bias_of_baselines_by_simulation(baseline, unbiased):
     """A two-armed second attempt whose chance depends on the first: E[advantage x score] against the true gradient."""

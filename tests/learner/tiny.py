@@ -79,7 +79,7 @@ def tiny_learner(
     model: Qwen2ForCausalLM | None = None, *, temperature: float = 1.0, kl_used: bool = True, **section: object
 ) -> Learner:
     settings = Section.model_validate({"lr": 1e-2, **section})
-    return Learner(settings, model or tiny_model(), temperature=temperature, kl_used=kl_used, seed=0)
+    return Learner(settings, model or tiny_model(), temperature=temperature, kl_used=kl_used, total_steps=100, seed=0)
 
 
 def parameters(learner: Learner) -> dict[str, torch.Tensor]:
