@@ -37,6 +37,7 @@ def scratch_model(sizes: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int)
         num_hidden_layers=sizes.layers,
         num_attention_heads=sizes.heads,
         num_key_value_heads=sizes.kv_heads,
+        initializer_range=sizes.init_std,
         max_position_embeddings=sizes.max_positions,
         tie_word_embeddings=True,
         bos_token_id=None,

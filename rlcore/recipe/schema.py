@@ -23,6 +23,7 @@ class Scratch(Section):
     heads: Positive = 4
     kv_heads: Positive = 2
     intermediate_size: Positive = 256
+    init_std: NonNegative = Field(0.02, description="standard deviation of the random weights")
     max_positions: Positive = 1024
     vocab_size: int = Field(2048, ge=259, description="of the BPE trained on the data: 256 bytes, 3 marks, and merges")
 

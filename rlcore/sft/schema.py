@@ -24,6 +24,7 @@ class Phase(Section):
     attempts: Annotated[int, Field(ge=1, le=2)]
     steps: Positive
     lr: Annotated[float, Field(gt=0)]
+    decay: Fraction = Field(0.5, description="share of the steps, the last ones, over which lr falls linearly")
     mixture: Mixture = Mixture()
 
 

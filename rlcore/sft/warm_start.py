@@ -44,7 +44,7 @@ def _train(policy: Policy, rows: datasets.Dataset, phase: Phase, section: WarmSt
         weight_decay=0.01,
         warmup_steps=min(WARMUP_STEPS, phase.steps // 2),
         lr_scheduler_type="warmup_stable_decay",
-        lr_scheduler_kwargs={"num_decay_steps": phase.steps // 2, "decay_type": "linear", "min_lr_ratio": 0.02},
+        lr_scheduler_kwargs={"num_decay_steps": round(phase.decay * phase.steps), "decay_type": "linear"},
         bf16=False,
         gradient_checkpointing=False,
         seed=section.seed,
