@@ -3,9 +3,10 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import rewards.cli
 from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe, load_section
 from rlcore.types import UserError
 
@@ -37,37 +38,48 @@ def _parser() -> argparse.ArgumentParser:
         prog="rlcore", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, run, text in (
-        ("train", _train, "run a recipe to its end; the same command goes on after an interruption"),
-        ("eval", _eval, "measure a recipe's model on its held-out problems, greedy and sampled"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        _recipe_arguments(command)
-        command.set_defaults(run=run)
+
+    text = "run a recipe to its end; the same command goes on after an interruption"
+    _recipe_arguments(_command(commands, "train", _train, text))
+
+    text = "measure a recipe's model, or a run's policy, on the held-out problems, greedy and sampled"
+    _recipe_arguments(_command(commands, "eval", _eval, text))
+
     show = commands.add_parser("recipe", help="look at a recipe").add_subparsers(required=True, metavar="show")
-    text = "print the resolved recipe and its batch arithmetic"
-    command = show.add_parser("show", help=text, description=text)
+    command = _command(show, "show", _show, "print the resolved recipe and its batch arithmetic")
     _recipe_arguments(command)
     command.add_argument("--ranks", type=int, default=1, help="processes to share the batch between")
-    command.set_defaults(run=_show)
+
     text = "put runs side by side: report.json, plots and a self-contained report.html"
-    command = commands.add_parser("report", help=text, description=text)
+    command = _command(commands, "report", _report, text)
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     command.add_argument("--output", type=Path, default=Path("runs/report"), help="folder of the report")
-    command.set_defaults(run=_report)
-    text = "make a small policy and warm-start it on generated conversations (TRL's SFTTrainer)"
-    command = commands.add_parser("sft", help=text, description=text)
-    _recipe_arguments(command)
-    command.set_defaults(run=_sft)
+
     text = "train every arm with every seed, then print the table that compares them and write the report"
-    command = commands.add_parser("paper-table", help=text, description=text)
+    command = _command(commands, "paper-table", _paper_table, text)
     text = "a file, or a folder NAME for NAME.yaml and all in the folder"
     command.add_argument("recipes", nargs="+", metavar="RECIPES", help=text)
     command.add_argument("--seeds", type=int, nargs="+", default=[0])
     command.add_argument("--output", type=Path, default=Path("runs/paper-table"), help="folder of runs and report")
     command.add_argument("--set", nargs="*", default=[], metavar="key=value", help="values to replace in every recipe")
-    command.set_defaults(run=_paper_table)
+
+    text = "make a small policy and warm-start it on generated conversations (TRL's SFTTrainer)"
+    _recipe_arguments(_command(commands, "sft", _sft, text))
+
+    text = "score the completions of a file, or its reference solutions, with a reward"
+    rewards.cli.add_arguments(_command(commands, "score", _score, text))
     return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    text: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run)
+    return command
 
 
 def _recipe_arguments(command: argparse.ArgumentParser) -> None:
@@ -105,6 +117,10 @@ def _report(options: argparse.Namespace) -> None:
     from rlcore.evaluate.report import write_report
 
     print(write_report(options.output, options.runs))
+
+
+def _score(options: argparse.Namespace) -> None:
+    sys.exit(rewards.cli.main(options))
 
 
 def _sft(options: argparse.Namespace) -> None:

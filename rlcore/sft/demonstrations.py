@@ -33,14 +33,15 @@ def demonstrations(
     the check always: a wrong choice teaches what its check says, never to choose it. All of attempt 2 is learned.
     """
     rng = Random(f"{seed} {phase.name}")
+    prompts = [conversation.open(problem) for problem in problems]
     follow = conversation.follow("stop")
     for _ in range(count):
-        problem = problems[rng.randrange(len(problems))]
+        at = rng.randrange(len(problems))
+        problem, prompt = problems[at], prompts[at]
         lettered, target = json.loads(problem.columns["numbers"]), problem.columns["target"]
         pairs = list(combinations(lettered, 2))
         right = [(x, y) for x, y in pairs if lettered[x] + lettered[y] == target]
         first = _first(rng, pairs, right, phase)
-        prompt = conversation.open(problem)
         attempt = _encode(conversation.tokenizer, answer(lettered, *first, target))
         ids = [*prompt, *attempt]
         choice_learned = first in right and rng.random() < phase.mixture.learn_first
