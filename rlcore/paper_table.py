@@ -12,6 +12,8 @@ from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
 from rlcore.train import train
 from rlcore.types import UserError
 
+TABLE_WIDTH = 120
+
 
 def paper_table(recipes: Sequence[Path], seeds: Sequence[int], output: Path, overrides: Sequence[str]) -> Path | None:
     """Trains each recipe with each seed below `output`, one after the other, and prints and writes the table.
@@ -19,7 +21,9 @@ def paper_table(recipes: Sequence[Path], seeds: Sequence[int], output: Path, ove
     Finished runs are not trained again, and interrupted ones go on. Returns the report's page; None when a run was
     asked to stop.
     """
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=TABLE_WIDTH)  # a log file has no width of its own
     arms = [arm for path in recipes for arm in _arms(path)]
     if not arms:
         raise UserError(f"no recipes in {', '.join(map(str, recipes))}")
