@@ -41,7 +41,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
     bits = max(base.numerator.bit_length(), base.denominator.bit_length())
     if bits * abs(exponent.numerator) > _MAX_BITS:
         raise _NotExact
-    return Fraction(base ** exponent.numerator)
+    return Fraction(base**exponent.numerator)
 
 
 def _literal(token: str) -> Fraction:

@@ -54,9 +54,7 @@ class RewardPool:
         """One verdict for each completion, in order. Blocks until all are there."""
         return self.submit(completions, columns).result()
 
-    def submit(
-        self, completions: Sequence[Completion], columns: Mapping[str, Sequence[Any]]
-    ) -> Future[list[Verdict]]:
+    def submit(self, completions: Sequence[Completion], columns: Mapping[str, Sequence[Any]]) -> Future[list[Verdict]]:
         """Like `score`, but returns at once. Raises RewardError for a missing column or one of another length."""
         for name, column in columns.items():
             if isinstance(column, (str, bytes)) or not hasattr(column, "__len__"):
