@@ -1,6 +1,10 @@
 """What tests of several rooms share."""
 
 import os
+
+# Tiny models gain nothing from a second thread, and lose much where processes share the cores. Set before torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

@@ -190,4 +190,6 @@ def _command(tier: str, descriptor: int, memory_mb: int) -> list[str]:
     python[0] = os.path.realpath(sys.executable)
     visible = [*readable_paths(), os.path.dirname(python[0]), str(_ROOT / "rewards")]
     binds = [part for path in visible for part in ("--ro-bind", path, path)]
-    return ["bwrap", "--unshare-all", "--die-with-parent", *binds, "--dev", "/dev", "--chdir", "/", "--", *python]
+    # The root and /dev are memory without a limit, and bubblewrap leaves them writable.
+    sealed = ["--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
+    return ["bwrap", "--unshare-all", "--die-with-parent", *binds, *sealed, "--chdir", "/", "--", *python]

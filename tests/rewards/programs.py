@@ -98,6 +98,10 @@ INNOCENT = {
         "def f(x):\n    for n in range(10**5):\n        try: open(f'/tmp/{n}', 'w').write('x' * (1 << 20))\n"
         "        except OSError: return x * x"
     ),
+    "fills shared memory": (
+        "def f(x):\n    for n in range(10**5):\n        try: open(f'/dev/shm/{n}', 'w').write('x' * (1 << 20))\n"
+        "        except OSError: return x * x"
+    ),
     "dataclass and thread": (
         "import dataclasses, threading\n@dataclasses.dataclass\nclass Box:\n    value: int\ndef f(x):\n"
         "    box = Box(0)\n    t = threading.Thread(target=lambda: setattr(box, 'value', x * x))\n"
