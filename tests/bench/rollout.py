@@ -8,6 +8,7 @@ Same random Qwen2 model, prompts, sampling settings and limits; the two take tur
 
 import argparse
 import asyncio
+import gc
 import time
 from statistics import median
 
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     options = parser.parse_args()
     model = _model().to(options.device)
+    gc.freeze()  # as a run does once everything is loaded (rlcore/setup.py)
     print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads")
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {options.problems} problems x {options.group}")
     for tokens in (8, 64):
