@@ -12,6 +12,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "rlcore_decode"
+FEW_QUERIES = 64
+"""Up to so many query tokens the whole matrix of scores is small, and no fused kernel pays."""
 
 
 class _SlotLayer(CacheLayerMixin):
@@ -94,17 +96,18 @@ class SlotCache(Cache):
 
 
 def _decode_attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
-    """One query token a row: grouped heads read keys and values in place instead of a repeated copy of them."""
+    """A few query tokens a row: grouped heads read keys and values in place instead of a repeated copy of them."""
     rows, heads, queries, size = query.shape
-    if queries != 1 or key.device.type != "cpu" or kwargs.get("softcap") or kwargs.get("position_bias") is not None:
+    few = queries <= FEW_QUERIES and attention_mask is not None and not torch.is_grad_enabled()
+    if not few or key.device.type != "cpu" or kwargs.get("softcap") or kwargs.get("position_bias") is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    kv_heads = key.shape[1]
-    query = query.view(rows, kv_heads, heads // kv_heads, size)
+    kv_heads, width = key.shape[1:3]
+    shared = heads // kv_heads
+    query = query.reshape(rows, kv_heads, shared * queries, size)
     scores = torch.matmul(query, key.transpose(2, 3)) * (size**-0.5 if scaling is None else scaling)
-    if attention_mask is not None:
-        scores = scores.masked_fill_(~attention_mask, -torch.inf)
+    scores.view(rows, kv_heads, shared, queries, width).masked_fill_(~attention_mask[:, :, None], -torch.inf)
     output = torch.matmul(scores.softmax(-1), value)
-    return output.view(rows, 1, heads, size), None
+    return output.view(rows, heads, queries, size).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, _decode_attention)

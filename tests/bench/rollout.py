@@ -19,7 +19,7 @@ from rlcore.rollout import Sampling, TorchEngine
 
 STOP, VOCABULARY = 1, 64
 PROMPT, CORRECTION = 24, 12
-REPEATS = 3
+REPEATS = 7
 
 
 def main() -> None:
