@@ -7,7 +7,7 @@ from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
 from rlcore.data import load_problems
-from rlcore.data.sources.arithmetic import phrases
+from rlcore.data.sources.arithmetic import Options, phrases
 from rlcore.policy import Policy, phrase_tokenizer, save_policy
 from rlcore.policy.scratch import scratch_model
 from rlcore.rollout import Conversation
@@ -21,7 +21,8 @@ def warm_start(section: WarmStart) -> Path:
     """Makes the policy, trains it phase by phase and writes it as a Hugging Face folder, which is returned."""
     set_seed(section.seed)
     problems = load_problems(section.data)
-    words = phrases(section.data.options.get("letters", 4), section.data.options.get("max_number", 12))
+    options = Options.model_validate(section.data.options)
+    words = phrases(options.letters, options.max_number)
     tokenizer = phrase_tokenizer([*words, f" {section.conversation.instruction}"])
     policy = Policy(scratch_model(section.sizes, tokenizer, section.seed), tokenizer)
     conversation = Conversation(tokenizer, section.conversation, [tokenizer.eos_token_id])
