@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
@@ -83,15 +84,56 @@ class Conversation(Section):
     max_attempt_tokens: Positive = 1024
 
 
+class Vllm(Section):
+    """The vLLM engine (see rlcore/rollout/README.md)."""
+
+    tensor_parallel: Positive = Field(1, description="GPUs that share one copy of the weights; servers mode")
+    data_parallel: Positive = Field(1, description="copies of the weights in each server that rlcore starts")
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="share of a GPU's memory for weights and KV cache; 0.9 suits the GPUs of a server"
+    )
+    quantization: str | None = Field(None, description="of the sampler's weights, while the learner keeps its own: fp8")
+    sleep_level: Literal[0, 1, 2] = Field(
+        2,
+        description="what sleeps during the update: 0 nothing, 1 the KV cache, and weights go to the host, 2 both freed",
+    )
+    pause: Literal["keep", "wait", "abort"] = Field(
+        "keep", description="requests that run at a publication: go on with the new weights, end first, or start again"
+    )
+    start_deadline: Seconds = Field(600.0, description="seconds until a server answers")
+    request_deadline: Seconds = Field(600.0, description="seconds until a request is sampled again elsewhere")
+    publish_deadline: Seconds = Field(300.0, description="seconds for each phase of a publication")
+    args: dict[str, Any] = Field(default_factory=dict, description="further engine arguments: {kv_cache_dtype: fp8}")
+
+
 class Rollout(Section):
     """How attempts are sampled."""
 
     engine: Literal["torch", "vllm"] = "torch"
+    mode: Literal["in_process", "servers"] = Field(
+        "in_process", description="of vllm: an engine in each rank's process, or servers that all ranks share"
+    )
+    servers: list[str] = Field(default_factory=list, description="URLs of running vLLM servers")
+    start_servers: Annotated[int, Field(ge=0)] = Field(0, description="servers that rlcore starts, watches and stops")
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = Field(0, description="0: all tokens")
-    slots: Positive = Field(512, description="sequences decoded at once by the embedded engine on each rank")
-    deadline: Annotated[float, Field(gt=0)] = Field(1800.0, description="seconds until a step's sampling is given up")
+    slots: Positive = Field(512, description="sequences decoded at once by the engine of each rank, or by each server")
+    deadline: Seconds = Field(1800.0, description="seconds until a step's sampling is given up")
+    vllm: Vllm = Vllm()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Rollout":
+        given = bool(self.servers) + bool(self.start_servers)
+        if self.mode == "servers" and self.engine != "vllm":
+            raise ValueError("mode servers needs engine vllm")
+        if self.mode == "servers" and given != 1:
+            raise ValueError("mode servers needs one of servers (URLs) and start_servers (a number)")
+        if self.mode == "in_process" and given:
+            raise ValueError("servers and start_servers need mode servers")
+        if self.mode == "in_process" and self.vllm.tensor_parallel * self.vllm.data_parallel > 1:
+            raise ValueError("vllm.tensor_parallel and vllm.data_parallel need mode servers")
+        return self
 
 
 class Reward(Section):
@@ -107,7 +149,7 @@ class Rewards(Section):
 
     functions: list[Reward] = Field(min_length=1)
     workers: Positive = 2
-    deadline: Annotated[float, Field(gt=0)] = Field(5.0, description="seconds an attempt; then the worker is killed")
+    deadline: Seconds = Field(5.0, description="seconds an attempt; then the worker is killed")
     max_failed: Fraction = Field(0.1, description="a step with a larger share of unscored attempts stops the run")
 
 
