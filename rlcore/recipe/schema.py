@@ -95,7 +95,7 @@ class Vllm(Section):
     quantization: str | None = Field(None, description="of the sampler's weights, while the learner keeps its own: fp8")
     sleep_level: Literal[0, 1, 2] = Field(
         2,
-        description="what sleeps during the update: 0 nothing, 1 the KV cache, and weights go to the host, 2 both freed",
+        description="what is given up during the update: 0 nothing, 1 the KV cache (weights wait on the host), 2 both",
     )
     pause: Literal["keep", "wait", "abort"] = Field(
         "keep", description="requests that run at a publication: go on with the new weights, end first, or start again"
