@@ -15,6 +15,7 @@ EPILOG = """examples:
   rlcore train recipes/quickstart.yaml seed=1 output=runs/one     train, evaluate, save
   torchrun --nproc-per-node 8 -m rlcore.train RECIPE              the same on eight GPUs
   rlcore eval recipes/quickstart.yaml model.path=runs/one/final   measure any policy
+  rlcore watch runs/one                                           follow a run, or look at a finished one
   rlcore report runs/one runs/two --output runs/report            tables, plots and a page to browse
   rlcore paper-table recipes/quickstart --seeds 0 1 2             every arm and seed, and the table of them
 """
@@ -62,6 +63,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=int, nargs="+", default=[0])
     command.add_argument("--output", type=Path, default=Path("runs/paper-table"), help="folder of runs and report")
     command.add_argument("--set", nargs="*", default=[], metavar="key=value", help="values to replace in every recipe")
+
+    text = "a live view of a run in the terminal: rates, phases, accuracies, alarms, last trajectories"
+    command = _command(commands, "watch", _watch, text)
+    command.add_argument("folder", type=Path, metavar="RUN", help="folder of a run, running or finished")
+    command.add_argument("--every", type=float, default=2.0, help="seconds between looks")
+    command.add_argument("--once", action="store_true", help="print the view once")
+
+    text = "save the W&B workspace that shows runs: accuracies, behaviour, learner, time, trajectories"
+    command = _command(commands, "dashboard", _dashboard, text)
+    command.add_argument("--project", default="rlcore", help="W&B project, as in track.project")
+    command.add_argument("--entity", help="W&B user or team; your default one when left out")
+    command.add_argument("--print", action="store_true", dest="print_only", help="print it as JSON, save nothing")
 
     text = "make a small policy and warm-start it on generated conversations (TRL's SFTTrainer)"
     _recipe_arguments(_command(commands, "sft", _sft, text))
@@ -117,6 +130,19 @@ def _report(options: argparse.Namespace) -> None:
     from rlcore.evaluate.report import write_report
 
     print(write_report(options.output, options.runs))
+
+
+def _watch(options: argparse.Namespace) -> None:
+    from rlcore.track.watch import watch
+
+    watch(options.folder, every=options.every, once=options.once)
+
+
+def _dashboard(options: argparse.Namespace) -> None:
+    from rlcore.track.workspace import save_workspace, workspace_json
+
+    show = workspace_json(options.project, options.entity or "") if options.print_only else None
+    print(show or f"saved: {save_workspace(options.project, options.entity)}")
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -43,6 +43,7 @@ def evaluate_and_save(
         results = replace(results, arm="base")
     if ranks.first:
         save_evaluation(Path(recipe.output) / f"{name}.json", results)
+    tracker.evaluated(results)
     return results
 
 

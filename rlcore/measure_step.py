@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from rlcore.evaluate.gather import gather_rows
 from rlcore.evaluate.measure import trajectory_rows
 from rlcore.evaluate.metrics import dead_group_share, row_means
 from rlcore.learner import LearnerReport, Ranks
-from rlcore.types import Groups, UserError
+from rlcore.types import Groups, Trajectory, UserError
 
 
 class Clock:
@@ -49,6 +50,14 @@ def step_metrics(groups: Groups, report: LearnerReport, clock: Clock, ranks: Ran
         **{f"learner/{name}": value for name, value in report.items()},
         **clock.metrics(),
     }
+
+
+def distributions(trajectories: Sequence[Trajectory]) -> dict[str, np.ndarray]:
+    """What histograms show of N trajectories: reward_tA and tokens_tA of each attempt, and edit_ratio, `[N]` each."""
+    rows = trajectory_rows(trajectories)
+    rewards_NA = np.stack([trajectory.rewards_A for trajectory in trajectories])
+    shown = {name: rows[name] for name in rows if name.startswith("tokens_t") or name == "edit_ratio"}
+    return {**{f"reward_t{a + 1}": rewards_NA[:, a] for a in range(rewards_NA.shape[1])}, **shown}
 
 
 def check_scored(groups: Groups, limit: float) -> None:

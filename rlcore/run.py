@@ -13,6 +13,7 @@ from rlcore.evaluation import BASE, evaluate_and_save, open_tracker
 from rlcore.interrupt import Interrupt
 from rlcore.learner import Learner, Ranks
 from rlcore.learner.checkpoints import LEARNER, Checkpoints
+from rlcore.measure_step import distributions
 from rlcore.policy import Policy, check_same_parameters, parameter_shapes, save_policy
 from rlcore.recipe import Recipe, dump_recipe
 from rlcore.recipe.schema import Stage
@@ -67,7 +68,7 @@ class Run:
     def measure_base(self) -> None:
         """Evaluates the policy before its first step: what sandbagging is measured against."""
         if self.step == 0 and self.recipe.evaluate:
-            results = self._evaluate(self.recipe.evaluate.problems, BASE)
+            results = self._evaluate(self.recipe.evaluate.problems, BASE, self.step)
             self.base_t1 = results.evaluations[-1].metrics["t1"][0]
 
     def steps(self) -> Iterator[tuple[int, Stage]]:
@@ -90,12 +91,14 @@ class Run:
         step, section = self.step + 1, self.recipe.evaluate
         self._rewards.append(metrics["train/reward"])
         if section and section.every and step % section.every == 0 and step < self.recipe.steps:
-            results = self._evaluate(section.problems_while_training, "evaluation_latest")
+            results = self._evaluate(section.problems_while_training, "evaluation_latest", step)
             metrics |= {name: value for part in results.evaluations for name, value in part.values.items()}
         self.tracker.log(step, stage.name, metrics)
         flat, wanted = [trajectory for group in groups for trajectory in group], self.recipe.track.trajectories
         shown = flat[:: max(1, len(flat) // max(1, wanted))][:wanted]
         self.tracker.trajectories(step, stage.name, [trajectory_record(t, step=step, stage=stage.name) for t in shown])
+        if self.tracker.details_due(step):
+            self.tracker.distributions(step, distributions(flat))
 
     def finish(self) -> Results | None:
         """The policy and its evaluation at the end; None where the run stopped before it or has no evaluation."""
@@ -107,11 +110,11 @@ class Run:
         done = self.folder / "evaluation.json"
         if self._resumed and done.exists() and load_evaluation(done).step == self.step:
             return load_evaluation(done)
-        return self._evaluate(self.recipe.evaluate.problems, "evaluation")
+        return self._evaluate(self.recipe.evaluate.problems, "evaluation", self.step)
 
-    def _evaluate(self, problems: int, name: str) -> Results:
+    def _evaluate(self, problems: int, name: str, step: int) -> Results:
         return evaluate_and_save(
-            self.recipe, self._setup, self.ranks, self.tracker, problems=problems, step=self.step, name=name
+            self.recipe, self._setup, self.ranks, self.tracker, problems=problems, step=step, name=name
         )
 
     def _save(self) -> None:

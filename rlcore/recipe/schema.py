@@ -225,7 +225,11 @@ class Track(Section):
     """Where a run is seen."""
 
     wandb: Literal["auto", "offline", "off"] = Field("auto", description="auto: online if logged in, else offline")
-    project: str = "rlcore"
+    project: str = Field("rlcore", description="of W&B")
+    tensorboard: bool = Field(False, description="event files in the run's folder too")
+    every: Annotated[int, Field(ge=0)] = Field(
+        25, description="steps between histograms and tables of trajectories on dashboards; 0: none"
+    )
     trajectories: Annotated[int, Field(ge=0)] = Field(4, description="written to trajectories.jsonl each step")
 
 

@@ -8,16 +8,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
+from rlcore.evaluate.records import Record
+from rlcore.evaluate.results import Results
 from rlcore.recipe.schema import Track
 from rlcore.track.alarms import ALARMS, HISTORY
 from rlcore.track.console import open_console
+from rlcore.track.dashboard import EVAL, TRAINER, Dashboard
 from rlcore.track.jsonl import JsonlFile, cut_records
+from rlcore.track.tensorboard import open_tensorboard
 from rlcore.track.wandb_run import open_wandb
 from rlcore.types import UserError
 
 
 class Tracker:
-    """Writes `metrics.jsonl` and `trajectories.jsonl` in the run's folder, the console and W&B.
+    """Writes `metrics.jsonl` and `trajectories.jsonl` in the run's folder, the console, W&B and TensorBoard.
 
     A metrics record is flat: `step`, `stage`, names like `train/t1`, and `alarm/NAME: 1.0` while an alarm lasts. Values
     that are not finite are written as null. `resume_step` is the last step of the checkpoint the run goes on from:
@@ -51,26 +57,69 @@ class Tracker:
         self._history = deque[Mapping[str, Any]](kept, maxlen=HISTORY)
         self._sounding = {name for name in ALARMS if self._history and f"alarm/{name}" in self._history[-1]}
         self._console = open_console(total_steps, done=resume_step or 0)
-        self._wandb = open_wandb(folder, section, recipe_dict, run_name, self.run_id, say=self._console.say)
+        opened = (
+            open_wandb(folder, section, recipe_dict, run_name, self.run_id, say=self._console.say),
+            open_tensorboard(folder, section, resume_step),
+        )
+        self._dashboards: list[Dashboard] = [dashboard for dashboard in opened if dashboard]
+        self._every = section.every
+        self._unshown: list[Record] = []
 
     def log(self, step: int, stage: str, metrics: Mapping[str, float]) -> None:
         """Record the measurements of one step."""
         if not self.enabled:
             return
-        record = {"step": step, "stage": stage, **metrics}
+        record: Record = {"step": step, "stage": stage, **metrics}
         self._history.append(record)
-        record |= {f"alarm/{name}": 1.0 for name in self._sound_alarms()}
+        record |= {f"alarm/{name}": 1.0 for name in self._sound_alarms(step)}
         self._metrics.write(record)
         self._console.show(step, stage, metrics)
-        if self._wandb:
-            self._wandb.log({"trainer/step": step, **{key: record[key] for key in record if key != "step"}})
+        trained = {name: value for name, value in record.items() if "/" in name and not name.startswith("eval/")}
+        if trained:
+            for dashboard in self._dashboards:
+                dashboard.log(TRAINER, step, {"stage": stage, **trained})
 
     def trajectories(self, step: int, stage: str, records: Sequence[Mapping[str, Any]]) -> None:
         """Record trajectories to look at (see `evaluate.measure.trajectory_record`)."""
         if not self.enabled:
             return
-        for record in records:
-            self._trajectories.write({**record, "step": step, "stage": stage})
+        placed = [{**record, "step": step, "stage": stage} for record in records]
+        for record in placed:
+            self._trajectories.write(record)
+        if not self._dashboards or not self._every:
+            return
+        self._unshown += placed
+        if self.details_due(step) and self._unshown:
+            for dashboard in self._dashboards:
+                dashboard.table(TRAINER, step, "train/trajectories", self._unshown)
+            self._unshown = []
+
+    def details_due(self, step: int) -> bool:
+        """Whether dashboards want histograms and trajectories of this step."""
+        return self.enabled and bool(self._dashboards and self._every) and step % self._every == 0
+
+    def distributions(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+        """Show histograms of this step's trajectories on the dashboards; values that are not finite are left out."""
+        finite = {name: values_N[np.isfinite(values_N)] for name, values_N in values.items()}
+        shown = {f"train/histogram/{name}": values_N for name, values_N in finite.items() if len(values_N)}
+        for dashboard in self._dashboards if self.enabled else ():
+            dashboard.log(TRAINER, step, shown)
+
+    def evaluated(self, results: Results) -> None:
+        """Show an evaluation on the dashboards: its figures, histograms and examples, on the axis of evaluations."""
+        if not self.enabled:
+            return
+        values: dict[str, float | str | np.ndarray] = {}
+        for evaluation in results.evaluations:
+            values |= evaluation.values
+        for name, counted in results.histograms.items():
+            edges, counts = np.array(counted["edges"]), np.array(counted["counts"], dtype=int)
+            if counts.sum():
+                values[f"eval/histogram/{name}"] = np.repeat((edges[:-1] + edges[1:]) / 2, counts)
+        for dashboard in self._dashboards:
+            dashboard.log(EVAL, results.step, values)
+            if results.examples:
+                dashboard.table(EVAL, results.step, "eval/trajectories", [dict(e) for e in results.examples])
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -93,8 +142,8 @@ class Tracker:
         self._console.close()
         self._metrics.close()
         self._trajectories.close()
-        if self._wandb:
-            self._wandb.finish(exit_code=int(failed))
+        for dashboard in self._dashboards:
+            dashboard.close(failed=failed)
 
     def __enter__(self) -> "Tracker":
         return self
@@ -104,11 +153,13 @@ class Tracker:
     ) -> None:
         self.close(failed=kind is not None)
 
-    def _sound_alarms(self) -> set[str]:
+    def _sound_alarms(self, step: int) -> set[str]:
         messages = {name: alarm(self._history) for name, alarm in ALARMS.items()}
         sounding = {name for name, message in messages.items() if message}
         for name in sorted(sounding - self._sounding):
             self._console.say(f"alarm {name}: {messages[name]}")
+            for dashboard in self._dashboards:
+                dashboard.alert(step, name, str(messages[name]))
         self._sounding = sounding
         return sounding
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlcore.track.alarms import ALARMS, WINDOW, recent_mean
+from rlcore.track.alarms import ALARMS, WINDOW, recent_mean, window_means
 
 HEALTHY = {
     "train/sandbagging": -0.02,
@@ -10,6 +10,14 @@ HEALTHY = {
     "train/i_to_c": 0.1,
     "train/c_to_i": 0.02,
     "train/dead_groups": 0.4,
+    "train/t1": 0.5,
+    "train/t2": 0.6,
+    "train/unscored": 0.0,
+    "train/truncated_t1": 0.05,
+    "train/tokens_t1": 200.0,
+    "train/tokens_t2": 220.0,
+    "learner/entropy_t1": 0.4,
+    "learner/skipped": 0,
     "learner/mismatch_kl": 0.001,
     "learner/kl_t1": 0.02,
     "learner/kl_t2": 0.2,
@@ -18,10 +26,21 @@ ILL = {
     "sandbagging": ({"train/sandbagging": 0.06}, "6 points below the base"),
     "copying": ({"train/answer_change": 0.012}, "only 1.2 % of the answers"),
     "over_correction": ({"train/c_to_i": 0.15}, "spoils 15.0 % and repairs 10.0 %"),
+    "reward_failures": ({"train/unscored": 0.03}, "3.0 % of the trajectories were not scored"),
+    "truncation": ({"train/truncated_t2": 0.4}, "40 % of the samples of attempt 2"),
+    "skipped_steps": ({"learner/skipped": 2}, "20 optimizer steps in the last 10"),
     "dead_groups": ({"train/dead_groups": 0.85}, "85 % of the groups"),
     "mismatch": ({"learner/mismatch_kl": 0.25}, "0.25 nats"),
     "runaway_kl": ({"learner/kl_t2": 1.5}, "attempt 2 is 1.5 nats"),
 }
+
+
+CHANGES = {
+    "collapse": ({"train/t2": 0.45}, "attempt 2 fell 15 points below its best"),
+    "length_creep": ({"train/tokens_t2": 400.0}, "attempt 2 grew from 220 to 400 tokens"),
+    "low_entropy": ({"learner/entropy_t1": 0.04}, "attempt 1 fell from 0.4 to 0.04 nats"),
+}
+"""What shows only against the steps before."""
 
 
 def _sounding(history: list[dict]) -> set[str]:
@@ -29,7 +48,7 @@ def _sounding(history: list[dict]) -> set[str]:
 
 
 def test_every_alarm_is_covered_here():
-    assert set(ILL) == set(ALARMS)
+    assert set(ILL) | set(CHANGES) == set(ALARMS)
 
 
 def test_a_healthy_run_and_an_empty_one_are_silent():
@@ -48,7 +67,18 @@ def test_each_illness_sounds_its_own_alarm_only(name: str):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", ["sandbagging", "copying", "over_correction", "dead_groups"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_change_sounds_its_own_alarm_only(name: str):
+    change, words = CHANGES[name]
+    history = [HEALTHY] * WINDOW + [HEALTHY | change] * WINDOW
+    assert _sounding(history) == {name}
+    assert words in str(ALARMS[name](history))
+    assert _sounding([HEALTHY | change] * (2 * WINDOW)) == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["sandbagging", "copying", "over_correction", "dead_groups", "reward_failures", "truncation"]
+)
 def test_shares_need_a_full_window(name: str):
     change, _ = ILL[name]
     assert _sounding([HEALTHY | change] * (WINDOW - 1)) == set()
@@ -64,3 +94,4 @@ def test_missing_null_and_nan_values_are_no_evidence():
     history = [{"x": 1.0}, {"x": None}, {}, {"x": float("nan")}, {"x": 3.0}]
     assert recent_mean(history, "x", 2) == 2.0
     assert recent_mean(history, "x", 3) is None
+    assert window_means(history, "x", 1) == [1.0, 3.0]

@@ -37,3 +37,9 @@ def config(path: Path) -> dict:
     """The configuration of the run."""
     run = next(r.run for r in records(path) if r.WhichOneof("record_type") == "run")
     return {i.key: json.loads(i.value_json) for i in run.config.update}
+
+
+def axes(path: Path) -> dict:
+    """The step axis of each measurement that was declared with one."""
+    metrics = [r.metric for r in records(path) if r.WhichOneof("record_type") == "metric"]
+    return {metric.name: metric.step_metric for metric in metrics if metric.step_metric}
