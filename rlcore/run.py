@@ -43,8 +43,10 @@ class Run:
             self._setup.policy.model,
             temperature=recipe.rollout.temperature,
             kl_used=any(any(stage.kl) for stage in recipe.stages),
-            total_steps=recipe.steps * recipe.learner.minibatches,
+            total_steps=recipe.steps * recipe.learner.optimizer_steps,
             seed=recipe.seed,
+            exact_sampler=recipe.exact_sampler,
+            max_attempt_tokens=recipe.conversation.max_attempt_tokens,
         )
         self.step, self.best, self.base_t1 = 0, float("-inf"), float("nan")
         self._rewards: list[float] = []

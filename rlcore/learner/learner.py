@@ -1,6 +1,7 @@
 """The learner: per-token streams in, updated weights and a report out. It knows nothing of rewards or stages."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlcore.learner.averaging import LossTokens, find_loss_tokens
 from rlcore.learner.engine import guarded_step, start_engine
-from rlcore.learner.losses import kl_k3, policy_loss
+from rlcore.learner.losses import KL_ESTIMATORS
+from rlcore.learner.objective import Objective
 from rlcore.learner.packing import MicroBatch, micro_batches
 from rlcore.learner.planning import Planned, plan_micro_batches, split_minibatches
 from rlcore.learner.policy_module import PolicyModule, Reference
@@ -24,8 +27,9 @@ _TAG = "learner"
 class Learner:
     """Holds the trained policy. Every method is called by all ranks together; a batch holds this rank's trajectories.
 
-    The loss is the sum over loss tokens of `policy_loss + kl_weight · KL(policy ‖ reference)`, divided by the number of
-    loss tokens of the minibatch over all ranks: how tokens fall into ranks and micro-batches changes nothing.
+    The loss is an average over the loss tokens of a minibatch, or over its attempts (`average`), of `policy_loss +
+    kl_weight · KL(policy ‖ reference) - entropy_bonus · entropy`. Numerator and denominator are those of all ranks:
+    how tokens fall into ranks and micro-batches changes nothing.
     """
 
     def __init__(
@@ -37,16 +41,22 @@ class Learner:
         kl_used: bool,
         total_steps: int,
         seed: int,
+        exact_sampler: bool = True,
+        max_attempt_tokens: int = 1024,
     ) -> None:
         """Takes over `model`, on the device where it lies. Logits are divided by `temperature` before the softmax.
 
         `kl_used`: keep a frozen copy of `model` to measure KL against. `total_steps`: optimizer steps of the whole run,
-        which the learning rate follows.
+        which the learning rate follows. `exact_sampler`: the sampler's log-probabilities are this model's own.
+        `max_attempt_tokens` is the length that the constant average divides by.
         """
         # Dropout stays off: what is trained is the distribution that was sampled.
         policy = PolicyModule(model.eval(), temperature)
         self._section = section
         self._seed = seed
+        self._max_attempt_tokens = max_attempt_tokens
+        choice = section.old_logprobs
+        self._old_is_sampler = choice == "sampler" or (choice == "auto" and exact_sampler)
         self._device = model.device
         self._world = torch.distributed.get_world_size()
         self._rank = torch.distributed.get_rank()
@@ -62,26 +72,32 @@ class Learner:
 
     def update(self, batch: TokenBatch) -> LearnerReport:
         """One optimizer step for each minibatch of `batch`; those without a loss token anywhere are passed over."""
-        seed = (self._seed, self._engine.global_steps, self._rank)
-        minibatches = split_minibatches(batch, self._section.minibatches, seed)
+        minibatches = self._minibatches(batch)
         plans = [self._plan(batch, chosen) for chosen in minibatches]
-        turns, tokens_M, counts_M = self._agree(batch, minibatches, plans)
-        tally = Tally(turns, self._device)
+        loss_tokens = find_loss_tokens(batch)
+        agreed = self._agree(batch, loss_tokens, minibatches, plans)
+        objective = self._objective(batch, loss_tokens)
+        tally = Tally(agreed.turns, self._device)
         norms: list[float] = []
         skipped, lr = 0, self._engine.get_lr()[0]
-        for number, (plan, tokens, count) in enumerate(zip(plans, tokens_M, counts_M, strict=True)):
-            if not tokens:
+        for number, (plan, size, count) in enumerate(zip(plans, agreed.sizes_M, agreed.counts_M, strict=True)):
+            if not size:
                 continue
-            self._accumulate(batch, plan, count, tokens, tally, untouched=number == 0)
+            for place, micro in enumerate(micro_batches(batch, plan, count, self._device), start=1):
+                self._engine.set_gradient_accumulation_boundary(place == count)
+                losses = self._losses(micro, objective, size, kl_used=agreed.kl_used)
+                tally.add(micro, losses, untouched=number == 0)
+                # DeepSpeed averages gradients over ranks; the loss is a sum over them.
+                self._engine.backward(losses["loss"].sum() * self._world)
             lr = self._engine.get_lr()[0]
             norm, applied = guarded_step(self._engine, self._section.max_grad_norm)
             norms.append(norm)
             skipped += not applied
-        report = tally.report(self._world, kl_used=self._reference is not None)
+        report = tally.report(self._world, steps=len(norms), kl_used=agreed.kl_used)
         report["grad_norm"] = sum(norms) / max(len(norms), 1)
         report["skipped"] = skipped
         report["lr"] = lr
-        report["micro_batches"] = sum(counts_M)
+        report["micro_batches"] = sum(agreed.counts_M)
         return report
 
     @torch.no_grad()
@@ -89,7 +105,7 @@ class Learner:
         """Log-probabilities under the present weights, `[N]` float32: 0 where `loss_mask_N` is False."""
         chosen = np.arange(len(batch.lengths_B))
         plan = self._plan(batch, chosen)
-        _, _, (count,) = self._agree(batch, [chosen], [plan])
+        (count,) = self._agree(batch, find_loss_tokens(batch), [chosen], [plan]).counts_M
         logprob_N = np.zeros(len(batch.ids_N), dtype=np.float32)
         for micro in micro_batches(batch, plan, count, self._device):
             logprob_N[micro.index_n] = self._engine.module(micro)[0].float().cpu().numpy()
@@ -117,50 +133,54 @@ class Learner:
     def _plan(self, batch: TokenBatch, chosen: np.ndarray) -> list[Planned]:
         return plan_micro_batches(batch, chosen, self._section.micro_batch_tokens, self._share_prompts)
 
+    def _minibatches(self, batch: TokenBatch) -> list[np.ndarray]:
+        """The trajectories of each optimizer step, epoch after epoch; each rank shuffles its own."""
+        seeds = [(self._seed, self._engine.global_steps, epoch, self._rank) for epoch in range(self._section.epochs)]
+        return [chosen for seed in seeds for chosen in split_minibatches(batch, self._section.minibatches, seed)]
+
+    def _objective(self, batch: TokenBatch, loss_tokens: LossTokens) -> Objective:
+        """Old log-probabilities are computed only if they are asked for and other weights will follow."""
+        recompute = not self._old_is_sampler and self._section.optimizer_steps > 1
+        return Objective(
+            self._section,
+            loss_tokens.attempt_N,
+            loss_tokens.share_N(self._section.average, self._max_attempt_tokens),
+            old_logprob_N=self.logprobs(batch) if recompute else None,
+            old_is_sampler=self._old_is_sampler,
+        )
+
     def _agree(
-        self, batch: TokenBatch, minibatches: list[np.ndarray], plans: list[list[Planned]]
-    ) -> tuple[int, list[int], list[int]]:
-        """What all ranks must know alike: number of turns, loss tokens and micro-batches of each minibatch."""
-        turns = int(batch.turn_N.max(initial=1))
-        loss_tokens_B = np.diff(np.r_[0, batch.loss_mask_N.cumsum()][batch.offsets_B1])
-        tokens_M = [int(loss_tokens_B[chosen].sum()) for chosen in minibatches]
-        counts_M = [len(plan) for plan in plans]
-        if self._world == 1:
-            return turns, tokens_M, counts_M
-        most = torch.tensor([turns, *counts_M], device=self._device)
-        total = torch.tensor(tokens_M, device=self._device)
-        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
-        torch.distributed.all_reduce(total)
-        turns, *counts_M = most.tolist()
-        return turns, total.tolist(), counts_M
+        self, batch: TokenBatch, loss_tokens: LossTokens, minibatches: list[np.ndarray], plans: list[list[Planned]]
+    ) -> "_Agreed":
+        kl_used = self._reference is not None and bool(batch.kl_weight_N.any())
+        most = [int(batch.turn_N.max(initial=1)), int(kl_used), *(len(plan) for plan in plans)]
+        sizes_M = [loss_tokens.size(self._section.average, chosen) for chosen in minibatches]
+        if self._world > 1:
+            most_all, sizes_all = (torch.tensor(values, device=self._device) for values in (most, sizes_M))
+            torch.distributed.all_reduce(most_all, torch.distributed.ReduceOp.MAX)
+            torch.distributed.all_reduce(sizes_all)
+            most, sizes_M = most_all.tolist(), sizes_all.tolist()
+        turns, any_kl, *counts_M = most
+        return _Agreed(turns, bool(any_kl), sizes_M, counts_M)
 
-    def _accumulate(
-        self, batch: TokenBatch, plan: list[Planned], count: int, tokens: int, tally: Tally, *, untouched: bool
-    ) -> None:
-        """Gradient of one minibatch's loss, one micro-batch after the other."""
-        for number, micro in enumerate(micro_batches(batch, plan, count, self._device), start=1):
-            self._engine.set_gradient_accumulation_boundary(number == count)
-            loss_n = self._losses(micro, tally, untouched=untouched)
-            # DeepSpeed averages gradients over ranks; the loss is a sum over them.
-            self._engine.backward(loss_n.sum() * (self._world / tokens))
+    def _losses(self, micro: MicroBatch, objective: Objective, size: int, *, kl_used: bool) -> dict[str, Tensor]:
+        estimator = KL_ESTIMATORS.get(self._section.kl)
+        reference = self._reference if kl_used else None
+        logprob_n, entropy_n, kl_n = self._engine(micro, None if estimator else reference)
+        if estimator and reference:
+            kl_n = estimator(logprob_n, reference.logprobs(micro))
+        losses = objective(micro, size, logprob_n=logprob_n, entropy_n=entropy_n, kl_n=kl_n)
+        return {"logprob": logprob_n, **losses}
 
-    def _losses(self, micro: MicroBatch, tally: Tally, *, untouched: bool) -> Tensor:
-        exact = self._section.kl == "exact"
-        logprob_n, entropy_n, kl_n = self._engine(micro, self._reference if exact else None)
-        if self._reference is not None and not exact:
-            kl_n = kl_k3(logprob_n, self._reference.logprobs(micro))
-        policy_loss_n, clipped_n = policy_loss(
-            logprob_n, micro.sampler_logprob_n, micro.advantage_n, self._section.clip
-        )
-        loss_n = policy_loss_n + micro.kl_weight_n * kl_n
-        tally.add(
-            micro,
-            logprob_n=logprob_n,
-            loss_n=loss_n,
-            policy_loss_n=policy_loss_n,
-            kl_n=kl_n,
-            entropy_n=entropy_n,
-            clipped_n=clipped_n,
-            untouched=untouched,
-        )
-        return loss_n
+
+@dataclass(frozen=True, slots=True)
+class _Agreed:
+    """What all ranks must know alike of an update."""
+
+    turns: int
+    kl_used: bool
+    """Whether any rank has a token with β > 0; without one the reference is not run."""
+    sizes_M: list[int]
+    """What the loss of each minibatch is divided by."""
+    counts_M: list[int]
+    """Micro-batches of each minibatch."""

@@ -1,31 +1,78 @@
-"""Losses and divergences: pure functions on per-token tensors. n tokens, V vocabulary entries; natural logarithms."""
+"""Losses and divergences: pure functions on per-token tensors. n tokens, V vocabulary entries; natural logarithms.
+
+`SURROGATES` and `KL_ESTIMATORS` are the tables that a recipe names them by; `rlcore/learner/README.md` says which of
+them the published methods are made of.
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+Surrogate = Callable[[Tensor, Tensor, Tensor, tuple[float, float]], tuple[Tensor, Tensor]]
+"""From `logprob_n`, `log_ratio_n`, `advantage_n` and a clip to the loss of each token, and whether the clip changed its
+gradient (bool)."""
 
-def policy_loss(
-    logprob_n: Tensor, sampler_logprob_n: Tensor, advantage_n: Tensor, clip: tuple[float, float]
+
+def ppo(
+    logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
-    """Clipped policy-gradient loss of each token, and whether the clip took its gradient away (bool).
+    """The smaller of ratio · A and clipped ratio · A, as a loss; the ratio is kept within [1 - low, 1 + high].
 
-    The ratio π/μ of policy and sampler is kept within [1 - low, 1 + high]: PPO, Schulman et al. 2017, equation 7, with
-    the two sides apart as in DAPO, Yu et al. 2025, equation 10.
+    Schulman et al. 2017, equation 7, with the two sides apart as in DAPO, Yu et al. 2025, equation 10.
     """
     low, high = clip
-    ratio_n = (logprob_n - sampler_logprob_n).exp()
+    ratio_n = log_ratio_n.exp()
     free_n = ratio_n * advantage_n
     clipped_n = ratio_n.clamp(1 - low, 1 + high) * advantage_n
     return -torch.minimum(free_n, clipped_n), clipped_n < free_n
 
 
-def kl_k3(logprob_n: Tensor, other_logprob_n: Tensor) -> Tensor:
-    """One-sample estimate of KL(p ‖ q) from log p and log q of a token that p sampled; never negative.
+def cispo(
+    logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """REINFORCE weighted by the clipped ratio, a constant: every token keeps a gradient.
 
-    q/p - 1 - log(q/p): Schulman 2020, "Approximating KL divergence", k3.
+    MiniMax-M1, Chen et al. 2025, equation 4.
     """
+    low, high = clip
+    ratio_n = log_ratio_n.detach().exp()
+    weight_n = ratio_n.clamp(1 - low, 1 + high)
+    return -weight_n * advantage_n * logprob_n, weight_n != ratio_n
+
+
+def reinforce(
+    logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Minus A · log π, whatever the ratio: Williams 1992. Right only on policy: for one optimizer step a batch."""
+    return -advantage_n * logprob_n, torch.zeros_like(advantage_n, dtype=torch.bool)
+
+
+SURROGATES: dict[str, Surrogate] = {"ppo": ppo, "cispo": cispo, "reinforce": reinforce}
+
+
+def kl_k1(logprob_n: Tensor, other_logprob_n: Tensor) -> Tensor:
+    """One-sample estimate of KL(p ‖ q): log(p/q) of a token that p sampled. Unbiased, of either sign.
+
+    Its own gradient is pure noise (the mean of a score is 0); the gradient here is that of k2, log(p/q) · ∇ log p, as
+    from a KL penalty inside the reward.
+    """
+    k2_n = kl_k2(logprob_n, other_logprob_n)
+    return k2_n + (logprob_n - other_logprob_n - k2_n).detach()
+
+
+def kl_k2(logprob_n: Tensor, other_logprob_n: Tensor) -> Tensor:
+    """log(p/q)² / 2: a biased value of KL(p ‖ q) with an unbiased gradient on policy (Schulman 2020)."""
+    return (logprob_n - other_logprob_n).square() / 2
+
+
+def kl_k3(logprob_n: Tensor, other_logprob_n: Tensor) -> Tensor:
+    """q/p - 1 - log(q/p): unbiased, never negative (Schulman 2020); its gradient on policy is that of KL(q ‖ p)."""
     log_ratio_n = other_logprob_n - logprob_n
     return log_ratio_n.exp() - 1 - log_ratio_n
+
+
+KL_ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 
 
 def kl_exact(log_p_nV: Tensor, log_q_nV: Tensor) -> Tensor:
@@ -36,3 +83,20 @@ def kl_exact(log_p_nV: Tensor, log_q_nV: Tensor) -> Tensor:
 def entropy(log_p_nV: Tensor) -> Tensor:
     """Entropy of each distribution, `[n]`, from its log-softmax."""
     return -(log_p_nV.exp() * log_p_nV).sum(-1)
+
+
+def attempt_mean(values_n: Tensor, attempt_n: Tensor) -> Tensor:
+    """At each token the mean over the tokens of its attempt; `attempt_n` numbers attempts from 0.
+
+    Of log-ratios it is the logarithm of GSPO's sequence ratio (Zheng et al. 2025, equation 7).
+    """
+    count_n = attempt_sum(torch.ones_like(values_n), attempt_n)
+    return attempt_sum(values_n, attempt_n) / count_n
+
+
+def attempt_sum(values_n: Tensor, attempt_n: Tensor) -> Tensor:
+    """At each token the sum over the tokens of its attempt."""
+    if not len(values_n):
+        return values_n
+    sums = values_n.new_zeros(int(attempt_n.max()) + 1).index_add(0, attempt_n, values_n)
+    return sums[attempt_n]

@@ -9,17 +9,21 @@ from rlcore.learner.packing import MicroBatch
 LearnerReport = dict[str, float]
 """What an update did, over all ranks. Means are per loss token; `_t1` and so on are attempts, and absent without one.
 
-    loss, policy_loss           as minimised (policy_loss without the KL term)
-    kl_t1, entropy_t1           nats
-    clip_fraction               share of tokens whose gradient the clip took away
-    mismatch_kl                 KL(sampler ‖ learner) before the first optimizer step, k3 estimate
+    loss, policy_loss           as minimised, mean over optimizer steps (policy_loss without KL term and entropy bonus)
+    kl_t1, entropy_t1           nats; no kl where every β of the batch is 0
+    clip_fraction               share of tokens whose gradient the clip changed
+    mismatch_kl, mismatch_k1    KL(sampler ‖ learner) before the first optimizer step, estimates k3 and k1
     max_abs_logprob_gap         largest |log-prob of learner - of sampler| before the first optimizer step
+    correction, corrected       mean weight of the mismatch correction; share of tokens whose weight its bounds changed
     grad_norm                   before clipping, mean over optimizer steps
     skipped                     optimizer steps not taken because a gradient was not finite
-    lr, tokens, micro_batches   learning rate of the last step; loss tokens; forward passes on each rank
+    lr, tokens, micro_batches   learning rate of the last step; loss tokens and forward passes on each rank, all epochs
 """
 
-_SUMS = ("tokens", "loss", "policy_loss", "kl", "entropy", "clipped", "mismatch", "compared")
+_MINIMISED = ("loss", "policy_loss")
+_MEANS = ("kl", "entropy", "clip_fraction", "correction", "corrected")
+_MISMATCH = ("mismatch_kl", "mismatch_k1")
+_SUMS = ("tokens", *_MINIMISED, *_MEANS, *_MISMATCH, "compared")
 
 
 class Tally:
@@ -30,31 +34,24 @@ class Tally:
         self._gap = torch.zeros((), device=device)
 
     @torch.no_grad()
-    def add(
-        self,
-        micro: MicroBatch,
-        *,
-        logprob_n: Tensor,
-        loss_n: Tensor,
-        policy_loss_n: Tensor,
-        kl_n: Tensor,
-        entropy_n: Tensor,
-        clipped_n: Tensor,
-        untouched: bool,
-    ) -> None:
-        """Count the tokens of one micro-batch; `untouched`: no optimizer step of this update came before it."""
+    def add(self, micro: MicroBatch, values: dict[str, Tensor], *, untouched: bool) -> None:
+        """Count the tokens of one micro-batch; `untouched`: no optimizer step of this update came before it.
+
+        `values` are `[n]`: logprob, and what `Objective` gives.
+        """
+        logprob_n = values["logprob"]
         one_n = torch.ones_like(logprob_n)
-        mismatch_n, compared_n = torch.zeros_like(one_n), torch.zeros_like(one_n)
+        values = values | {"tokens": one_n, **dict.fromkeys((*_MISMATCH, "compared"), torch.zeros_like(one_n))}
         if untouched:
-            mismatch_n, compared_n = kl_k3(micro.sampler_logprob_n, logprob_n), one_n
-            gap_n = (logprob_n - micro.sampler_logprob_n).abs()
-            self._gap = torch.maximum(self._gap, torch.cat([gap_n, self._gap[None]]).max())
-        columns = (one_n, loss_n, policy_loss_n, kl_n, entropy_n, clipped_n, mismatch_n, compared_n)
-        values_nS = torch.stack([column.double() for column in columns], dim=1)
+            gap_n = micro.sampler_logprob_n - logprob_n
+            k3_n = kl_k3(micro.sampler_logprob_n, logprob_n)
+            values |= {"mismatch_kl": k3_n, "mismatch_k1": gap_n, "compared": one_n}
+            self._gap = torch.maximum(self._gap, torch.cat([gap_n.abs(), self._gap[None]]).max())
+        values_nS = torch.stack([values[name].double() for name in _SUMS], dim=1)
         self._sums_TS.index_add_(0, micro.turn_n - 1, values_nS)
 
-    def report(self, world: int, kl_used: bool) -> LearnerReport:
-        """Means over the loss tokens of all ranks."""
+    def report(self, world: int, steps: int, kl_used: bool) -> LearnerReport:
+        """Means over the loss tokens of all ranks; of what is minimised, over the optimizer steps."""
         if world > 1:
             torch.distributed.all_reduce(self._sums_TS)
             torch.distributed.all_reduce(self._gap, torch.distributed.ReduceOp.MAX)
@@ -62,10 +59,9 @@ class Tally:
         total = {name: sum(attempt[name] for attempt in attempts) for name in _SUMS}
         tokens, compared = max(total["tokens"], 1.0), max(total["compared"], 1.0)
         report = {
-            "loss": total["loss"] / tokens,
-            "policy_loss": total["policy_loss"] / tokens,
-            "clip_fraction": total["clipped"] / tokens,
-            "mismatch_kl": total["mismatch"] / compared,
+            **{name: total[name] / max(steps, 1) for name in _MINIMISED},
+            **{name: total[name] / tokens for name in ("clip_fraction", "correction", "corrected")},
+            **{name: total[name] / compared for name in _MISMATCH},
             "max_abs_logprob_gap": self._gap.item(),
             "tokens": total["tokens"],
         }

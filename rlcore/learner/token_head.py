@@ -5,6 +5,7 @@ temperature and p = softmax(z), of
 
     log p(t):     ∂/∂z = onehot(t) - p
     KL(p ‖ q):    ∂/∂z = p · (log p - log q - KL)
+    H(p):         ∂/∂z = -p · (log p + H)
 
 One autograd node for all chunks gives the head's weight its gradient once, which ZeRO's hooks count on.
 """
@@ -21,7 +22,7 @@ CHUNK_ELEMENTS = 1 << 24
 """Logits computed at once: 64 MiB in float32."""
 
 Scores = tuple[Tensor, Tensor, Tensor]
-"""`(logprob_n, entropy_n, kl_n)` in float32; the entropy carries no gradient."""
+"""`(logprob_n, entropy_n, kl_n)` in float32."""
 
 
 def score_logits(logits_nV: Tensor, target_n: Tensor, temperature: float, reference_nV: Tensor | None = None) -> Scores:
@@ -32,7 +33,7 @@ def score_logits(logits_nV: Tensor, target_n: Tensor, temperature: float, refere
         kl_n = torch.zeros_like(logprob_n)
     else:
         kl_n = kl_exact(log_p_nV, (reference_nV.float() / temperature).log_softmax(-1))
-    return logprob_n, entropy(log_p_nV.detach()), kl_n
+    return logprob_n, entropy(log_p_nV), kl_n
 
 
 def score_hidden(
@@ -69,21 +70,25 @@ class _ScoreHidden(torch.autograd.Function):
                 reference_nV = reference_hidden_nK[chunk] @ reference_weight_VK.T
             chunks.append(score_logits(hidden_nH[chunk] @ weight_VH.T, target_n[chunk], temperature, reference_nV))
         logprob_n, entropy_n, kl_n = (torch.cat(parts) for parts in zip(*chunks, strict=True))
-        ctx.save_for_backward(hidden_nH, weight_VH, target_n, kl_n, reference_hidden_nK, reference_weight_VK)
+        ctx.save_for_backward(hidden_nH, weight_VH, target_n, entropy_n, kl_n, reference_hidden_nK, reference_weight_VK)
         ctx.temperature = temperature
-        ctx.mark_non_differentiable(entropy_n)
+        ctx.set_materialize_grads(False)
         return logprob_n, entropy_n, kl_n
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        grad_logprob_n, _, grad_kl_n = gradients
-        hidden_nH, weight_VH, target_n, kl_n, reference_hidden_nK, reference_weight_VK = ctx.saved_tensors
+        hidden_nH, weight_VH, target_n, entropy_n, kl_n, reference_hidden_nK, reference_weight_VK = ctx.saved_tensors
+        grad_logprob_n, grad_entropy_n, grad_kl_n = gradients
+        if grad_logprob_n is None:
+            grad_logprob_n = torch.zeros_like(kl_n)
         grad_hidden_nH = torch.empty_like(hidden_nH)
         grad_weight_VH = torch.zeros(weight_VH.shape, device=weight_VH.device)
         for chunk in _chunks(len(target_n), len(weight_VH)):
             log_p_nV = ((hidden_nH[chunk] @ weight_VH.T).float() / ctx.temperature).log_softmax(-1)
             weights_nV = -grad_logprob_n[chunk, None]
-            if reference_hidden_nK is not None:
+            if grad_entropy_n is not None:
+                weights_nV = weights_nV - grad_entropy_n[chunk, None] * (log_p_nV + entropy_n[chunk, None])
+            if grad_kl_n is not None and reference_hidden_nK is not None:
                 log_q_nV = (reference_hidden_nK[chunk] @ reference_weight_VK.T).float() / ctx.temperature
                 log_q_nV = log_q_nV.log_softmax(-1)
                 weights_nV = weights_nV + grad_kl_n[chunk, None] * (log_p_nV - log_q_nV - kl_n[chunk, None])

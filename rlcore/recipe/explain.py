@@ -17,7 +17,7 @@ def batch_arithmetic(recipe: Recipe, ranks: int = 1) -> list[str]:
     if problems % ranks:
         raise UserError(f"batch.problems {problems} does not divide evenly over {ranks} ranks")
     local = trajectories // ranks
-    minibatch = math.ceil(local / recipe.learner.minibatches)
+    minibatch, updates = math.ceil(local / recipe.learner.minibatches), recipe.learner.optimizer_steps
     rows = max(1, recipe.learner.micro_batch_tokens // longest)
     stages, steps = " + ".join(f"{stage.name} {stage.steps:,}" for stage in recipe.stages) or "no stages", recipe.steps
     return [
@@ -26,9 +26,23 @@ def batch_arithmetic(recipe: Recipe, ranks: int = 1) -> list[str]:
         f"up to {longest:,} tokens a trajectory ({recipe.conversation.max_prompt_tokens:,} of prompt + {attempts} x "
         f"{recipe.conversation.max_attempt_tokens:,} sampled, beside the instruction) = up to "
         f"{trajectories * longest:,} tokens a step",
-        f"{ranks} rank{'s' * (ranks > 1)}: {local} trajectories each, {recipe.learner.minibatches} optimizer "
-        f"step{'s' * (recipe.learner.minibatches > 1)} a step on {minibatch} of them, at most "
+        f"{ranks} rank{'s' * (ranks > 1)}: {local} trajectories each, {updates} optimizer "
+        f"step{'s' * (updates > 1)} a step on {minibatch} of them, at most "
         f"{math.ceil(minibatch / rows)} micro-batches of {recipe.learner.micro_batch_tokens:,} tokens each",
-        f"{stages} = {steps:,} steps, {steps * recipe.learner.minibatches:,} optimizer steps, "
-        f"{steps * trajectories:,} trajectories",
+        f"{stages} = {steps:,} steps, {steps * updates:,} optimizer steps, {steps * trajectories:,} trajectories",
+        _loss_line(recipe),
     ]
+
+
+def _loss_line(recipe: Recipe) -> str:
+    """The loss, what its ratio compares with, and the forward passes that this and the KL term cost."""
+    learner = recipe.learner
+    if learner.old_logprobs == "sampler" or (learner.old_logprobs == "auto" and recipe.exact_sampler):
+        old = "the sampler's"
+    else:
+        old = f"the learner's ({'a pass of their own' if learner.optimizer_steps > 1 else 'no pass: on policy'})"
+    held = " and ".join(stage.name for stage in recipe.stages if any(stage.kl))
+    return (
+        f"loss {learner.loss}: {learner.surrogate} surrogate, ratio a {learner.ratio}, average {learner.average}; old "
+        f"log-probabilities: {old}; reference pass: {f'in {held}' if held else 'none'}"
+    )

@@ -185,6 +185,33 @@ class Stage(Section):
     kl: list[NonNegative] = Field([0.01, 0.01], description="β of each attempt against the reference policy")
 
 
+LOSSES: dict[str, dict[str, Any]] = {
+    "grpo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.2), "average": "attempt"},
+    "dr_grpo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.2), "average": "constant"},
+    "dapo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.28), "average": "token"},
+    "gspo": {"ratio": "attempt", "surrogate": "ppo", "clip": (3e-4, 4e-4), "average": "attempt"},
+    "cispo": {"ratio": "token", "surrogate": "cispo", "clip": (1.0, 4.0), "average": "token"},
+    "reinforce": {"ratio": "token", "surrogate": "reinforce", "clip": (0.0, 0.0), "average": "token"},
+}
+"""What `learner.loss` stands for: values of the settings beside it (see rlcore/learner/README.md)."""
+
+
+class Correction(Section):
+    """Weights of tokens that sampler and learner give different probabilities: learner's over sampler's, bounded."""
+
+    mode: Literal["none", "truncate", "mask"] = Field(
+        "truncate", description="outside the bounds: truncate takes the nearer bound, mask leaves the token out"
+    )
+    level: Literal["token", "attempt"] = Field("token", description="attempt: one weight, the product over its tokens")
+    bounds: tuple[NonNegative, NonNegative] = Field((0.0, 2.0), description="lowest and highest weight")
+
+    @model_validator(mode="after")
+    def _bounds_hold_one(self) -> "Correction":
+        if not self.bounds[0] <= 1 <= self.bounds[1]:
+            raise ValueError(f"bounds {list(self.bounds)} must have 1, the weight where both agree, between them")
+        return self
+
+
 class Learner(Section):
     """The DeepSpeed engine and its loss."""
 
@@ -194,12 +221,43 @@ class Learner(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps over which lr rises linearly")
     decay: Fraction = Field(0.0, description="share of all optimizer steps, the last ones, over which lr falls to 0")
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    minibatches: Positive = Field(1, description="optimizer steps on one batch of trajectories")
-    clip: tuple[NonNegative, NonNegative] = Field((0.2, 0.2), description="ratio kept within [1 - low, 1 + high]")
-    kl: Literal["exact", "k3"] = Field("k3", description="exact sums over the vocabulary; k3 is a one-sample estimate")
+    epochs: Positive = Field(1, description="passes over one batch of trajectories")
+    minibatches: Positive = Field(1, description="optimizer steps on one batch of trajectories, in each epoch")
+    loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce"] = Field(
+        "dapo", description="a published loss: gives the next four, each of which may be set beside it"
+    )
+    ratio: Literal["token", "attempt"] = Field("token", description="attempt: the geometric mean over its tokens")
+    surrogate: Literal["ppo", "cispo", "reinforce"] = Field(
+        "ppo", description="ppo: clipped ratio x advantage; cispo: the clipped ratio weighs log π; reinforce: no ratio"
+    )
+    clip: tuple[NonNegative, NonNegative] = Field((0.2, 0.28), description="ratio kept within [1 - low, 1 + high]")
+    average: Literal["token", "attempt", "constant"] = Field(
+        "token", description="loss per token of the batch; per attempt, of its mean; per attempt of the longest length"
+    )
+    old_logprobs: Literal["auto", "sampler", "learner"] = Field(
+        "auto",
+        description="what the ratio compares with: the sampler's, or the learner's own before the update, computed in "
+        "a pass only if several optimizer steps follow; auto: the sampler's if they are exactly the learner's",
+    )
+    correction: Correction = Field(Correction(), description="used where old_logprobs are the learner's")
+    entropy_bonus: NonNegative = Field(0.0, description="pays for entropy, in the loss of every token")
+    kl: Literal["exact", "k1", "k2", "k3"] = Field(
+        "k3", description="exact sums over the vocabulary; the others are one-sample estimates"
+    )
     zero: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage")
     micro_batch_tokens: Positive = Field(16384, description="padded tokens in one forward pass on each rank")
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="further DeepSpeed settings, merged in")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_loss(cls, values: Any) -> Any:
+        preset = LOSSES.get(values.get("loss", "dapo"), {}) if isinstance(values, dict) else {}
+        return {**preset, **values} if preset else values
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps on one batch."""
+        return self.epochs * self.minibatches
 
 
 class Evaluate(Section):
@@ -257,6 +315,12 @@ class Recipe(Section):
     def steps(self) -> int:
         """Steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
+
+    @property
+    def exact_sampler(self) -> bool:
+        """Whether the sampler's log-probabilities are the learner's own but for rounding in float32."""
+        plain = self.rollout.top_p == 1 and self.rollout.top_k == 0
+        return self.rollout.engine == "torch" and self.model.dtype == "float32" and plain
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":

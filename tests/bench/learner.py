@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.learner import Learner, start_distributed
-from rlcore.learner.losses import entropy, kl_exact, policy_loss
+from rlcore.learner.losses import entropy, kl_exact, ppo
 from rlcore.learner.packing import MicroBatch, micro_batches
 from rlcore.learner.planning import plan_micro_batches
 from rlcore.learner.policy_module import PolicyModule, Reference
@@ -101,7 +101,8 @@ def _plain_loop(
         plan = plan_micro_batches(batch, np.arange(len(batch.lengths_B)), SECTION.micro_batch_tokens, share_prompts)
         for micro in micro_batches(batch, plan, len(plan), CPU):
             logprob_n, _, kl_n = scores(micro)
-            loss_n, _ = policy_loss(logprob_n, micro.sampler_logprob_n, micro.advantage_n, SECTION.clip)
+            log_ratio_n = logprob_n - micro.sampler_logprob_n
+            loss_n, _ = ppo(logprob_n, log_ratio_n, micro.advantage_n, SECTION.clip)
             ((loss_n + micro.kl_weight_n * kl_n).sum() / tokens).backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), SECTION.max_grad_norm)
         optimizer.step()

@@ -17,7 +17,7 @@ QUICKSTART = [RECIPES / "quickstart.yaml", *sorted((RECIPES / "quickstart").glob
 
 @pytest.mark.parametrize("path", sorted({*RECIPES.rglob("*.yaml")} - WARM_STARTS), ids=lambda path: path.stem)
 def test_a_recipe_loads(path):
-    assert len(batch_arithmetic(load_recipe(path))) == 4
+    assert len(batch_arithmetic(load_recipe(path))) == 5
 
 
 @pytest.mark.parametrize("path", sorted(WARM_STARTS), ids=lambda path: path.stem)
