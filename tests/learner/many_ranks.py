@@ -1,6 +1,6 @@
 """Run by one process or by torchrun: each rank trains on its share of the same batches; rank 0 writes what came out.
 
-Arguments: output file (.npz), then the learners to train one after the other, as `ZERO,KL`.
+Arguments: output file (.npz), then the learners to train one after the other, as `ZERO,KL` or `ZERO,KL,LOSS`.
 """
 
 import sys
@@ -25,8 +25,10 @@ def main() -> None:
     ranks = start_distributed("cpu")
     results = {}
     for arm in arms:
-        zero, kl = arm.split(",")
-        learner = tiny_learner(zero=int(zero), kl=kl, micro_batch_tokens=60, max_grad_norm=0.5)
+        zero, kl, *loss = arm.split(",")
+        settings = {"zero": int(zero), "kl": kl, "micro_batch_tokens": 60, "max_grad_norm": 0.5}
+        settings |= {"loss": loss[0], "entropy_bonus": 0.1} if loss else {}
+        learner = tiny_learner(**settings)
         shares = [share(random_batch(TRAJECTORIES, seed=step), ranks.rank, ranks.world) for step in range(STEPS)]
         reports = [learner.update(batch) for batch in shares]
         for step, report in enumerate(reports):
@@ -35,7 +37,7 @@ def main() -> None:
         logprobs = learner.logprobs(shares[0])
         folder = Path(output).parent / f"checkpoint-{ranks.world}-{arm}"
         learner.save(folder)
-        resumed = tiny_learner(zero=int(zero), kl=kl, micro_batch_tokens=60, max_grad_norm=0.5)
+        resumed = tiny_learner(**settings)
         resumed.load(folder)
         results[f"{arm}/resumed_equal"] = np.array_equal(logprobs, resumed.logprobs(shares[0]))
         results |= {f"{arm}/weight/{name}": tensor.numpy().copy() for name, tensor in resumed.weights()}

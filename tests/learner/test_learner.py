@@ -11,6 +11,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from rlcore.learner import Learner
 from rlcore.learner.engine import Schedule
+from rlcore.recipe.schema import LOSSES
 from rlcore.recipe.schema import Learner as Section
 from rlcore.types import TokenBatch, UserError
 
@@ -67,10 +68,11 @@ def test_updates_and_reports_are_those_of_a_plain_torch_loop(kind):
         torch.testing.assert_close(parameters(learner)[name], tensor.detach(), rtol=1e-3, atol=1e-4)
 
 
-def test_micro_batch_size_does_not_change_the_update():
+@pytest.mark.parametrize("loss", LOSSES)
+def test_micro_batch_size_does_not_change_the_update(loss):
     results = []
     for budget in (1, 50, 10_000):
-        learner = tiny_learner(kl="exact", micro_batch_tokens=budget)
+        learner = tiny_learner(loss=loss, kl="exact", micro_batch_tokens=budget)
         report = learner.update(random_batch(20))
         results.append((report, parameters(learner)))
     counts = [report["micro_batches"] for report, _ in results]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from rlcore.learner.losses import entropy, kl_exact, kl_k3, ppo
+from rlcore.learner.losses import KL_ESTIMATORS, attempt_mean, cispo, entropy, kl_exact, kl_k3, ppo, reinforce
 
 CLIP = (0.2, 0.3)
 
@@ -48,3 +48,40 @@ def test_exact_kl_and_entropy_agree_with_torch_distributions():
     p, q = Categorical(logits=log_p), Categorical(logits=log_q)
     torch.testing.assert_close(kl_exact(log_p, log_q), kl_divergence(p, q))
     torch.testing.assert_close(entropy(log_p), p.entropy())
+
+
+def test_cispo_keeps_every_gradient_and_weighs_it_by_the_clipped_ratio():
+    logprob = torch.tensor([-1.0, -2.0, -0.5], requires_grad=True)
+    log_ratio = logprob - (logprob.detach() - torch.tensor([0.1, 2.0, -3.0]))
+    loss, clipped = cispo(logprob, log_ratio, torch.tensor([2.0, 1.0, -1.0]), (1.0, 4.0))
+    loss.sum().backward()
+    assert clipped.tolist() == [False, True, False]
+    assert logprob.grad.tolist() == pytest.approx([-2 * np.exp(0.1), -5, np.exp(-3)])
+
+
+def test_reinforce_knows_no_ratio():
+    logprob = torch.tensor([-1.0, -2.0], requires_grad=True)
+    loss, clipped = reinforce(logprob, logprob - 7, torch.tensor([2.0, -1.0]), (0.0, 0.0))
+    loss.sum().backward()
+    assert loss.tolist() == [2, -2]
+    assert logprob.grad.tolist() == [-2, 1]
+    assert not clipped.any()
+
+
+@pytest.mark.parametrize(("name", "value", "gradient"), [("k1", True, True), ("k2", False, True), ("k3", True, False)])
+def test_which_kl_estimators_have_an_unbiased_value_and_which_an_unbiased_gradient(name, value, gradient):
+    """Means under p, summed over all tokens, against the exact KL(p ‖ q) and its gradient."""
+    torch.manual_seed(2)
+    logits, log_q = torch.randn(5, dtype=torch.float64, requires_grad=True), torch.randn(5).double().log_softmax(-1)
+    log_p = logits.log_softmax(-1)
+    exact = kl_exact(log_p, log_q)
+    (exact_gradient,) = torch.autograd.grad(exact, logits, retain_graph=True)
+    mean = (log_p.detach().exp() * KL_ESTIMATORS[name](log_p, log_q)).sum()
+    (found,) = torch.autograd.grad(mean, logits)
+    assert torch.allclose(mean, exact) == value
+    assert torch.allclose(found, exact_gradient) == gradient
+
+
+def test_attempt_mean_is_the_mean_over_the_tokens_of_an_attempt():
+    values, attempt = torch.tensor([1.0, 2.0, 3.0, 10.0]), torch.tensor([4, 4, 4, 1])
+    assert attempt_mean(values, attempt).tolist() == [2, 2, 2, 10]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).with_name("many_ranks.py")
-ARMS = ["0,exact", "1,k3", "2,exact", "3,exact", "3,k3"]
+ARMS = ["0,exact", "1,k3", "2,exact", "3,exact", "3,k3", "0,k3,grpo", "2,exact,dr_grpo", "0,k1,gspo", "0,k2,cispo"]
 
 
 def run(output: Path, processes: int) -> dict[str, np.ndarray]:

@@ -34,8 +34,8 @@ def test_chunked_head_has_the_values_and_gradients_of_whole_logits(exact):
         else:
             reference = reference_hidden @ reference_weight.T if exact else None
             scores = score_logits(h @ w.T, target, TEMPERATURE, reference)
-        logprob, _, kl = scores
-        (logprob * upstream[0] + kl * upstream[1]).sum().backward()
+        logprob, entropy, kl = scores
+        (logprob * upstream[0] + entropy * upstream[1] + kl * upstream[2]).sum().backward()
         results.append((*(score.detach() for score in scores), h.grad, w.grad))
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)

@@ -76,10 +76,35 @@ def subset(batch: TokenBatch, chosen: list[int]) -> TokenBatch:
 
 
 def tiny_learner(
-    model: Qwen2ForCausalLM | None = None, *, temperature: float = 1.0, kl_used: bool = True, **section: object
+    model: Qwen2ForCausalLM | None = None,
+    *,
+    temperature: float = 1.0,
+    kl_used: bool = True,
+    max_attempt_tokens: int = 16,
+    exact_sampler: bool = True,
+    **section: object,
 ) -> Learner:
-    settings = Section.model_validate({"lr": 1e-2, **section})
-    return Learner(settings, model or tiny_model(), temperature=temperature, kl_used=kl_used, total_steps=100, seed=0)
+    return Learner(
+        Section.model_validate({"lr": 1e-2, **section}),
+        model or tiny_model(),
+        temperature=temperature,
+        kl_used=kl_used,
+        total_steps=100,
+        seed=0,
+        exact_sampler=exact_sampler,
+        max_attempt_tokens=max_attempt_tokens,
+    )
+
+
+def gradient_learner(model: Qwen2ForCausalLM | None = None, **settings: object) -> Learner:
+    """A learner whose first update leaves its gradient, as it is, where `gradients` finds it."""
+    return tiny_learner(model, betas=(0.0, 0.9), max_grad_norm=1e9, **settings)
+
+
+def gradients(learner: Learner) -> dict[str, torch.Tensor]:
+    """Adam's first moment after one step with a decay of 0 is the gradient."""
+    state = learner._engine.optimizer.state
+    return {name: state[parameter]["exp_avg"].clone() for name, parameter in learner.module.named_parameters()}
 
 
 def parameters(learner: Learner) -> dict[str, torch.Tensor]:

@@ -183,3 +183,16 @@ def test_paths_are_relative_to_the_recipe_they_stand_in(base, tmp_path, monkeypa
 )
 def test_settings_of_servers_without_servers_are_refused(base, overrides, what):
     assert what in mistake(base, *overrides)
+
+
+def test_a_loss_by_name_brings_its_settings_and_what_stands_beside_it_wins(base):
+    gspo = load_recipe(base, ["learner.loss=gspo", "learner.average=token"]).learner
+    assert (gspo.ratio, gspo.clip, gspo.average) == ("attempt", (3e-4, 4e-4), "token")
+    assert load_recipe(base).learner.clip == (0.2, 0.28)
+    assert "learner.loss" in mistake(base, "learner.loss=grop")
+    assert "must have 1" in mistake(base, "learner.correction.bounds=[2, 3]")
+
+
+def test_a_recipe_with_a_named_loss_reads_back_as_it_was(base, tmp_path):
+    recipe = load_recipe(base, ["learner.loss=cispo", "learner.clip=[0.5, 2]"])
+    assert load_recipe(write(tmp_path / "again.yaml", dump_recipe(recipe))) == recipe

@@ -1,0 +1,111 @@
+"""Correction of sampler and learner: weights by hand, their mean under the sampler, and what they cost on policy."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tiny import gradient_learner, gradients, random_batch, tiny_learner
+
+from rlcore.learner.mismatch import importance_weights
+from rlcore.recipe.schema import Correction
+
+ATTEMPT = torch.tensor([0, 0, 2, 2, 2])
+LOG_RATIO = torch.tensor([0.1, -0.5, 1.0, 0.2, -0.1]).double()
+
+
+def weights(**settings: object) -> tuple[list[float], list[bool]]:
+    weight, changed = importance_weights(LOG_RATIO, ATTEMPT, Correction(**settings))
+    return weight.tolist(), changed.tolist()
+
+
+def test_weights_of_tokens_truncated_and_masked():
+    ratio = np.exp(LOG_RATIO.numpy())
+    truncated, changed = weights(bounds=(0.7, 2.0))
+    assert truncated == pytest.approx([ratio[0], 0.7, 2.0, ratio[3], ratio[4]])
+    assert changed == [False, True, True, False, False]
+    assert weights(mode="mask", bounds=(0.7, 2.0))[0] == pytest.approx([ratio[0], 0, 0, ratio[3], ratio[4]])
+    assert weights(mode="none") == ([1] * 5, [False] * 5)
+
+
+def test_weights_of_attempts_are_products_over_their_tokens():
+    first, second = np.exp(-0.4), np.exp(1.1)
+    assert weights(level="attempt", bounds=(0.0, 4.0))[0] == pytest.approx([first] * 2 + [second] * 3)
+    assert weights(level="attempt", mode="mask")[0] == pytest.approx([first] * 2 + [0] * 3)
+
+
+def test_unbounded_weights_make_the_samplers_gradient_the_learners():
+    """Over draws from μ, the mean of (π/μ) ∇ log π(y) r(y) is the gradient under π; without weights it is not."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.tensor([0.0, 1.0, -1.0], requires_grad=True)
+    log_pi, log_mu = logits.log_softmax(-1), torch.tensor([1.0, 0.0, 0.0]).log_softmax(-1)
+    reward = torch.tensor([1.0, 0.0, 2.0])
+    (exact,) = torch.autograd.grad((log_pi.exp() * reward).sum(), logits, retain_graph=True)
+    drawn = torch.multinomial(log_mu.exp(), 200_000, replacement=True, generator=generator)
+    log_ratio = (log_pi - log_mu).detach()[drawn]
+    attempt = torch.arange(len(drawn))
+    for mode, unbiased in (("truncate", True), ("none", False)):
+        weight, _ = importance_weights(log_ratio, attempt, Correction(mode=mode, bounds=(0, 1e9)))
+        (found,) = torch.autograd.grad((weight * reward[drawn] * log_pi[drawn]).mean(), logits, retain_graph=True)
+        assert torch.allclose(found, exact, atol=0.01) == unbiased
+
+
+@pytest.mark.usefixtures("ranks")
+def test_tokens_are_weighted_by_learner_over_sampler_and_the_mismatch_is_reported():
+    batch = random_batch(8, kl_weight=0.0)
+    learner = gradient_learner(kl_used=False, exact_sampler=False, correction={"bounds": (0.5, 3.0)})
+    log_ratio_N = learner.logprobs(batch) - batch.sampler_logprob_N
+    weight_N = np.exp(log_ratio_N).clip(0.5, 3.0) * batch.loss_mask_N
+    report = learner.update(batch)
+    # The same gradient, from a sampler that agrees, with advantages that hold the weights.
+    plain = gradient_learner(kl_used=False)
+    agreeing = dataclasses.replace(
+        batch, advantage_N=batch.advantage_N * weight_N, sampler_logprob_N=plain.logprobs(batch)
+    )
+    plain.update(agreeing)
+    for name, expected in gradients(plain).items():
+        torch.testing.assert_close(gradients(learner)[name], expected, rtol=1e-3, atol=1e-6)
+    mask = batch.loss_mask_N
+    ratio = np.exp(log_ratio_N[mask])
+    assert report["correction"] == pytest.approx(weight_N[mask].mean(), rel=1e-4)
+    assert report["corrected"] == pytest.approx(((ratio < 0.5) | (ratio > 3)).mean())
+    assert report["mismatch_k1"] == pytest.approx(-log_ratio_N[mask].mean(), rel=1e-4)
+    assert report["mismatch_kl"] == pytest.approx((ratio - 1 - np.log(ratio)).mean(), rel=1e-4)
+
+
+@pytest.mark.usefixtures("ranks")
+def test_where_sampler_and_learner_agree_the_correction_changes_nothing():
+    batch = random_batch(8)
+    batch = dataclasses.replace(batch, sampler_logprob_N=tiny_learner().logprobs(batch))
+    found = []
+    for settings in ({"exact_sampler": True}, {"exact_sampler": False}):
+        learner = gradient_learner(**settings)
+        report = learner.update(batch)
+        assert report["correction"] == pytest.approx(1, abs=1e-5)
+        assert report["corrected"] == 0
+        found.append(gradients(learner))
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.usefixtures("ranks")
+@pytest.mark.parametrize(
+    ("settings", "passes"),
+    [
+        ({"exact_sampler": True, "minibatches": 2}, 2),
+        ({"exact_sampler": False}, 1),
+        ({"exact_sampler": False, "minibatches": 2}, 3),
+        ({"exact_sampler": False, "minibatches": 2, "old_logprobs": "sampler"}, 2),
+        ({"old_logprobs": "learner", "epochs": 2}, 3),
+        ({"kl_used": True}, 1),
+    ],
+)
+def test_no_forward_pass_is_made_that_nothing_needs(settings, passes):
+    """Old log-probabilities cost a pass only if other weights follow; without any β the reference is never run."""
+    counted = []
+    learner = tiny_learner(**{"kl_used": False, **settings})
+    learner.module.base_model.register_forward_hook(lambda *_: counted.append("policy"))
+    if learner._reference:
+        learner._reference._policy.model.base_model.register_forward_hook(lambda *_: counted.append("reference"))
+    learner.update(random_batch(6, kl_weight=0.0))
+    assert counted == ["policy"] * passes
