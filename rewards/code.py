@@ -228,7 +228,8 @@ def _value(reply: bytes) -> tuple[Any, str]:
 
 def _short(value: Any) -> str:
     kind = type(value).__name__
-    return f"{value!r}"[:80] if isinstance(value, (bool, float, str)) else f"a {kind}"
+    readable = isinstance(value, (float, str)) or (isinstance(value, int) and value.bit_length() < 256)
+    return f"{value!r}"[:80] if readable else f"a value of type {kind}"
 
 
 def _same_json(value: Any, case: CallCase) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlcore.evaluate.gather import gather_rows
-from rlcore.evaluate.measure import trajectory_rows
+from rlcore.evaluate.measure import standing_rewards, trajectory_rows
 from rlcore.evaluate.metrics import dead_group_share, row_means
 from rlcore.learner import LearnerReport, Ranks
 from rlcore.types import Groups, Trajectory, UserError
@@ -31,14 +31,17 @@ class Clock:
         return {**{f"time/{phase}": lap for phase, lap in self._laps.items()}, "time/step": self._last - self._start}
 
 
-def step_metrics(groups: Groups, report: LearnerReport, clock: Clock, ranks: Ranks, base_t1: float) -> dict[str, float]:
+def step_metrics(
+    groups: Groups, attempts: int, report: LearnerReport, clock: Clock, ranks: Ranks, base_t1: float
+) -> dict[str, float]:
     """The `train/`, `learner/` and `time/` figures of a step, over the trajectories of all ranks.
 
     `train/dead_groups` is the share of comparisons (a group and an attempt) in which all rewards are equal;
     `train/sandbagging` is how far attempt 1 lies below the base policy's, `base_t1`.
     """
-    rows = trajectory_rows([trajectory for group in groups for trajectory in group])
-    rewards_PGA = np.array([[trajectory.rewards_A for trajectory in group] for group in groups])
+    flat = [trajectory for group in groups for trajectory in group]
+    rows = trajectory_rows(flat, attempts)
+    rewards_PGA = standing_rewards(flat, attempts).reshape(len(groups), -1, attempts)
     dead = np.mean([dead_group_share(rewards_PGA[..., attempt]) for attempt in range(rewards_PGA.shape[-1])])
     rows["dead_groups"] = np.full(len(groups) * len(groups[0]), dead)
     rows["reward"] = rewards_PGA[..., -1].reshape(-1)

@@ -60,6 +60,6 @@ def _check_lengths(conversation: Conversation, policy: Policy, problems: list[Pr
     limit = getattr(policy.model.config, "max_position_embeddings", None)
     if limit and conversation.max_tokens > limit:
         raise UserError(
-            f"conversation: a prompt of {conversation.max_prompt_tokens} tokens and {conversation.attempts} attempts "
+            f"conversation: a prompt of {conversation.max_prompt_tokens} tokens and {conversation.replies} replies "
             f"of {conversation.max_attempt_tokens} make up to {conversation.max_tokens}; the model takes {limit}"
         )

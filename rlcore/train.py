@@ -38,7 +38,8 @@ def train(recipe: Recipe) -> Results | None:
             clock.lap("learner")
             run.rollout.engine.publish(run.learner.weights(), version=step + 1)
             clock.lap("publish")
-            run.record(stage, groups, step_metrics(groups, report, clock, ranks, run.base_t1))
+            metrics = step_metrics(groups, recipe.conversation.attempts, report, clock, ranks, run.base_t1)
+            run.record(stage, groups, metrics)
         return run.finish()
 
 

@@ -15,6 +15,10 @@ Message = dict[str, str]
 """One chat message, `{"role": ..., "content": ...}`."""
 
 
+CORRECT = 1.0 - 1e-9
+"""An attempt is correct when it has full marks: partial credit counts as wrong, so that t2 = t1 + i→c - c→i."""
+
+
 class UserError(Exception):
     """A mistake in what the user gave. Its text is one line that says what and where; the command ends with code 2."""
 
@@ -29,13 +33,18 @@ class Problem:
     domain: str = "math"
 
 
+Role = Literal["attempt", "critique", "verdict", "stop"]
+"""What a reply is: an answer to the problem; remarks on the answer before it, a judgement of it, or leaving it be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What is put before one attempt, and the attempt, as the exact token ids.
+    """What is put before one reply of the policy, and the reply, as the exact token ids.
 
     `prompt_ids` are only the tokens this turn adds (never trained); `response_ids` were sampled (trained).
     `logprobs[i]` is the log-probability of `response_ids[i]` under the distribution it was sampled from.
-    `version` is the learner step whose weights sampled the attempt.
+    `version` is the learner step whose weights sampled the reply. `claim` is what a verdict says of the attempt before
+    it: right (True), wrong (False), or nothing that can be read.
     """
 
     prompt_ids: tuple[int, ...]
@@ -44,11 +53,13 @@ class Turn:
     finish: Literal["stop", "length"]
     text: str
     version: int
+    role: Role = "attempt"
+    claim: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """The turns of one conversation on one problem; `verdicts[a]` judges attempt a once it is scored."""
+    """The turns of one conversation on one problem; `verdicts[a]` judges `attempts[a]` once it is scored."""
 
     problem: Problem
     turns: tuple[Turn, ...]
@@ -58,6 +69,11 @@ class Trajectory:
     def ids(self) -> list[int]:
         """All token ids of the conversation, in order."""
         return [token for turn in self.turns for token in (*turn.prompt_ids, *turn.response_ids)]
+
+    @property
+    def attempts(self) -> tuple[Turn, ...]:
+        """The turns that answer the problem."""
+        return tuple(turn for turn in self.turns if turn.role == "attempt")
 
     @property
     def rewards_A(self) -> np.ndarray:
@@ -82,7 +98,8 @@ class TokenBatch:
     ids_N: np.ndarray
     """`[N]` int64 token ids."""
     turn_N: np.ndarray
-    """`[N]` int8: the attempt a token belongs to, counted from 1 (prompt tokens included)."""
+    """`[N]` int8: the attempt a token belongs to, counted from 1 (prompt tokens included). What stands between two
+    attempts belongs to the later one."""
     loss_mask_N: np.ndarray
     """`[N]` bool: sampled tokens that count in the loss."""
     advantage_N: np.ndarray

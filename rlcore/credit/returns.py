@@ -1,21 +1,27 @@
-"""What each attempt is paid: its own reward, the bonus for progress, and a discounted share of later attempts."""
+"""What each turn is paid: its own reward, the bonus for progress, and a discounted share of later turns."""
 
 import numpy as np
 
+from rlcore.credit.turns import Turns
 from rlcore.recipe.schema import Stage
 
 
-def attempt_returns(rewards_PGA: np.ndarray, stage: Stage, discount: float = 0.0) -> np.ndarray:
-    """Returns `[P, G, A]` of rewards `[P, G, A]`, NaN where an attempt, or one it is compared with, has no score.
+def turn_returns(turns: Turns, stage: Stage, discount: float = 0.0) -> np.ndarray:
+    """Returns `[P, G, T]`, NaN where a turn is absent, or it or what it is compared with has no score.
 
     Attempt a earns `w_a r_a`, and from the second on also `α (r_a - r_{a-1})`: the reward shaping of SCoRe (Kumar et
     al. 2024, arXiv 2409.12917, section 5.2). The bonus is paid to attempt a alone: paid to the whole trajectory it
     would be r1 + r2 + α (r2 - r1) = (1 - α) r1 + (1 + α) r2, which for α > 1 charges a right first attempt.
+
+    A stop earns what the attempt in its place would have earned by changing nothing, a verdict `w` for being right, and
+    a critique the return of the attempt that heeds it.
     """
-    returns_PGA = rewards_PGA * np.asarray(stage.reward)
+    returns_PGT = turns.rewards_PGT * np.asarray(stage.reward)[turns.attempt_PGT]
     if stage.bonus:
-        returns_PGA[..., 1:] += stage.bonus * np.diff(rewards_PGA, axis=-1)
-    if discount:
-        for attempt in range(returns_PGA.shape[-1] - 2, -1, -1):
-            returns_PGA[..., attempt] += discount * returns_PGA[..., attempt + 1]
-    return returns_PGA
+        compared_PGT = (turns.attempt_PGT > 0) & (turns.role_PGT != "verdict")
+        returns_PGT += stage.bonus * np.where(compared_PGT, turns.rewards_PGT - turns.before_PGT, 0.0)
+    for turn in range(returns_PGT.shape[-1] - 2, -1, -1):
+        later_PG = np.where(turns.present_PGT[..., turn + 1], returns_PGT[..., turn + 1], 0.0)
+        own_PG = returns_PGT[..., turn] + (discount * later_PG if discount else 0.0)
+        returns_PGT[..., turn] = np.where(turns.role_PGT[..., turn] == "critique", later_PG, own_PG)
+    return returns_PGT

@@ -7,29 +7,54 @@ from typing import Any
 import numpy as np
 
 from rlcore.evaluate.metrics import answer_change, correction_rows, edit_ratio, flip_kind
-from rlcore.types import Trajectory
+from rlcore.types import CORRECT, Trajectory
 
 _STATED = re.compile(r"\\boxed\s*\{(?P<boxed>(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}|####(?P<hashes>[^\n]*)")
 
 
-def trajectory_rows(trajectories: Sequence[Trajectory]) -> dict[str, np.ndarray]:
-    """Every measurement of N scored trajectories of equally many attempts, `[N]` each (see `evaluate.metrics`).
+def trajectory_rows(trajectories: Sequence[Trajectory], attempts: int) -> dict[str, np.ndarray]:
+    """Every measurement of N scored trajectories of at most `attempts` attempts, `[N]` each (see `evaluate.metrics`).
 
     Beside accuracy and flips: answer_change, edit_ratio (on token ids, first against last attempt), and of each attempt
-    truncated_tA (share that met the length limit) and tokens_tA.
+    truncated_tA (share that met the length limit) and tokens_tA. Where conversations differ in length, attempts; where
+    the policy judges its attempts, verdict_right. A conversation that lacks an attempt has no length there, and its
+    last answer stands.
     """
-    attempts = range(len(trajectories[0].turns))
-    rows = correction_rows(np.stack([t.rewards_A for t in trajectories]))
-    if len(attempts) > 1:
-        rows["answer_change"] = answer_change([[final_answer(turn.text) for turn in t.turns] for t in trajectories])
+    rows = correction_rows(standing_rewards(trajectories, attempts))
+    if attempts > 1:
+        rows["answer_change"] = answer_change([_standing_answers(t, attempts) for t in trajectories])
         rows["edit_ratio"] = edit_ratio(
-            [t.turns[0].response_ids for t in trajectories], [t.turns[-1].response_ids for t in trajectories]
+            [t.attempts[0].response_ids for t in trajectories], [t.attempts[-1].response_ids for t in trajectories]
         )
-    for a in attempts:
-        turns = [t.turns[a] for t in trajectories]
-        rows[f"truncated_t{a + 1}"] = np.array([turn.finish == "length" for turn in turns], dtype=np.float64)
-        rows[f"tokens_t{a + 1}"] = np.array([len(turn.response_ids) for turn in turns], dtype=np.float64)
+    for a in range(attempts):
+        turns = [t.attempts[a] if a < len(t.attempts) else None for t in trajectories]
+        rows[f"truncated_t{a + 1}"] = np.array([float(turn.finish == "length") if turn else np.nan for turn in turns])
+        rows[f"tokens_t{a + 1}"] = np.array([len(turn.response_ids) if turn else np.nan for turn in turns])
+    rows["attempts"] = np.array([len(t.attempts) for t in trajectories], dtype=np.float64)
+    rows["verdict_right"] = np.array([_verdicts_right(t) for t in trajectories])
     return rows
+
+
+def standing_rewards(trajectories: Sequence[Trajectory], attempts: int) -> np.ndarray:
+    """Scores after each of `attempts` attempts, `[N, A]`: where a conversation ended sooner its last answer stands."""
+    rewards = [trajectory.rewards_A for trajectory in trajectories]
+    return np.stack([np.pad(rewards_A, (0, attempts - len(rewards_A)), mode="edge") for rewards_A in rewards])
+
+
+def _standing_answers(trajectory: Trajectory, attempts: int) -> list[str]:
+    answers = [final_answer(turn.text) for turn in trajectory.attempts]
+    return answers + answers[-1:] * (attempts - len(answers))
+
+
+def _verdicts_right(trajectory: Trajectory) -> float:
+    """The share of the policy's verdicts on its own attempts that agree with their scores; NaN without any."""
+    scores, judged, agreed = iter(trajectory.rewards_A), float("nan"), []
+    for turn in trajectory.turns:
+        if turn.role == "attempt":
+            judged = next(scores)
+        elif turn.role == "verdict" and not np.isnan(judged):
+            agreed.append(turn.claim is bool(judged >= CORRECT))
+    return float(np.mean(agreed)) if agreed else float("nan")
 
 
 def final_answer(text: str) -> str:
@@ -44,6 +69,11 @@ def final_answer(text: str) -> str:
 def trajectory_record(trajectory: Trajectory, *, step: int, stage: str) -> dict[str, Any]:
     """The record of one trajectory as `trajectories.jsonl` holds it: texts, verdicts and the flip between attempts."""
     scores = [verdict.score for verdict in trajectory.verdicts]
+    between = [
+        {"after": sum(t.role == "attempt" for t in trajectory.turns[:at]), "role": turn.role, "text": turn.text}
+        for at, turn in enumerate(trajectory.turns)
+        if turn.role != "attempt"
+    ]
     return {
         "step": step,
         "stage": stage,
@@ -57,7 +87,8 @@ def trajectory_record(trajectory: Trajectory, *, step: int, stage: str) -> dict[
                 "finish": turn.finish,
                 "tokens": len(turn.response_ids),
             }
-            for turn, verdict in zip(trajectory.turns, trajectory.verdicts, strict=True)
+            for turn, verdict in zip(trajectory.attempts, trajectory.verdicts, strict=True)
         ],
+        "between": between,
         "flip": flip_kind(scores[0], scores[-1]),
     }

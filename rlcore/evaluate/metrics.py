@@ -10,8 +10,7 @@ from itertools import pairwise
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-CORRECT = 1.0 - 1e-9
-"""An attempt is correct when it has full marks: partial credit counts as wrong, so that t2 = t1 + i_to_c - c_to_i."""
+from rlcore.types import CORRECT
 
 
 def correction_rows(rewards_NA: np.ndarray) -> dict[str, np.ndarray]:

@@ -11,9 +11,10 @@ def batch_arithmetic(recipe: Recipe, ranks: int = 1) -> list[str]:
 
     Raises UserError when the problems of a step do not divide evenly over the ranks.
     """
-    problems, group, attempts = recipe.batch.problems, recipe.batch.group, recipe.conversation.attempts
+    problems, group, replies = recipe.batch.problems, recipe.batch.group, recipe.conversation.replies
     trajectories = problems * group
-    longest = recipe.conversation.max_prompt_tokens + attempts * recipe.conversation.max_attempt_tokens
+    longest = recipe.conversation.max_prompt_tokens + replies * recipe.conversation.max_attempt_tokens
+    words = "attempts" if replies == recipe.conversation.attempts else "replies"
     if problems % ranks:
         raise UserError(f"batch.problems {problems} does not divide evenly over {ranks} ranks")
     local = trajectories // ranks
@@ -21,9 +22,9 @@ def batch_arithmetic(recipe: Recipe, ranks: int = 1) -> list[str]:
     rows = max(1, recipe.learner.micro_batch_tokens // longest)
     stages, steps = " + ".join(f"{stage.name} {stage.steps:,}" for stage in recipe.stages) or "no stages", recipe.steps
     return [
-        f"{problems} problems x {group} trajectories = {trajectories} trajectories a step, x {attempts} attempts = "
-        f"{trajectories * attempts:,} attempts",
-        f"up to {longest:,} tokens a trajectory ({recipe.conversation.max_prompt_tokens:,} of prompt + {attempts} x "
+        f"{problems} problems x {group} trajectories = {trajectories} trajectories a step, x {replies} {words} = "
+        f"{trajectories * replies:,} {words}",
+        f"up to {longest:,} tokens a trajectory ({recipe.conversation.max_prompt_tokens:,} of prompt + {replies} x "
         f"{recipe.conversation.max_attempt_tokens:,} sampled, beside the instruction) = up to "
         f"{trajectories * longest:,} tokens a step",
         f"{ranks} rank{'s' * (ranks > 1)}: {local} trajectories each, {updates} optimizer "

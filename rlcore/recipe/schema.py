@@ -71,17 +71,35 @@ class Data(Section):
         return self
 
 
+STOPPING = ("verify", "feedback", "stop")
+"""Conversation kinds in which what the policy says decides how many turns there are."""
+
+
 class Conversation(Section):
     """How attempts follow each other."""
 
-    attempts: Positive = 2
+    kind: Literal["correct", "critique", "verify", "feedback", "stop"] = Field(
+        "correct",
+        description="what comes between attempts (rlcore/rollout/README.md): the instruction; a critique first; a "
+        "verdict, and the instruction only if it says wrong; results of public tests; or the policy may stop",
+    )
+    attempts: Positive = Field(2, description="of a conversation; at most so many where the kind may end it sooner")
     instruction: str = Field(
         "There might be an error in the solution above. Please correct the error, if any, and give the whole solution "
         "again.",
-        description="the user message before every attempt after the first; never says whether that attempt was right",
+        description="the user message before every attempt after the first; never says whether that attempt was "
+        "right. score_math and score_code stand for the texts of the SCoRe paper",
+    )
+    review: str | None = Field(
+        None, description="the user message that asks for a critique, a verdict or a stop; None: the kind's own"
     )
     max_prompt_tokens: Positive = 1024
-    max_attempt_tokens: Positive = 1024
+    max_attempt_tokens: Positive = Field(1024, description="of every reply, critiques and verdicts included")
+
+    @property
+    def replies(self) -> int:
+        """The most replies of a conversation: a critique or a verdict comes before each later attempt."""
+        return 2 * self.attempts - 1 if self.kind in ("critique", "verify") else self.attempts
 
 
 class Vllm(Section):
@@ -333,6 +351,12 @@ class Recipe(Section):
         if self.batch.group == 1 and self.credit.baseline != "none":
             raise ValueError(
                 f"batch.group is 1, but the {self.credit.baseline} baseline compares a group's trajectories"
+            )
+        if self.stages and self.conversation.kind in STOPPING and self.credit.baseline == "group":
+            raise ValueError(
+                f"credit.baseline group is biased where the policy ends conversations (conversation.kind "
+                f"{self.conversation.kind}): it shrinks a turn's advantages by how few reach it; take leave_one_out, "
+                "outcome or batch_outcome"
             )
         trajectories = self.batch.problems * self.batch.group
         if trajectories < self.learner.minibatches:

@@ -6,15 +6,20 @@ use, whether appending gives the same ids as rendering the whole conversation, a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlcore.recipe import schema
+from rlcore.rollout.kinds import KINDS, Script
+from rlcore.rollout.kinds.instructions import INSTRUCTIONS
 from rlcore.types import Message, Problem, UserError
 
-MARK = "ATTEMPT"
+MARK = "⁅REPLY⁆"
+MAX_MESSAGE_TOKENS = 256
+"""Of a message between replies that is written while the conversation goes on; a longer one is cut."""
 PROBES = {
     "a plain answer": "The answer is 5.",
     "an answer with thinking": "<think>\n2 + 3 is 5.\n</think>\n\nThe answer is 5.",
@@ -34,19 +39,24 @@ class TemplateCheck:
 
 
 class Conversation:
-    """Renders the first prompt of a problem and the tokens between attempts."""
+    """Renders the first prompt of a problem and the tokens between replies, and knows the conversation's kind."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, section: schema.Conversation, stop_ids: Sequence[int]):
         """Raises UserError for a template that cannot take a second user turn."""
         self.tokenizer = tokenizer
-        self.attempts = section.attempts
-        self.instruction = section.instruction
+        self.attempts, self.replies = section.attempts, section.replies
+        self.kind = KINDS[section.kind]
+        instruction = INSTRUCTIONS.get(section.instruction, section.instruction)
+        self.script = Script(section.attempts, instruction, section.review or self.kind.review)
         self.max_prompt_tokens = section.max_prompt_tokens
         self.max_attempt_tokens = section.max_attempt_tokens
         self.stop_ids = frozenset(stop_ids)
-        question: list[Message] = [{"role": "user", "content": "What is 2 + 3?"}]
-        self._tail_ids = self._encode(self._tail_text(question)) if self.attempts > 1 else ()
-        self.check = self._check(question) if self.attempts > 1 else TemplateCheck(())
+        self._question: list[Message] = [{"role": "user", "content": "What is 2 + 3?"}]
+        self._tail_ids = lru_cache(maxsize=256)(self._encode_tail)
+        messages = [message for message in (instruction, self.script.review) if message]
+        longest = max(len(self._tail_ids(message)) for message in messages) if self.attempts > 1 else 0
+        self._max_tail = MAX_MESSAGE_TOKENS + longest if section.kind == "feedback" else longest
+        self.check = self._check(self._question) if self.attempts > 1 else TemplateCheck(())
 
     def open(self, problem: Problem) -> tuple[int, ...]:
         """The prompt of attempt 1. Raises UserError when it is longer than `max_prompt_tokens`."""
@@ -58,10 +68,18 @@ class Conversation:
             )
         return ids
 
-    def follow(self, finish: Literal["stop", "length"]) -> tuple[int, ...]:
-        """The tokens between an attempt and the next: the instruction, and the end of turn if it was not sampled."""
-        sampled_end = finish == "stop" and self._tail_ids[0] in self.stop_ids
-        return self._tail_ids[1:] if sampled_end else self._tail_ids
+    def follow(self, finish: Literal["stop", "length"], message: str | None = None) -> tuple[int, ...]:
+        """The tokens between a reply and the next: the message (the instruction), and the end of turn if not sampled.
+
+        A message that would take more room than was set aside loses its beginning.
+        """
+        message = self.script.instruction if message is None else message
+        tail_ids = self._tail_ids(message)
+        while len(tail_ids) > self._max_tail:
+            message = message[len(message) // 8 + 1 :]
+            tail_ids = self._encode_tail(message)
+        sampled_end = finish == "stop" and tail_ids[0] in self.stop_ids
+        return tail_ids[1:] if sampled_end else tail_ids
 
     def text(self, response_ids: Sequence[int]) -> str:
         """What a reward reads of an attempt."""
@@ -70,7 +88,7 @@ class Conversation:
     @property
     def max_tokens(self) -> int:
         """An upper bound of a whole conversation's length."""
-        return self.max_prompt_tokens + self.attempts * (self.max_attempt_tokens + len(self._tail_ids))
+        return self.max_prompt_tokens + self.replies * (self.max_attempt_tokens + self._max_tail)
 
     def _render(self, messages: list[Message]) -> str:
         try:
@@ -82,27 +100,23 @@ class Conversation:
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _tail_text(self, question: list[Message]) -> str:
-        """The text that follows attempt 1 in a rendered conversation of two attempts."""
-        text = self._render(self._two_turns(question, MARK))
-        _, mark, tail = text.rpartition(MARK)
-        if not mark or self.instruction.strip() not in tail:
+    def _encode_tail(self, message: str) -> tuple[int, ...]:
+        """What follows a reply in a rendered conversation that goes on with `message`."""
+        text = self._render(self._two_turns(self._question, MARK, message))
+        _, mark, tail = text.partition(MARK)
+        if not mark or message.strip() not in tail:
             raise UserError("the chat template cannot take a second user turn: it drops an earlier turn")
-        return tail
+        return self._encode(tail)
 
-    def _two_turns(self, question: list[Message], attempt: str) -> list[Message]:
-        return [
-            *question,
-            {"role": "assistant", "content": attempt},
-            {"role": "user", "content": self.instruction},
-        ]
+    def _two_turns(self, question: list[Message], reply: str, message: str) -> list[Message]:
+        return [*question, {"role": "assistant", "content": reply}, {"role": "user", "content": message}]
 
     def _check(self, question: list[Message]) -> TemplateCheck:
         first = self._render(question)
         differences = []
         for name, attempt in PROBES.items():
-            appended = self._encode(first) + self._encode(attempt) + self._tail_ids
-            rendered = self._encode(self._render(self._two_turns(question, attempt)))
+            appended = self._encode(first) + self._encode(attempt) + self._tail_ids(self.script.instruction)
+            rendered = self._encode(self._render(self._two_turns(question, attempt, self.script.instruction)))
             if appended != rendered:
                 differences.append(f"{name}: {self._first_difference(appended, rendered)}")
         return TemplateCheck(tuple(differences))

@@ -33,6 +33,9 @@ class RolloutEngine(Protocol):
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
         """Continues `ids`. A conversation's requests share a `key`, by which its KV cache is found; `last` frees it."""
 
+    def release(self, key: int) -> None:
+        """Frees what is kept of a conversation that ended without a `last` request."""
+
     def seed(self, seed: int) -> None:
         """Starts the random numbers anew."""
 

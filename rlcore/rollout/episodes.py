@@ -1,11 +1,11 @@
-"""Episodes: one coroutine a trajectory, so that attempt 2 starts the moment its own attempt 1 ends."""
+"""Episodes: one coroutine a trajectory, so that a turn starts the moment the one before it in its trajectory ends."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
-from rlcore.types import Groups, Problem, Trajectory, Turn
+from rlcore.types import Groups, Problem, Role, Trajectory, Turn
 
 OnAttempt = Callable[[Problem, str], object]
 """Called with the problem and the text of an attempt as soon as it ends."""
@@ -25,7 +25,7 @@ def sample_groups(
 
     async def run() -> Groups:
         episodes = [
-            _episode(engine, conversation, problem, prompt, sampling, at * group + g, on_attempt)
+            _Episode(engine, conversation, problem, prompt, sampling, at * group + g, on_attempt).run()
             for at, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
             for g in range(group)
         ]
@@ -39,25 +39,56 @@ def sample_groups(
     return asyncio.run(run())
 
 
-async def _episode(
-    engine: RolloutEngine,
-    conversation: Conversation,
-    problem: Problem,
-    prompt: tuple[int, ...],
-    sampling: Sampling,
-    key: int,
-    on_attempt: OnAttempt | None,
-) -> Trajectory:
-    turns: list[Turn] = []
-    ids = list(prompt)
-    for attempt in range(conversation.attempts):
-        if turns:
-            prompt = conversation.follow(turns[-1].finish)
-            ids += prompt
-        sample = await engine.sample(ids, sampling, key=key, last=attempt + 1 == conversation.attempts)
-        ids += sample.ids
-        text = conversation.text(sample.ids)
-        turns.append(Turn(prompt, sample.ids, sample.logprobs, sample.finish, text, sample.version))
-        if on_attempt:
-            on_attempt(problem, text)
-    return Trajectory(problem, tuple(turns))
+class _Episode:
+    """One conversation as it goes on: `ask` is what its kind calls for every turn."""
+
+    def __init__(
+        self,
+        engine: RolloutEngine,
+        conversation: Conversation,
+        problem: Problem,
+        prompt: tuple[int, ...],
+        sampling: Sampling,
+        key: int,
+        on_attempt: OnAttempt | None,
+    ):
+        self._engine, self._conversation, self._problem = engine, conversation, problem
+        self._prompt, self._sampling, self._key, self._on_attempt = prompt, sampling, key, on_attempt
+        self._ids: list[int] = []
+        self._turns: list[Turn] = []
+        self._released = False
+
+    async def run(self) -> Trajectory:
+        await self._conversation.kind.run(self._problem, self.ask, self._conversation.script)
+        if not self._released:
+            self._engine.release(self._key)
+        return Trajectory(self._problem, tuple(self._turns))
+
+    async def ask(
+        self,
+        message: str | None,
+        role: Role | Callable[[str], Role] = "attempt",
+        *,
+        claim: Callable[[str], bool | None] | None = None,
+        last: bool = False,
+    ) -> Turn:
+        prompt = self._prompt if message is None else self._conversation.follow(self._turns[-1].finish, message)
+        self._ids += prompt
+        sample = await self._engine.sample(self._ids, self._sampling, key=self._key, last=last)
+        self._ids += sample.ids
+        self._released = last
+        text = self._conversation.text(sample.ids)
+        turn = Turn(
+            prompt,
+            sample.ids,
+            sample.logprobs,
+            sample.finish,
+            text,
+            sample.version,
+            role(text) if callable(role) else role,
+            claim(text) if claim else None,
+        )
+        self._turns.append(turn)
+        if self._on_attempt and turn.role == "attempt":
+            self._on_attempt(self._problem, text)
+        return turn

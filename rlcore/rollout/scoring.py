@@ -46,7 +46,7 @@ class Scorer:
         self._pool.close()
 
     def _judged(self, trajectory: Trajectory) -> Trajectory:
-        sent = (self._sent[trajectory.problem.id, turn.text] for turn in trajectory.turns)
+        sent = (self._sent[trajectory.problem.id, turn.text] for turn in trajectory.attempts)
         return replace(trajectory, verdicts=tuple(future.result()[at] for future, at in sent))
 
     def _send(self) -> None:

@@ -73,6 +73,12 @@ class TorchEngine:
             self._driver = asyncio.create_task(self._drive())
         return await answer
 
+    def release(self, key: int) -> None:
+        """Frees the slot of a conversation that has no more requests."""
+        slot = self._parked.pop(key, None)
+        if slot is not None:
+            self._rows[slot] = None
+
     async def _drive(self) -> None:
         """Advances all requests until none is left; a failure is handed to everyone who waits."""
         try:

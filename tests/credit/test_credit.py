@@ -4,13 +4,22 @@ import numpy as np
 import pytest
 
 from rewards import Verdict
-from rlcore.credit import advantages, assign, attempt_returns
+from rlcore.credit import Turns, assign, turn_returns
+from rlcore.credit import advantages as turn_advantages
 from rlcore.recipe.schema import Credit, Stage
 from rlcore.types import Problem, Trajectory, Turn
 
 SCORE = Stage(name="II", steps=1, reward=[1, 1], bonus=10, kl=[0.01, 0.02])
 PLAIN = Stage(name="plain", steps=1)
 ONE_GROUP = np.array([[[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])  # c→c, c→i, i→c, i→i
+
+
+def attempt_returns(rewards: np.ndarray, stage: Stage, discount: float = 0.0) -> np.ndarray:
+    return turn_returns(Turns.of_attempts(rewards), stage, discount)
+
+
+def advantages(returns: np.ndarray, rewards: np.ndarray, credit: Credit) -> np.ndarray:
+    return turn_advantages(returns, Turns.of_attempts(rewards), credit)
 
 
 def trajectory(r1: float | None, r2: float | None) -> Trajectory:

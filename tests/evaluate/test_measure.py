@@ -20,7 +20,8 @@ def test_rows_of_trajectories():
             _trajectory(["5", "4"], [0.0, 1.0]),
             _trajectory(["4", "4"], [1.0, 1.0], finish="length"),
             _trajectory(["4", "abc"], [1.0, None]),
-        ]
+        ],
+        2,
     )
     assert rows["i_to_c"].tolist()[:2] == [1.0, 0.0]
     assert np.isnan(rows["delta"][2])
@@ -32,7 +33,7 @@ def test_rows_of_trajectories():
 
 
 def test_a_single_attempt_has_no_change_to_measure():
-    rows = trajectory_rows([_trajectory(["4"], [1.0])])
+    rows = trajectory_rows([_trajectory(["4"], [1.0])], 1)
     assert "answer_change" not in rows
     assert rows["delta"].tolist() == [0.0]
 
@@ -65,5 +66,6 @@ def test_the_record_of_a_trajectory():
             {"text": "5", "score": 0.0, "status": "wrong", "finish": "stop", "tokens": 1},
             {"text": "4", "score": 1.0, "status": "correct", "finish": "stop", "tokens": 1},
         ],
+        "between": [],
         "flip": "i→c",
     }

@@ -1,7 +1,7 @@
 """MBPP: short Python programs with three tests each (Austin et al. 2021, arXiv 2108.07732).
 
 The published file holds all 974 tasks; the paper splits them by their number. The question shows the tests, as in the
-paper, because they alone say what the function is called.
+paper, because they alone say what the function is called. The first of them is the public one, for execution feedback.
 """
 
 from rlcore.data.sources.source import Source
@@ -19,6 +19,10 @@ def _ask(row: Row) -> str:
     return f"{row['text'].strip()}\nYour code should pass these tests:\n" + "\n".join(row["test_list"])
 
 
+def _with_public(row: Row) -> Row:
+    return {"public_tests": (row.get("test_list") or [])[:1], **row}
+
+
 MBPP = Source(
     text="text",
     gold=("test_list", "task_id"),
@@ -26,6 +30,7 @@ MBPP = Source(
     domain="code",
     hub="google-research-datasets/mbpp",
     subset="full",
+    complete=_with_public,
     in_split=_in_split,
     ask=_ask,
 )

@@ -1,0 +1,69 @@
+"""Scored groups as arrays over turns. Trajectories may differ in their turns: what one lacks is not present."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from rlcore.types import CORRECT, Groups, Trajectory
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """T turns of P x G trajectories, padded at the end. Without critiques, verdicts and stops, turns are attempts."""
+
+    rewards_PGT: np.ndarray
+    """A turn's own reward, NaN without one: an attempt's score; for a verdict 1 where it agrees with the score of the
+    attempt it judges, else 0; for a stop the score of the attempt that it leaves as it is; none for a critique."""
+    before_PGT: np.ndarray
+    """Score of the last attempt before the turn, NaN where it has none; 0 where no attempt came before."""
+    attempt_PGT: np.ndarray
+    """int: the attempt that a turn is, or leads to or declines, counted from 0."""
+    role_PGT: np.ndarray
+    """Role of the turn (`rlcore.types.Role`), "" where it is absent."""
+
+    @property
+    def present_PGT(self) -> np.ndarray:
+        """Whether the trajectory has the turn."""
+        return self.role_PGT != ""
+
+    @classmethod
+    def of_groups(cls, groups: Groups) -> "Turns":
+        """The turns of scored groups of equally many trajectories."""
+        longest = max(len(trajectory.turns) for group in groups for trajectory in group)
+        numbers = np.array([[_numbers(t, longest) for t in group] for group in groups])
+        rewards, before, attempt = np.moveaxis(numbers, -1, 0)
+        role = np.array([[_padded([turn.role for turn in t.turns], "", longest) for t in group] for group in groups])
+        return cls(rewards, before, attempt.astype(int), role)
+
+    @classmethod
+    def of_attempts(cls, rewards_PGA: np.ndarray) -> "Turns":
+        """Turns that are all attempts, from their scores."""
+        rewards_PGA = np.asarray(rewards_PGA, dtype=np.float64)
+        before_PGA = np.concatenate([np.zeros_like(rewards_PGA[..., :1]), rewards_PGA[..., :-1]], axis=-1)
+        attempt_PGA = np.broadcast_to(np.arange(rewards_PGA.shape[-1]), rewards_PGA.shape)
+        return cls(rewards_PGA, before_PGA, attempt_PGA, np.full(rewards_PGA.shape, "attempt"))
+
+
+def _numbers(trajectory: Trajectory, longest: int) -> list[tuple[float, float, int]]:
+    """Reward, score before and attempt of each turn."""
+    scores = iter(trajectory.rewards_A)
+    before, attempt, rows = 0.0, 0, []
+    for turn in trajectory.turns:
+        reward = np.nan
+        if turn.role == "attempt":
+            reward = next(scores)
+        elif turn.role == "verdict":
+            reward = np.nan if np.isnan(before) else float(turn.claim is bool(before >= CORRECT))
+        elif turn.role == "stop":
+            reward = before
+        rows.append((reward, before, attempt))
+        if turn.role == "attempt":
+            before, attempt = reward, attempt + 1
+    return _padded(rows, (np.nan, np.nan, 0), longest)
+
+
+def _padded(values: list[Value], filler: Value, length: int) -> list[Value]:
+    return values + [filler] * (length - len(values))

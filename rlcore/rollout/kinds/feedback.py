@@ -1,0 +1,65 @@
+"""Execution feedback: what public tests say of an attempt's program, before the next attempt.
+
+As in RLEF (Gehring et al. 2024, arXiv 2410.02089). Only tests that the data calls public are run; others stay hidden.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from rewards import RewardPool, Verdict
+from rlcore.rollout.kinds.kind import Ask, Kind, Script
+from rlcore.types import Problem, UserError
+
+TIMEOUT = 3.0
+"""Seconds that a program has for its public tests."""
+
+
+async def feedback(problem: Problem, ask: Ask, script: Script) -> None:
+    """Attempts, each after the results of the one before, until the public tests pass or the attempts are used up."""
+    attempt = await ask(None, last=script.attempts == 1)
+    for number in range(1, script.attempts):
+        verdict = await run_public_tests(problem, attempt.text)
+        if verdict.status == "correct":
+            return
+        message = f"Result of the public tests: {verdict.detail or verdict.status}\n{script.instruction}"
+        attempt = await ask(message, last=number + 1 == script.attempts)
+
+
+async def run_public_tests(problem: Problem, text: str) -> Verdict:
+    """The verdict of the problem's public tests on the program in a text, run in the rewards' sandbox.
+
+    Raises UserError for a problem without public tests, or where they cannot be run.
+    """
+    columns = public_columns(problem)
+    verdict = (await asyncio.wrap_future(_pool().submit([text], {k: [v] for k, v in columns.items()})))[0]
+    if verdict.score is None:
+        raise UserError(f"the public tests of problem {problem.id} cannot be run: {verdict.status}: {verdict.detail}")
+    return verdict
+
+
+def public_columns(problem: Problem) -> Mapping[str, Any]:
+    """The columns that hold public tests, under the names the code reward knows: no others leave this function.
+
+    `public_tests` is a list of assertions, `public_test_cases` is LiveCodeBench's.
+    """
+    columns = problem.columns
+    if columns.get("public_tests"):
+        given = {"test_list": columns["public_tests"]}
+        return given | {name: columns[name] for name in ("test_setup_code", "test_imports") if columns.get(name)}
+    if columns.get("public_test_cases"):
+        return {name: columns[name] for name in ("public_test_cases", "metadata") if name in columns}
+    raise UserError(
+        f"conversation.kind feedback: problem {problem.id} has no public tests (a column public_tests, a list of "
+        "assertions, or public_test_cases)"
+    )
+
+
+@lru_cache(maxsize=1)
+def _pool() -> RewardPool:
+    """The workers of this process, which end with it."""
+    return RewardPool([{"name": "code", "kwargs": {"partial": True, "timeout": TIMEOUT}}], workers=2)
+
+
+FEEDBACK = Kind(feedback)

@@ -1,0 +1,63 @@
+"""A short training of every conversation kind, all in one process of their own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.tiny import figures, write_recipe
+
+KINDS = ("critique", "verify", "feedback", "stop")
+SCRIPT = """
+import sys
+from rlcore.recipe import load_recipe
+from rlcore.rollout.kinds import stop, verify
+from rlcore.train import train
+
+# A random model says neither "Verdict: wrong" nor "STOP": here the number of letters says it.
+verify.read_verdict = lambda text: len(text) % 2 == 0
+stop.read_role = lambda text: "stop" if len(text) % 2 == 0 else "attempt"
+for path in sys.argv[1:]:
+    train(load_recipe(path))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A finished run of each kind."""
+    recipes = {}
+    for kind in KINDS:
+        folder = tmp_path_factory.mktemp(kind)
+        path = write_recipe(folder, evaluate=None, output=str(folder / "run"))
+        recipe = yaml.safe_load(path.read_text())
+        recipe["conversation"] |= {"kind": kind, "attempts": 3}
+        stages = [{**stage, "steps": 2, "reward": [0, 1, 1], "kl": [0.1, 0.1, 0.1]} for stage in recipe["stages"]]
+        path.write_text(yaml.safe_dump(recipe | {"stages": stages}))
+        for name in ("train.jsonl", "test.jsonl"):
+            rows = [json.loads(line) | {"public_tests": ["assert f(1) == 2"]} for line in (folder / name).open()]
+            (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        recipes[kind] = path
+    command = [sys.executable, "-c", SCRIPT, *map(str, recipes.values())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return {kind: path.parent / "run" for kind, path in recipes.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_trains(runs, kind):
+    records = figures(runs[kind])
+    assert len(records) == 4
+    for record in records:
+        assert record["learner/max_abs_logprob_gap"] < 1e-4
+        assert record["train/unscored"] == 0
+        assert record["train/t3"] == pytest.approx(record["train/t1"] + record["train/i_to_c"] - record["train/c_to_i"])
+    assert any(record["learner/grad_norm"] > 0 for record in records)
+    lengths = {record["train/attempts"] for record in records}
+    assert lengths == {3.0} if kind in ("critique", "feedback") else all(1 <= length < 3 for length in lengths)
+    if kind == "verify":
+        assert all(0 <= record["train/verdict_right"] <= 1 for record in records)
+    trajectories = [json.loads(line) for line in (runs[kind] / "trajectories.jsonl").read_text().splitlines()]
+    roles = {part["role"] for trajectory in trajectories for part in trajectory["between"]}
+    assert roles == {"critique": {"critique"}, "verify": {"verdict"}, "stop": {"stop"}, "feedback": set()}[kind]
