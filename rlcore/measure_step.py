@@ -11,6 +11,7 @@ from rlcore.evaluate.gather import gather_rows
 from rlcore.evaluate.measure import standing_rewards, trajectory_rows
 from rlcore.evaluate.metrics import dead_group_share, row_means
 from rlcore.learner import LearnerReport, Ranks
+from rlcore.recipe.schema import Conversation
 from rlcore.types import Groups, Trajectory, UserError
 
 
@@ -32,7 +33,7 @@ class Clock:
 
 
 def step_metrics(
-    groups: Groups, attempts: int, report: LearnerReport, clock: Clock, ranks: Ranks, base_t1: float
+    groups: Groups, section: Conversation, report: LearnerReport, clock: Clock, ranks: Ranks, base_t1: float
 ) -> dict[str, float]:
     """The `train/`, `learner/` and `time/` figures of a step, over the trajectories of all ranks.
 
@@ -40,8 +41,8 @@ def step_metrics(
     `train/sandbagging` is how far attempt 1 lies below the base policy's, `base_t1`.
     """
     flat = [trajectory for group in groups for trajectory in group]
-    rows = trajectory_rows(flat, attempts)
-    rewards_PGA = standing_rewards(flat, attempts).reshape(len(groups), -1, attempts)
+    rows = trajectory_rows(flat, section)
+    rewards_PGA = standing_rewards(flat, section.attempts).reshape(len(groups), -1, section.attempts)
     dead = np.mean([dead_group_share(rewards_PGA[..., attempt]) for attempt in range(rewards_PGA.shape[-1])])
     rows["dead_groups"] = np.full(len(groups) * len(groups[0]), dead)
     rows["reward"] = rewards_PGA[..., -1].reshape(-1)
@@ -55,10 +56,10 @@ def step_metrics(
     }
 
 
-def distributions(trajectories: Sequence[Trajectory]) -> dict[str, np.ndarray]:
+def distributions(trajectories: Sequence[Trajectory], section: Conversation) -> dict[str, np.ndarray]:
     """What histograms show of N trajectories: reward_tA and tokens_tA of each attempt, and edit_ratio, `[N]` each."""
-    rows = trajectory_rows(trajectories)
-    rewards_NA = np.stack([trajectory.rewards_A for trajectory in trajectories])
+    rows = trajectory_rows(trajectories, section)
+    rewards_NA = standing_rewards(trajectories, section.attempts)
     shown = {name: rows[name] for name in rows if name.startswith("tokens_t") or name == "edit_ratio"}
     return {**{f"reward_t{a + 1}": rewards_NA[:, a] for a in range(rewards_NA.shape[1])}, **shown}
 

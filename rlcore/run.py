@@ -100,7 +100,7 @@ class Run:
         shown = flat[:: max(1, len(flat) // max(1, wanted))][:wanted]
         self.tracker.trajectories(step, stage.name, [trajectory_record(t, step=step, stage=stage.name) for t in shown])
         if self.tracker.details_due(step):
-            self.tracker.distributions(step, distributions(flat))
+            self.tracker.distributions(step, distributions(flat, self.recipe.conversation))
 
     def finish(self) -> Results | None:
         """The policy and its evaluation at the end; None where the run stopped before it or has no evaluation."""

@@ -38,7 +38,7 @@ def train(recipe: Recipe) -> Results | None:
             clock.lap("learner")
             run.rollout.engine.publish(run.learner.weights(), version=step + 1)
             clock.lap("publish")
-            metrics = step_metrics(groups, recipe.conversation.attempts, report, clock, ranks, run.base_t1)
+            metrics = step_metrics(groups, recipe.conversation, report, clock, ranks, run.base_t1)
             run.record(stage, groups, metrics)
         return run.finish()
 

@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 
 from rlcore.evaluate.metrics import answer_change, correction_rows, edit_ratio, flip_kind
+from rlcore.recipe.schema import STOPPING, Conversation
 from rlcore.types import CORRECT, Trajectory
 
 _STATED = re.compile(r"\\boxed\s*\{(?P<boxed>(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}|####(?P<hashes>[^\n]*)")
 
 
-def trajectory_rows(trajectories: Sequence[Trajectory], attempts: int) -> dict[str, np.ndarray]:
-    """Every measurement of N scored trajectories of at most `attempts` attempts, `[N]` each (see `evaluate.metrics`).
+def trajectory_rows(trajectories: Sequence[Trajectory], section: Conversation) -> dict[str, np.ndarray]:
+    """Every measurement of N scored trajectories of one kind of conversation, `[N]` each (see `evaluate.metrics`).
 
     Beside accuracy and flips: answer_change, edit_ratio (on token ids, first against last attempt), and of each attempt
-    truncated_tA (share that met the length limit) and tokens_tA. Where conversations differ in length, attempts; where
-    the policy judges its attempts, verdict_right. A conversation that lacks an attempt has no length there, and its
-    last answer stands.
+    truncated_tA (share that met the length limit) and tokens_tA. Where conversations may end early, attempts; where the
+    policy judges its attempts, verdict_right. An attempt that a conversation lacks has no length there, and the answer
+    before it stands.
     """
+    attempts = section.attempts
     rows = correction_rows(standing_rewards(trajectories, attempts))
     if attempts > 1:
         rows["answer_change"] = answer_change([_standing_answers(t, attempts) for t in trajectories])
@@ -30,8 +32,10 @@ def trajectory_rows(trajectories: Sequence[Trajectory], attempts: int) -> dict[s
         turns = [t.attempts[a] if a < len(t.attempts) else None for t in trajectories]
         rows[f"truncated_t{a + 1}"] = np.array([float(turn.finish == "length") if turn else np.nan for turn in turns])
         rows[f"tokens_t{a + 1}"] = np.array([len(turn.response_ids) if turn else np.nan for turn in turns])
-    rows["attempts"] = np.array([len(t.attempts) for t in trajectories], dtype=np.float64)
-    rows["verdict_right"] = np.array([_verdicts_right(t) for t in trajectories])
+    if section.kind in STOPPING:
+        rows["attempts"] = np.array([len(t.attempts) for t in trajectories], dtype=np.float64)
+    if section.kind == "verify":
+        rows["verdict_right"] = np.array([_verdicts_right(t) for t in trajectories])
     return rows
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from rewards import Verdict
 from rlcore.evaluate.measure import final_answer, trajectory_record, trajectory_rows
+from rlcore.recipe.schema import Conversation
 from rlcore.types import Problem, Trajectory, Turn
 
 
@@ -21,7 +22,7 @@ def test_rows_of_trajectories():
             _trajectory(["4", "4"], [1.0, 1.0], finish="length"),
             _trajectory(["4", "abc"], [1.0, None]),
         ],
-        2,
+        Conversation(),
     )
     assert rows["i_to_c"].tolist()[:2] == [1.0, 0.0]
     assert np.isnan(rows["delta"][2])
@@ -33,7 +34,7 @@ def test_rows_of_trajectories():
 
 
 def test_a_single_attempt_has_no_change_to_measure():
-    rows = trajectory_rows([_trajectory(["4"], [1.0])], 1)
+    rows = trajectory_rows([_trajectory(["4"], [1.0])], Conversation(attempts=1))
     assert "answer_change" not in rows
     assert rows["delta"].tolist() == [0.0]
 
