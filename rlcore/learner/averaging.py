@@ -1,6 +1,7 @@
 """What the loss is an average over: tokens, attempts (the papers' sequences), or attempts of a fixed length.
 
-The denominator counts all ranks, so how a batch falls into ranks and micro-batches changes nothing.
+The denominator counts all ranks, so how a batch falls into ranks and micro-batches changes nothing. An attempt is a run
+of loss tokens; a critique or a verdict between two attempts is one, too.
 """
 
 from dataclasses import dataclass
@@ -15,29 +16,32 @@ Average = Literal["token", "attempt", "constant"]
 
 @dataclass(frozen=True, slots=True)
 class LossTokens:
-    """Where the loss tokens of a batch stand. B trajectories of A attempts, N tokens."""
+    """Where the loss tokens of a batch stand: N tokens, R runs of loss tokens."""
 
     attempt_N: np.ndarray
-    """`[N]` int64: number of the attempt that each token belongs to, over the whole batch."""
-    count_BA: np.ndarray
-    """`[B, A]` int64: loss tokens of each attempt."""
+    """`[N]` int64: the run that each loss token belongs to, over the whole batch; anything elsewhere."""
+    tokens_R: np.ndarray
+    """`[R]` int64: loss tokens of each run."""
+    trajectory_R: np.ndarray
+    """`[R]` int64: the trajectory it stands in."""
+
+    @classmethod
+    def of(cls, batch: TokenBatch) -> "LossTokens":
+        """The runs of loss tokens of a batch. The first token of a trajectory is never one, so runs never touch."""
+        mask_N = batch.loss_mask_N
+        starts_R = np.flatnonzero(mask_N & ~np.r_[False, mask_N[:-1]])
+        attempt_N = np.cumsum(np.bincount(starts_R, minlength=len(mask_N))) - 1
+        tokens_R = np.bincount(attempt_N[mask_N], minlength=len(starts_R))
+        return cls(attempt_N, tokens_R, np.searchsorted(batch.offsets_B1, starts_R, side="right") - 1)
 
     def share_N(self, average: Average, max_attempt_tokens: int) -> np.ndarray:
-        """How much each token's loss counts, `[N]` float32, before the division by `size`."""
-        if average == "attempt":
-            return (1 / np.maximum(self.count_BA, 1)).astype(np.float32).ravel()[self.attempt_N]
+        """How much each loss token counts, `[N]` float32, before the division by `size`."""
+        if average == "attempt" and len(self.tokens_R):
+            return (1 / self.tokens_R).astype(np.float32)[self.attempt_N]
         one = 1 / max_attempt_tokens if average == "constant" else 1.0
         return np.full(len(self.attempt_N), one, dtype=np.float32)
 
     def size(self, average: Average, chosen: np.ndarray) -> int:
-        """What the sum over these trajectories is divided by: their loss tokens, or attempts that have any."""
-        count_RA = self.count_BA[chosen]
-        return int(count_RA.sum() if average == "token" else (count_RA > 0).sum())
-
-
-def find_loss_tokens(batch: TokenBatch) -> LossTokens:
-    """Counts the loss tokens of a batch."""
-    trajectories, attempts = len(batch.lengths_B), int(batch.turn_N.max(initial=1))
-    attempt_N = np.arange(trajectories).repeat(batch.lengths_B) * attempts + batch.turn_N - 1
-    count = np.bincount(attempt_N[batch.loss_mask_N], minlength=trajectories * attempts)
-    return LossTokens(attempt_N, count.reshape(trajectories, attempts))
+        """What the sum over these trajectories is divided by: their loss tokens, or runs of them."""
+        mine_R = np.isin(self.trajectory_R, chosen)
+        return int(self.tokens_R[mine_R].sum() if average == "token" else mine_R.sum())

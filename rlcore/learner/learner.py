@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlcore.learner.averaging import LossTokens, find_loss_tokens
+from rlcore.learner.averaging import LossTokens
 from rlcore.learner.engine import guarded_step, start_engine
 from rlcore.learner.losses import KL_ESTIMATORS
 from rlcore.learner.objective import Objective
@@ -74,7 +74,7 @@ class Learner:
         """One optimizer step for each minibatch of `batch`; those without a loss token anywhere are passed over."""
         minibatches = self._minibatches(batch)
         plans = [self._plan(batch, chosen) for chosen in minibatches]
-        loss_tokens = find_loss_tokens(batch)
+        loss_tokens = LossTokens.of(batch)
         agreed = self._agree(batch, loss_tokens, minibatches, plans)
         objective = self._objective(batch, loss_tokens)
         tally = Tally(agreed.turns, self._device)
@@ -105,7 +105,7 @@ class Learner:
         """Log-probabilities under the present weights, `[N]` float32: 0 where `loss_mask_N` is False."""
         chosen = np.arange(len(batch.lengths_B))
         plan = self._plan(batch, chosen)
-        (count,) = self._agree(batch, find_loss_tokens(batch), [chosen], [plan]).counts_M
+        (count,) = self._agree(batch, LossTokens.of(batch), [chosen], [plan]).counts_M
         logprob_N = np.zeros(len(batch.ids_N), dtype=np.float32)
         for micro in micro_batches(batch, plan, count, self._device):
             logprob_N[micro.index_n] = self._engine.module(micro)[0].float().cpu().numpy()
