@@ -54,8 +54,9 @@ def test_every_kind_trains(runs, kind):
         assert record["train/unscored"] == 0
         assert record["train/t3"] == pytest.approx(record["train/t1"] + record["train/i_to_c"] - record["train/c_to_i"])
     assert any(record["learner/grad_norm"] > 0 for record in records)
-    lengths = {record["train/attempts"] for record in records}
-    assert lengths == {3.0} if kind in ("critique", "feedback") else all(1 <= length < 3 for length in lengths)
+    lengths = {record.get("train/attempts") for record in records}
+    fixed = {"critique": {None}, "feedback": {3.0}}  # its programs never pass
+    assert lengths == fixed[kind] if kind in fixed else all(1 <= length < 3 for length in lengths)
     if kind == "verify":
         assert all(0 <= record["train/verdict_right"] <= 1 for record in records)
     trajectories = [json.loads(line) for line in (runs[kind] / "trajectories.jsonl").read_text().splitlines()]
