@@ -14,7 +14,7 @@ from rlcore.interrupt import Interrupt
 from rlcore.learner import Learner, Ranks
 from rlcore.learner.checkpoints import LEARNER, Checkpoints
 from rlcore.measure_step import distributions
-from rlcore.policy import Policy, check_same_parameters, parameter_shapes, save_policy
+from rlcore.policy import check_same_parameters, parameter_shapes, save_policy
 from rlcore.recipe import Recipe, dump_recipe
 from rlcore.recipe.schema import Stage
 from rlcore.setup import Setup
@@ -134,9 +134,10 @@ class Run:
         self._checkpoints.save(self.step, self.learner, state)
 
     def _export(self, name: str) -> None:
-        """Writes the policy as a plain Hugging Face folder; the rollout engine holds its whole weights."""
+        """Writes the policy as a plain Hugging Face folder. All ranks take part: ZeRO-3 splits the weights."""
+        weights = self.learner.whole_weights()
         if self.ranks.first:
-            save_policy(Policy(self._setup.engine.model, self._setup.policy.tokenizer), self.folder / name)
+            save_policy(self._setup.policy, self.folder / name, weights)
 
     def _checkpoint_to_resume(self) -> Path | None:
         """The checkpoint to go on from; UserError when the folder holds a run of another recipe."""

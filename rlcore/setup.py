@@ -11,7 +11,7 @@ from rlcore.data import load_problems
 from rlcore.learner import Ranks
 from rlcore.policy import Policy, load_policy, stop_ids
 from rlcore.recipe import Recipe
-from rlcore.rollout import Conversation, Rollout, Scorer, TorchEngine
+from rlcore.rollout import Conversation, Rollout, RolloutEngine, Scorer, TorchEngine
 from rlcore.types import Problem, UserError
 
 LONGEST = 64
@@ -19,7 +19,7 @@ LONGEST = 64
 
 
 class Setup:
-    """Everything but the learner; `close` ends its reward workers.
+    """Everything but the learner; `close` ends its reward workers and its rollout engine.
 
     Raises UserError for anything in the recipe that cannot be had. `problems` is empty where the recipe has no stages
     and needs none to train a tokenizer on, `held_out` where it has no evaluation.
@@ -35,17 +35,27 @@ class Setup:
         self.conversation = Conversation(self.policy.tokenizer, recipe.conversation, stop_ids(self.policy))
         _check_lengths(self.conversation, self.policy, [*self.problems, *self.held_out])
         torch.nn.Module.to(self.policy.model, ranks.device)
-        # ZeRO-3 takes the policy's parameters apart; up to ZeRO-2 the engine samples from the learner's own tensors.
-        sampled = copy.deepcopy(self.policy.model) if recipe.learner.zero == 3 else self.policy.model
-        slots, longest = recipe.rollout.slots, self.conversation.max_tokens
-        self.engine = TorchEngine(sampled, stop_ids(self.policy), slots=slots, max_tokens=longest)
+        self._engine = _start_engine(recipe, self.policy, self.conversation.max_tokens)
         self._scorer = Scorer(recipe.rewards)
         gc.collect()
         gc.freeze()  # what is loaded now stays: else the collector walks through it again and again while sampling
-        self.rollout = Rollout(recipe, self.engine, self.conversation, self._scorer)
+        self.rollout = Rollout(recipe, self._engine, self.conversation, self._scorer)
 
     def close(self) -> None:
         self._scorer.close()
+        self._engine.close()
+
+
+def _start_engine(recipe: Recipe, policy: Policy, max_tokens: int) -> RolloutEngine:
+    """The rollout engine that the recipe names, with the policy's weights."""
+    section, stops = recipe.rollout, stop_ids(policy)
+    if section.engine == "vllm":
+        from rlcore.rollout.vllm.in_process import InProcessEngine
+
+        return InProcessEngine(section, policy.model, recipe.model.path, stops, max_tokens)
+    # ZeRO-3 takes the policy's parameters apart; up to ZeRO-2 the engine samples from the learner's own tensors.
+    sampled = copy.deepcopy(policy.model) if recipe.learner.zero == 3 else policy.model
+    return TorchEngine(sampled, stops, slots=section.slots, max_tokens=max_tokens)
 
 
 def _texts(problem: Problem) -> Iterator[str]:

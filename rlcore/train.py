@@ -34,6 +34,7 @@ def train(recipe: Recipe) -> Results | None:
             clock.lap("rollout")
             batch = credit.assign(groups, stage, recipe.credit)
             clock.lap("credit")
+            run.rollout.engine.sleep()
             report = run.learner.update(batch)
             clock.lap("learner")
             run.rollout.engine.publish(run.learner.weights(), version=step + 1)

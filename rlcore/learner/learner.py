@@ -115,6 +115,11 @@ class Learner:
         """`(name, whole tensor)` of every parameter, named as in `module`. Copy what must outlive the next one."""
         return gathered_weights(self.module)
 
+    def whole_weights(self) -> dict[str, Tensor]:
+        """All of `weights` at once, copied to the CPU of the first rank; empty on the others."""
+        copied = ((name, tensor.to("cpu", copy=True) if self._rank == 0 else None) for name, tensor in self.weights())
+        return {name: tensor for name, tensor in copied if tensor is not None}
+
     def save(self, folder: Path) -> None:
         """Write model, optimizer and schedule into `folder`, each rank its part."""
         self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)

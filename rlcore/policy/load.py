@@ -1,7 +1,7 @@
 """Loading and saving a policy."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,16 @@ def load_policy(section: Model, texts: Iterable[str] = (), seed: int = 0) -> Pol
     return policy
 
 
-def save_policy(policy: Policy, folder: str | os.PathLike[str]) -> None:
-    """Writes a plain Hugging Face folder. Raises UserError when it cannot be written."""
+def save_policy(
+    policy: Policy, folder: str | os.PathLike[str], weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Writes a plain Hugging Face folder, with `weights` in place of the model's own if given.
+
+    Raises UserError when it cannot be written.
+    """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)  # save_pretrained only logs where this raises
-        policy.model.save_pretrained(folder)
+        policy.model.save_pretrained(folder, state_dict=None if weights is None else dict(weights))
         policy.tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
         raise UserError(f"the policy cannot be written to {folder}: {_one_line(error)}") from None

@@ -41,3 +41,9 @@ class RolloutEngine(Protocol):
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Loads these full weights; what is sampled from here on carries `version`."""
+
+    def sleep(self) -> None:
+        """Gives up memory, where the engine holds any of its own, until the next `publish`."""
+
+    def close(self) -> None:
+        """Ends whatever the engine runs."""

@@ -1,12 +1,12 @@
 """The rollout side of a run: problems in, scored groups of trajectories out."""
 
-import hashlib
 from collections.abc import Sequence
 
 from rlcore.recipe import Recipe
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
 from rlcore.rollout.episodes import sample_groups
+from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.scoring import Scorer
 from rlcore.types import Groups, Problem
 
@@ -26,7 +26,7 @@ class Rollout:
         """`group` scored trajectories of each problem. The same `draw` names the same random numbers."""
         settings = self._recipe.rollout
         sampling = Sampling(self._conversation.max_attempt_tokens, temperature, settings.top_p, settings.top_k)
-        self.engine.seed(_seed(self._recipe.seed, *draw))
+        self.engine.seed(mixed_seed(self._recipe.seed, *draw))
         groups = sample_groups(
             self.engine,
             self._conversation,
@@ -37,9 +37,3 @@ class Rollout:
             on_attempt=self._scorer.start,
         )
         return self._scorer.score(groups)
-
-
-def _seed(*parts: str | int) -> int:
-    """A well-mixed 63-bit seed of a name, the same on every machine."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

