@@ -57,7 +57,6 @@ class InProcessEngine:
         self._seed = 0
         self._salt = 0
         self._requests = 0
-        self._turns: dict[int, int] = {}
         self._answers: dict[str, asyncio.Future[Sample]] = {}
         self._driver: asyncio.Task[None] | None = None
         quantised = getattr(model.config, "quantization_config", None) is not None
@@ -74,10 +73,12 @@ class InProcessEngine:
         if not quantised:
             self.publish(((name, parameter.data) for name, parameter in model.named_parameters()), 0)
 
+    def release(self, key: int) -> None:
+        """What a conversation leaves in the prefix cache makes room when others need it."""
+
     def seed(self, seed: int) -> None:
-        """Every request draws from a seed of its own: of this one, its conversation and its place in it."""
+        """Every request draws from a seed of its own: of this one, its conversation and where in it it begins."""
         self._seed = seed
-        self._turns.clear()
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Copies the weights in, and wakes up if asleep. KV caches of earlier weights are never used again."""
@@ -111,14 +112,13 @@ class InProcessEngine:
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
         from vllm.inputs.engine import tokens_input
 
-        turn = self._turns[key] = self._turns.get(key, -1) + 1
         self._requests += 1
         request = str(self._requests)
         answer: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         self._engine.add_request(
             request,
             tokens_input(list(ids), cache_salt=str(self._salt)),
-            self._parameters(sampling, mixed_seed(self._seed, key, turn)),
+            self._parameters(sampling, mixed_seed(self._seed, key, len(ids))),
         )
         self._answers[request] = answer
         if self._driver is None or self._driver.done():
