@@ -46,7 +46,7 @@ class Run:
             total_steps=recipe.steps * recipe.learner.optimizer_steps,
             seed=recipe.seed,
             exact_sampler=recipe.exact_sampler,
-            max_attempt_tokens=recipe.conversation.max_attempt_tokens,
+            max_sampled_tokens=recipe.conversation.replies * recipe.conversation.max_attempt_tokens,
         )
         self.step, self.best, self.base_t1 = 0, float("-inf"), float("nan")
         self._rewards: list[float] = []

@@ -1,4 +1,4 @@
-"""What the loss is an average over: tokens, attempts (the papers' sequences), or attempts of a fixed length.
+"""What the loss is an average over: tokens, attempts (the papers' sequences), or trajectories of a fixed length.
 
 The denominator counts all ranks, so how a batch falls into ranks and micro-batches changes nothing. An attempt is a run
 of loss tokens; a critique or a verdict between two attempts is one, too.
@@ -34,14 +34,19 @@ class LossTokens:
         tokens_R = np.bincount(attempt_N[mask_N], minlength=len(starts_R))
         return cls(attempt_N, tokens_R, np.searchsorted(batch.offsets_B1, starts_R, side="right") - 1)
 
-    def share_N(self, average: Average, max_attempt_tokens: int) -> np.ndarray:
+    def share_N(self, average: Average, max_sampled_tokens: int) -> np.ndarray:
         """How much each loss token counts, `[N]` float32, before the division by `size`."""
         if average == "attempt" and len(self.tokens_R):
             return (1 / self.tokens_R).astype(np.float32)[self.attempt_N]
-        one = 1 / max_attempt_tokens if average == "constant" else 1.0
+        one = 1 / max_sampled_tokens if average == "constant" else 1.0
         return np.full(len(self.attempt_N), one, dtype=np.float32)
 
     def size(self, average: Average, chosen: np.ndarray) -> int:
-        """What the sum over these trajectories is divided by: their loss tokens, or runs of them."""
+        """What the sum over these trajectories is divided by: their loss tokens, runs of them, or trajectories.
+
+        Only the last is a count that the policy has no hand in, where it ends conversations itself.
+        """
         mine_R = np.isin(self.trajectory_R, chosen)
-        return int(self.tokens_R[mine_R].sum() if average == "token" else mine_R.sum())
+        if average == "token":
+            return int(self.tokens_R[mine_R].sum())
+        return int(mine_R.sum()) if average == "attempt" else len(np.unique(self.trajectory_R[mine_R]))

@@ -42,19 +42,19 @@ class Learner:
         total_steps: int,
         seed: int,
         exact_sampler: bool = True,
-        max_attempt_tokens: int = 1024,
+        max_sampled_tokens: int = 1024,
     ) -> None:
         """Takes over `model`, on the device where it lies. Logits are divided by `temperature` before the softmax.
 
         `kl_used`: keep a frozen copy of `model` to measure KL against. `total_steps`: optimizer steps of the whole run,
         which the learning rate follows. `exact_sampler`: the sampler's log-probabilities are this model's own.
-        `max_attempt_tokens` is the length that the constant average divides by.
+        `max_sampled_tokens`, of the longest trajectory, is what the constant average divides by.
         """
         # Dropout stays off: what is trained is the distribution that was sampled.
         policy = PolicyModule(model.eval(), temperature)
         self._section = section
         self._seed = seed
-        self._max_attempt_tokens = max_attempt_tokens
+        self._max_sampled_tokens = max_sampled_tokens
         choice = section.old_logprobs
         self._old_is_sampler = choice == "sampler" or (choice == "auto" and exact_sampler)
         self._device = model.device
@@ -149,7 +149,7 @@ class Learner:
         return Objective(
             self._section,
             loss_tokens.attempt_N,
-            loss_tokens.share_N(self._section.average, self._max_attempt_tokens),
+            loss_tokens.share_N(self._section.average, self._max_sampled_tokens),
             old_logprob_N=self.logprobs(batch) if recompute else None,
             old_is_sampler=self._old_is_sampler,
         )

@@ -250,7 +250,8 @@ class Learner(Section):
     )
     clip: tuple[NonNegative, NonNegative] = Field((0.2, 0.28), description="ratio kept within [1 - low, 1 + high]")
     average: Literal["token", "attempt", "constant"] = Field(
-        "token", description="loss per token of the batch; per attempt, of its mean; per attempt of the longest length"
+        "token",
+        description="loss per token of the batch; per attempt, of its mean; per trajectory of the longest length",
     )
     old_logprobs: Literal["auto", "sampler", "learner"] = Field(
         "auto",

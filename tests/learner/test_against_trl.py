@@ -94,7 +94,7 @@ def off_policy_batch(beta: float) -> TokenBatch:
 @pytest.mark.parametrize("name", LOSSES)
 def test_value_and_gradient_are_those_of_trl(name, beta, tmp_path):
     batch = off_policy_batch(beta)
-    learner = gradient_learner(loss=name, kl="k3", kl_used=beta > 0, max_attempt_tokens=MAX_TOKENS)
+    learner = gradient_learner(loss=name, kl="k3", kl_used=beta > 0, max_sampled_tokens=2 * MAX_TOKENS)
     reference_logprob_N = learner.logprobs(batch)
     # The policy moves away from its reference, so that the KL term has a value and a gradient.
     moved = tiny_model(POLICY_SEED)

@@ -80,7 +80,7 @@ def tiny_learner(
     *,
     temperature: float = 1.0,
     kl_used: bool = True,
-    max_attempt_tokens: int = 16,
+    max_sampled_tokens: int = 32,
     exact_sampler: bool = True,
     **section: object,
 ) -> Learner:
@@ -92,7 +92,7 @@ def tiny_learner(
         total_steps=100,
         seed=0,
         exact_sampler=exact_sampler,
-        max_attempt_tokens=max_attempt_tokens,
+        max_sampled_tokens=max_sampled_tokens,
     )
 
 
