@@ -125,9 +125,6 @@ class InProcessEngine:
             self._driver = asyncio.create_task(self._drive())
         return await answer
 
-    def release(self, key: int) -> None:
-        """Nothing to free: vLLM keeps prefixes while there is room, whosever they are."""
-
     def _parameters(self, sampling: Sampling, seed: int) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
