@@ -14,10 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from rlcore.data.sources.arithmetic import answer
 from rlcore.rollout import Conversation
 from rlcore.sft.schema import Phase
+from rlcore.sft.trainer import IGNORED, Row
 from rlcore.types import Problem
 
-IGNORED = -100
-"""Label of a token that is not learned, as transformers has it."""
 CHOICE = 3
 """Tokens at the start of an answer that choose it (`b and c`); the rest spells the check."""
 
@@ -26,7 +25,7 @@ Pair = tuple[str, str]
 
 def demonstrations(
     problems: Sequence[Problem], conversation: Conversation, phase: Phase, count: int, seed: int
-) -> Iterator[dict[str, list[int]]]:
+) -> Iterator[Row]:
     """`count` rows of `input_ids` and `labels` on problems drawn at random.
 
     Prompts are not learned. Of attempt 1 the choice is learned where it is right, in `learn_first` of the cases, and

@@ -11,8 +11,9 @@ from rlcore.data.sources.arithmetic import phrases
 from rlcore.policy import load_policy, phrase_tokenizer
 from rlcore.recipe import schema
 from rlcore.rollout import Conversation
-from rlcore.sft.demonstrations import IGNORED, demonstrations
+from rlcore.sft.demonstrations import demonstrations
 from rlcore.sft.schema import Mixture, Phase
+from rlcore.sft.trainer import IGNORED
 
 INSTRUCTION = "Please check and answer again."
 

@@ -1,0 +1,61 @@
+"""Supervised steps by TRL's SFTTrainer on rows of `input_ids` and `labels`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+from trl import SFTConfig, SFTTrainer
+
+from rlcore.policy import Policy
+
+IGNORED = -100
+"""Label of a token that is not learned, as transformers has it."""
+Row = dict[str, list[int]]
+"""`input_ids` and `labels` of one conversation, equally long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast: optimizer steps, conversations in each, and a rate that warms up, stays and decays."""
+
+    steps: int
+    batch: int
+    lr: float
+    warmup_steps: int = 0
+    decay: float = 0.0
+    """Share of the steps, the last ones, over which the rate falls linearly."""
+
+
+def train_supervised(
+    policy: Policy, rows: Sequence[Row], schedule: Schedule, folder: Path, *, seed: int, world: int = 1, rows_at_once=0
+) -> float:
+    """Trains the policy in place and returns the mean loss per learned token.
+
+    `rows_at_once` go through the model together on each of `world` processes; 0 means the whole batch. The batch must
+    divide into them.
+    """
+    at_once = rows_at_once or schedule.batch // world
+    settings = SFTConfig(
+        output_dir=str(folder),
+        max_steps=schedule.steps,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=schedule.batch // (at_once * world),
+        learning_rate=schedule.lr,
+        adam_beta2=0.98,
+        weight_decay=0.01,
+        warmup_steps=schedule.warmup_steps,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": round(schedule.decay * schedule.steps), "decay_type": "linear"},
+        bf16=False,
+        gradient_checkpointing=at_once < schedule.batch // world,
+        seed=seed,
+        logging_steps=50,
+        max_length=None,
+        dataloader_pin_memory=False,
+        save_strategy="no",
+        report_to="none",
+    )
+    table = datasets.Dataset.from_list(list(rows))
+    trainer = SFTTrainer(policy.model, args=settings, train_dataset=table, processing_class=policy.tokenizer)
+    return float(trainer.train().training_loss)
