@@ -101,12 +101,12 @@ def _recipe_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from rlcore.train import train  # torch and DeepSpeed take seconds to import
+    from rlcore.experiment import run_experiment  # torch and DeepSpeed take seconds to import
 
     recipe = load_recipe(options.recipe, options.overrides)
     if os.environ.get("RANK", "0") == "0":
         print("\n".join(batch_arithmetic(recipe, int(os.environ.get("WORLD_SIZE", "1")))))
-    train(recipe)
+    run_experiment(recipe)
 
 
 def _eval(options: argparse.Namespace) -> None:

@@ -38,7 +38,7 @@ def evaluate_and_save(
     """Evaluates on the first `problems` held-out problems, under a progress bar, and writes `NAME.json`."""
     held_out = setup.held_out[:problems]
     with tracker.progress(name.replace("_", " "), 2 * len(held_out[ranks.rank :: ranks.world])) as advance:
-        results = evaluate_policy(recipe, setup.rollout, held_out, ranks, step=step, on_problems=advance)
+        results = evaluate_policy(recipe, setup.held_out_rollout, held_out, ranks, step=step, on_problems=advance)
     if name == BASE:
         results = replace(results, arm="base")
     if ranks.first:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rlcore.evaluate.report import write_report
 from rlcore.evaluate.run_folder import read_run
 from rlcore.evaluate.table import console_table, markdown_table
+from rlcore.experiment import run_experiment
 from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
-from rlcore.train import train
 from rlcore.types import UserError
 
 TABLE_WIDTH = 120
@@ -31,7 +31,7 @@ def paper_table(recipes: Sequence[Path], seeds: Sequence[int], output: Path, ove
     for number, recipe in enumerate(runs, start=1):
         console.rule(f"{recipe.name}, seed {recipe.seed} ({number} of {len(runs)})")
         console.print("\n".join(batch_arithmetic(recipe)))
-        if train(recipe) is None:
+        if run_experiment(recipe) is None:
             return None
     folders = [Path(recipe.output) for recipe in runs]
     results = [result for folder in folders for result in read_run(folder).results]

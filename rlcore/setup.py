@@ -21,25 +21,28 @@ LONGEST = 64
 class Setup:
     """Everything but the learner; `close` ends its reward workers and its rollout engine.
 
-    Raises UserError for anything in the recipe that cannot be had. `problems` is empty where the recipe has no stages
+    Raises UserError for anything in the recipe that cannot be had. `problems` is empty where the recipe trains on none
     and needs none to train a tokenizer on, `held_out` where it has no evaluation.
     """
 
     def __init__(self, recipe: Recipe, ranks: Ranks):
-        needs_problems = recipe.steps or recipe.model.scratch
+        needs_problems = recipe.steps or recipe.sft or recipe.model.scratch
         self.problems = load_problems(recipe.data) if needs_problems else []
         self.held_out = load_problems(recipe.evaluate.data)[: recipe.evaluate.problems] if recipe.evaluate else []
         texts = (text for problem in self.problems for text in _texts(problem))
         self.policy = load_policy(recipe.model, texts, recipe.seed)
         logging.disable_progress_bar()  # loading a large model shows its progress; saving one does not
-        self.conversation = Conversation(self.policy.tokenizer, recipe.conversation, stop_ids(self.policy))
-        _check_lengths(self.conversation, self.policy, [*self.problems, *self.held_out])
+        talks = (recipe.conversation, recipe.held_out_conversation)
+        self.conversation, asked = (Conversation(self.policy.tokenizer, talk, stop_ids(self.policy)) for talk in talks)
+        _check_lengths(self.conversation, self.policy, self.problems)
+        _check_lengths(asked, self.policy, self.held_out)
         torch.nn.Module.to(self.policy.model, ranks.device)
-        self._engine = _start_engine(recipe, self.policy, self.conversation.max_tokens)
+        self._engine = _start_engine(recipe, self.policy, max(self.conversation.max_tokens, asked.max_tokens))
         self._scorer = Scorer(recipe.rewards)
         gc.collect()
         gc.freeze()  # what is loaded now stays: else the collector walks through it again and again while sampling
         self.rollout = Rollout(recipe, self._engine, self.conversation, self._scorer)
+        self.held_out_rollout = Rollout(recipe, self._engine, asked, self._scorer)
 
     def close(self) -> None:
         self._scorer.close()

@@ -3,7 +3,6 @@
 from rlcore import credit
 from rlcore.data import rank_slice
 from rlcore.evaluate.results import Results
-from rlcore.evaluation import evaluate
 from rlcore.learner import start_distributed
 from rlcore.measure_step import Clock, check_scored, step_metrics
 from rlcore.recipe import Recipe
@@ -11,13 +10,11 @@ from rlcore.run import Run
 
 
 def train(recipe: Recipe) -> Results | None:
-    """Runs a recipe to its end, from its newest checkpoint if there is one; without stages it only evaluates.
+    """Runs a recipe's stages to their end, from its newest checkpoint if there is one.
 
     Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop. Raises
     UserError, in one line, for what the recipe's author has to mend.
     """
-    if not recipe.stages:
-        return evaluate(recipe)
     ranks = start_distributed(recipe.device)
     with Run(recipe, ranks) as run:
         run.measure_base()

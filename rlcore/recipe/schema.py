@@ -230,6 +230,22 @@ class Correction(Section):
         return self
 
 
+class Sft(Section):
+    """Supervised rounds by TRL's SFTTrainer in place of stages, at learner's lr (see rlcore/sft/README.md)."""
+
+    rows: Literal["star", "pair", "column"] = Field(
+        description="star: own conversations whose last attempt mends the first; pair: own wrong first attempts joined "
+        "with right ones at the same problem; column: demonstrations that the data hold"
+    )
+    column: str = Field("solution", description="of the data: the demonstration; only rows column reads it")
+    keep_right: bool = Field(False, description="star and pair also learn conversations that are right twice")
+    problems: Positive | None = Field(None, description="problems of a round; all when left out")
+    samples: Positive = Field(1, description="conversations sampled of each problem")
+    rounds: Positive = Field(1, description="times that the policy samples anew and learns")
+    epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="passes over the rows of a round")
+    batch: Positive = Field(64, description="conversations an optimizer step, over all ranks")
+
+
 class Learner(Section):
     """The DeepSpeed engine and its loss."""
 
@@ -283,6 +299,7 @@ class Evaluate(Section):
     """Measurements on held-out problems."""
 
     data: Data
+    attempts: Positive | None = Field(None, description="of a conversation; as many as in training when left out")
     every: Annotated[int, Field(ge=0)] = Field(0, description="steps between evaluations while training; 0: none")
     problems: Positive = Field(2000, description="problems of a full evaluation")
     problems_while_training: Positive = 256
@@ -324,6 +341,10 @@ class Recipe(Section):
     rewards: Rewards
     batch: Batch = Batch()
     credit: Credit = Credit()
+    after: str | None = Field(
+        None, description="a recipe that runs first, in before/ of this run's folder; its final policy is the model"
+    )
+    sft: Sft | None = Field(None, description="supervised rounds; stages is then an empty list")
     stages: list[Stage] = Field(description="an empty list evaluates the model as it is")
     learner: Learner = Learner()
     evaluate: Evaluate | None = None
@@ -341,6 +362,12 @@ class Recipe(Section):
         plain = self.rollout.top_p == 1 and self.rollout.top_k == 0
         return self.rollout.engine == "torch" and self.model.dtype == "float32" and plain
 
+    @property
+    def held_out_conversation(self) -> Conversation:
+        """How the policy is asked in evaluations."""
+        attempts = self.evaluate.attempts if self.evaluate else None
+        return self.conversation.model_copy(update={"attempts": attempts}) if attempts else self.conversation
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
         for stage in self.stages:
@@ -349,6 +376,10 @@ class Recipe(Section):
                     raise ValueError(
                         f"stage {stage.name}: {key} needs {self.conversation.attempts} values, one for each attempt"
                     )
+        if self.sft and self.stages:
+            raise ValueError("sft stands in place of stages: give one of them, the other in a recipe named by after")
+        if self.sft and self.sft.rows != "column" and self.conversation.attempts < 2:
+            raise ValueError(f"sft.rows {self.sft.rows} needs conversations of two attempts")
         if self.batch.group == 1 and self.credit.baseline != "none":
             raise ValueError(
                 f"batch.group is 1, but the {self.credit.baseline} baseline compares a group's trajectories"

@@ -1,10 +1,12 @@
 """Supervised steps by TRL's SFTTrainer on rows of `input_ids` and `labels`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from rlcore.policy import Policy
@@ -28,14 +30,22 @@ class Schedule:
 
 
 def train_supervised(
-    policy: Policy, rows: Sequence[Row], schedule: Schedule, folder: Path, *, seed: int, world: int = 1, rows_at_once=0
+    policy: Policy,
+    rows: Sequence[Row],
+    schedule: Schedule,
+    folder: Path,
+    *,
+    seed: int,
+    world: int = 1,
+    rows_at_once: int | None = None,
+    on_step: Callable[[int], object] | None = None,
 ) -> float:
     """Trains the policy in place and returns the mean loss per learned token.
 
-    `rows_at_once` go through the model together on each of `world` processes; 0 means the whole batch. The batch must
-    divide into them.
+    `rows_at_once` go through the model together on each of `world` processes, the whole share when left out; the batch
+    must divide into them. `on_step` is told of each optimizer step; without it TRL shows its own progress.
     """
-    at_once = rows_at_once or schedule.batch // world
+    at_once = schedule.batch // world if rows_at_once is None else rows_at_once
     settings = SFTConfig(
         output_dir=str(folder),
         max_steps=schedule.steps,
@@ -51,6 +61,8 @@ def train_supervised(
         gradient_checkpointing=at_once < schedule.batch // world,
         seed=seed,
         logging_steps=50,
+        logging_strategy="no" if on_step else "steps",
+        disable_tqdm=on_step is not None,
         max_length=None,
         dataloader_pin_memory=False,
         save_strategy="no",
@@ -58,4 +70,17 @@ def train_supervised(
     )
     table = datasets.Dataset.from_list(list(rows))
     trainer = SFTTrainer(policy.model, args=settings, train_dataset=table, processing_class=policy.tokenizer)
+    if on_step:
+        trainer.add_callback(_Steps(on_step))
+        trainer.remove_callback(PrinterCallback)
     return float(trainer.train().training_loss)
+
+
+class _Steps(TrainerCallback):
+    """Tells of each optimizer step."""
+
+    def __init__(self, on_step: Callable[[int], object]) -> None:
+        self._on_step = on_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._on_step(1)

@@ -106,7 +106,7 @@ class Lines:
         """A line when the task is done."""
         start = time.monotonic()
         yield lambda done: None
-        self.say(f"{description}: {total} conversations in {time.monotonic() - start:.0f} s")
+        self.say(f"{description}: {total:,} in {time.monotonic() - start:.0f} s")
 
     def close(self) -> None:
         """Nothing to leave behind."""

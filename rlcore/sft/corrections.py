@@ -1,0 +1,64 @@
+"""Rows of supervised self-correction: rejection-sampled from the policy's own conversations, or given by the data.
+
+The two baselines of Kumar et al. 2024 (arXiv 2409.12917, section 4): STaR keeps conversations whose last attempt mends
+the first (Zelikman et al. 2022); Pair-SFT joins a wrong first attempt with a right one at the same problem (Welleck et
+al. 2023). With `keep_right` both also keep conversations that are right twice. Only the last attempt is learned.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from random import Random
+from typing import Any
+
+from rlcore.evaluate.metrics import CORRECT
+from rlcore.recipe.schema import Sft
+from rlcore.rollout import Conversation
+from rlcore.sft.trainer import IGNORED, Row
+from rlcore.types import Groups, Problem, Trajectory, Turn
+
+
+def star_rows(groups: Groups, *, keep_right: bool) -> list[Row]:
+    """One row for each conversation that ends right and began wrong, or right too where those are kept."""
+    ends_right = [t for group in groups for t in group if _right(t, -1) and t.turns[-1].finish == "stop"]
+    return [_row(t.turns, t.turns[-1].response_ids) for t in ends_right if keep_right or not _right(t, 0)]
+
+
+def pair_rows(groups: Groups, *, keep_right: bool, rng: Random) -> list[Row]:
+    """One row for each first attempt that has a right one of another conversation on its problem to go on with."""
+    return [row for group in groups for row in _pairs(group, keep_right, rng)]
+
+
+def column_rows(problems: Iterable[Problem], conversation: Conversation, column: str) -> Iterator[Row]:
+    """One row for each problem whose demonstration, the text in `column`, is no longer than an attempt may be."""
+    tokenizer: Any = conversation.tokenizer
+    for problem in problems:
+        prompt = conversation.open(problem)
+        shown = tokenizer(str(problem.columns[column]), add_special_tokens=False)["input_ids"]
+        if len(shown) < conversation.max_attempt_tokens:
+            learned = [*shown, tokenizer.eos_token_id]
+            yield {"input_ids": [*prompt, *learned], "labels": [IGNORED] * len(prompt) + learned}
+
+
+def sampled_rows(groups: Groups, section: Sft, rng: Random) -> list[Row]:
+    """The rows that the recipe asks for."""
+    if section.rows == "star":
+        return star_rows(groups, keep_right=section.keep_right)
+    return pair_rows(groups, keep_right=section.keep_right, rng=rng)
+
+
+def _pairs(group: Sequence[Trajectory], keep_right: bool, rng: Random) -> Iterator[Row]:
+    right = [t for t in group if _right(t, 0) and t.turns[0].finish == "stop"]
+    for trajectory in group:
+        partners = [other for other in right if other is not trajectory]
+        if partners and trajectory.turns[0].finish == "stop" and (keep_right or not _right(trajectory, 0)):
+            yield _row(trajectory.turns, rng.choice(partners).turns[0].response_ids)
+
+
+def _right(trajectory: Trajectory, attempt: int) -> bool:
+    return bool(trajectory.rewards_A[attempt] >= CORRECT)  # False for NaN: not scored
+
+
+def _row(turns: Sequence[Turn], last_ids: Sequence[int]) -> Row:
+    """The conversation with this last attempt, which alone is learned."""
+    before = [token for turn in turns[:-1] for token in (*turn.prompt_ids, *turn.response_ids)]
+    before += turns[-1].prompt_ids
+    return {"input_ids": [*before, *last_ids], "labels": [*[IGNORED] * len(before), *last_ids]}

@@ -1,0 +1,114 @@
+"""Which conversations STaR and Pair-SFT learn, what of them, and real rounds of both on one process and two."""
+
+import json
+import subprocess
+import sys
+from random import Random
+
+import pytest
+
+from rewards import Verdict
+from rlcore.evaluate.results import load_evaluation
+from rlcore.recipe import load_recipe
+from rlcore.sft.corrections import pair_rows, star_rows
+from rlcore.sft.trainer import IGNORED
+from rlcore.types import Problem, Trajectory, Turn, UserError
+from tests.tiny import rlcore, write_recipe
+
+PROBLEM = Problem("p", ({"role": "user", "content": "?"},))
+
+
+def conversation(first: int, second: int, scores: tuple[float | None, ...], finish: str = "stop") -> Trajectory:
+    """Prompt [1, 2], attempt [first], instruction [3], attempt [second]."""
+    turns = (
+        Turn((1, 2), (first,), (0.0,), finish, "", 0),
+        Turn((3,), (second,), (0.0,), finish, "", 0),
+    )
+    statuses = ["error" if s is None else "correct" if s == 1 else "wrong" for s in scores]
+    return Trajectory(PROBLEM, turns, tuple(Verdict(s, status) for s, status in zip(scores, statuses, strict=True)))
+
+
+MENDED, SPOILT = conversation(10, 20, (0, 1)), conversation(11, 21, (1, 0))
+TWICE, NEVER = conversation(12, 22, (1, 1)), conversation(13, 23, (0, 0))
+PARTLY, UNSCORED = conversation(14, 24, (0.5, 1)), conversation(15, 25, (None, 1))
+CUT = conversation(16, 26, (0, 1), finish="length")
+GROUP = [MENDED, SPOILT, TWICE, NEVER, PARTLY, CUT]
+
+
+def row(first: int, second: int) -> dict[str, list[int]]:
+    return {"input_ids": [1, 2, first, 3, second], "labels": [*[IGNORED] * 4, second]}
+
+
+def test_star_learns_mended_attempts_and_nothing_else():
+    assert star_rows([GROUP], keep_right=False) == [row(10, 20), row(14, 24)]
+    assert star_rows([GROUP], keep_right=True) == [row(10, 20), row(12, 22), row(14, 24)]
+
+
+def test_an_attempt_that_was_not_scored_is_not_taken_for_wrong_or_right():
+    assert pair_rows([[UNSCORED, NEVER]], keep_right=True, rng=Random(0)) == []
+
+
+def test_pairs_join_wrong_first_attempts_with_right_ones_of_others():
+    rows = pair_rows([GROUP, [MENDED, NEVER]], keep_right=False, rng=Random(0))
+    assert [r["input_ids"][2] for r in rows] == [10, 13, 14]
+    assert all(r["input_ids"][-1] in (11, 12) and r["labels"][-1] == r["input_ids"][-1] for r in rows)
+    assert all(r["labels"][:-1] == [IGNORED] * 4 for r in rows)
+    both = pair_rows([GROUP], keep_right=True, rng=Random(0))
+    assert [(r["input_ids"][2], r["input_ids"][-1]) for r in both if r["input_ids"][2] in (11, 12)] == [
+        (11, 12),
+        (12, 11),
+    ]
+
+
+QUICK = ["evaluate.problems=32", "evaluate.data.options.count=100", "data.options.count=500", "track.wandb=off"]
+SMALL = ["sft.problems=64", "sft.samples=4", "sft.batch=8", *QUICK]
+
+
+def test_rounds_on_one_process_and_the_same_run_again(repository, tmp_path):
+    run, recipe = tmp_path / "run", repository / "recipes/quickstart/ablations/star_plus.yaml"
+    done = rlcore("train", recipe, f"output={run}", "sft.rounds=2", *SMALL)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2]
+    assert all(record["sft/rows"] >= 8 and record["sft/loss"] > 0 for record in records)
+    assert load_evaluation(run / "evaluation.json").step == 2
+    before = (run / "metrics.jsonl").stat().st_mtime_ns
+    assert rlcore("train", recipe, f"output={run}", "sft.rounds=2", *SMALL).returncode == 0
+    assert (run / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_rounds_on_two_processes(repository, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    recipe = repository / "recipes/quickstart/ablations/pair_sft_plus.yaml"
+    command = [*torchrun, "-m", "rlcore.train", str(recipe), f"output={tmp_path / 'two'}", *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert load_evaluation(tmp_path / "two" / "evaluation.json").step == 1
+
+
+def test_stages_after_a_supervised_recipe_start_from_its_policy(repository, tmp_path):
+    folder = repository / "recipes" / "quickstart"
+    (tmp_path / "first.yaml").write_text(f"extends: {folder}/ablations/pair_sft_plus.yaml\n")
+    (tmp_path / "second.yaml").write_text(
+        f"extends: {folder}.yaml\nname: second\nafter: ./first.yaml\nstages: [{{name: only, steps: 1}}]\n"
+    )
+    with (tmp_path / "first.yaml").open("a") as first:
+        first.write("sft: {problems: 64, samples: 4, batch: 8}\ndata: {options: {count: 500}}\ntrack: {wandb: off}\n")
+        first.write("evaluate: {problems: 32, data: {options: {count: 100}}}\n")
+    done = rlcore("train", tmp_path / "second.yaml", f"output={tmp_path / 'run'}", *QUICK)
+    assert done.returncode == 0, done.stderr
+    supervised = load_evaluation(tmp_path / "run/before/evaluation.json").evaluations[0].metrics
+    assert load_evaluation(tmp_path / "run/evaluation_base.json").evaluations[0].metrics == supervised
+
+
+def test_demonstrations_that_are_too_long_are_left_out(tmp_path):
+    from rlcore.experiment import run_experiment
+
+    rows = [{"question": f"Say {i}.", "letter": "a", "solution": str(7 ** (1 if i % 2 else 60 + i))} for i in range(8)]
+    path = write_recipe(tmp_path, stages=[], sft={"rows": "column", "batch": 4}, evaluate=None)
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert run_experiment(load_recipe(path, [f"output={tmp_path / 'run'}"])) is None
+    (record,) = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert (record["sft/rows"], record["sft/kept"]) == (4, 0.5)
+    with pytest.raises(UserError, match=r"round 1 found 4 conversations to learn among 8, fewer than sft.batch 8"):
+        run_experiment(load_recipe(path, [f"output={tmp_path / 'more'}", "sft.batch=8"]))
