@@ -38,7 +38,7 @@ def evaluate_policy(
             groups = rollout.attempts(part, group=1, temperature=temperature, draw=("evaluate", start, ranks.rank))
             trajectories += [trajectory for (trajectory,) in groups]
             on_problems(len(part))
-        rows = gather_rows(trajectory_rows(trajectories, recipe.conversation) if trajectories else {}, ranks)
+        rows = gather_rows(trajectory_rows(trajectories, recipe.held_out_conversation) if trajectories else {}, ranks)
         names = gather_list([trajectory.problem.id for trajectory in trajectories], ranks)
         evaluations.append(Evaluation.of_rows(mode, names, rows, seed=recipe.seed))
         examples += [trajectory_record(trajectory, step=step, stage=mode) for trajectory in trajectories[:EXAMPLES]]

@@ -378,8 +378,9 @@ class Recipe(Section):
                     )
         if self.sft and self.stages:
             raise ValueError("sft stands in place of stages: give one of them, the other in a recipe named by after")
-        if self.sft and self.sft.rows != "column" and self.conversation.attempts < 2:
-            raise ValueError(f"sft.rows {self.sft.rows} needs conversations of two attempts")
+        two = self.conversation.kind == "correct" and self.conversation.attempts == 2
+        if self.sft and self.sft.rows != "column" and not two:
+            raise ValueError(f"sft.rows {self.sft.rows} needs conversations of two attempts, of kind correct")
         if self.batch.group == 1 and self.credit.baseline != "none":
             raise ValueError(
                 f"batch.group is 1, but the {self.credit.baseline} baseline compares a group's trajectories"

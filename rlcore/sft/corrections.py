@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Any
 
-from rlcore.evaluate.metrics import CORRECT
 from rlcore.recipe.schema import Sft
 from rlcore.rollout import Conversation
 from rlcore.sft.trainer import IGNORED, Row
-from rlcore.types import Groups, Problem, Trajectory, Turn
+from rlcore.types import CORRECT, Groups, Problem, Trajectory, Turn
 
 
 def star_rows(groups: Groups, *, keep_right: bool) -> list[Row]:
