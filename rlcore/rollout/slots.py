@@ -73,14 +73,15 @@ class SlotCache(Cache):
         self._slot_layers = [_SlotLayer(self) for _ in range(layers)]
         super().__init__(layers=[*self._slot_layers])
 
-    def reserve(self, tokens: int) -> None:
-        """Makes room for sequences of this many tokens."""
+    def reserve(self, tokens: int) -> bool:
+        """Makes room for sequences of this many tokens; says whether it had to."""
         if tokens < self.capacity:
-            return
+            return False
         self.capacity = -(-(tokens + 1) // 64) * 64
         for layer in self._slot_layers:
             if layer.is_initialized:
                 layer.grow(self.capacity)
+        return True
 
     def aim(self, rows_R: torch.Tensor, columns_RQ: torch.Tensor, width: int, first: int | None) -> None:
         """Says where the next forward pass writes (`columns_RQ` of `rows_R`) and reads (columns below `width`).
@@ -95,7 +96,7 @@ class SlotCache(Cache):
             layer.copy(sources, targets, width)
 
 
-def _decode_attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
+def decode_attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
     """A few query tokens a row: grouped heads read keys and values in place instead of a repeated copy of them."""
     rows, heads, queries, size = query.shape
     few = queries <= FEW_QUERIES and attention_mask is not None and not torch.is_grad_enabled()
@@ -103,14 +104,14 @@ def _decode_attention(module, query, key, value, attention_mask, scaling=None, *
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     kv_heads, width = key.shape[1:3]
     shared = heads // kv_heads
-    query = query.reshape(rows, kv_heads, shared * queries, size)
-    scores = torch.matmul(query, key.transpose(2, 3)) * (size**-0.5 if scaling is None else scaling)
-    scores.view(rows, kv_heads, shared, queries, width).masked_fill_(~attention_mask[:, :, None], -torch.inf)
+    query = (query * (size**-0.5 if scaling is None else scaling)).reshape(rows, kv_heads, shared * queries, size)
+    scores = torch.matmul(query, key.transpose(2, 3))
+    scores.view(rows, kv_heads, shared, queries, width).add_(attention_mask[:, :, None])
     output = torch.matmul(scores.softmax(-1), value)
     return output.view(rows, heads, queries, size).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(ATTENTION, _decode_attention)
+AttentionInterface.register(ATTENTION, decode_attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 

@@ -7,32 +7,22 @@ its KV cache stays in its slot until the conversation's next request continues i
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from rlcore.rollout.decoder import is_common_decoder, last_logits
 from rlcore.rollout.engine import Sample, Sampling
+from rlcore.rollout.rows import Request, Rows
 from rlcore.rollout.sampling import draw
 from rlcore.rollout.slots import SlotCache, use_decode_attention
 
 ADMIT_SHARE = 0.25
 """A forward pass over new prompt tokens runs once they wait for this share of the rows that are decoding."""
-
-
-@dataclass(slots=True, eq=False)
-class _Row:
-    """One slot in use."""
-
-    key: int
-    ids: list[int]
-    """Prompt and sampled tokens; the KV cache holds `cached` of them."""
-    sampling: Sampling
-    last: bool
-    answer: "asyncio.Future[Sample] | None"
-    cached: int = 0
-    logprobs: list[float] = field(default_factory=list)
+PASS_TOKENS = {"cpu": 1024, "cuda": 16384}
+"""Padded prompt tokens in one forward pass: what lies between layers fits into caches, or memory."""
 
 
 class TorchEngine:
@@ -44,14 +34,13 @@ class TorchEngine:
         self.stop_ids = frozenset(stop_ids)
         self.version = 0
         self.slots = slots
-        self._stop_S = torch.tensor(sorted(self.stop_ids), device=self.device)
+        self._stop_ids = np.array(sorted(self.stop_ids))
+        self._pass_tokens = PASS_TOKENS.get(self.device.type, PASS_TOKENS["cuda"])
         self._generator = torch.Generator(device=self.device)
         self._cache = SlotCache(model.config.num_hidden_layers, slots, max_tokens + 1)
-        self._rows: list[_Row | None] = [None] * slots
-        self._active: list[int] = []
-        self._parked: dict[int, int] = {}
-        self._waiting: list[_Row] = []
         self._driver: asyncio.Task[None] | None = None
+        self._common = is_common_decoder(model)
+        self._forget()
         use_decode_attention(model)
 
     def seed(self, seed: int) -> None:
@@ -74,7 +63,7 @@ class TorchEngine:
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
         answer: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Row(key, list(ids), sampling, last, answer))
+        self._waiting.append(Request(key, tuple(ids), sampling, last, answer))
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._drive())
         return await answer
@@ -90,160 +79,163 @@ class TorchEngine:
         try:
             self.model.eval()
             with torch.no_grad():
-                while self._active or self._waiting:
+                while len(self._active) or self._waiting:
                     if len(self._waiting) >= ADMIT_SHARE * len(self._active):
                         self._admit()
                     self._decode()
                     await asyncio.sleep(0)
         except BaseException as error:
-            for row in [row for row in self._rows if row] + self._waiting:
-                if row.answer and not row.answer.done():
-                    row.answer.set_exception(error)
+            for request in [request for request in self._rows.requests if request] + self._waiting:
+                if not request.answer.done():
+                    request.answer.set_exception(error)
             raise
         finally:
             self._forget()
 
     def _forget(self) -> None:
-        self._rows = [None] * self.slots
-        self._active, self._waiting, self._parked = [], [], {}
+        self._rows = Rows(self.slots, self._cache.capacity)
+        self._active = np.zeros(0, dtype=np.int64)
+        self._parked: dict[int, int] = {}
+        self._waiting: list[Request] = []
 
     # Admission: new conversations and next turns enter the batch.
 
     def _admit(self) -> None:
         """Computes the waiting prompts that fit: next turns in their own slots, new conversations in free ones."""
-        free = [slot for slot in range(self.slots) if self._rows[slot] is None]
+        longest = max((len(request.ids) + request.sampling.max_tokens for request in self._waiting), default=0)
+        if self._cache.reserve(longest):
+            self._rows.grow(self._cache.capacity)
+        free = iter(self._rows.free(self.slots))
         firsts: dict[tuple[int, ...], list[int]] = {}
         continued, left = [], []
-        for row in self._waiting:
-            slot = self._parked.pop(row.key, None)
+        for request in self._waiting:
+            slot = self._parked.pop(request.key, None)
             if slot is not None:
-                row.cached = self._rows[slot].cached  # type: ignore[union-attr]
+                self._rows.open(slot, request, int(self._rows.cached_S[slot]))
                 continued.append(slot)
-            elif free:
-                slot = free.pop(0)
-                firsts.setdefault(tuple(row.ids), []).append(slot)
+            elif (slot := next(free, None)) is not None:
+                self._rows.open(slot, request, 0)
+                firsts.setdefault(request.ids, []).append(slot)
             else:
-                left.append(row)
-                continue
-            self._rows[slot] = row
+                left.append(request)
         self._waiting = left
-        self._cache.reserve(max((len(row.ids) + row.sampling.max_tokens for row in self._rows if row), default=0))
         if continued:
-            self._sample_at(continued, self._extend(continued))
+            slots_R = np.array(continued)
+            self._sample_at(slots_R, self._extend(slots_R))
         if firsts:
             self._share(list(firsts.values()))
 
     def _share(self, groups: list[list[int]]) -> None:
         """Computes each distinct prompt once and copies its KV cache to the slots that share it."""
-        leaders = [group[0] for group in groups]
-        logits_RV = self._extend(leaders)
-        sources = [group[0] for group in groups for _ in group[1:]]
-        targets = [slot for group in groups for slot in group[1:]]
-        if targets:
-            width = max(self._row(slot).cached for slot in leaders)
-            self._cache.copy(self._tensor(sources), self._tensor(targets), width)
-            for source, target in zip(sources, targets, strict=True):
-                self._row(target).cached = self._row(source).cached
-        owner = self._tensor([at for at, group in enumerate(groups) for _ in group])
-        self._sample_at([slot for group in groups for slot in group], logits_RV[owner])
+        leaders_P = np.array([group[0] for group in groups])
+        logits_PV = self._extend(leaders_P)
+        owner_R = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+        slots_R = np.array([slot for group in groups for slot in group])
+        copies_R = slots_R != leaders_P[owner_R]
+        if copies_R.any():
+            sources, targets = leaders_P[owner_R[copies_R]], slots_R[copies_R]
+            self._cache.copy(self._tensor(sources), self._tensor(targets), self._rows.cached_S[leaders_P].max())
+            self._rows.cached_S[targets] = self._rows.cached_S[sources]
+        self._sample_at(slots_R, logits_PV[self._tensor(owner_R)])
 
-    def _extend(self, slots: list[int]) -> torch.Tensor:
+    def _extend(self, slots_R: np.ndarray) -> torch.Tensor:
         """Runs the tokens of these rows that are not in the cache yet; logits after the last of them, `[R, V]`."""
-        rows = [self._row(slot) for slot in slots]
-        queries = max(len(row.ids) - row.cached for row in rows)
-        tokens_RQ = np.zeros((len(rows), queries), dtype=np.int64)
-        columns_RQ = np.full((len(rows), queries), self._cache.capacity - 1)
-        positions_RQ = np.zeros((len(rows), queries), dtype=np.int64)
-        for at, row in enumerate(rows):
-            new = row.ids[row.cached :]
-            tokens_RQ[at, queries - len(new) :] = new
-            columns_RQ[at, queries - len(new) :] = positions_RQ[at, queries - len(new) :] = range(
-                row.cached, len(row.ids)
-            )
-            row.cached = len(row.ids)
-        width = max(row.cached for row in rows)
-        self._cache.aim(self._tensor(slots), self._tensor(columns_RQ), width, None)
-        return self._forward(self._tensor(tokens_RQ), self._tensor(positions_RQ), width)
+        new_R = self._rows.length_S[slots_R] - self._rows.cached_S[slots_R]
+        order_R = np.argsort(-new_R, kind="stable")
+        start, parts = 0, []
+        while start < len(slots_R):
+            part_r = order_R[start : start + max(1, self._pass_tokens // int(new_R[order_R[start]]))]
+            parts.append(self._extend_at_once(slots_R[part_r]))
+            start += len(part_r)
+        return torch.cat(parts)[self._tensor(order_R.argsort())]
+
+    def _extend_at_once(self, slots_R: np.ndarray) -> torch.Tensor:
+        """One forward pass; rows with fewer new tokens are padded on the left."""
+        length_R1, cached_R1 = self._rows.length_S[slots_R, None], self._rows.cached_S[slots_R, None]
+        queries = int((length_R1 - cached_R1).max())
+        positions_RQ = length_R1 + np.arange(-queries, 0)
+        real_RQ = positions_RQ >= cached_R1
+        positions_RQ = np.where(real_RQ, positions_RQ, 0)
+        columns_RQ = np.where(real_RQ, positions_RQ, self._cache.capacity - 1)
+        tokens_RQ = self._rows.ids_SC[slots_R[:, None], positions_RQ]
+        self._rows.cached_S[slots_R] = length_R1[:, 0]
+        width = int(length_R1.max())
+        self._cache.aim(self._tensor(slots_R), self._tensor(columns_RQ), width, None)
+        return self._forward(tokens_RQ, positions_RQ, width)
 
     # Decoding: every active row advances by one token.
 
     def _decode(self) -> None:
-        if not self._active:
+        if not len(self._active):
             return
         self._compact()
-        span = self._active[-1] + 1
-        tokens, positions = [0] * span, [0] * span
-        columns = [self._cache.capacity - 1] * span
-        for slot in self._active:
-            row = self._row(slot)
-            tokens[slot] = row.ids[-1]
-            columns[slot] = positions[slot] = row.cached
-            row.cached += 1
-        width = max(positions) + 1
-        self._cache.aim(torch.arange(span, device=self.device), self._tensor(columns)[:, None], width, span)
-        logits_SV = self._forward(self._tensor(tokens)[:, None], self._tensor(positions)[:, None], width)
-        slots = self._active
-        self._active = []
-        self._sample_at(slots, logits_SV if len(slots) == span else logits_SV[self._tensor(slots)])
+        slots_R, rows = self._active, self._rows
+        span = int(slots_R[-1]) + 1
+        tokens_S, positions_S = np.zeros((2, span), dtype=np.int64)
+        columns_S = np.full(span, self._cache.capacity - 1)
+        columns_S[slots_R] = positions_S[slots_R] = rows.cached_S[slots_R]
+        tokens_S[slots_R] = rows.ids_SC[slots_R, rows.cached_S[slots_R]]
+        rows.cached_S[slots_R] += 1
+        width = int(positions_S.max()) + 1
+        self._cache.aim(torch.arange(span, device=self.device), self._tensor(columns_S)[:, None], width, span)
+        logits_SV = self._forward(tokens_S[:, None], positions_S[:, None], width)
+        self._active = slots_R[:0]
+        self._sample_at(slots_R, logits_SV if len(slots_R) == span else logits_SV[self._tensor(slots_R)])
 
-    def _forward(self, tokens_RQ: torch.Tensor, positions_RQ: torch.Tensor, width: int) -> torch.Tensor:
+    def _forward(self, tokens_RQ: np.ndarray, positions_RQ: np.ndarray, width: int) -> torch.Tensor:
         """Logits `[R, V]` after the last token of each row, which sees the columns up to its own position."""
-        mask_R1QW = (torch.arange(width, device=self.device) <= positions_RQ[:, :, None])[:, None]
+        ids, positions = self._tensor(tokens_RQ), self._tensor(positions_RQ)
+        unseen_R1QW = (torch.arange(width, device=self.device) > positions[:, :, None])[:, None]
+        mask_R1QW = torch.zeros(unseen_R1QW.shape, dtype=self.model.dtype, device=self.device)
+        mask_R1QW.masked_fill_(unseen_R1QW, torch.finfo(self.model.dtype).min)
+        if self._common:
+            return last_logits(self.model, ids, positions, mask_R1QW, self._cache)
         return self.model(
-            input_ids=tokens_RQ,
+            input_ids=ids,
             attention_mask=mask_R1QW,
-            position_ids=positions_RQ,
+            position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
 
-    def _sample_at(self, slots: list[int], logits_RV: torch.Tensor) -> None:
+    def _sample_at(self, slots_R: np.ndarray, logits_RV: torch.Tensor) -> None:
         """Draws one token for each of these rows; rows that end are answered, the others become active."""
-        rows_of: dict[Sampling, list[int]] = {}
-        for at, slot in enumerate(slots):
-            rows_of.setdefault(self._row(slot).sampling, []).append(at)
-        for sampling, mine in rows_of.items():
-            logits = logits_RV if len(rows_of) == 1 else logits_RV[self._tensor(mine)]
-            tokens_R, logprobs_R = draw(logits, sampling, self._generator)
-            tokens, logprobs = tokens_R.tolist(), logprobs_R.tolist()
-            for at, token, logprob in zip(mine, tokens, logprobs, strict=True):
-                self._append(slots[at], token, logprob)
-        self._active.sort()
+        places: dict[Sampling, list[int]] = {}
+        for at, slot in enumerate(slots_R.tolist()):
+            places.setdefault(self._rows.request(slot).sampling, []).append(at)
+        for sampling, mine in places.items():
+            logits_rV = logits_RV if len(places) == 1 else logits_RV[self._tensor(mine)]
+            tokens_r, logprobs_r = draw(logits_rV, sampling, self._generator)
+            self._rows.append(slots_R[mine], tokens_r.cpu().numpy(), logprobs_r.cpu().numpy())
+        length_R = self._rows.length_S[slots_R]
+        stopped_R = np.isin(self._rows.ids_SC[slots_R, length_R - 1], self._stop_ids)
+        ended_R = stopped_R | (length_R >= self._rows.limit_S[slots_R])
+        for at in np.flatnonzero(ended_R).tolist():
+            self._answer(int(slots_R[at]), "stop" if stopped_R[at] else "length")
+        self._active = np.sort(np.concatenate([self._active, slots_R[~ended_R]]))
 
-    def _append(self, slot: int, token: int, logprob: float) -> None:
-        row = self._row(slot)
-        row.ids.append(token)
-        row.logprobs.append(logprob)
-        stopped = token in self.stop_ids
-        if not stopped and len(row.logprobs) < row.sampling.max_tokens:
-            self._active.append(slot)
-            return
-        response = tuple(row.ids[-len(row.logprobs) :])
-        if row.last:
-            self._rows[slot] = None
+    def _answer(self, slot: int, finish: Literal["stop", "length"]) -> None:
+        request = self._rows.request(slot)
+        if request.last:
+            self._rows.requests[slot] = None
         else:
-            self._parked[row.key] = slot
-        if row.answer and not row.answer.done():
-            row.answer.set_result(Sample(response, tuple(row.logprobs), "stop" if stopped else "length", self.version))
+            self._parked[request.key] = slot
+        if not request.answer.done():
+            request.answer.set_result(Sample(*self._rows.attempt(slot), finish, self.version))
 
     def _compact(self) -> None:
         """Moves the topmost rows into free slots below them once a quarter of the decoded span is free."""
-        span = self._active[-1] + 1
-        free = [slot for slot in range(span) if self._rows[slot] is None]
+        span = int(self._active[-1]) + 1
+        free = self._rows.free(span)
         if len(free) * 4 < span:
             return
-        moves = [(s, t) for s, t in zip(reversed(self._active), free, strict=False) if s > t]
-        for source, target in moves:
-            self._rows[target], self._rows[source] = self._rows[source], None
-        self._active = sorted(self._active[: -len(moves)] + [target for _, target in moves])
-        width = max(self._row(target).cached for _, target in moves)
-        self._cache.copy(self._tensor([s for s, _ in moves]), self._tensor([t for _, t in moves]), width)
+        moves = [(s, t) for s, t in zip(self._active[::-1].tolist(), free, strict=False) if s > t]
+        sources, targets = [source for source, _ in moves], [target for _, target in moves]
+        self._rows.move(sources, targets)
+        self._active = np.sort(np.concatenate([self._active[: -len(moves)], targets]))
+        width = self._rows.cached_S[targets].max()
+        self._cache.copy(self._tensor(sources), self._tensor(targets), width)
 
-    def _row(self, slot: int) -> _Row:
-        row = self._rows[slot]
-        assert row is not None
-        return row
-
-    def _tensor(self, values: list[int] | np.ndarray) -> torch.Tensor:
+    def _tensor(self, values: Sequence[int] | np.ndarray) -> torch.Tensor:
         return torch.as_tensor(values, device=self.device)

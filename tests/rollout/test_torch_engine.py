@@ -4,7 +4,18 @@ import asyncio
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from rlcore.rollout import Sample, Sampling, TorchEngine
 
@@ -26,6 +37,8 @@ def model(family: str):
     made = {
         "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**sizes, **decoder)),
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**sizes, **decoder)),
+        "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**sizes, **decoder, head_dim=32)),
+        "mistral": lambda: MistralForCausalLM(MistralConfig(**sizes, **decoder)),
         "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**sizes, n_embd=32, n_layer=2, n_head=4, n_positions=256)),
     }[family]()
     with torch.no_grad():
@@ -61,7 +74,7 @@ def generated(reference, ids: list[int], tokens: int) -> list[int]:
     return out
 
 
-@pytest.mark.parametrize("family", ["qwen2", "llama", "gpt2"])
+@pytest.mark.parametrize("family", ["qwen2", "llama", "qwen3", "mistral", "gpt2"])
 @pytest.mark.parametrize("slots", [3, 64])
 def test_greedy_attempts_equal_a_plain_loop(family, slots):
     """Also with more conversations than slots, shared prompts, and attempts of many lengths."""

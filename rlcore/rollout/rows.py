@@ -1,0 +1,78 @@
+"""What the engine's slots hold, as arrays over all of them: a step's bookkeeping costs the same for 1 row and 512."""
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlcore.rollout.engine import Sample, Sampling
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One attempt to sample: the ids that it continues, and who waits for it."""
+
+    key: int
+    ids: tuple[int, ...]
+    sampling: Sampling
+    last: bool
+    answer: "asyncio.Future[Sample]"
+
+
+class Rows:
+    """The tokens of every slot, and how far each has come. All counts are in tokens."""
+
+    def __init__(self, slots: int, capacity: int):
+        self.ids_SC = np.zeros((slots, capacity), dtype=np.int64)
+        self.logprobs_SC = np.zeros((slots, capacity), dtype=np.float32)
+        self.length_S = np.zeros(slots, dtype=np.int64)
+        self.cached_S = np.zeros(slots, dtype=np.int64)
+        """The KV cache holds so many of the tokens."""
+        self.start_S = np.zeros(slots, dtype=np.int64)
+        """Where the attempt being sampled starts."""
+        self.limit_S = np.zeros(slots, dtype=np.int64)
+        """The length at which it is cut."""
+        self.requests: list[Request | None] = [None] * slots
+
+    def open(self, slot: int, request: Request, cached: int) -> None:
+        """A request enters: the slot's KV cache already holds its first `cached` tokens."""
+        length = len(request.ids)
+        self.ids_SC[slot, cached:length] = request.ids[cached:]
+        self.length_S[slot] = self.start_S[slot] = length
+        self.cached_S[slot] = cached
+        self.limit_S[slot] = length + request.sampling.max_tokens
+        self.requests[slot] = request
+
+    def append(self, slots_R: np.ndarray, tokens_R: np.ndarray, logprobs_R: np.ndarray) -> None:
+        """One sampled token for each of these rows."""
+        at_R = self.length_S[slots_R]
+        self.ids_SC[slots_R, at_R] = tokens_R
+        self.logprobs_SC[slots_R, at_R] = logprobs_R
+        self.length_S[slots_R] = at_R + 1
+
+    def attempt(self, slot: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Ids and log-probabilities sampled since the request entered."""
+        span = slice(self.start_S[slot], self.length_S[slot])
+        return tuple(self.ids_SC[slot, span].tolist()), tuple(self.logprobs_SC[slot, span].tolist())
+
+    def request(self, slot: int) -> Request:
+        request = self.requests[slot]
+        assert request is not None
+        return request
+
+    def free(self, span: int) -> list[int]:
+        """The slots below `span` that nobody uses."""
+        return [slot for slot, request in enumerate(self.requests[:span]) if request is None]
+
+    def move(self, sources: list[int], targets: list[int]) -> None:
+        """Takes rows to other slots, which are free."""
+        for values in (self.ids_SC, self.logprobs_SC, self.length_S, self.cached_S, self.start_S, self.limit_S):
+            values[targets] = values[sources]
+        for source, target in zip(sources, targets, strict=True):
+            self.requests[target], self.requests[source] = self.requests[source], None
+
+    def grow(self, capacity: int) -> None:
+        """Makes room for longer rows."""
+        extra = capacity - self.ids_SC.shape[1]
+        self.ids_SC = np.pad(self.ids_SC, ((0, 0), (0, extra)))
+        self.logprobs_SC = np.pad(self.logprobs_SC, ((0, 0), (0, extra)))
