@@ -72,7 +72,7 @@ class TorchEngine:
         """Frees the slot of a conversation that has no more requests."""
         slot = self._parked.pop(key, None)
         if slot is not None:
-            self._rows[slot] = None
+            self._rows.requests[slot] = None
 
     async def _drive(self) -> None:
         """Advances all requests until none is left; a failure is handed to everyone who waits."""
