@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from rlcore.evaluate.results import Results
 from rlcore.evaluation import evaluate
 from rlcore.recipe import Recipe, load_recipe
@@ -20,6 +22,7 @@ def run_experiment(recipe: Recipe) -> Results | None:
         if not (folder / "final").is_dir():
             first = load_recipe(recipe.after, [f"seed={recipe.seed}", f"device={recipe.device}"])
             run_experiment(first.model_copy(update={"output": str(folder)}))
+            torch.distributed.barrier()  # one rank writes the policy that all of them load
         if not (folder / "final").is_dir():
             return None  # it was asked to stop
         model = recipe.model.model_copy(update={"path": str(folder / "final"), "scratch": None})

@@ -1,5 +1,6 @@
 """Every arm of an experiment with every seed, and the table that compares them."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +22,10 @@ def paper_table(recipes: Sequence[Path], seeds: Sequence[int], output: Path, ove
     Finished runs are not trained again, and interrupted ones go on. Returns the report's page; None when a run was
     asked to stop.
     """
-    console = Console(highlight=False)
+    first = os.environ.get("RANK", "0") == "0"
+    console = Console(highlight=False, quiet=not first)
     if not console.is_terminal:
-        console = Console(highlight=False, width=TABLE_WIDTH)  # a log file has no width of its own
+        console = Console(highlight=False, quiet=not first, width=TABLE_WIDTH)  # a log file has no width of its own
     arms = [arm for path in recipes for arm in _arms(path)]
     if not arms:
         raise UserError(f"no recipes in {', '.join(map(str, recipes))}")
@@ -33,11 +35,14 @@ def paper_table(recipes: Sequence[Path], seeds: Sequence[int], output: Path, ove
         console.print("\n".join(batch_arithmetic(recipe)))
         if run_experiment(recipe) is None:
             return None
+    page = output / "report.html"
+    if not first:
+        return page
     folders = [Path(recipe.output) for recipe in runs]
     results = [result for folder in folders for result in read_run(folder).results]
     console.rule("result")
     console.print(console_table(results))
-    page = write_report(output, folders)
+    write_report(output, folders)
     (output / "table.md").write_text(markdown_table(results), encoding="utf-8")
     console.print(f"report: {page}\ntable:  {output / 'table.md'}")
     return page

@@ -72,6 +72,7 @@ def _round(recipe: Recipe, section: Sft, setup: Setup, ranks: Ranks, tracker: Tr
             f"sft: round {number + 1} found {len(rows)} conversations to learn among {conversations * ranks.world}, "
             f"fewer than sft.batch {section.batch}; sample more (sft.problems, sft.samples) or lower sft.batch"
         )
+    setup.rollout.engine.sleep()
     loss = _learn(recipe, section, setup, ranks, tracker, rows)
     setup.rollout.engine.publish(setup.policy.model.named_parameters(), version=number + 1)
     kept = len(rows) / (conversations * ranks.world)

@@ -1,5 +1,7 @@
 """Every recipe in recipes/ loads, and says what its header promises."""
 
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ from rlcore.sft import WarmStart
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 WARM_STARTS = {RECIPES / "quickstart_base.yaml"}
+SHARED = {*(RECIPES / "shared").glob("*.yaml")}
+FOR_GPUS = sorted(path for path in {*RECIPES.rglob("*.yaml")} - SHARED if "# GPUs" in path.read_text())
 QUICKSTART = [RECIPES / "quickstart.yaml", *sorted((RECIPES / "quickstart").glob("*.yaml"))]
 
 
-@pytest.mark.parametrize("path", sorted({*RECIPES.rglob("*.yaml")} - WARM_STARTS), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted({*RECIPES.rglob("*.yaml")} - WARM_STARTS - SHARED), ids=lambda path: path.stem)
 def test_a_recipe_loads(path):
     assert len(batch_arithmetic(load_recipe(path))) == 5
 
@@ -36,18 +40,68 @@ def test_gsm8k_tiny():
         assert lines[3].startswith("stage_1 2 + stage_2 2 = 4 steps")
 
 
-def test_score_on_math_has_the_published_settings():
-    recipe = load_recipe(RECIPES / "score_math_qwen2.5_1.5b.yaml")
+def _header(path: Path) -> dict[str, str]:
+    """The labelled lines of a recipe's header."""
+    return dict(re.findall(r"^# (model|data|GPUs|hours|run) +(.+)$", path.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("path", FOR_GPUS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_recipe_for_gpus_fits_its_stated_cluster_and_says_how_it_is_run(path):
+    assert len(path.read_text().splitlines()) < 40
+    header = _header(path)
+    assert set(header) == {"model", "data", "GPUs", "hours", "run"}
+    recipe = load_recipe(path)
+    assert str(recipe.model.path) in header["model"]
+    gpus = int(re.match(r"(\d+) x", header["GPUs"])[1])
+    learn = re.search(r"(\d+) learn, (\d+) sample", header["GPUs"])
+    ranks, samplers = (int(learn[1]), int(learn[2])) if learn else (gpus, 0)
+    assert ranks + samplers == gpus
+    assert samplers == len(recipe.rollout.servers) * recipe.rollout.vllm.tensor_parallel
+    assert batch_arithmetic(recipe, ranks)[2].startswith(f"{ranks} rank")
+    assert ranks == math.prod(int(n) for n in re.findall(r"--n(?:nodes|proc-per-node) (\d+)", header["run"]))
+    named = re.search(r"recipes/[\w./]+", path.read_text().partition("# run")[2])[0]
+    assert (
+        path.is_relative_to(RECIPES.parent / named.removesuffix(".yaml"))
+        or path == RECIPES.parent / named
+        or (path == RECIPES.parent / f"{named}.yaml")
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "lr", "steps", "trajectories", "kl_1"),
+    [("paper/math.yaml", 5e-6, 3000, 512, 0.1), ("paper/code.yaml", 1e-5, 1500, 128, 0.25)],
+)
+def test_the_papers_score_has_the_published_settings(path, lr, steps, trajectories, kl_1):
+    recipe = load_recipe(RECIPES / path)
     stage_1, stage_2 = recipe.stages
-    assert (stage_1.reward, stage_1.bonus, stage_1.kl) == ([0, 1], 0, [0.1, 0.01])
+    assert (stage_1.reward, stage_1.bonus, stage_1.kl) == ([0, 1], 0, [kl_1, 0.01])
     assert (stage_2.reward, stage_2.bonus, stage_2.kl) == ([1, 1], 10, [0.01, 0.01])
-    assert recipe.learner.lr == 5e-6
+    assert (recipe.learner.lr, recipe.steps, recipe.batch.problems * recipe.batch.group) == (lr, steps, trajectories)
+    assert recipe.rollout.temperature == 1
     assert recipe.data.system == recipe.evaluate.data.system
-    assert "\\boxed{}" in recipe.data.system
-    lines = batch_arithmetic(recipe, ranks=8)
-    assert lines[0] == "64 problems x 8 trajectories = 512 trajectories a step, x 2 attempts = 1,024 attempts"
-    assert lines[2].startswith("8 ranks: 64 trajectories each")
-    assert lines[3].startswith("stage_1 1,500 + stage_2 1,500 = 3,000 steps")
+
+
+@pytest.mark.parametrize("task", ["paper/math", "paper/code", "quickstart"])
+def test_every_baseline_of_the_paper_is_there_and_starts_from_the_same_policy(task):
+    folder = RECIPES / task / ("ablations" if task == "quickstart" else "")
+    arms = {path.stem: load_recipe(path) for path in folder.glob("*.yaml")}
+    plain = load_recipe(RECIPES / task / "plain.yaml")
+    assert {*arms, "plain"} == {
+        "plain", "single_turn", "self_refine", "star", "star_plus", "pair_sft", "pair_sft_plus",
+        "no_stage_1", "no_bonus", "star_stage_2",
+    }  # fmt: skip
+    score = load_recipe(RECIPES / f"{task}.yaml")
+    assert {name for name, recipe in arms.items() if recipe.name != name} == set()
+    for recipe in (plain, *arms.values()):
+        assert (recipe.model, recipe.data, recipe.rewards) == (score.model, score.data, score.rewards)
+        assert recipe.evaluate.data == score.evaluate.data
+        assert recipe.held_out_conversation.attempts == 2
+        assert recipe.steps in (0, score.steps)
+    assert [name for name, recipe in arms.items() if recipe.sft] == [
+        name for name in arms if name.startswith(("star", "pair"))
+    ]
+    first = load_recipe(arms["star_stage_2"].after)
+    assert first.stages == score.stages[:1]
 
 
 def test_the_arms_of_the_quickstart_differ_in_credit_and_stages_alone():
