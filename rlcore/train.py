@@ -1,7 +1,10 @@
 """The training loop, as the story of a step. On many GPUs: `torchrun ... -m rlcore.train RECIPE [key=value ...]`."""
 
+from functools import partial
+
 from rlcore import credit
 from rlcore.data import rank_slice
+from rlcore.evaluate.gather import own_first
 from rlcore.evaluate.results import Results
 from rlcore.learner import start_distributed
 from rlcore.measure_step import Clock, check_scored, step_metrics
@@ -24,12 +27,13 @@ def train(recipe: Recipe) -> Results | None:
             groups = run.rollout.attempts(
                 problems,
                 group=recipe.batch.group,
+                branches=recipe.batch.branches,
                 temperature=recipe.rollout.temperature,
                 draw=("train", step, ranks.rank),
             )
             check_scored(groups, recipe.rewards.max_failed)
             clock.lap("rollout")
-            batch = credit.assign(groups, stage, recipe.credit)
+            batch = credit.assign(groups, stage, recipe.credit, gather=partial(own_first, ranks=ranks))
             clock.lap("credit")
             run.rollout.engine.sleep()
             report = run.learner.update(batch)

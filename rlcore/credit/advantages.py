@@ -1,5 +1,7 @@
 """Baselines and scales: how the returns of a group become advantages. Missing returns (NaN) get advantage NaN."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from rlcore.credit.turns import Turns
@@ -7,34 +9,74 @@ from rlcore.recipe.schema import Credit
 
 EPSILON = 1e-6
 
+Gather = Callable[[np.ndarray], list[np.ndarray]]
+"""The arrays that all ranks call it with, this rank's own first."""
 
-def advantages(returns_PGT: np.ndarray, turns: Turns, credit: Credit) -> np.ndarray:
+
+def alone(array: np.ndarray) -> list[np.ndarray]:
+    """The `Gather` of a single process."""
+    return [array]
+
+
+def advantages(returns_PGT: np.ndarray, turns: Turns, credit: Credit, gather: Gather = alone) -> np.ndarray:
     """Advantages `[P, G, T]` for returns `[P, G, T]`: each turn against the same turn of its peers that have it.
 
-    With `credit.unit` "trajectory" the returns of all turns are summed and every turn gets that one advantage.
+    With `credit.unit` "trajectory" the returns of all turns are summed and every turn gets that one advantage. What is
+    measured over the batch is measured over all ranks, so that their number changes nothing.
     """
     if credit.unit == "trajectory":
         summed_PG1 = np.where(turns.present_PGT, returns_PGT, 0.0).sum(-1, keepdims=True)
-        alone = credit.model_copy(update={"unit": "attempt"})
-        advantages_PG1 = advantages(summed_PG1, Turns.of_attempts(summed_PG1), alone)
+        by_attempt = credit.model_copy(update={"unit": "attempt"})
+        advantages_PG1 = advantages(summed_PG1, Turns.of_attempts(summed_PG1), by_attempt, gather)
         return np.where(turns.present_PGT, advantages_PG1, np.nan)
-    advantages_PGT = returns_PGT - _baseline(returns_PGT, turns.before_PGT, credit.baseline)
-    if credit.scale == "none":
-        return advantages_PGT
-    axis = 1 if credit.scale == "group" else (0, 1)
+    mine_2PGT = np.stack([returns_PGT, _classes(turns, credit.baseline)])
+    returns, classes = _joined(gather(mine_2PGT))
+    found = (returns - _baseline(returns, classes, credit.baseline)) / _scale(returns, credit.scale)
+    problems, _, longest = returns_PGT.shape
+    return found[:problems, :, :longest]
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """`[2, P, G, T]` of all ranks, whose trajectories may have more turns here than there."""
+    longest = max(part.shape[-1] for part in parts)
+    padding = ((0, 0), (0, 0), (0, 0))
+    padded = [np.pad(p, (*padding, (0, longest - p.shape[-1])), constant_values=np.nan) for p in parts]
+    return np.concatenate(padded, axis=1)
+
+
+def _scale(returns_PGT: np.ndarray, kind: str) -> np.ndarray | float:
+    """Standard deviation of a turn's returns over the group or the batch; 1 for none.
+
+    Infinite where all returns are equal, so that advantages there are 0, whatever baseline they were compared with.
+    """
+    if kind == "none":
+        return 1.0
+    axis = 1 if kind == "group" else (0, 1)
     count = (~np.isnan(returns_PGT)).sum(axis, keepdims=True)
     mean = np.nansum(returns_PGT, axis, keepdims=True) / np.maximum(count, 1)
     variance = np.nansum((returns_PGT - mean) ** 2, axis, keepdims=True) / np.maximum(count - 1, 1)
-    return advantages_PGT / (np.sqrt(variance) + EPSILON)
+    return np.where(variance < EPSILON**2, np.inf, np.sqrt(variance) + EPSILON)
 
 
-def _baseline(returns_PGT: np.ndarray, before_PGT: np.ndarray, kind: str) -> np.ndarray:
+def _classes(turns: Turns, kind: str) -> np.ndarray:
+    """What a turn must share with the peers that it is compared with, `[P, G, T]`."""
+    if kind in ("outcome", "batch_outcome"):
+        return turns.before_PGT
+    classes_PGT = np.zeros(turns.before_PGT.shape)
+    if kind == "tree":
+        classes_PGT[..., 1:] = turns.first_PG[..., None]
+    return classes_PGT
+
+
+def _baseline(returns_PGT: np.ndarray, classes_PGT: np.ndarray, kind: str) -> np.ndarray:
     if kind == "none":
         return np.zeros_like(returns_PGT)
-    if kind == "group":
-        return _mean_of_peers(returns_PGT, np.zeros_like(returns_PGT), with_self=True)
-    classes_PGT = before_PGT if kind in ("outcome", "batch_outcome") else np.zeros_like(returns_PGT)
-    baseline_PGT = _mean_of_peers(returns_PGT, classes_PGT, with_self=False)
+    if kind == "batch":
+        return _mean_of_class(returns_PGT, classes_PGT)
+    if kind == "tree":  # a first attempt is one of this problem only
+        problems, group, _ = classes_PGT.shape
+        classes_PGT[..., 1:] += group * np.arange(problems)[:, None, None]
+    baseline_PGT = _mean_of_peers(returns_PGT, classes_PGT, with_self=kind == "group")
     if kind == "batch_outcome":
         baseline_PGT[..., 1:] = _mean_of_class(returns_PGT, classes_PGT)[..., 1:]
     return baseline_PGT
@@ -62,9 +104,10 @@ def _mean_of_class(returns_PGT: np.ndarray, classes_PGT: np.ndarray) -> np.ndarr
     means_PGT = returns_PGT.copy()
     for turn in range(returns_PGT.shape[-1]):
         returns_PG, classes_PG = returns_PGT[..., turn], classes_PGT[..., turn]
-        for one in np.unique(classes_PG[~np.isnan(classes_PG)]):
-            members = (classes_PG == one) & ~np.isnan(returns_PG)
-            if members.sum() > 1:
-                others_N = returns_PG[members].sum() - returns_PG[members]
-                means_PGT[..., turn][members] = others_N / (members.sum() - 1)
+        there_PG = ~np.isnan(returns_PG) & ~np.isnan(classes_PG)
+        _, class_N = np.unique(classes_PG[there_PG], return_inverse=True)
+        returns_N = returns_PG[there_PG]
+        others_N = np.bincount(class_N)[class_N] - 1
+        total_N = np.bincount(class_N, returns_N)[class_N] - returns_N
+        means_PGT[..., turn][there_PG] = np.where(others_N > 0, total_N / np.maximum(others_N, 1), returns_N)
     return means_PGT

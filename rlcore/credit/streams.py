@@ -4,17 +4,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlcore.credit.advantages import advantages
+from rlcore.credit.advantages import Gather, advantages, alone
 from rlcore.credit.returns import turn_returns
 from rlcore.credit.turns import Turns
 from rlcore.recipe.schema import Credit, Stage
 from rlcore.types import Groups, TokenBatch, Trajectory
 
 
-def assign(groups: Groups, stage: Stage, credit: Credit) -> TokenBatch:
-    """The training batch of scored groups: advantages from their verdicts, KL weights from the stage."""
+def assign(groups: Groups, stage: Stage, credit: Credit, gather: Gather = alone) -> TokenBatch:
+    """The training batch of scored groups: advantages from their verdicts, KL weights from the stage.
+
+    All ranks call it together, each with its own groups.
+    """
     turns = Turns.of_groups(groups)
-    advantages_PGT = advantages(turn_returns(turns, stage, credit.discount), turns, credit)
+    advantages_PGT = advantages(turn_returns(turns, stage, credit.discount), turns, credit, gather)
     flat = (-1, advantages_PGT.shape[-1])
     return token_batch(
         [trajectory for group in groups for trajectory in group],

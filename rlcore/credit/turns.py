@@ -23,6 +23,10 @@ class Turns:
     """int: the attempt that a turn is, or leads to or declines, counted from 0."""
     role_PGT: np.ndarray
     """Role of the turn (`rlcore.types.Role`), "" where it is absent."""
+    trained_PGT: np.ndarray
+    """bool: whether the reply is trained, False where it is absent."""
+    first_PG: np.ndarray
+    """int: number in its group of the first trajectory with the same first reply; siblings of a tree share it."""
 
     @property
     def present_PGT(self) -> np.ndarray:
@@ -36,7 +40,9 @@ class Turns:
         numbers = np.array([[_numbers(t, longest) for t in group] for group in groups])
         rewards, before, attempt = np.moveaxis(numbers, -1, 0)
         role = np.array([[_padded([turn.role for turn in t.turns], "", longest) for t in group] for group in groups])
-        return cls(rewards, before, attempt.astype(int), role)
+        trained = [[_padded([turn.trained for turn in t.turns], False, longest) for t in group] for group in groups]
+        first = [[[t.turns[0].response_ids for t in g].index(one.turns[0].response_ids) for one in g] for g in groups]
+        return cls(rewards, before, attempt.astype(int), role, np.array(trained), np.array(first))
 
     @classmethod
     def of_attempts(cls, rewards_PGA: np.ndarray) -> "Turns":
@@ -44,7 +50,9 @@ class Turns:
         rewards_PGA = np.asarray(rewards_PGA, dtype=np.float64)
         before_PGA = np.concatenate([np.zeros_like(rewards_PGA[..., :1]), rewards_PGA[..., :-1]], axis=-1)
         attempt_PGA = np.broadcast_to(np.arange(rewards_PGA.shape[-1]), rewards_PGA.shape)
-        return cls(rewards_PGA, before_PGA, attempt_PGA, np.full(rewards_PGA.shape, "attempt"))
+        first_PG = np.broadcast_to(np.arange(rewards_PGA.shape[1]), rewards_PGA.shape[:2])
+        role_PGA = np.full(rewards_PGA.shape, "attempt")
+        return cls(rewards_PGA, before_PGA, attempt_PGA, role_PGA, np.full(rewards_PGA.shape, True), first_PG)
 
 
 def _numbers(trajectory: Trajectory, longest: int) -> list[tuple[float, float, int]]:

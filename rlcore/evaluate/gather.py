@@ -21,6 +21,12 @@ def gather_list(items: list[Item], ranks: Ranks) -> list[Item]:
     return [item for part in _gather(items, ranks) for item in part]
 
 
+def own_first(array: np.ndarray, ranks: Ranks) -> list[np.ndarray]:
+    """The arrays of all ranks, this rank's own first."""
+    parts = _gather(array, ranks)
+    return [*parts[ranks.rank :], *parts[: ranks.rank]]
+
+
 def _gather(value: Item, ranks: Ranks) -> list[Item]:
     if ranks.world == 1:
         return [value]

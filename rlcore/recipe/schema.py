@@ -176,6 +176,7 @@ class Batch(Section):
 
     problems: Positive = Field(32, description="problems a step")
     group: Positive = Field(8, description="trajectories a problem")
+    branches: Positive = Field(1, description="trajectories of a group that go on from one first attempt: a tree")
 
 
 class Credit(Section):
@@ -184,10 +185,10 @@ class Credit(Section):
     unit: Literal["attempt", "trajectory"] = Field(
         "attempt", description="trajectory: one advantage for all attempts from their summed returns, as in plain GRPO"
     )
-    baseline: Literal["group", "leave_one_out", "outcome", "batch_outcome", "none"] = Field(
+    baseline: Literal["group", "leave_one_out", "tree", "outcome", "batch_outcome", "batch", "none"] = Field(
         "group",
-        description="outcome: later attempts are compared with those of the group, or of this rank's whole batch, "
-        "whose previous attempt scored the same",
+        description="what an attempt is compared with: its group with or without itself; those that go on from the "
+        "same first attempt; those of the group or batch whose previous attempt scored the same; the batch; nothing",
     )
     scale: Literal["none", "group", "batch"] = Field("none", description="divide advantages by this standard deviation")
     discount: Fraction = Field(0.0, description="how much an attempt is paid for the returns of later ones")
@@ -391,7 +392,17 @@ class Recipe(Section):
                 f"{self.conversation.kind}): it shrinks a turn's advantages by how few reach it; take leave_one_out, "
                 "outcome or batch_outcome"
             )
+        self._branches_fit()
         trajectories = self.batch.problems * self.batch.group
         if trajectories < self.learner.minibatches:
             raise ValueError(f"learner.minibatches {self.learner.minibatches} is more than {trajectories} trajectories")
         return self
+
+    def _branches_fit(self) -> None:
+        branches = self.batch.branches
+        if self.batch.group % branches:
+            raise ValueError(f"batch.branches {branches} does not divide batch.group {self.batch.group}")
+        if branches > 1 and (self.credit.unit == "trajectory" or self.conversation.attempts == 1):
+            raise ValueError("batch.branches needs a second attempt, and credit.unit attempt")
+        if branches == 1 and self.credit.baseline == "tree":
+            raise ValueError("credit.baseline tree compares trajectories of one first attempt: batch.branches above 1")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
@@ -19,18 +20,26 @@ def sample_groups(
     sampling: Sampling,
     *,
     deadline: float,
+    branches: int = 1,
     on_attempt: OnAttempt | None = None,
 ) -> Groups:
-    """`group` trajectories of each problem. Raises TimeoutError, naming sampling, after `deadline` seconds."""
+    """`group` trajectories of each problem. Raises TimeoutError, naming sampling, after `deadline` seconds.
+
+    With `branches` above 1, so many trajectories that follow each other in a group go on from one first attempt; it is
+    sampled, and trained, in the first of them.
+    """
 
     async def run() -> Groups:
-        episodes = [
-            _Episode(engine, conversation, problem, prompt, sampling, at * group + g, on_attempt).run()
-            for at, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
-            for g in range(group)
-        ]
+        episodes: list[_Episode] = []
+        for at, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
+            for g in range(group):
+                first = episodes[-(g % branches)].first if g % branches else None
+                key = at * group + g
+                episodes.append(
+                    _Episode(engine, conversation, problem, prompt, sampling, key, on_attempt, shared=first)
+                )
         try:
-            flat = await asyncio.wait_for(asyncio.gather(*episodes), deadline)
+            flat = await asyncio.wait_for(asyncio.gather(*(episode.run() for episode in episodes)), deadline)
         except TimeoutError:
             raise TimeoutError(f"sampling {len(episodes)} trajectories took longer than {deadline:g} s") from None
         return [flat[start : start + group] for start in range(0, len(flat), group)]
@@ -51,12 +60,16 @@ class _Episode:
         sampling: Sampling,
         key: int,
         on_attempt: OnAttempt | None,
+        shared: "asyncio.Future[Turn] | None",
     ):
+        """`shared`: the first reply, which another episode samples."""
         self._engine, self._conversation, self._problem = engine, conversation, problem
         self._prompt, self._sampling, self._key, self._on_attempt = prompt, sampling, key, on_attempt
         self._ids: list[int] = []
         self._turns: list[Turn] = []
         self._released = False
+        self._shared = shared
+        self.first: asyncio.Future[Turn] = shared or asyncio.get_running_loop().create_future()
 
     async def run(self) -> Trajectory:
         await self._conversation.kind.run(self._problem, self.ask, self._conversation.script)
@@ -72,13 +85,30 @@ class _Episode:
         claim: Callable[[str], bool | None] | None = None,
         last: bool = False,
     ) -> Turn:
+        if self._shared and not self._turns:
+            turn = replace(await self._shared, trained=False)
+        else:
+            turn = await self._sample(message, role, claim, last)
+        self._ids += turn.prompt_ids + turn.response_ids
+        self._turns.append(turn)
+        if not self.first.done():
+            self.first.set_result(turn)
+        if self._on_attempt and turn.role == "attempt":
+            self._on_attempt(self._problem, turn.text)
+        return turn
+
+    async def _sample(
+        self,
+        message: str | None,
+        role: Role | Callable[[str], Role],
+        claim: Callable[[str], bool | None] | None,
+        last: bool,
+    ) -> Turn:
         prompt = self._prompt if message is None else self._conversation.follow(self._turns[-1].finish, message)
-        self._ids += prompt
-        sample = await self._engine.sample(self._ids, self._sampling, key=self._key, last=last)
-        self._ids += sample.ids
+        sample = await self._engine.sample([*self._ids, *prompt], self._sampling, key=self._key, last=last)
         self._released = last
         text = self._conversation.text(sample.ids)
-        turn = Turn(
+        return Turn(
             prompt,
             sample.ids,
             sample.logprobs,
@@ -88,7 +118,3 @@ class _Episode:
             role(text) if callable(role) else role,
             claim(text) if claim else None,
         )
-        self._turns.append(turn)
-        if self._on_attempt and turn.role == "attempt":
-            self._on_attempt(self._problem, text)
-        return turn

@@ -21,9 +21,18 @@ class Rollout:
         self._scorer = scorer
 
     def attempts(
-        self, problems: Sequence[Problem], *, group: int, temperature: float, draw: tuple[str | int, ...]
+        self,
+        problems: Sequence[Problem],
+        *,
+        group: int,
+        temperature: float,
+        draw: tuple[str | int, ...],
+        branches: int = 1,
     ) -> Groups:
-        """`group` scored trajectories of each problem. The same `draw` names the same random numbers."""
+        """`group` scored trajectories of each problem, of which every `branches` share a first attempt.
+
+        The same `draw` names the same random numbers.
+        """
         settings = self._recipe.rollout
         sampling = Sampling(self._conversation.max_attempt_tokens, temperature, settings.top_p, settings.top_k)
         self.engine.seed(mixed_seed(self._recipe.seed, *draw))
@@ -34,6 +43,7 @@ class Rollout:
             group,
             sampling,
             deadline=settings.deadline,
+            branches=branches,
             on_attempt=self._scorer.start,
         )
         return self._scorer.score(groups)

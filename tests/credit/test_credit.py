@@ -1,5 +1,7 @@
 """Returns, baselines and streams against numbers worked by hand, and the bias of baselines by simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -122,21 +124,41 @@ def test_streams_line_up_with_tokens():
     np.testing.assert_allclose(batch.sampler_logprob_N[:9], [0, 0, 0, -0.1, -0.2, 0, -0.3, -0.4, -0.5], rtol=1e-6)
 
 
+def test_trees_train_a_first_attempt_once_and_compare_siblings():
+    def branch(response: tuple[int, ...], r1: float, r2: float, trained: bool) -> Trajectory:
+        one = trajectory(r1, r2)
+        return replace(one, turns=(replace(one.turns[0], response_ids=response, trained=trained), one.turns[1]))
+
+    group = [branch((10, 11), 1, 1, True), branch((10, 11), 1, 0, False), branch((20, 21), 0, 1, True)]
+    group.append(branch((20, 21), 0, 1, False))
+    turns = Turns.of_groups([group])
+    found = turn_advantages(turn_returns(turns, SCORE), turns, Credit(baseline="tree"))[0]
+    np.testing.assert_allclose(found, [[1, 11], [np.nan, -11], [-1, 0], [np.nan, 0]])
+    batch = assign([group], SCORE, Credit(baseline="tree"))
+    assert [batch.loss_mask_N[start : start + 9].sum() for start in batch.offsets_B1[:-1]] == [5, 3, 5, 3]
+    # With a discount the first attempt is paid for what follows it on average: (1 + -10) / 2 and (11 + 11) / 2.
+    np.testing.assert_allclose(turn_returns(turns, SCORE, 0.5)[0, :, 0], [1 - 2.25, np.nan, 5.5, np.nan])
+
+
 @pytest.mark.parametrize(
-    ("baseline", "unbiased"),
-    [("none", True), ("leave_one_out", True), ("outcome", True), ("batch_outcome", True), ("group", False)],
+    "credit",
+    [Credit(baseline=name) for name in ("batch", "batch_outcome", "outcome", "tree")]
+    + [Credit(baseline="leave_one_out", scale="batch"), Credit(unit="trajectory", baseline="batch", scale="batch")],
+    ids=str,
 )
-def test_bias_of_baselines_by_simulation(baseline, unbiased):
-    """A two-armed second attempt whose chance depends on the first: E[advantage x score] against the true gradient."""
+def test_statistics_of_the_batch_are_those_of_all_ranks(credit):
+    """Each rank gets its part of what one process would compute, also where its conversations are shorter."""
     rng = np.random.default_rng(0)
-    groups, size, p_first = 40_000, 4, 0.5
-    p_second = {0: 0.3, 1: 0.8}
-    first = (rng.random((groups, size)) < p_first).astype(float)
-    chance = np.where(first == 1, p_second[1], p_second[0])
-    second = (rng.random((groups, size)) < chance).astype(float)
-    rewards = np.stack([first, second], -1)
-    found = advantages(attempt_returns(rewards, PLAIN), rewards, Credit(baseline=baseline))[..., 1]
-    # Bernoulli with logit θ: d log p / dθ = y - p, and dE[r2]/dθ = p (1 - p), here summed over both first outcomes.
-    gradient = (found * (second - chance)).mean()
-    truth = np.mean([p * (1 - p) for p in p_second.values()])
-    assert abs(gradient - truth * (1 if unbiased else (size - 1) / size)) < 0.003
+    parts = [[[trajectory(*rng.integers(0, 2, 2).tolist()) for _ in range(3)] for _ in range(2)] for _ in range(3)]
+    parts[1] = [[replace(t, turns=t.turns[:1], verdicts=t.verdicts[:1]) for t in group] for group in parts[1]]
+    whole = assign([group for part in parts for group in part], SCORE, credit)
+    sent: list[np.ndarray] = []
+    for part in parts:  # what every rank hands in
+
+        def record(array: np.ndarray) -> list[np.ndarray]:
+            sent.append(array)
+            return [array]
+
+        assign(part, SCORE, credit, record)
+    found = [assign(part, SCORE, credit, lambda _, r=r: [*sent[r:], *sent[:r]]) for r, part in enumerate(parts)]
+    np.testing.assert_allclose(np.concatenate([batch.advantage_N for batch in found]), whole.advantage_N, atol=1e-6)

@@ -1,5 +1,7 @@
 """Credit of critiques, verdicts and stops, worked by hand, and its bias where the policy ends conversations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -89,11 +91,10 @@ def test_bias_where_the_policy_decides_who_goes_on(baseline, unbiased):
     there = rng.random((groups, size)) < reached
     second = (rng.random((groups, size)) < chance).astype(float)
     rewards = np.stack([first, np.where(there, second, np.nan)], -1)
-    turns = Turns(
-        rewards,
-        np.stack([np.zeros_like(first), np.where(there, first, np.nan)], -1),
-        np.broadcast_to([0, 1], rewards.shape),
-        np.where(np.stack([np.ones_like(there), there], -1), "attempt", ""),
+    turns = replace(
+        Turns.of_attempts(rewards),
+        before_PGT=np.stack([np.zeros_like(first), np.where(there, first, np.nan)], -1),
+        role_PGT=np.where(np.stack([np.ones_like(there), there], -1), "attempt", ""),
     )
     found = advantages(rewards, turns, Credit(baseline=baseline))[..., 1]
     # Bernoulli with logit θ: d log p / dθ = y - p; the mean over all trajectories, a count that no policy controls.
