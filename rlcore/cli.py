@@ -27,11 +27,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.run(options)
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"rlcore: {error}", file=sys.stderr)
+        if _first_to_say():
+            print(f"rlcore: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _first_to_say() -> bool:
+    """All ranks make a mistake of the recipe; some errors happen on one rank, which need not be the first."""
+    if "rlcore.learner" not in sys.modules:
+        return os.environ.get("RANK", "0") == "0"
+    from rlcore.learner.distributed import first_to_say
+
+    return first_to_say()
 
 
 def _parser() -> argparse.ArgumentParser:

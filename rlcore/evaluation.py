@@ -47,7 +47,7 @@ def evaluate_and_save(
     return results
 
 
-def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None) -> Tracker:
+def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None, run_id: str = "") -> Tracker:
     """The tracker of a run in its folder, where the resolved recipe is written first."""
     folder = Path(recipe.output)
     if ranks.first:
@@ -62,6 +62,7 @@ def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None) -> Tr
         recipe.model_dump(mode="json"),
         run_name=recipe.name,
         resume_step=resume_step,
+        run_id=run_id,
         enabled=ranks.first,
         total_steps=recipe.steps,
     )

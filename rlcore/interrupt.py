@@ -1,11 +1,21 @@
-"""Ctrl-C and SIGTERM end a run after the step in hand; a second Ctrl-C ends it at once."""
+"""Ctrl-C and SIGTERM end a run where it can be saved; a second Ctrl-C ends it at once."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 import torch
 
 from rlcore.learner import Ranks
+
+
+class Stopped(BaseException):
+    """The run was asked to stop and can be saved as it is. All ranks raise it together."""
+
+
+class _Asked(BaseException):
+    """Leaves a part that may be left at any moment."""
 
 
 class Interrupt:
@@ -14,6 +24,7 @@ class Interrupt:
     def __init__(self, ranks: Ranks):
         self._ranks = ranks
         self._asked = False
+        self._leave: type[BaseException] | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interrupt":
@@ -34,7 +45,40 @@ class Interrupt:
         torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
         return bool(asked.item())
 
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Around what changes nothing that is saved and uses no collective: a request ends it at once.
+
+        Raises Stopped on all ranks if there was one on any.
+        """
+        try:
+            with self._leaving_by(_Asked):
+                yield
+        except _Asked:
+            pass
+        if self.requested():
+            raise Stopped
+
+    @contextmanager
+    def nothing_to_save(self) -> Iterator[None]:
+        """Around what comes before the first step or after the last is saved: a request raises Stopped at once."""
+        with self._leaving_by(Stopped):
+            yield
+
+    @contextmanager
+    def _leaving_by(self, error: type[BaseException]) -> Iterator[None]:
+        try:
+            self._leave = error
+            if self._asked:
+                raise error
+            yield
+        finally:
+            self._leave = None
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = True
+        error, self._leave = self._leave, None
+        if error:
+            raise error

@@ -10,26 +10,28 @@ import numpy as np
 from rlcore.evaluate.gather import gather_rows
 from rlcore.evaluate.measure import standing_rewards, trajectory_rows
 from rlcore.evaluate.metrics import dead_group_share, row_means
-from rlcore.learner import LearnerReport, Ranks
+from rlcore.learner import LearnerReport, Ranks, watch
 from rlcore.recipe.schema import Conversation
 from rlcore.types import Groups, Trajectory, UserError
 
 
 class Clock:
-    """Seconds of the phases of a step, by name."""
+    """Seconds of the phases of a step, by name; each is watched for its deadline."""
 
-    def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
-        self._laps: dict[str, float] = {}
+    def __init__(self, step: int) -> None:
+        self._step = step
+        self._starts: dict[str, float] = {}
 
-    def lap(self, phase: str) -> None:
-        """Ends a phase."""
-        now = time.perf_counter()
-        self._laps[phase], self._last = now - self._last, now
+    def start(self, phase: str) -> None:
+        """Begins a phase, which ends the one before."""
+        watch(f"{phase} of step {self._step + 1}")
+        self._starts[phase] = time.perf_counter()
 
     def metrics(self) -> dict[str, float]:
-        """`time/PHASE`, and `time/step` for all of them."""
-        return {**{f"time/{phase}": lap for phase, lap in self._laps.items()}, "time/step": self._last - self._start}
+        """`time/PHASE`, the last of them until now, and `time/step` for all."""
+        stops = [*self._starts.values(), time.perf_counter()]
+        laps = {f"time/{phase}": stops[at + 1] - start for at, (phase, start) in enumerate(self._starts.items())}
+        return {**laps, "time/step": stops[-1] - stops[0]}
 
 
 def step_metrics(

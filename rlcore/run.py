@@ -1,27 +1,38 @@
 """A training run: a setup, its learner and its folder, opened together, saved together and closed together."""
 
+import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-
-import yaml
+from typing import Any
 
 from rlcore.data import ProblemOrder
 from rlcore.evaluate.measure import trajectory_record
 from rlcore.evaluate.results import Results, load_evaluation
 from rlcore.evaluation import BASE, evaluate_and_save, open_tracker
-from rlcore.interrupt import Interrupt
-from rlcore.learner import Learner, Ranks
-from rlcore.learner.checkpoints import LEARNER, Checkpoints
+from rlcore.files import move_into_place, seal_files
+from rlcore.interrupt import Interrupt, Stopped
+from rlcore.learner import Learner, Ranks, watch
+from rlcore.learner.checkpoints import Checkpoints, read_state
 from rlcore.measure_step import distributions
 from rlcore.policy import check_same_parameters, parameter_shapes, save_policy
-from rlcore.recipe import Recipe, dump_recipe
+from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Stage
 from rlcore.setup import Setup
 from rlcore.types import Groups, UserError
 
-FREE_KEYS = ("output", "track", "checkpoint", "device")
-"""What a run may change when it goes on: nothing that its figures depend on."""
+FREE_KEYS = (
+    "output",
+    "track",
+    "checkpoint",
+    "device",
+    "learner.zero",
+    "learner.micro_batch_tokens",
+    "learner.deepspeed",
+    "learner.max_skipped",
+)
+"""What a run may change when it goes on: nothing that its figures depend on, but for the order of additions."""
 
 
 class Run:
@@ -33,8 +44,11 @@ class Run:
         self.folder = Path(recipe.output)
         if recipe.batch.problems % ranks.world:
             raise UserError(f"batch.problems {recipe.batch.problems} does not divide evenly over {ranks.world} ranks")
-        self._checkpoints = Checkpoints(self.folder / "checkpoints", ranks)
-        checkpoint = self._checkpoint_to_resume()
+        watch("starting")
+        self._checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint, ranks)
+        checkpoint, damaged = self._checkpoint_to_resume()
+        state = read_state(checkpoint) if checkpoint else {}
+        self._check_same_recipe(state)
         self._setup = Setup(recipe, ranks)
         self.rollout = self._setup.rollout
         self.order = ProblemOrder(self._setup.problems, recipe.seed)
@@ -49,44 +63,60 @@ class Run:
             max_sampled_tokens=recipe.conversation.replies * recipe.conversation.max_attempt_tokens,
         )
         self.step, self.best, self.base_t1 = 0, float("-inf"), float("nan")
+        self._saved = 0
+        self._best_step: int | None = None
         self._rewards: list[float] = []
+        self._interrupt = Interrupt(ranks)
         if checkpoint:
-            self._resume(checkpoint)
+            self._resume(checkpoint, state)
         self._resumed = checkpoint is not None
-        self.tracker = open_tracker(recipe, ranks, resume_step=self.step if checkpoint else None)
-        for difference in self._setup.conversation.check.differences:
-            self.tracker.say(f"chat template, {difference}")
+        resume_step = self.step if checkpoint else None
+        self.tracker = open_tracker(recipe, ranks, resume_step=resume_step, run_id=state.get("run_id", ""))
+        for note in [*damaged, *(f"chat template, {d}" for d in self._setup.conversation.check.differences)]:
+            self.tracker.say(note)
 
     def __enter__(self) -> "Run":
+        self._interrupt.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.tracker.close(failed=kind is not None)
-        self._setup.close()
-        self.learner.close()
+    ) -> bool:
+        stopped = kind is Stopped
+        try:
+            if stopped:
+                self._save()
+                self.tracker.say(f"stopped after step {self.step} and saved; the same command goes on from there")
+        finally:
+            watch("")
+            self._interrupt.__exit__(kind, error, trace)
+            self.tracker.close(failed=not stopped and kind is not None)
+            self._setup.close()
+            self.learner.close()
+        return stopped
+
+    def stoppable(self) -> AbstractContextManager[None]:
+        """Around what a request to stop may end at once, and the run with it: it is done again when the run goes on."""
+        return self._interrupt.stoppable()
 
     def measure_base(self) -> None:
         """Evaluates the policy before its first step: what sandbagging is measured against."""
         if self.step == 0 and self.recipe.evaluate:
-            results = self._evaluate(self.recipe.evaluate.problems, BASE, self.step)
+            with self._interrupt.nothing_to_save():
+                results = self._evaluate(self.recipe.evaluate.problems, BASE, self.step)
             self.base_t1 = results.evaluations[-1].metrics["t1"][0]
 
     def steps(self) -> Iterator[tuple[int, Stage]]:
-        """Step numbers, from the one to go on at, with their stage. Ends early, saved, on Ctrl-C or SIGTERM."""
+        """Step numbers, from the one to go on at, with their stage, each saved where the recipe says."""
         stages = [stage for stage in self.recipe.stages for _ in range(stage.steps)]
         every = self.recipe.checkpoint.every
-        with Interrupt(self.ranks) as interrupt:
-            while self.step < len(stages):
-                yield self.step, stages[self.step]
-                self.step += 1
-                stopped = interrupt.requested()
-                if stopped or self.step == len(stages) or (every and self.step % every == 0):
-                    self._save()
-                if stopped:
-                    self.tracker.say(f"stopped after step {self.step} and saved; the same command goes on from there")
-                    return
+        while self.step < len(stages):
+            yield self.step, stages[self.step]
+            self.step += 1
+            if self._interrupt.requested():
+                raise Stopped
+            if self.step == len(stages) or (every and self.step % every == 0):
+                self._save()
 
     def record(self, stage: Stage, groups: Groups, metrics: dict[str, float]) -> None:
         """Writes down a step, with an evaluation where the recipe asks for one."""
@@ -112,55 +142,76 @@ class Run:
         done = self.folder / "evaluation.json"
         if self._resumed and done.exists() and load_evaluation(done).step == self.step:
             return load_evaluation(done)
-        return self._evaluate(self.recipe.evaluate.problems, "evaluation", self.step)
+        with self._interrupt.nothing_to_save():
+            return self._evaluate(self.recipe.evaluate.problems, "evaluation", self.step)
 
     def _evaluate(self, problems: int, name: str, step: int) -> Results:
+        watch(f"evaluation after step {step}")
         return evaluate_and_save(
             self.recipe, self._setup, self.ranks, self.tracker, problems=problems, step=step, name=name
         )
 
     def _save(self) -> None:
         """Writes a checkpoint; `best/` too when the mean reward since the one before is the highest so far."""
+        if self.step == self._saved:
+            return
+        watch(f"saving step {self.step}")
         if self._rewards and (reward := sum(self._rewards) / len(self._rewards)) > self.best:
-            self.best = reward
+            self.best, self._best_step = reward, self.step
             self._export("best")
         self._rewards = []
         state = {
-            "step": self.step,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "step": self.step,  # fixes the stage, the problems that come next and the sampler's random numbers
             "best": self.best,
+            "best_step": self._best_step,
             "base_t1": self.base_t1,
+            "run_id": self.tracker.run_id,
             "parameters": parameter_shapes(self.learner.module),
         }
-        self._checkpoints.save(self.step, self.learner, state)
+        self._checkpoints.save(self.step, self.learner, state, self._best_step)
+        self._saved = self.step
 
     def _export(self, name: str) -> None:
         """Writes the policy as a plain Hugging Face folder. All ranks take part: ZeRO-3 splits the weights."""
         weights = self.learner.whole_weights()
         if self.ranks.first:
-            save_policy(self._setup.policy, self.folder / name, weights)
+            partial = self.folder / f"partial-{name}"
+            shutil.rmtree(partial, ignore_errors=True)
+            save_policy(self._setup.policy, partial, weights)
+            try:
+                seal_files(partial, partial.iterdir())
+                move_into_place(partial, self.folder / name)
+            except OSError as error:
+                raise UserError(f"the policy cannot be written to {self.folder / name}: {error.strerror}") from None
 
-    def _checkpoint_to_resume(self) -> Path | None:
-        """The checkpoint to go on from; UserError when the folder holds a run of another recipe."""
-        checkpoint = self._checkpoints.newest()
-        if checkpoint is None:
-            return None
-        if self.recipe.checkpoint.resume == "never":
+    def _checkpoint_to_resume(self) -> tuple[Path | None, list[str]]:
+        """The checkpoint to go on from, and what is to be said of damaged ones."""
+        if self.recipe.checkpoint.resume == "never" and self._checkpoints.steps():
             raise UserError(f"{self.folder} holds a run: give another output, or checkpoint.resume=auto to go on")
-        saved = yaml.safe_load((self.folder / "recipe.yaml").read_text())
-        mine = yaml.safe_load(dump_recipe(self.recipe))
-        different = [key for key in _differences(saved, mine) if key.split(".")[0] not in FREE_KEYS]
+        return self._checkpoints.newest()
+
+    def _check_same_recipe(self, state: dict[str, Any]) -> None:
+        """Raises UserError when the folder holds a run of another recipe."""
+        if not state:
+            return
+        saved = Recipe.model_validate(state["recipe"]).model_dump(mode="json")
+        different = [
+            key
+            for key in _differences(saved, self.recipe.model_dump(mode="json"))
+            if not any(f"{key}.".startswith(f"{free}.") for free in FREE_KEYS)
+        ]
         if different:
             raise UserError(
                 f"{self.folder} holds a run of another recipe ({', '.join(different[:3])} differ): give another "
                 "output, or remove the folder"
             )
-        return checkpoint
 
-    def _resume(self, checkpoint: Path) -> None:
-        state = self._checkpoints.state(checkpoint)
+    def _resume(self, checkpoint: Path, state: dict[str, Any]) -> None:
         check_same_parameters(self.learner.module, state["parameters"], str(checkpoint))
-        self.learner.load(checkpoint / LEARNER)
+        self._checkpoints.load(checkpoint, self.learner)
         self.step, self.best, self.base_t1 = state["step"], state["best"], state["base_t1"]
+        self._best_step, self._saved = state["best_step"], self.step
         self.rollout.engine.publish(self.learner.weights(), self.step)
 
 

@@ -1,5 +1,6 @@
 """The training loop, as the story of a step. On many GPUs: `torchrun ... -m rlcore.train RECIPE [key=value ...]`."""
 
+from datetime import timedelta
 from functools import partial
 
 from rlcore import credit
@@ -18,31 +19,33 @@ def train(recipe: Recipe) -> Results | None:
     Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop. Raises
     UserError, in one line, for what the recipe's author has to mend.
     """
-    ranks = start_distributed(recipe.device)
+    ranks = start_distributed(recipe.device, timedelta(seconds=recipe.learner.deadline))
     with Run(recipe, ranks) as run:
         run.measure_base()
         for step, stage in run.steps():
-            clock = Clock()
-            problems = rank_slice(run.order.batch(step, recipe.batch.problems), ranks.rank, ranks.world)
-            groups = run.rollout.attempts(
-                problems,
-                group=recipe.batch.group,
-                branches=recipe.batch.branches,
-                temperature=recipe.rollout.temperature,
-                draw=("train", step, ranks.rank),
-            )
+            clock = Clock(step)
+            clock.start("rollout")
+            with run.stoppable():
+                problems = rank_slice(run.order.batch(step, recipe.batch.problems), ranks.rank, ranks.world)
+                groups = run.rollout.attempts(
+                    problems,
+                    group=recipe.batch.group,
+                    branches=recipe.batch.branches,
+                    temperature=recipe.rollout.temperature,
+                    draw=("train", step, ranks.rank),
+                )
             check_scored(groups, recipe.rewards.max_failed)
-            clock.lap("rollout")
+            clock.start("credit")
             batch = credit.assign(groups, stage, recipe.credit, gather=partial(own_first, ranks=ranks))
-            clock.lap("credit")
+            clock.start("learner")
             run.rollout.engine.sleep()
             report = run.learner.update(batch)
-            clock.lap("learner")
+            clock.start("publish")
             run.rollout.engine.publish(run.learner.weights(), version=step + 1)
-            clock.lap("publish")
             metrics = step_metrics(groups, recipe.conversation, report, clock, ranks, run.base_t1)
             run.record(stage, groups, metrics)
         return run.finish()
+    return None
 
 
 def main() -> None:

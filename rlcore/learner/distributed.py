@@ -4,9 +4,13 @@ import logging
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
+
+from rlcore.learner.watchdog import start_watchdog
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +27,22 @@ class Ranks:
         return self.rank == 0
 
 
+def share(value: Item, ranks: Ranks) -> list[Item]:
+    """What every rank gave, in their order (every rank takes part)."""
+    if ranks.world == 1:
+        return [value]
+    parts: list[Item] = [value] * ranks.world
+    torch.distributed.all_gather_object(parts, value)
+    return parts
+
+
 def start_distributed(
     device: Literal["auto", "cpu", "cuda"] = "auto", deadline: timedelta = timedelta(hours=1)
 ) -> Ranks:
     """Join the process group that `torchrun` describes in the environment, or make one of a single process.
 
-    A collective that waits longer than `deadline` raises (gloo) or ends the process (NCCL). Call it before anything
-    imports DeepSpeed: which accelerator it drives is settled at import.
+    A phase (see `watch`) that takes longer than `deadline` ends the process. Call it before anything imports DeepSpeed:
+    which accelerator it drives is settled at import.
     """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     os.environ["DS_ACCELERATOR"] = kind
@@ -38,8 +51,17 @@ def start_distributed(
     if kind == "cuda":
         torch.cuda.set_device(local)
     if not torch.distributed.is_initialized():  # several runs may follow each other in one process
-        _join("nccl" if kind == "cuda" else "gloo", deadline)
-    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local)
+        _join("nccl" if kind == "cuda" else "gloo", deadline + timedelta(minutes=1))  # the watchdog says more, first
+    ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local)
+    start_watchdog(ranks.rank, ranks.world, deadline)
+    return ranks
+
+
+def first_to_say() -> bool:
+    """Whether this process is to print an error that stops all: the first one that has any."""
+    if not torch.distributed.is_initialized():
+        return os.environ.get("RANK", "0") == "0"
+    return torch.distributed.distributed_c10d._get_default_store().add("rlcore/said", 1) == 1
 
 
 def _join(backend: str, deadline: timedelta) -> None:

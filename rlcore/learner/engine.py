@@ -38,6 +38,16 @@ class Schedule:
         return max(0.0, min(1.0, rise, fall))
 
 
+def set_schedule(engine: Any, step: int) -> None:
+    """Puts the learning rate where it is after `step` steps."""
+    scheduler = engine.lr_scheduler
+    scheduler.last_epoch = step
+    for group, base, share in zip(
+        scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    ):
+        group["lr"] = base * share(step)
+
+
 def engine_settings(section: LearnerSection, parameters: list[nn.Parameter]) -> dict[str, Any]:
     """The DeepSpeed configuration of a recipe; what `section.deepspeed` says wins.
 

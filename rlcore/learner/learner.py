@@ -10,18 +10,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlcore.learner.averaging import LossTokens
-from rlcore.learner.engine import guarded_step, start_engine
+from rlcore.learner.engine import guarded_step, set_schedule, start_engine
+from rlcore.learner.guards import memory_named
 from rlcore.learner.losses import KL_ESTIMATORS
 from rlcore.learner.objective import Objective
 from rlcore.learner.packing import MicroBatch, micro_batches
 from rlcore.learner.planning import Planned, plan_micro_batches, split_minibatches
 from rlcore.learner.policy_module import PolicyModule, Reference
+from rlcore.learner.state_files import Counters, load_counters, load_state, optimizer_steps, save_counters, save_state
 from rlcore.learner.tally import LearnerReport, Tally
 from rlcore.learner.weights import gathered_weights
 from rlcore.recipe.schema import Learner as LearnerSection
 from rlcore.types import TokenBatch, UserError
-
-_TAG = "learner"
 
 
 class Learner:
@@ -64,6 +64,7 @@ class Learner:
         # ZeRO-3 gathers weights at every pass through the model, so all ranks must make the same passes.
         self._share_prompts = policy.shares_prompts and section.zero < 3
         self._engine = start_engine(section, policy, total_steps)
+        self._skipped_in_row = 0
 
     @property
     def module(self) -> PreTrainedModel:
@@ -85,14 +86,19 @@ class Learner:
                 continue
             for place, micro in enumerate(micro_batches(batch, plan, count, self._device), start=1):
                 self._engine.set_gradient_accumulation_boundary(place == count)
-                losses = self._losses(micro, objective, size, kl_used=agreed.kl_used)
-                tally.add(micro, losses, untouched=number == 0)
-                # DeepSpeed averages gradients over ranks; the loss is a sum over them.
-                self._engine.backward(losses["loss"].sum() * self._world)
+                with memory_named(micro, self._section.micro_batch_tokens):
+                    losses = self._losses(micro, objective, size, kl_used=agreed.kl_used)
+                    tally.add(micro, losses, untouched=number == 0)
+                    loss = losses["loss"].sum()
+                    # A loss that is not finite must not pass with a finite gradient: it makes that not finite too.
+                    guard = 1 + 0 * loss.detach()
+                    # DeepSpeed averages gradients over ranks; the loss is a sum over them.
+                    self._engine.backward(loss * guard * self._world)
             lr = self._engine.get_lr()[0]
             norm, applied = guarded_step(self._engine, self._section.max_grad_norm)
             norms.append(norm)
             skipped += not applied
+            self._count_skipped(applied)
         report = tally.report(self._world, steps=len(norms), kl_used=agreed.kl_used)
         report["grad_norm"] = sum(norms) / max(len(norms), 1)
         report["skipped"] = skipped
@@ -108,7 +114,8 @@ class Learner:
         (count,) = self._agree(batch, LossTokens.of(batch), [chosen], [plan]).counts_M
         logprob_N = np.zeros(len(batch.ids_N), dtype=np.float32)
         for micro in micro_batches(batch, plan, count, self._device):
-            logprob_N[micro.index_n] = self._engine.module(micro)[0].float().cpu().numpy()
+            with memory_named(micro, self._section.micro_batch_tokens):
+                logprob_N[micro.index_n] = self._engine.module(micro)[0].float().cpu().numpy()
         return logprob_N
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -120,15 +127,30 @@ class Learner:
         copied = ((name, tensor.to("cpu", copy=True) if self._rank == 0 else None) for name, tensor in self.weights())
         return {name: tensor for name, tensor in copied if tensor is not None}
 
-    def save(self, folder: Path) -> None:
-        """Write model, optimizer and schedule into `folder`, each rank its part."""
-        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+    def save(self, folder: Path) -> list[Path]:
+        """Write this rank's part of weights, optimizer and schedule into `folder`; returns the files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written = save_state(self._engine, self.module, folder, self._rank, self._world)
+        if self._rank == 0:
+            counters = Counters(
+                global_steps=self._engine.global_steps,
+                schedule_steps=self._engine.lr_scheduler.last_epoch,
+                optimizer_steps=optimizer_steps(self._engine),
+                skipped_in_row=self._skipped_in_row,
+            )
+            written.append(save_counters(folder, counters))
+        return written
 
     def load(self, folder: Path) -> None:
-        """Take up exactly what `save` wrote for the same model and `zero`. Raises UserError if there is nothing."""
-        if not (Path(folder) / _TAG).is_dir():
-            raise UserError(f"checkpoint {folder} holds no learner state")
-        self._engine.load_checkpoint(str(folder), tag=_TAG)
+        """Take up what `save` wrote for the same model, with any number of ranks and any `zero`.
+
+        Raises UserError where something lacks.
+        """
+        counters = load_counters(folder)
+        load_state(self._engine, self.module, folder, counters.optimizer_steps)
+        set_schedule(self._engine, counters.schedule_steps)
+        self._engine.global_steps = counters.global_steps
+        self._skipped_in_row = counters.skipped_in_row
 
     def close(self) -> None:
         """Let go of the engine and its memory."""
@@ -176,6 +198,15 @@ class Learner:
             kl_n = estimator(logprob_n, reference.logprobs(micro))
         losses = objective(micro, size, logprob_n=logprob_n, entropy_n=entropy_n, kl_n=kl_n)
         return {"logprob": logprob_n, **losses}
+
+    def _count_skipped(self, applied: bool) -> None:
+        """All ranks know alike whether a step was applied."""
+        self._skipped_in_row = 0 if applied else self._skipped_in_row + 1
+        if self._skipped_in_row >= self._section.max_skipped:
+            raise UserError(
+                f"{self._skipped_in_row} optimizer steps in a row were skipped because a loss or gradient was not "
+                "finite (learner.max_skipped): lower learner.lr, or look at the rewards and log-probabilities"
+            )
 
 
 @dataclass(frozen=True, slots=True)

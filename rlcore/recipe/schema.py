@@ -282,6 +282,10 @@ class Learner(Section):
     )
     zero: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage")
     micro_batch_tokens: Positive = Field(16384, description="padded tokens in one forward pass on each rank")
+    max_skipped: Positive = Field(10, description="steps skipped in a row, for what is not finite, that stop the run")
+    deadline: Annotated[float, Field(gt=0)] = Field(
+        7200.0, description="seconds a phase of a step (sampling, learning, publishing, saving) may take at most"
+    )
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="further DeepSpeed settings, merged in")
 
     @model_validator(mode="before")
@@ -314,6 +318,9 @@ class Checkpoint(Section):
 
     every: Annotated[int, Field(ge=0)] = Field(50, description="steps between saves; 0: only at the end")
     resume: Literal["auto", "never"] = Field("auto", description="auto: go on from the newest whole checkpoint, if any")
+    keep_last: Positive = Field(2, description="checkpoints that stay: the newest")
+    keep_every: Annotated[int, Field(ge=0)] = Field(0, description="and those whose step this divides; 0: none")
+    keep_best: bool = Field(True, description="and the one with the highest training reward since the one before it")
 
 
 class Track(Section):

@@ -27,9 +27,9 @@ class Tracker:
 
     A metrics record is flat: `step`, `stage`, names like `train/t1`, and `alarm/NAME: 1.0` while an alarm lasts. Values
     that are not finite are written as null. `resume_step` is the last step of the checkpoint the run goes on from:
-    later records are cut, so that the files are those of one uninterrupted run, and the W&B run keeps its id. With None
-    the run starts afresh and its files with it (former ones are kept as `NAME.previous.jsonl`). A tracker that is not
-    `enabled` (every rank but one) does nothing.
+    later records are cut, so that the files are those of one uninterrupted run, and the W&B run keeps its id: `run_id`,
+    which a checkpoint remembers, or the folder's. With None the run starts afresh and its files with it (former ones
+    are kept as `NAME.previous.jsonl`). A tracker that is not `enabled` (every rank but one) does nothing.
 
     Raises UserError where the folder cannot be written, at any time.
     """
@@ -44,12 +44,13 @@ class Tracker:
         resume_step: int | None,
         enabled: bool,
         total_steps: int,
+        run_id: str = "",
     ) -> None:
         self.enabled = enabled
         self.run_id = ""
         if not enabled:
             return
-        self.run_id = _run_id(folder, fresh=resume_step is None)
+        self.run_id = _run_id(folder, fresh=resume_step is None, known=run_id)
         kept = cut_records(folder / "metrics.jsonl", after_step=resume_step)
         cut_records(folder / "trajectories.jsonl", after_step=resume_step)
         self._metrics = JsonlFile(folder / "metrics.jsonl")
@@ -164,12 +165,12 @@ class Tracker:
         return sounding
 
 
-def _run_id(folder: Path, *, fresh: bool) -> str:
+def _run_id(folder: Path, *, fresh: bool, known: str) -> str:
     path = folder / "run_id"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if fresh or not path.exists():
-            path.write_text(secrets.token_hex(4))
+        if known or fresh or not path.exists():
+            path.write_text(known or secrets.token_hex(4))
         return path.read_text().strip()
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None

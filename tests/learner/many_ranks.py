@@ -1,6 +1,7 @@
 """Run by one process or by torchrun: each rank trains on its share of the same batches; rank 0 writes what came out.
 
-Arguments: output file (.npz), then the learners to train one after the other, as `ZERO,KL` or `ZERO,KL,LOSS`.
+Arguments: output file (.npz), folder of checkpoints to go on from ("" to start afresh), then the learners to train one
+after the other, as `ZERO,KL` or `ZERO,KL,LOSS`.
 """
 
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tiny import random_batch, subset, tiny_learner
 
-from rlcore.learner import start_distributed
+from rlcore.learner import Learner, start_distributed
 
 TRAJECTORIES, STEPS = 13, 3
 
@@ -20,27 +21,37 @@ def share(batch, rank: int, world: int):
     return subset(batch, list(range(bounds[rank], bounds[rank + 1])))
 
 
+def learner_of(arm: str) -> Learner:
+    zero, kl, *loss = arm.split(",")
+    settings = {"loss": loss[0], "entropy_bonus": 0.1} if loss else {}
+    return tiny_learner(zero=int(zero), kl=kl, micro_batch_tokens=60, max_grad_norm=0.5, **settings)
+
+
 def main() -> None:
-    output, *arms = sys.argv[1:]
+    output, source, *arms = sys.argv[1:]
     ranks = start_distributed("cpu")
+    batches = [share(random_batch(TRAJECTORIES, seed=step), ranks.rank, ranks.world) for step in range(STEPS + 1)]
     results = {}
     for arm in arms:
-        zero, kl, *loss = arm.split(",")
-        settings = {"zero": int(zero), "kl": kl, "micro_batch_tokens": 60, "max_grad_norm": 0.5}
-        settings |= {"loss": loss[0], "entropy_bonus": 0.1} if loss else {}
-        learner = tiny_learner(**settings)
-        shares = [share(random_batch(TRAJECTORIES, seed=step), ranks.rank, ranks.world) for step in range(STEPS)]
-        reports = [learner.update(batch) for batch in shares]
-        for step, report in enumerate(reports):
+        learner = learner_of(arm)
+        folder = Path(source or Path(output).parent / f"checkpoints-{ranks.world}") / arm
+        if source:
+            learner.load(folder)
+            reports = [learner.update(batches[STEPS])]
+        else:
+            reports = [learner.update(batch) for batch in batches[:STEPS]]
+            learner.save(folder)
+            # What is written went through a checkpoint into another learner.
+            resumed = learner_of(arm)
+            resumed.load(folder)
+            same = np.array_equal(learner.logprobs(batches[0]), resumed.logprobs(batches[0]))
+            results[f"{arm}/resumed_equal"] = same
+            # The step that a learner which goes on from the checkpoint takes.
+            reports += [resumed.update(batches[STEPS])]
+            learner = resumed
+        for step, report in enumerate(reversed(reports)):
             results |= {f"{arm}/{step}/{name}": value for name, value in report.items()}
-        # What is written went through a checkpoint into another learner.
-        logprobs = learner.logprobs(shares[0])
-        folder = Path(output).parent / f"checkpoint-{ranks.world}-{arm}"
-        learner.save(folder)
-        resumed = tiny_learner(**settings)
-        resumed.load(folder)
-        results[f"{arm}/resumed_equal"] = np.array_equal(logprobs, resumed.logprobs(shares[0]))
-        results |= {f"{arm}/weight/{name}": tensor.numpy().copy() for name, tensor in resumed.weights()}
+        results |= {f"{arm}/weight/{name}": tensor.numpy().copy() for name, tensor in learner.weights()}
     if ranks.first:
         np.savez(output, **results)
 

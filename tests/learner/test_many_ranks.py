@@ -10,11 +10,13 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("many_ranks.py")
 ARMS = ["0,exact", "1,k3", "2,exact", "3,exact", "3,k3", "0,k3,grpo", "2,exact,dr_grpo", "0,k1,gspo", "0,k2,cispo"]
+MOVED = ARMS[:4]
+Results = dict[str, np.ndarray]
 
 
-def run(output: Path, processes: int) -> dict[str, np.ndarray]:
+def run(output: Path, processes: int, source: Path | str = "", arms: list[str] = ARMS) -> Results:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(torchrun if processes > 1 else []), str(SCRIPT), str(output), *ARMS]
+    command = [sys.executable, *(torchrun if processes > 1 else []), str(SCRIPT), str(output), str(source), *arms]
     paths = [str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -23,24 +25,39 @@ def run(output: Path, processes: int) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def one_and_two(tmp_path_factory) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    folder = tmp_path_factory.mktemp("ranks")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def one_and_two(folder) -> tuple[Results, Results]:
     return run(folder / "one.npz", 1), run(folder / "two.npz", 2)
+
+
+def assert_alike(one: Results, two: Results) -> None:
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        if not name.endswith("micro_batches"):
+            np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_two_processes_train_like_one(one_and_two, arm):
     one, two = ({name: value for name, value in result.items() if name.startswith(arm)} for result in one_and_two)
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        if not name.endswith("micro_batches"):
-            np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+    assert_alike(one, two)
     assert one[f"{arm}/0/tokens"] > 0
 
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_a_checkpoint_of_many_processes_gives_the_same_logprobs_back(one_and_two, arm):
     assert all(result[f"{arm}/resumed_equal"] for result in one_and_two)
+
+
+def test_a_checkpoint_goes_on_with_another_number_of_ranks(one_and_two, folder):
+    """The next step after two ranks' checkpoint, taken by one rank, and the other way round: Adam's moments matter."""
+    for processes, source, expected in ((1, "checkpoints-2", one_and_two[1]), (2, "checkpoints-1", one_and_two[0])):
+        moved = run(folder / f"moved-{processes}.npz", processes, folder / source, MOVED)
+        assert_alike({name: expected[name] for name in moved}, moved)
 
 
 def test_every_zero_stage_trains_alike(one_and_two):

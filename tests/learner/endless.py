@@ -1,0 +1,17 @@
+"""One rank of several that train without end; says each step. Argument: seconds a phase may take."""
+
+import sys
+from datetime import timedelta
+
+from tiny import random_batch, tiny_learner
+
+from rlcore.learner import start_distributed, watch
+
+start_distributed("cpu", timedelta(seconds=float(sys.argv[1])))
+learner = tiny_learner(kl_used=False)
+step = 0
+while True:
+    step += 1
+    watch(f"learner of step {step}")
+    learner.update(random_batch())
+    print(f"step {step}", flush=True)

@@ -1,0 +1,90 @@
+"""What stops a run with a name: steps that cannot be taken, memory that runs out, a rank that does not answer."""
+
+import dataclasses
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import parameters, random_batch, tiny_learner
+
+from rlcore.types import TokenBatch, UserError
+
+HERE = Path(__file__).parent
+
+
+def poisoned(batch: TokenBatch, **streams: float) -> TokenBatch:
+    """The batch with a value at one of its loss tokens."""
+    place = np.flatnonzero(batch.loss_mask_N)[3]
+    changed = {name: getattr(batch, name).copy() for name in streams}
+    for name, value in streams.items():
+        changed[name][place] = value
+    return dataclasses.replace(batch, **changed)
+
+
+@pytest.mark.usefixtures("ranks")
+def test_a_loss_that_is_not_finite_skips_the_step():
+    """A token that the sampler gave probability 0 has an infinite ratio."""
+    learner = tiny_learner(kl_used=False)
+    before = parameters(learner)
+    report = learner.update(poisoned(random_batch(), sampler_logprob_N=-math.inf, advantage_N=-1.0))
+    assert report["skipped"] == 1
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.weights())
+
+
+@pytest.mark.usefixtures("ranks")
+def test_too_many_skipped_steps_in_a_row_stop_the_run():
+    learner = tiny_learner(kl_used=False, max_skipped=2)
+    good, bad = random_batch(), poisoned(random_batch(), advantage_N=math.nan)
+    for batch in (bad, good, bad):
+        learner.update(batch)
+    with pytest.raises(UserError, match="2 optimizer steps in a row were skipped"):
+        learner.update(bad)
+
+
+def test_out_of_memory_names_the_micro_batch_and_the_setting():
+    done = subprocess.run([sys.executable, HERE / "out_of_memory.py"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "out of memory in a micro-batch of 400 trajectories padded to 2000 tokens (800,000 tokens" in done.stdout
+    assert "lower learner.micro_batch_tokens (now 800,000)" in done.stdout
+
+
+def start_two(deadline: float) -> list[subprocess.Popen[str]]:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    return [
+        subprocess.Popen(
+            [sys.executable, HERE / "endless.py", str(deadline)],
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+
+
+def test_a_rank_that_hangs_ends_the_others_with_the_name_of_the_phase():
+    first, second = start_two(deadline=5)
+    try:
+        for process in (first, second):
+            for line in process.stdout:
+                if line.startswith("step 3"):
+                    break
+        second.send_signal(signal.SIGSTOP)
+        _, said = first.communicate(timeout=120)
+    finally:
+        first.kill()
+        second.kill()
+    assert first.returncode == 3
+    assert "rank 0 has been in learner of step" in said
+    assert "for 5 s, its deadline (learner.deadline)" in said
+    assert "rank 1 in" in said
