@@ -1,41 +1,17 @@
-"""Whole runs in processes of their own: what they leave behind, and that they go on exactly where they were stopped."""
+"""Whole runs in processes of their own, and what they leave behind."""
 
 import json
 import math
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny import figures, rlcore, write_recipe
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """The folder of a run that was never interrupted; its recipe stands beside it."""
-    folder = tmp_path_factory.mktemp("finished")
-    done = rlcore("train", write_recipe(folder), f"output={folder / 'run'}")
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
-
-
-def start(recipe: Path, output: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rlcore.train", str(recipe), f"output={output}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for_records(run: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
-    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < count:
-        assert time.monotonic() < deadline, "the run did not get so far"
-        time.sleep(0.01)
 
 
 def test_a_run_leaves_figures_trajectories_evaluations_and_policies(finished):
@@ -75,35 +51,6 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(finished, tmp
     assert figures(tmp_path / "other") != figures(finished)
 
 
-def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(finished, tmp_path):
-    run = tmp_path / "run"
-    process = start(finished.parent / "recipe.yaml", run)
-    wait_for_records(run, random.randrange(1, 5))
-    process.kill()
-    process.wait()
-    resumed = rlcore("train", finished.parent / "recipe.yaml", f"output={run}")
-    assert resumed.returncode == 0, resumed.stderr
-    assert figures(run) == figures(finished)
-    before, after = (json.loads((folder / "evaluation.json").read_text()) for folder in (finished, run))
-    assert after["evaluations"] == before["evaluations"]
-    assert (run / "best" / "model.safetensors").read_bytes() == (finished / "best" / "model.safetensors").read_bytes()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_save_and_the_same_command_goes_on(finished, tmp_path, number):
-    run = tmp_path / "run"
-    process = start(finished.parent / "recipe.yaml", run)
-    wait_for_records(run, 3)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    assert "the same command goes on from there" in output
-    stopped_at = len(figures(run))
-    assert (run / "checkpoints" / f"step-{stopped_at:06d}").is_dir()
-    assert rlcore("train", finished.parent / "recipe.yaml", f"output={run}").returncode == 0
-    assert figures(run) == figures(finished)
-
-
 def test_a_finished_run_is_not_trained_again(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -136,26 +83,6 @@ def test_evaluation_of_a_finished_run_repeats_its_greedy_figures(finished, tmp_p
     assert rlcore("eval", run).returncode == 0
     again = json.loads((run / "eval" / "evaluation.json").read_text())["evaluations"]
     assert again == json.loads((run / "evaluation.json").read_text())["evaluations"]
-
-
-def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(finished, tmp_path):
-    """On a file system with room for the first checkpoint but not for all of them."""
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(small)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
-        done = rlcore("train", finished.parent / "recipe.yaml", f"output={small / 'run'}", "checkpoint.every=1")
-        assert done.returncode == 2
-        assert done.stderr.strip().startswith("rlcore: ")
-        assert "\n" not in done.stderr.strip()
-        kept = sorted((small / "run" / "checkpoints").glob("step-*/state.json"))
-        assert not list((small / "run" / "checkpoints").glob("partial-*"))
-        for state in kept:
-            assert json.loads(state.read_text())["step"] >= 1
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_no_process_is_left_behind(tmp_path):

@@ -1,0 +1,149 @@
+"""Runs that are killed, stopped, damaged, starved of disk or moved to other ranks, and how they go on."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import REWARD, figures, rlcore, write_recipe
+
+RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def recipe_of(run: Path) -> Path:
+    return run.parent / "recipe.yaml"
+
+
+def start(recipe: Path, output: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "rlcore.train", str(recipe), f"output={output}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def train(recipe: Path, output: Path, processes: int) -> str:
+    """Runs the recipe to its end; what it said."""
+    launch = [*RANKS, str(processes)] if processes > 1 else [sys.executable]
+    command = [*launch, "-m", "rlcore.train", str(recipe), f"output={output}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def wait_for_records(run: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < count:
+        assert time.monotonic() < deadline, "the run did not get so far"
+        time.sleep(0.01)
+
+
+def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(finished, tmp_path):
+    run = tmp_path / "run"
+    process = start(recipe_of(finished), run)
+    wait_for_records(run, random.randrange(1, 5))
+    process.kill()
+    process.wait()
+    resumed = rlcore("train", recipe_of(finished), f"output={run}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert figures(run) == figures(finished)
+    before, after = (json.loads((folder / "evaluation.json").read_text()) for folder in (finished, run))
+    assert after["evaluations"] == before["evaluations"]
+    assert (run / "best" / "model.safetensors").read_bytes() == (finished / "best" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_save_and_the_same_command_goes_on(finished, tmp_path, number):
+    run = tmp_path / "run"
+    process = start(recipe_of(finished), run)
+    wait_for_records(run, 3)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "the same command goes on from there" in output
+    stopped_at = len(figures(run))
+    assert (run / "checkpoints" / f"step-{stopped_at:06d}").is_dir()
+    assert rlcore("train", recipe_of(finished), f"output={run}").returncode == 0
+    assert figures(run) == figures(finished)
+
+
+def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(finished, tmp_path):
+    """On a file system with room for the first checkpoint but not for all of them."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        done = rlcore("train", recipe_of(finished), f"output={small / 'run'}", "checkpoint.every=1")
+        assert done.returncode == 2
+        assert done.stderr.strip().startswith("rlcore: ")
+        assert "\n" not in done.stderr.strip()
+        kept = sorted((small / "run" / "checkpoints").glob("step-*/state.json"))
+        assert not list((small / "run" / "checkpoints").glob("partial-*"))
+        for state in kept:
+            assert json.loads(state.read_text())["step"] >= 1
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    weights = next((run / "checkpoints" / "step-000006" / "learner").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    said = train(recipe_of(finished), run, 1)
+    assert "checkpoint step-000006 is damaged" in said
+    assert figures(run) == figures(finished)
+
+
+SLOW_REWARD = (
+    REWARD
+    + """
+import time
+from pathlib import Path
+
+def slow_reward(completions, letter):
+    while Path("HOLD").exists():
+        time.sleep(0.05)
+    return letter_reward(completions, letter)
+"""
+)
+
+
+def test_sigterm_in_the_middle_of_sampling_does_not_wait_for_its_end(finished, tmp_path):
+    """Rewards that never answer: the step in hand is given up, saved as not begun, and done again."""
+    recipe = write_recipe(tmp_path, rewards={"functions": [{"name": "./my_reward.py:slow_reward"}], "deadline": 600})
+    hold = tmp_path / "hold"
+    (tmp_path / "my_reward.py").write_text(SLOW_REWARD.replace("HOLD", str(hold)))
+    process = start(recipe, tmp_path / "run")
+    wait_for_records(tmp_path / "run", 3)
+    hold.touch()
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    stopped_at = len(figures(tmp_path / "run"))
+    assert (tmp_path / "run" / "checkpoints" / f"step-{stopped_at:06d}").is_dir()
+    hold.unlink()
+    train(recipe, tmp_path / "run", 1)
+    assert figures(tmp_path / "run") == figures(finished)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(finished, tmp_path):
+    recipe = recipe_of(finished)
+    train(recipe, tmp_path / "two", 2)
+    before = figures(tmp_path / "two")
+    for processes in (1, 2):
+        run = tmp_path / f"on-{processes}"
+        shutil.copytree(tmp_path / "two", run)
+        shutil.rmtree(run / "checkpoints" / "step-000006")
+        train(recipe, run, processes)
+        after = figures(run)
+        assert after[:4] == before[:4]
+        assert [record["step"] for record in after] == [1, 2, 3, 4, 5, 6]
+    for name, value in before[-1].items():  # two ranks again: they draw the same numbers
+        assert after[-1][name] == (value if name == "stage" else pytest.approx(value, rel=1e-3, abs=1e-6)), name
