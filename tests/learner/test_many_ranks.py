@@ -38,7 +38,8 @@ def assert_alike(one: Results, two: Results) -> None:
     assert one.keys() == two.keys()
     for name, value in one.items():
         if not name.endswith("micro_batches"):
-            np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+            atol = 1e-4 if "/weight/" in name else 1e-5  # Adam magnifies small differences, at most to lr 0.01
+            np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize("arm", ARMS)
