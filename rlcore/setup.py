@@ -27,8 +27,9 @@ class Setup:
 
     def __init__(self, recipe: Recipe, ranks: Ranks):
         needs_problems = recipe.steps or recipe.sft or recipe.model.scratch
-        self.problems = load_problems(recipe.data) if needs_problems else []
-        self.held_out = load_problems(recipe.evaluate.data)[: recipe.evaluate.problems] if recipe.evaluate else []
+        say = print if ranks.first else _nothing
+        self.problems = load_problems(recipe.data, say) if needs_problems else []
+        self.held_out = load_problems(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
         texts = (text for problem in self.problems for text in _texts(problem))
         self.policy = load_policy(recipe.model, texts, recipe.seed)
         logging.disable_progress_bar()  # loading a large model shows its progress; saving one does not
@@ -59,6 +60,10 @@ def _start_engine(recipe: Recipe, policy: Policy, max_tokens: int) -> RolloutEng
     # ZeRO-3 takes the policy's parameters apart; up to ZeRO-2 the engine samples from the learner's own tensors.
     sampled = copy.deepcopy(policy.model) if recipe.learner.zero == 3 else policy.model
     return TorchEngine(sampled, stops, slots=section.slots, max_tokens=max_tokens)
+
+
+def _nothing(text: str) -> None:
+    """What the ranks after the first say."""
 
 
 def _texts(problem: Problem) -> Iterator[str]:

@@ -1,25 +1,33 @@
 """From a recipe's data section to problems."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from rlcore.data.bad_rows import BadRows, numbers
 from rlcore.data.sources import SOURCES, Source
 from rlcore.data.sources.arithmetic import generate
-from rlcore.data.table import Row, Table, read_hub, read_jsonl, read_parquet, read_table
+from rlcore.data.table import REFUSED, Row, Table, read_hub, read_jsonl, read_parquet, read_table
 from rlcore.hints import did_you_mean
 from rlcore.recipe.schema import Data
 from rlcore.types import Message, Problem, UserError
 
 
-def load_problems(section: Data) -> list[Problem]:
+def load_problems(section: Data, say: Callable[[str], object] = print) -> list[Problem]:
     """The problems of a data section, in the order of their source.
 
-    Raises UserError for a missing, unreadable or empty table, a line that is not JSON, rows without a column that the
-    source or the column map names, or unknown generator options.
+    With `skip_bad_rows`, `say` is given one line about the rows that were left out, if any. Raises UserError for a
+    missing, unreadable or empty table, a line that is not JSON, rows without a column that the source or the column map
+    names, or unknown generator options.
     """
     source = SOURCES[section.source]
-    rows = _rows(_table(section, source), section, source)
+    bad = BadRows(section.skip_bad_rows)
+    table = _table(section, source, bad)
+    unread = sum(map(len, bad.places.values()))
+    rows = _rows(table, section, source, bad)
+    if left_out := bad.summary(table.name, table.unit, len(table.rows) + unread):
+        say(left_out)
     if section.exclude is not None:
         held_out = _held_out_texts(section, source)
         rows = [row for row in rows if _normal(row[source.text]) not in held_out]
@@ -30,7 +38,7 @@ def load_problems(section: Data) -> list[Problem]:
     return [_problem(row, section, source) for row in rows[: section.limit]]
 
 
-def _table(section: Data, source: Source) -> Table:
+def _table(section: Data, source: Source, bad: BadRows) -> Table:
     if section.source == "arithmetic":
         if section.path:
             raise UserError(f"data.path: the arithmetic source makes its problems, it reads no {section.path}")
@@ -41,33 +49,33 @@ def _table(section: Data, source: Source) -> Table:
     if path is None:
         raise UserError(f"data.path is missing: the {section.source} source needs a file or hub name")
     if section.source == "jsonl":
-        return read_jsonl(path)
+        return read_jsonl(path, bad)
     if section.source == "parquet":
         return read_parquet(path)
     if section.source == "hub":
         return read_hub(path, section.subset, section.split)
     own_subset = source.subset if section.path is None else None
-    return read_table(path, section.subset or own_subset, section.split)
+    return read_table(path, section.subset or own_subset, section.split, bad)
 
 
-def _rows(table: Table, section: Data, source: Source) -> list[Row]:
+def _rows(table: Table, section: Data, source: Source, bad: BadRows) -> list[Row]:
     """The table's rows under the source's column names, each with every column it must have, of the wanted split."""
     if not table.rows:
         raise UserError(f"data set {table.name} is empty")
-    named = _renamed(table, section.columns)
+    named = _renamed(table, section.columns, bad)
     if source.complete is not None:
         named = replace(named, rows=[source.complete(row) for row in named.rows])
     for column in dict.fromkeys((source.text, *source.gold, *section.columns)):
-        _require(named, column)
-    _require_text(named, source.text)
+        named = _with_column(named, column, bad)
+    named = _with_text(named, source.text, bad)
     if source.in_split is None:
         return named.rows
     return [row for row in named.rows if source.in_split(row, section.split)]
 
 
-def _renamed(table: Table, columns: dict[str, str]) -> Table:
+def _renamed(table: Table, columns: dict[str, str], bad: BadRows) -> Table:
     for here in columns.values():
-        _require(table, here)
+        table = _with_column(table, here, bad)
     taken = set(columns.values())
     rows = [
         {name: value for name, value in row.items() if name not in taken}
@@ -77,34 +85,38 @@ def _renamed(table: Table, columns: dict[str, str]) -> Table:
     return replace(table, rows=rows)
 
 
-def _require(table: Table, column: str) -> None:
-    """Refuses rows where a column is absent or holds nothing."""
+def _with_column(table: Table, column: str, bad: BadRows) -> Table:
+    """The rows whose column holds something; UserError where no row has it at all."""
     lacking = [place for row, place in zip(table.rows, table.places, strict=True) if _blank(row.get(column))]
     if not lacking:
-        return
+        return table
     if not any(column in row for row in table.rows):
         known = sorted({name for row in table.rows for name in row})
         raise UserError(
             f"data set {table.name} has no column {column}; it has {', '.join(known)}{did_you_mean(column, known)}"
         )
-    raise UserError(f"{_at(table, lacking)}: {len(lacking)} of {len(table.rows)} rows have no {column}")
+    return _without(table, lacking, f"have no {column}", f"no {column}", bad)
 
 
 def _blank(value: Any) -> bool:
     return value is None or value == [] or (isinstance(value, str) and not value.strip())
 
 
-def _require_text(table: Table, column: str) -> None:
+def _with_text(table: Table, column: str, bad: BadRows) -> Table:
     wrong = [place for row, place in zip(table.rows, table.places, strict=True) if not isinstance(row[column], str)]
-    if wrong:
-        raise UserError(f"{_at(table, wrong)}: {len(wrong)} of {len(table.rows)} rows have a {column} that is not text")
+    return _without(table, wrong, f"have a {column} that is not text", f"{column} is not text", bad) if wrong else table
+
+
+def _without(table: Table, places: list[int], said: str, reason: str, bad: BadRows) -> Table:
+    bad.refuse(f"{_at(table, places)}: {len(places)} of {len(table.rows)} rows {said}", reason, places)
+    left_out = set(places)
+    kept = [(row, place) for row, place in zip(table.rows, table.places, strict=True) if place not in left_out]
+    return replace(table, rows=[row for row, _ in kept], places=[place for _, place in kept])
 
 
 def _at(table: Table, places: list[int]) -> str:
     """`file:4` for one place, `file: lines 4, 9, 12, ...` for more."""
-    if len(places) == 1:
-        return f"{table.name}:{places[0]}"
-    return f"{table.name}: {table.unit}s {', '.join(map(str, places[:5]))}" + (", ..." if len(places) > 5 else "")
+    return f"{table.name}:{places[0]}" if len(places) == 1 else f"{table.name}: {table.unit}s {numbers(places)}"
 
 
 def _held_out_texts(section: Data, source: Source) -> set[str]:
@@ -112,8 +124,7 @@ def _held_out_texts(section: Data, source: Source) -> set[str]:
     table = read_table(str(section.exclude), split="all")
     mapped = section.columns.get(source.text, source.text)
     column = source.text if any(source.text in row for row in table.rows) else mapped
-    _require(table, column)
-    _require_text(table, column)
+    table = _with_text(_with_column(table, column, REFUSED), column, REFUSED)
     return {_normal(row[column]) for row in table.rows}
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import datasets
 
+from rlcore.data.bad_rows import BadRows
 from rlcore.hints import nearest_path
 from rlcore.types import UserError
 
 Row = dict[str, Any]
+REFUSED = BadRows(skip=False)
 FILE_SUFFIXES = (".jsonl", ".json", ".gz", ".parquet")
 
 
@@ -25,7 +27,7 @@ class Table:
     unit: str = "row"
 
 
-def read_table(path: str, subset: str | None = None, split: str = "train") -> Table:
+def read_table(path: str, subset: str | None = None, split: str = "train", bad: BadRows = REFUSED) -> Table:
     """The rows at `path`: a file (its suffix says which kind), a data set folder, or the name of a hub data set.
 
     `subset` and `split` choose within a folder or hub data set; a file is read whole.
@@ -36,18 +38,18 @@ def read_table(path: str, subset: str | None = None, split: str = "train") -> Ta
         raise UserError(f"data file {path} does not exist{nearest_path(path)}")
     if not file.is_file():
         return read_hub(path, subset, split)
-    return read_parquet(path) if file.suffix == ".parquet" else read_jsonl(path)
+    return read_parquet(path) if file.suffix == ".parquet" else read_jsonl(path, bad)
 
 
-def read_jsonl(path: str) -> Table:
+def read_jsonl(path: str, bad: BadRows = REFUSED) -> Table:
     """One JSON object a line, `.gz` or plain; blank lines are skipped. Read here because errors must name the line."""
     rows, places = [], []
     open_text = gzip.open if path.endswith(".gz") else open
     try:
         with open_text(path, "rt", encoding="utf-8") as lines:
             for place, line in enumerate(lines, start=1):
-                if line.strip():
-                    rows.append(_parse(line, f"{path}:{place}"))
+                if line.strip() and (row := _parse(line, path, place, bad)) is not None:
+                    rows.append(row)
                     places.append(place)
     except FileNotFoundError:
         raise UserError(f"data file {path} does not exist{nearest_path(path)}") from None
@@ -76,11 +78,14 @@ def _through_datasets(path: str, load: Any) -> Table:
     return Table(path, rows, list(range(1, len(rows) + 1)))
 
 
-def _parse(line: str, where: str) -> Row:
+def _parse(line: str, path: str, place: int, bad: BadRows) -> Row | None:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
+        bad.refuse(f"{path}:{place}: not JSON: {error.msg} at column {error.colno}", "not JSON", [place])
+        return None
     if not isinstance(row, dict):
-        raise UserError(f"{where}: a row must be a JSON object, not {type(row).__name__}")
+        kind = type(row).__name__
+        bad.refuse(f"{path}:{place}: a row must be a JSON object, not {kind}", f"{kind}, not an object", [place])
+        return None
     return row

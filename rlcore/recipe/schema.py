@@ -60,6 +60,9 @@ class Data(Section):
     columns: dict[str, str] = Field(default_factory=dict, description="what a column is called here: {answer: gold}")
     prompt: str = Field("{prompt}", description="the user message; {prompt} stands for the problem's text")
     system: str | None = Field(None, description="a system message before it")
+    skip_bad_rows: bool = Field(
+        False, description="leave out rows that are not JSON or lack a column, and list them; else they are an error"
+    )
     limit: Positive | None = Field(None, description="use only the first problems")
     exclude: str | None = Field(None, description="file or hub name of problems to leave out, by their text")
     options: dict[str, Any] = Field(default_factory=dict, description="settings of a generator")

@@ -129,6 +129,37 @@ def test_bad_rows_are_named_in_one_line(tmp_path, lines, message):
     assert "\n" not in str(error.value)
 
 
+def test_bad_rows_are_left_out_and_listed_where_the_recipe_says_so(tmp_path):
+    lines = [
+        '{"question": "a", "answer": "1"}',
+        '{"question": ',
+        '{"question": "b"}',
+        "[1]",
+        "",
+        '{"question": ["c"], "answer": "1"}',
+        '{"question": "d", "answer": " "}',
+        '{"question": "e", "answer": "2"}',
+    ]
+    path = tmp_path / "bad.jsonl"
+    path.write_text("\n".join(lines))
+    said: list[str] = []
+    section = Data(source="gsm8k", path=str(path), skip_bad_rows=True)
+    problems = load_problems(section, said.append)
+    assert [problem.columns["question"] for problem in problems] == ["a", "e"]
+    assert said == [
+        f"{path}: left out 5 of 7 rows: not JSON: line 2; list, not an object: line 4; no answer: lines 3, 7; "
+        "question is not text: line 6"
+    ]
+    table = datasets.Dataset.from_list([{"q": "a", "n": "1"}, {"q": None, "n": "2"}, {"q": "c", "n": "3"}])
+    table.to_parquet(tmp_path / "rows.parquet")
+    columns = {"prompt": "q"}
+    own = Data(source="parquet", path=str(tmp_path / "rows.parquet"), columns=columns, skip_bad_rows=True)
+    assert len(load_problems(own, said.append)) == 2
+    assert said[1].endswith("left out 1 of 3 rows: no q: row 2")
+    with pytest.raises(UserError, match="has no column prompt"):
+        load_problems(own.model_copy(update={"columns": {}}))
+
+
 def test_bad_files_are_named_in_one_line(tmp_path, rows_file):
     not_gzip, not_parquet, latin = tmp_path / "a.jsonl.gz", tmp_path / "a.parquet", tmp_path / "latin.jsonl"
     not_gzip.write_bytes(b"plain")
