@@ -3,6 +3,7 @@
 import copy
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from transformers.utils import logging
@@ -53,6 +54,11 @@ class Setup:
 def _start_engine(recipe: Recipe, policy: Policy, max_tokens: int) -> RolloutEngine:
     """The rollout engine that the recipe names, with the policy's weights."""
     section, stops = recipe.rollout, stop_ids(policy)
+    if section.mode == "servers":
+        from rlcore.rollout.vllm.servers import ServersEngine
+
+        folder = Path(recipe.output) / "servers"
+        return ServersEngine(section, policy.model, recipe.model.path, stops, max_tokens, folder)
     if section.engine == "vllm":
         from rlcore.rollout.vllm.in_process import InProcessEngine
 

@@ -43,7 +43,7 @@ def train(recipe: Recipe) -> Results | None:
             clock.start("publish")
             run.rollout.engine.publish(run.learner.weights(), version=step + 1)
             metrics = step_metrics(groups, recipe.conversation, report, clock, ranks, run.base_t1)
-            run.record(stage, groups, metrics)
+            run.record(stage, groups, metrics | run.rollout.engine.metrics())
         return run.finish()
     return None
 

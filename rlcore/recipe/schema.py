@@ -122,9 +122,13 @@ class Vllm(Section):
         "keep", description="requests that run at a publication: go on with the new weights, end first, or start again"
     )
     start_deadline: Seconds = Field(600.0, description="seconds until a server answers")
+    probe_deadline: Seconds = Field(30.0, description="seconds without a sign of life until a server counts as hung")
     request_deadline: Seconds = Field(600.0, description="seconds until a request is sampled again elsewhere")
     publish_deadline: Seconds = Field(300.0, description="seconds for each phase of a publication")
     args: dict[str, Any] = Field(default_factory=dict, description="further engine arguments: {kv_cache_dtype: fp8}")
+    command: str = Field("", description='starts a server, like "vllm serve"; left out: the vLLM of this environment')
+    gpus: list[str] = Field(default_factory=list, description='CUDA devices of each server that rlcore starts: ["0,1"]')
+    weights_folder: str = Field("/dev/shm", description="where servers find the weights; a shared one across machines")
 
 
 class Rollout(Section):
@@ -152,6 +156,8 @@ class Rollout(Section):
             raise ValueError("mode servers needs one of servers (URLs) and start_servers (a number)")
         if self.mode == "in_process" and given:
             raise ValueError("servers and start_servers need mode servers")
+        if self.vllm.gpus and len(self.vllm.gpus) != self.start_servers:
+            raise ValueError(f"vllm.gpus names the devices of {len(self.vllm.gpus)} servers, not {self.start_servers}")
         if self.mode == "in_process" and self.vllm.tensor_parallel * self.vllm.data_parallel > 1:
             raise ValueError("vllm.tensor_parallel and vllm.data_parallel need mode servers")
         return self

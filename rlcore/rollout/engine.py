@@ -45,5 +45,8 @@ class RolloutEngine(Protocol):
     def sleep(self) -> None:
         """Gives up memory, where the engine holds any of its own, until the next `publish`."""
 
+    def metrics(self) -> dict[str, float]:
+        """Figures to log since the last `publish`, and of it."""
+
     def close(self) -> None:
         """Ends whatever the engine runs."""

@@ -58,6 +58,10 @@ class TorchEngine:
     def sleep(self) -> None:
         """The model stays: it may be the learner's."""
 
+    def metrics(self) -> dict[str, float]:
+        """There are none."""
+        return {}
+
     def close(self) -> None:
         """There is nothing to end."""
 

@@ -5,10 +5,10 @@ learner's tensors into the worker's: nothing is serialised and no other process 
 """
 
 import asyncio
-import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,17 +19,15 @@ from transformers import PreTrainedModel
 from rlcore.recipe import schema
 from rlcore.rollout.engine import Sample, Sampling
 from rlcore.rollout.sampling import mixed_seed
+from rlcore.rollout.vllm.arguments import ENVIRONMENT, describe_model, engine_arguments
 from rlcore.types import UserError
 
-ENVIRONMENT = {
+OWN_ENVIRONMENT = {
+    **ENVIRONMENT,
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs here, not in a child process
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the learner's threads are not vLLM's to place
     "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
 }
 """Set before vLLM is imported, where the user has not set them."""
-CPU_ARGUMENTS = {"enforce_eager": True, "block_size": 32, "kv_cache_memory_bytes": 1 << 30}
-"""Compiling a model for the CPU takes longer than it saves; small blocks let short prompts share theirs."""
 
 
 class InProcessEngine:
@@ -47,7 +45,7 @@ class InProcessEngine:
 
         Raises UserError where vLLM is not installed or does not take the model or the settings.
         """
-        for name, value in ENVIRONMENT.items():
+        for name, value in OWN_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self.version = 0
         self._stop_ids = sorted(stop_ids)
@@ -61,14 +59,7 @@ class InProcessEngine:
         self._driver: asyncio.Task[None] | None = None
         quantised = getattr(model.config, "quantization_config", None) is not None
         with TemporaryDirectory(prefix="rlcore-") as folder, _own_threads():
-            arguments = _engine_arguments(section, model, max_tokens)
-            if quantised:
-                arguments["model"] = path
-            else:
-                config = copy.deepcopy(model.config)
-                config.architectures = [type(model).__name__]
-                config.save_pretrained(folder)
-                arguments |= {"model": folder, "load_format": "dummy"}
+            arguments = _engine_arguments(section, model, max_tokens) | describe_model(model, path, Path(folder))
             self._engine = _start(arguments | section.vllm.args)
         if not quantised:
             self.publish(((name, parameter.data) for name, parameter in model.named_parameters()), 0)
@@ -98,6 +89,10 @@ class InProcessEngine:
         if self._sleep_level:
             self._engine.sleep(self._sleep_level)
             self._asleep = True
+
+    def metrics(self) -> dict[str, float]:
+        """There are none."""
+        return {}
 
     def close(self) -> None:
         from vllm.distributed.parallel_state import destroy_model_parallel
@@ -181,17 +176,9 @@ class InProcessEngine:
 def _engine_arguments(section: schema.Rollout, model: PreTrainedModel, max_tokens: int) -> dict[str, Any]:
     ranks = distributed.get_world_size() if distributed.is_initialized() else 1
     return {
-        "skip_tokenizer_init": True,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "max_model_len": max_tokens,
-        "max_num_seqs": section.slots,
-        "gpu_memory_utilization": section.vllm.gpu_memory_utilization,
-        "quantization": section.vllm.quantization,
-        "logprobs_mode": "processed_logprobs",  # of the distribution that was really sampled
-        "enable_prefix_caching": True,
-        "disable_log_stats": True,
+        **engine_arguments(section, model, max_tokens),
         "distributed_executor_backend": "external_launcher" if ranks > 1 else None,
-        **(CPU_ARGUMENTS if model.device.type == "cpu" else {"enable_sleep_mode": section.vllm.sleep_level > 0}),
+        **({"enable_sleep_mode": section.vllm.sleep_level > 0} if model.device.type == "cuda" else {}),
     }
 
 

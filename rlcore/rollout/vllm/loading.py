@@ -4,24 +4,36 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
-from vllm.config import set_current_vllm_config
+from vllm.config import ModelConfig, set_current_vllm_config
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, UnquantizedEmbeddingMethod
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 
 def load_weights(worker: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """`replace_weights` in a worker of this process."""
+    with set_current_vllm_config(worker.vllm_config):
+        # A layer is filled once its last weight has come, when the learner may already have let go of the first.
+        replace_weights(
+            worker.get_model(), worker.vllm_config.model_config, ((name, tensor.clone()) for name, tensor in weights)
+        )
+
+
+def replace_weights(model: nn.Module, config: ModelConfig, weights: Iterable[tuple[str, Tensor]]) -> None:
     """Replaces all weights of a worker's model by these, named as in the checkpoint, quantising them where it should.
 
-    Raises ValueError, naming the first, for parameters that got no weights.
+    After an error the model is of no use until weights are loaded again. Raises ValueError, naming the first, for
+    parameters that got no weights.
     """
-    with set_current_vllm_config(worker.vllm_config):
-        model, config = worker.get_model(), worker.vllm_config.model_config
-        expected = {name for name, _ in model.named_parameters()}
-        initialize_layerwise_reload(model)
-        # A layer is filled once its last weight has come, when the learner may already have let go of the first.
-        loaded = model.load_weights((name, tensor.clone()) for name, tensor in weights)
+    expected = {name for name, _ in model.named_parameters()}
+    initialize_layerwise_reload(model)
+    try:
+        loaded = model.load_weights(weights)  # type: ignore[operator]
         finalize_layerwise_reload(model, config)
-        repack_tied_heads(model)
+    except BaseException:
+        _forget_half_loaded(model)
+        raise
+    repack_tied_heads(model)
     if config.quantization is None and loaded is not None and expected - loaded:
         first, *more = sorted(expected - loaded)
         raise ValueError(f"vLLM got no weights for {first} and {len(more)} more parameters")
@@ -35,3 +47,12 @@ def repack_tied_heads(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, ParallelLMHead) and isinstance(module.quant_method, UnquantizedEmbeddingMethod):
             module.quant_method.process_weights_after_loading(module)
+
+
+def _forget_half_loaded(model: nn.Module) -> None:
+    """Lets the next reload fill these layers from the start: vLLM counts the elements that a layer has received."""
+    for layer in model.modules():
+        info = get_layerwise_info(layer)
+        if info.can_load():
+            info.loaded_weights.clear()
+            info.load_numel = 0

@@ -1,0 +1,101 @@
+"""The first rank's part in the fleet: it starts servers, gives them weights, and brings back those that failed."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from rlcore.rollout.vllm.fleet import Fleet
+from rlcore.rollout.vllm.processes import ServerProcess
+from rlcore.rollout.vllm.server import Server, ServerFault
+from rlcore.types import UserError
+
+SOON = 5.0
+"""Seconds in which a server of ours that was taken out has to answer, else it is started anew."""
+
+log = logging.getLogger("rlcore.rollout")
+
+
+class Keeper:
+    """`processes` holds the servers that rlcore starts itself, by URL."""
+
+    def __init__(self, fleet: Fleet, processes: Mapping[str, ServerProcess]):
+        self._fleet = fleet
+        self._section = fleet.section
+        self._processes = processes
+        self._started: set[str] = set()
+        self._payload: dict[str, Any] | None = None
+
+    async def publish(self, payload: dict[str, Any], label: str) -> None:
+        """Gives weights to every server that is up; those that fail to take them are taken out. The fleet is held."""
+        fleet = self._fleet
+        self._payload, fleet.label = payload, label
+
+        async def give(server: Server) -> None:
+            try:
+                await self._give(server)
+            except ServerFault as fault:
+                fleet.take_out(server, str(fault))
+
+        await asyncio.gather(*(give(server) for server in fleet.servers if server.up))
+        fleet.tell()
+
+    async def bring_back(self, server: Server) -> None:
+        process = self._processes.get(server.url)
+        if process is None:
+            await self._until_it_answers(server, None)
+        elif not await self._answers_soon(server, process):
+            again = server.url in self._started
+            self._started.add(server.url)
+            self._fleet.counts["restarted"] += again
+            await asyncio.to_thread(process.start)
+            try:
+                await self._until_it_answers(server, process)
+            except ServerFault as fault:
+                if again:
+                    raise
+                raise UserError(str(fault)) from None  # it never ran: a wrong setting, not an accident
+        await server.look(self._section.probe_deadline)
+        while self._payload is None:
+            await self._fleet.news()
+        async with self._fleet.steady:
+            await self._give(server)
+
+    async def _give(self, server: Server) -> None:
+        """One publication to one server. What fails leaves it paused: it samples from no mixture of weights."""
+        deadline = self._section.publish_deadline
+        assert self._payload is not None
+        await server.pause(self._section.pause, deadline)
+        try:
+            await server.start_update(deadline)
+        except ServerFault:  # an earlier publication was cut off in between
+            await server.finish_update(None, deadline)
+            await server.start_update(deadline)
+        await server.update(self._payload, deadline)
+        await server.finish_update(self._fleet.label, deadline)
+        await server.resume(deadline)
+
+    async def _answers_soon(self, server: Server, process: ServerProcess) -> bool:
+        """Whether a server of ours needs no new start: it lives, answers, and was not in trouble before."""
+        if not process.alive or server.trouble > 1:
+            return False
+        try:
+            await server.weight_version(min(SOON, self._section.probe_deadline))
+        except ServerFault:
+            return False
+        return True
+
+    async def _until_it_answers(self, server: Server, process: ServerProcess | None) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._section.start_deadline
+        while True:
+            try:
+                await server.weight_version(self._section.probe_deadline)
+                return
+            except ServerFault as fault:
+                if process is not None and not process.alive:
+                    raise ServerFault(f"start of {server.url}: it ended; {process.last_words()}") from None
+                if clock() > deadline:
+                    late = f"start of {server.url}: no answer within {self._section.start_deadline:g} s: {fault}"
+                    raise ServerFault(late) from None
+            await asyncio.sleep(0.25)

@@ -1,0 +1,218 @@
+"""The rollout engine over vLLM servers, which all learner ranks share."""
+
+import asyncio
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+from transformers import PreTrainedModel
+
+from rlcore.recipe import schema
+from rlcore.rollout.engine import Sample, Sampling
+from rlcore.rollout.sampling import mixed_seed
+from rlcore.rollout.vllm.arguments import describe_model, engine_arguments
+from rlcore.rollout.vllm.fleet import Fleet
+from rlcore.rollout.vllm.guard import Guard
+from rlcore.rollout.vllm.keeper import Keeper
+from rlcore.rollout.vllm.processes import ServerProcess, free_port, serve_command, server_environment
+from rlcore.rollout.vllm.shared_weights import SharedWeights
+from rlcore.types import UserError
+from rlcore.vllm_plugin import BACKEND
+
+Answer = TypeVar("Answer")
+
+
+class ServersEngine:
+    """Samples from servers that run already, or from ones that it starts. All ranks make one, and publish together.
+
+    Requests, probes and repairs run in a thread with an event loop of its own, and go on while the learner computes.
+    """
+
+    def __init__(
+        self,
+        section: schema.Rollout,
+        model: PreTrainedModel,
+        path: str | None,
+        stop_ids: Sequence[int],
+        max_tokens: int,
+        folder: Path,
+    ):
+        """`path`: where `model` was loaded from; servers of ours read weights there themselves if they are quantised.
+        `folder` gets what servers of ours print. The weights of `model` are published as version 0.
+
+        Raises UserError when no server can be had.
+        """
+        self._rank = distributed.get_rank() if distributed.is_initialized() else 0
+        self._world = distributed.get_world_size() if distributed.is_initialized() else 1
+        self._seed = 0
+        self._metrics: dict[str, float] = {}
+        self._processes: dict[str, ServerProcess] = {}
+        if self._rank == 0:
+            self._run = secrets.token_hex(4)
+            self._guard = Guard()
+            self._weights = SharedWeights(self._shared_folder(section.vllm.weights_folder))
+            self._processes = _processes(section, model, path, max_tokens, folder, self._guard)
+        urls = self._from_first(list(self._processes) or section.servers)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rollout servers", daemon=True)
+        self._thread.start()
+        self._fleet = Fleet(section.vllm, urls, stop_ids)
+        self._keeper = Keeper(self._fleet, self._processes) if self._rank == 0 else None
+        try:
+            self._call(self._fleet.open(self._keeper))
+            self.publish(((name, parameter.data) for name, parameter in model.named_parameters()), 0)
+        except BaseException:
+            self.close()
+            raise
+
+    def seed(self, seed: int) -> None:
+        """Every request draws from a seed of its own: of this one, its conversation and its place in it.
+
+        A request that has to be sent again draws the same tokens again: long attempts, which meet more accidents, are
+        not replaced by shorter ones.
+        """
+        self._seed = seed
+        self._loop.call_soon_threadsafe(self._fleet.router.clear)
+
+    async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
+        seed = mixed_seed(self._seed, key, len(ids))
+        request = self._fleet.sample(ids, sampling, seed=seed, key=key, last=last)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(request, self._loop))
+
+    def release(self, key: int) -> None:
+        """Forgets where a conversation was."""
+        self._loop.call_soon_threadsafe(self._fleet.router.forget, key)
+
+    def sleep(self) -> None:
+        """Servers keep their memory: it is not the learner's."""
+
+    def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Gives weights to all servers; returns when at least one of them is up.
+
+        Raises UserError when no server is left, or where the weights cannot be written.
+        """
+        began = time.perf_counter()
+        self._call(self._fleet.steady.acquire())
+        self._barrier()
+        payload, label = None, None
+        if self._keeper:
+            payload, label = self._write(weights), f"{self._run}:{version}"
+            self._call(self._keeper.publish(payload, label))
+            self._call(self._release(None))
+        else:
+            for _ in weights:  # gathering a split parameter needs all ranks
+                pass
+        seconds = time.perf_counter() - began
+        if self._keeper:
+            self._call(self._fleet.replicas())
+        label, size, seconds = self._from_first((label, payload and payload["size"], seconds))
+        if not self._keeper:
+            self._call(self._release(label))
+        self._measure(size, seconds)
+
+    def metrics(self) -> dict[str, float]:
+        """Of the last publication and of what happened since the one before it, over all ranks."""
+        return self._metrics
+
+    def close(self) -> None:
+        """Ends the servers that were started here, and takes the weights' files away."""
+        self._call(self._fleet.close())
+        if self._rank == 0:
+            if self._processes:
+                with ThreadPoolExecutor(len(self._processes)) as pool:
+                    list(pool.map(ServerProcess.stop, self._processes.values()))
+            self._guard.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _shared_folder(self, parent: str) -> Path:
+        """A new folder that goes away with this process."""
+        folder = Path(parent) / f"rlcore-{self._run}"
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise UserError(f"rollout.vllm.weights_folder {parent} cannot be used: {error.strerror}") from None
+        self._guard.remove(folder)
+        return folder
+
+    def _write(self, weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Any]:
+        try:
+            return self._weights.write(weights)
+        except OSError as error:
+            raise UserError(f"rollout.vllm.weights_folder cannot be written: {error.strerror}") from None
+
+    async def _release(self, label: str | None) -> None:
+        """Ends a publication in this rank's fleet."""
+        if label is not None:
+            self._fleet.label = label
+        self._fleet.steady.release()
+        self._fleet.tell()
+
+    def _measure(self, size: int, seconds: float) -> None:
+        mine = {**self._fleet.counts, "up": sum(server.up for server in self._fleet.servers) / self._world}
+        self._fleet.counts.clear()
+        total: Counter[str] = Counter()
+        for counts in self._from_all(mine):
+            total.update(counts)
+        self._metrics = {
+            **{f"servers/{name}": float(total[name]) for name in ("up", "sampled_again", "taken_out", "restarted")},
+            "publish/bytes": float(size),
+            "publish/seconds": seconds,
+            "publish/gb_per_s": size / seconds / 1e9,
+        }
+
+    def _call(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+        """Runs it in the thread of the servers."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    # The learner's ranks.
+
+    def _barrier(self) -> None:
+        if self._world > 1:
+            distributed.barrier()
+
+    def _from_first(self, value: Any) -> Any:
+        if self._world == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values)
+        return values[0]
+
+    def _from_all(self, value: Any) -> list[Any]:
+        if self._world == 1:
+            return [value]
+        values = [None] * self._world
+        distributed.all_gather_object(values, value)
+        return values
+
+
+def _processes(
+    section: schema.Rollout, model: PreTrainedModel, path: str | None, max_tokens: int, folder: Path, guard: Guard
+) -> dict[str, ServerProcess]:
+    """The servers to start, by URL."""
+    vllm = section.vllm
+    arguments = engine_arguments(section, model, max_tokens) | {
+        "tensor_parallel_size": vllm.tensor_parallel,
+        "data_parallel_size": vllm.data_parallel,
+        "generation_config": "vllm",
+        "weight_transfer_config": {"backend": BACKEND},
+        "enable_scale_out": True,  # the route for token ids in and out
+        "disable_uvicorn_access_log": True,
+    }
+    processes = {}
+    for number in range(section.start_servers):
+        port = free_port()
+        described = describe_model(model, path, folder / "model")
+        command = serve_command(vllm.command, port, arguments | described | vllm.args)
+        environment = server_environment(vllm.gpus[number] if vllm.gpus else None, on_cpu=model.device.type == "cpu")
+        log = folder / f"server-{number}.log"
+        processes[f"http://127.0.0.1:{port}"] = ServerProcess(command, environment, log, guard)
+    return processes

@@ -1,0 +1,128 @@
+"""A stand-in for `vllm serve` that speaks the same routes: a process that can be killed, frozen, and told to misbehave.
+
+It samples nothing: a request is answered with tokens that follow from its seed, and with the first published weight as
+the log-probability of each, so that a test sees which weights answered. `POST /behave` sets how it goes on:
+`{"status": 500}` fails requests, `{"delay": 1.0}` answers them late, `{"fail": "update"}` fails that part of the next
+publication. `GET /seen` lists the requests it answered.
+"""
+
+import json
+import random
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlparse
+
+import numpy as np
+
+lock = threading.Condition()
+state = {"label": "default", "paused": False, "updating": False, "weight": 0.0, "seen": []}
+behaviour: dict[str, object] = {}
+
+
+class Refused(Exception):
+    """Answered with 500."""
+
+
+def generate(body):
+    with lock:
+        lock.wait_for(lambda: not state["paused"])
+        label, weight = state["label"], -abs(state["weight"])
+    time.sleep(float(behaviour.get("delay", 0)))
+    if behaviour.get("status"):
+        raise Refused("told to fail")
+    settings = body["sampling_params"]
+    draw = random.Random(settings["seed"])
+    ids = [draw.randrange(100) for _ in range(draw.randrange(1, settings["max_tokens"] + 1))]
+    with lock:
+        state["seen"].append({"ids": body["token_ids"], "salt": body["cache_salt"], "seed": settings["seed"]})
+    return {
+        "choices": [
+            {
+                "token_ids": ids,
+                "logprobs": {"content": [{"token_id": token, "logprob": weight} for token in ids]},
+                "finish_reason": "stop",
+                "weight_versions": [{"version": label, "start": 0, "end": len(ids)}],
+            }
+        ]
+    }
+
+
+def start_update():
+    if state["updating"]:
+        raise Refused("start_weight_update called while a weight update is already active")
+    state["updating"] = True
+
+
+def update(body):
+    if behaviour.get("fail") == "update":
+        behaviour.pop("fail")
+        state["updating"] = False
+        raise Refused("told to fail")
+    info = body["update_info"]
+    (state["weight"],) = np.memmap(info["path"], "f4", "r", info["offsets"][0], (1,)).tolist()
+
+
+def finish_update(body):
+    if not state["updating"]:
+        raise Refused("finish_weight_update called without a matching start_weight_update")
+    state["updating"] = False
+    if body:
+        state["label"] = body["weight_version"]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.answer()
+
+    def do_POST(self):
+        self.answer()
+
+    def answer(self):
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else None
+        try:
+            status, answer = 200, self.route(urlparse(self.path).path, body) or {}
+        except Refused as refused:
+            status, answer = 500, {"error": str(refused)}
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def route(self, path, body):
+        if path == "/inference/v1/generate":
+            return generate(body)
+        with lock:
+            if path == "/weight_info":
+                return {"weight_version": state["label"]}
+            if path == "/get_world_size":
+                return {"world_size": 1}
+            if path in ("/pause", "/resume"):
+                state["paused"] = path == "/pause"
+                lock.notify_all()
+            elif path == "/start_weight_update":
+                start_update()
+            elif path == "/update_weights":
+                update(body)
+            elif path == "/finish_weight_update":
+                finish_update(body)
+            elif path == "/behave":
+                behaviour.clear()
+                behaviour.update(body)
+            elif path == "/seen":
+                return {"seen": state["seen"], "weight": state["weight"]}
+            return None
+
+    def log_message(self, *arguments):
+        pass
+
+
+if __name__ == "__main__":
+    port = int(sys.argv[sys.argv.index("--port") + 1])
+    ThreadingHTTPServer.request_queue_size = 512
+    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()

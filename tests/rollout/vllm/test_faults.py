@@ -1,0 +1,198 @@
+"""Servers mode against stand-ins that die, hang, fail, forget and come back (see stub.py). No vLLM is needed."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+from rlcore.types import UserError
+from tests.rollout.vllm.running import STUB, Stub, engine, post, sample_all, until, up, weights
+
+OURS = {"command": f"{sys.executable} {STUB}", "probe_deadline": 1.0}
+
+
+@pytest.fixture
+def two():
+    stubs = [Stub(), Stub()]
+    yield stubs
+    for stub in stubs:
+        stub.process.send_signal(signal.SIGCONT)
+        stub.kill()
+
+
+def given(stubs, **settings):
+    return {"servers": [stub.url for stub in stubs], "probe_deadline": 1.0, "start_deadline": 20.0, **settings}
+
+
+def logprobs(trajectories):
+    return {logprob for samples in trajectories for sample in samples for logprob in sample.logprobs}
+
+
+def seen(stubs):
+    return [post(stub.url, "/seen")["seen"] for stub in stubs]
+
+
+def test_requests_are_spread_and_a_trajectory_and_its_group_stay_on_one_server(two, tmp_path):
+    with engine(tmp_path, **given(two)) as rollout:
+        rollout.publish(weights(-0.5), 3)
+        until(lambda: up(rollout) == 2)
+        rollout.seed(5)
+        trajectories = sample_all(rollout, 16)
+    assert {sample.version for samples in trajectories for sample in samples} == {3}
+    first, second = seen(two)
+    assert len(first) == len(second) == 16
+    groups_of = [{request["ids"][0] for request in requests} for requests in (first, second)]
+    assert not groups_of[0] & groups_of[1]  # every group's eight requests went to the same server
+    assert {request["salt"].rpartition(":")[2] for request in first + second} == {"3"}
+
+
+def test_every_answer_is_of_the_published_weights(two, tmp_path):
+    with engine(tmp_path, **given(two)) as rollout:
+        for version in range(3):
+            rollout.publish(weights(-float(version)), version)
+            until(lambda: up(rollout) == 2)
+            assert logprobs(sample_all(rollout, 8)) == {-float(version)}
+        assert rollout.metrics()["publish/bytes"] == 64 + 5 * 7 * 4
+        assert rollout.metrics()["servers/up"] == 2
+
+
+def test_the_same_seed_draws_the_same_tokens_wherever_a_request_goes(two, tmp_path):
+    with engine(tmp_path, **given(two)) as rollout:
+        rollout.publish(weights(-1), 0)
+        rollout.seed(1)
+        before = sample_all(rollout, 8)
+        two[0].kill()
+        rollout.seed(1)
+        assert sample_all(rollout, 8) == before
+        rollout.seed(2)
+        assert sample_all(rollout, 8) != before
+
+
+def test_a_server_killed_in_mid_rollout_loses_nothing_and_rejoins_with_the_current_weights(two, tmp_path):
+    with engine(tmp_path, **given(two)) as rollout:
+        rollout.publish(weights(-1), 1)
+        until(lambda: up(rollout) == 2)
+        rollout.seed(1)
+        undisturbed = sample_all(rollout, 32)
+        for stub in two:
+            post(stub.url, "/behave", {"delay": 0.6})
+        rollout.seed(1)
+        assert sample_all(rollout, 32, then=two[0].kill) == undisturbed
+        two[0] = Stub(two[0].port)  # somebody starts it again, with weights of its own
+        until(lambda: up(rollout) == 2)
+        rollout.seed(2)
+        assert logprobs(sample_all(rollout, 32)) == {-1.0}
+        assert seen(two)[0]
+        rollout.publish(weights(-2), 2)
+        metrics = rollout.metrics()
+    assert metrics["servers/taken_out"] == 1
+    assert 1 <= metrics["servers/sampled_again"] <= 32
+    assert metrics["servers/restarted"] == 0
+
+
+def test_a_frozen_server_is_found_out_and_comes_back_when_it_goes_on(two, tmp_path):
+    with engine(tmp_path, **given(two)) as rollout:
+        rollout.publish(weights(-1), 1)
+        until(lambda: up(rollout) == 2)
+        os.kill(two[1].process.pid, signal.SIGSTOP)
+        assert len(sample_all(rollout, 16)) == 16
+        rollout.publish(weights(-2), 2)
+        os.kill(two[1].process.pid, signal.SIGCONT)
+        until(lambda: up(rollout) == 2)
+        assert logprobs(sample_all(rollout, 16)) == {-2.0}
+
+
+def test_a_server_that_answers_500_gets_no_more_requests(two, tmp_path):
+    with engine(tmp_path, **given(two)) as rollout:
+        rollout.publish(weights(-1), 1)
+        until(lambda: up(rollout) == 2)
+        post(two[0].url, "/behave", {"status": 500})
+        assert len(sample_all(rollout, 16)) == 16
+        rollout.publish(weights(-2), 2)
+        assert rollout.metrics()["servers/taken_out"] >= 1
+
+
+def test_an_answer_that_comes_late_is_not_counted_twice(two, tmp_path):
+    with engine(tmp_path, **given(two, request_deadline=0.7)) as rollout:
+        rollout.publish(weights(-1), 1)
+        until(lambda: up(rollout) == 2)
+        rollout.seed(1)
+        expected = sample_all(rollout, 8)
+        post(two[0].url, "/behave", {"delay": 1.5})
+        rollout.seed(1)
+        assert sample_all(rollout, 8) == expected
+
+
+def test_a_publication_that_fails_halfway_leaves_no_server_on_a_mixture(two, tmp_path):
+    with engine(tmp_path, **given(two)) as rollout:
+        rollout.publish(weights(-1), 1)
+        until(lambda: up(rollout) == 2)
+        post(two[0].url, "/behave", {"fail": "update"})
+        rollout.publish(weights(-2), 2)
+        assert logprobs(sample_all(rollout, 16)) == {-2.0}
+        until(lambda: up(rollout) == 2)  # the publication was made again
+        rollout.seed(1)
+        assert logprobs(sample_all(rollout, 16)) == {-2.0}
+        assert seen(two)[0]
+
+
+def test_a_publication_cut_off_by_a_dead_trainer_is_taken_up_by_the_next(two, tmp_path):
+    for stub in two:
+        post(stub.url, "/pause", {})
+        post(stub.url, "/start_weight_update", {})
+    with engine(tmp_path, **given(two)) as rollout:
+        rollout.publish(weights(-1), 1)
+        assert logprobs(sample_all(rollout, 8)) == {-1.0}
+
+
+def test_the_run_ends_with_every_servers_reason_when_none_is_left(two, tmp_path):
+    with engine(tmp_path, **given(two, start_deadline=1.0)) as rollout:
+        rollout.publish(weights(-1), 1)
+        for stub in two:
+            stub.kill()
+        with pytest.raises(UserError, match=r"no rollout server is left: .* on .*; .* on ") as error:
+            sample_all(rollout, 4)
+    assert all(stub.url in str(error.value) for stub in two)
+
+
+def test_a_server_without_the_routes_for_training_is_refused_in_one_line(tmp_path):
+    import http.server
+    import threading
+
+    plain = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    plain.RequestHandlerClass.do_GET = lambda handler: handler.send_error(404)
+    threading.Thread(target=plain.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{plain.server_port}"
+    with pytest.raises(UserError, match="VLLM_SERVER_DEV_MODE=1"), engine(tmp_path, servers=[url]):
+        pass
+    plain.shutdown()
+
+
+def test_a_server_of_ours_that_is_killed_is_started_again(tmp_path):
+    with engine(tmp_path, start_servers=2, **OURS) as rollout:
+        rollout.publish(weights(-1), 1)
+        until(lambda: up(rollout) == 2)
+        victim, *_ = rollout._processes.values()
+        sample_all(rollout, 16, then=lambda: os.killpg(victim._process.pid, signal.SIGKILL))
+        until(lambda: up(rollout) == 2)
+        assert logprobs(sample_all(rollout, 16)) == {-1.0}
+        rollout.publish(weights(-2), 2)
+        assert rollout.metrics()["servers/restarted"] == 1
+
+
+def test_a_frozen_server_of_ours_is_started_again(tmp_path):
+    with engine(tmp_path, start_servers=1, **OURS) as rollout:
+        rollout.publish(weights(-1), 1)
+        (process,) = rollout._processes.values()
+        os.killpg(process._process.pid, signal.SIGSTOP)
+        assert logprobs(sample_all(rollout, 4)) == {-1.0}
+
+
+def test_a_command_that_cannot_start_ends_the_run_at_once_with_its_last_words(tmp_path):
+    for command, reason in (
+        (f"{sys.executable} -c raise(SystemExit('no(such)flag'))", r"it ended; .*no\(such\)flag.*server-0.log"),
+        ("no-such-vllm", "no-such-vllm: No such file"),
+    ):
+        with pytest.raises(UserError, match=reason), engine(tmp_path, start_servers=1, command=command):
+            pass

@@ -1,0 +1,109 @@
+"""Whole runs in servers mode over stand-ins: a server is lost, the trainer is killed, two ranks share servers."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from safetensors import safe_open
+
+from tests.rollout.vllm.running import STUB, Stub, post, until
+from tests.tiny import write_recipe
+
+
+def recipe(folder: Path, **vllm: object) -> Path:
+    servers = {"start_servers": 2} if "servers" not in vllm else {"servers": vllm.pop("servers")}
+    settings = {"weights_folder": str(folder), "command": f"{sys.executable} {STUB}", **vllm}
+    return write_recipe(
+        folder,
+        rollout={"engine": "vllm", "mode": "servers", **servers, "vllm": settings},
+        evaluate=None,
+        rewards={"functions": [{"name": "./my_reward.py:letter_reward"}], "max_failed": 1.0},
+    )
+
+
+def running(folder: Path) -> dict[int, int]:
+    """Ports of the stand-ins that a run in `folder` started, by process."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if str(STUB) in words and any(word.startswith(str(folder)) for word in words):
+            found[int(path.parent.name)] = int(words[words.index("--port") + 1])
+    return found
+
+
+def records(folder: Path) -> list[dict]:
+    path = folder / "run" / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def nothing_is_left(folder: Path, ports: list[int]) -> bool:
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return not running(folder) and not list(folder.glob("rlcore-*"))
+
+
+def train(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "rlcore.cli", "train", str(folder / "recipe.yaml"), f"output={folder / 'run'}"]
+    return subprocess.Popen([*command, *overrides])
+
+
+def test_a_run_goes_on_when_a_server_is_killed_and_leaves_nothing_when_it_is_stopped(tmp_path):
+    recipe(tmp_path)
+    trainer = train(tmp_path, "stages.1.steps=5000")
+    until(lambda: records(tmp_path), 120)
+    ports = running(tmp_path)
+    os.kill(next(iter(ports)), signal.SIGKILL)
+    until(lambda: any(record["servers/restarted"] for record in records(tmp_path)), 60)
+    trainer.terminate()
+    assert trainer.wait(60) == 0
+    steps = records(tmp_path)
+    assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
+    assert sum(record["servers/taken_out"] for record in steps) == 1
+    assert sum(record["servers/restarted"] for record in steps) == 1
+    assert all(record["publish/gb_per_s"] > 0 for record in steps)
+    assert nothing_is_left(tmp_path, list(ports.values()))
+
+
+def test_a_trainer_that_is_killed_leaves_no_server_no_file_and_no_port(tmp_path):
+    recipe(tmp_path)
+    trainer = train(tmp_path, "stages.1.steps=5000")
+    until(lambda: records(tmp_path), 120)
+    ports = running(tmp_path)
+    assert len(ports) == 2
+    assert list(tmp_path.glob("rlcore-*/weights-*"))
+    trainer.kill()
+    trainer.wait()
+    until(lambda: nothing_is_left(tmp_path, list(ports.values())))
+
+
+def test_two_ranks_share_servers_and_publish_split_weights(tmp_path):
+    stubs = [Stub(), Stub()]
+    try:
+        path = recipe(tmp_path, servers=[stub.url for stub in stubs])
+        command = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "rlcore.train"]
+        subprocess.run(
+            [sys.executable, "-m", *command, path, f"output={tmp_path / 'run'}", "learner.zero=3"],
+            check=True,
+            timeout=240,
+        )
+        with safe_open(tmp_path / "run" / "final" / "model.safetensors", "pt") as trained:
+            first = trained.get_tensor("model.embed_tokens.weight")[0, 0].item()
+        answers = [post(stub.url, "/seen") for stub in stubs]
+    finally:
+        for stub in stubs:
+            stub.kill()
+    assert [answer["weight"] for answer in answers] == [first, first]
+    assert sum(len(answer["seen"]) for answer in answers) == 6 * 4 * 4 * 2  # steps, problems, group, attempts
+    assert records(tmp_path)[-1]["servers/up"] == 2
