@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import rewards.cli
+from rlcore.curate import add_arguments, parse_options
 from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe, load_section
 from rlcore.types import UserError
 
@@ -85,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--entity", help="W&B user or team; your default one when left out")
     command.add_argument("--print", action="store_true", dest="print_only", help="print it as JSON, save nothing")
 
+    text = "choose the problems of a recipe that are worth training on, by pass rate, overlap and diversity"
+    command = _command(commands, "curate", _curate, text)
+    _recipe_arguments(command)
+    command.add_argument("--output", type=Path, required=True, help="folder of the problems and their statistics")
+    add_arguments(command)
+
     text = "make a small policy and warm-start it on generated conversations (TRL's SFTTrainer)"
     _recipe_arguments(_command(commands, "sft", _sft, text))
 
@@ -156,6 +163,12 @@ def _dashboard(options: argparse.Namespace) -> None:
 
 def _score(options: argparse.Namespace) -> None:
     sys.exit(rewards.cli.main(options))
+
+
+def _curate(options: argparse.Namespace) -> None:
+    from rlcore.curate.run import curate
+
+    print(curate(load_recipe(options.recipe, options.overrides), parse_options(options), options.output))
 
 
 def _sft(options: argparse.Namespace) -> None:

@@ -29,13 +29,23 @@ def load_problems(section: Data, say: Callable[[str], object] = print) -> list[P
     if left_out := bad.summary(table.name, table.unit, len(table.rows) + unread):
         say(left_out)
     if section.exclude is not None:
-        held_out = _held_out_texts(section, source)
+        held_out = {_normal(text) for text in problem_texts(section.exclude, section)}
         rows = [row for row in rows if _normal(row[source.text]) not in held_out]
     if not rows:
         raise UserError(
             f"data: no problems are left from {section.path or source.hub or section.source} (split {section.split})"
         )
     return [_problem(row, section, source) for row in rows[: section.limit]]
+
+
+def problem_texts(path: str, section: Data) -> list[str]:
+    """Texts of the problems at `path`, all splits of it, in the column that the section's source names or maps."""
+    source = SOURCES[section.source]
+    table = read_table(path, split="all")
+    mapped = section.columns.get(source.text, source.text)
+    column = source.text if any(source.text in row for row in table.rows) else mapped
+    table = _with_text(_with_column(table, column, REFUSED), column, REFUSED)
+    return [row[column] for row in table.rows]
 
 
 def _table(section: Data, source: Source, bad: BadRows) -> Table:
@@ -117,15 +127,6 @@ def _without(table: Table, places: list[int], said: str, reason: str, bad: BadRo
 def _at(table: Table, places: list[int]) -> str:
     """`file:4` for one place, `file: lines 4, 9, 12, ...` for more."""
     return f"{table.name}:{places[0]}" if len(places) == 1 else f"{table.name}: {table.unit}s {numbers(places)}"
-
-
-def _held_out_texts(section: Data, source: Source) -> set[str]:
-    """Texts of the problems in `exclude`, all splits of it, under the source's own column name or the mapped one."""
-    table = read_table(str(section.exclude), split="all")
-    mapped = section.columns.get(source.text, source.text)
-    column = source.text if any(source.text in row for row in table.rows) else mapped
-    table = _with_text(_with_column(table, column, REFUSED), column, REFUSED)
-    return {_normal(row[column]) for row in table.rows}
 
 
 def _normal(text: str) -> str:

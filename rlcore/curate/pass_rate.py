@@ -1,0 +1,66 @@
+"""How often a policy solves problems at its first attempt, measured once and kept."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlcore.evaluate.gather import gather_list
+from rlcore.evaluate.records import read_records, to_json
+from rlcore.learner import Ranks
+from rlcore.measure_step import check_scored
+from rlcore.recipe import Recipe
+from rlcore.setup import Setup
+from rlcore.track.console import open_console
+from rlcore.types import CORRECT, Problem, Trajectory
+
+PART = 64
+"""Problems sampled, scored and written down together on each rank."""
+
+
+def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder: Path, ranks: Ranks) -> list[float]:
+    """The share of `samples` first attempts that are right, for each problem; NaN where none was scored.
+
+    What is measured is written to `folder` at once, so that an interrupted measurement goes on.
+    """
+    file = folder / f"pass_rates-{ranks.rank}-of-{ranks.world}.jsonl"
+    known = {record["id"]: record["pass_rate"] for record in read_records(file)} if file.exists() else {}
+    mine = [problem for problem in problems[ranks.rank :: ranks.world] if problem.id not in known]
+    console = open_console(0, done=0) if ranks.first else None
+    setup = Setup(recipe, ranks)
+    try:
+        with file.open("ab") as lines:
+            for start in range(0, len(mine), PART):
+                part = mine[start : start + PART]
+                groups = setup.rollout.attempts(
+                    part,
+                    group=samples,
+                    temperature=recipe.rollout.temperature,
+                    draw=("curate", part[0].id, ranks.rank),
+                )
+                check_scored(groups, recipe.rewards.max_failed)
+                for problem, group in zip(part, groups, strict=True):
+                    known[problem.id] = _rate(group)
+                    lines.write(to_json({"id": problem.id, "pass_rate": known[problem.id]}) + b"\n")
+                lines.flush()
+                if console:
+                    console.say(f"pass rates: {start + len(part):,} of {len(mine):,} problems of this rank")
+    finally:
+        setup.close()
+        if console:
+            console.close()
+    everywhere = dict(gather_list(list(known.items()), ranks))
+    return [float("nan") if (rate := everywhere[problem.id]) is None else rate for problem in problems]
+
+
+def same_settings(folder: Path, settings: dict[str, object]) -> bool:
+    """Whether the folder's pass rates were measured under these settings; writes them down where it has none."""
+    path = folder / "settings.json"
+    if not path.exists():
+        path.write_bytes(to_json(settings))
+        return True
+    return bool(json.loads(path.read_bytes()) == json.loads(to_json(settings)))
+
+
+def _rate(group: Sequence[Trajectory]) -> float:
+    scores = [verdict.score for trajectory in group for verdict in trajectory.verdicts if verdict.score is not None]
+    return sum(score >= CORRECT for score in scores) / len(scores) if scores else float("nan")

@@ -1,0 +1,155 @@
+"""`rlcore curate`: from a recipe's data to the problems worth training on, with the figures that led to them."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from rlcore.curate.options import CurateOptions
+from rlcore.curate.overlap import contaminated, duplicates
+from rlcore.curate.pass_rate import pass_rates, same_settings
+from rlcore.curate.select import BANDS, band_of, select
+from rlcore.data import load_problems
+from rlcore.data.load import problem_texts
+from rlcore.data.sources import SOURCES
+from rlcore.evaluate.records import to_json
+from rlcore.learner import start_distributed
+from rlcore.recipe import Recipe
+from rlcore.types import Problem, UserError
+
+PROBLEMS = "problems.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A problem that was not taken, and why."""
+
+    problem: Problem
+    reason: str
+    detail: str
+
+
+def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path:
+    """Writes `problems.parquet`, `removed.jsonl`, `statistics.json` and `statistics.md`; returns the first.
+
+    In turn: duplicates and problems that held-out sets share are removed, pass rates of the others are measured, those
+    between `lowest` and `highest` are kept, and `count` of them selected. Raises UserError where nothing is left, or
+    where the folder holds pass rates measured under other settings.
+    """
+    ranks = start_distributed(recipe.device)
+    problems = load_problems(recipe.data, print if ranks.first else lambda line: None)
+    texts = [str(problem.columns[SOURCES[recipe.data.source].text]) for problem in problems]
+    removed = _overlaps(recipe, options, problems, texts)
+    left = [index for index in range(len(problems)) if index not in removed]
+    asked = _first_attempts(recipe)
+    measured = {"samples": options.samples, "recipe": asked.model_dump(mode="json", exclude={"data", "output"})}
+    folder.mkdir(parents=True, exist_ok=True)
+    if ranks.first and not same_settings(folder, measured):
+        raise UserError(f"{folder} holds pass rates measured under other settings: give another --output")
+    rate_of = dict(
+        zip(left, pass_rates(asked, [problems[i] for i in left], options.samples, folder, ranks), strict=True)
+    )
+    kept = []
+    for index in left:
+        if options.lowest <= rate_of[index] <= options.highest:  # False for NaN
+            kept.append(index)
+        else:
+            removed[index] = Removed(problems[index], "pass rate", f"{rate_of[index]:.3f}")
+    chosen = kept
+    if options.count is not None and options.count < len(kept):
+        order = select([texts[i] for i in kept], [rate_of[i] for i in kept], options.count, options.diversity)
+        chosen = sorted(kept[place] for place in order)
+        removed |= {i: Removed(problems[i], "selection", f"{rate_of[i]:.3f}") for i in set(kept) - set(chosen)}
+    if not chosen:
+        raise UserError(f"curate: none of {len(problems):,} problems is left{_where(removed)}")
+    if ranks.first:
+        rows = [
+            {**problems[i].columns, "pass_rate": rate_of[i], "band": band_of(rate_of[i]), "samples": options.samples}
+            for i in chosen
+        ]
+        statistics = _statistics(recipe, options, len(problems), removed, rate_of, chosen)
+        lines = [
+            {"id": r.problem.id, "reason": r.reason, "detail": r.detail, "text": texts[i]}
+            for i, r in sorted(removed.items())
+        ]
+        _write(folder, rows, lines, statistics)
+    return folder / PROBLEMS
+
+
+def _write(folder: Path, rows: list[dict[str, Any]], removed: list[dict[str, Any]], statistics: dict[str, Any]) -> None:
+    datasets.Dataset.from_list(rows).to_parquet(folder / PROBLEMS)
+    (folder / "removed.jsonl").write_bytes(b"".join(to_json(line) + b"\n" for line in removed))
+    (folder / "statistics.json").write_bytes(to_json(statistics))
+    (folder / "statistics.md").write_text(_markdown(statistics), encoding="utf-8")
+
+
+def _overlaps(recipe: Recipe, options: CurateOptions, problems: list[Problem], texts: list[str]) -> dict[int, Removed]:
+    """Problems that held-out sets share, and duplicates."""
+    held_out = [text for path in options.against for text in problem_texts(path, recipe.data)]
+    if recipe.evaluate:
+        column = SOURCES[recipe.evaluate.data.source].text
+        held_out += [str(problem.columns[column]) for problem in load_problems(recipe.evaluate.data, lambda line: None)]
+    removed = {
+        index: Removed(problems[index], "duplicate", f"of {problems[earlier].id}")
+        for index, earlier in duplicates(texts, options.near).items()
+    }
+    shared = contaminated(texts, held_out, options.ngram)
+    return removed | {index: Removed(problems[index], "contamination", words) for index, words in shared.items()}
+
+
+def _first_attempts(recipe: Recipe) -> Recipe:
+    """The recipe as it is sampled from here: one attempt, nothing trained, nothing evaluated."""
+    conversation = recipe.conversation.model_copy(update={"attempts": 1, "kind": "correct"})
+    return recipe.model_copy(update={"conversation": conversation, "evaluate": None, "stages": [], "sft": None})
+
+
+def _statistics(
+    recipe: Recipe,
+    options: CurateOptions,
+    loaded: int,
+    removed: dict[int, Removed],
+    rate_of: dict[int, float],
+    chosen: list[int],
+) -> dict[str, Any]:
+    """Counts of every step, and pass rates by band before and after."""
+    bands = [Counter(band_of(rate_of[i]) for i in part if not math.isnan(rate_of[i])) for part in (rate_of, chosen)]
+    return {
+        "model": recipe.model.path or "scratch",
+        "data": recipe.data.path or recipe.data.source,
+        "options": options.model_dump(),
+        "loaded": loaded,
+        "removed": dict(Counter(r.reason for r in removed.values())),
+        "measured": len(rate_of),
+        "unscored": sum(map(math.isnan, rate_of.values())),
+        "selected": len(chosen),
+        "mean_pass_rate": sum(rate_of[i] for i in chosen) / len(chosen),
+        "bands": {name: {"measured": bands[0][name], "selected": bands[1][name]} for name in BANDS},
+    }
+
+
+def _markdown(statistics: dict[str, Any]) -> str:
+    """The statistics as a page."""
+    options = ", ".join(f"{name} {value}" for name, value in statistics["options"].items())
+    lines = [
+        f"{statistics['selected']:,} of {statistics['loaded']:,} problems of {statistics['data']}, "
+        f"pass rates of {statistics['model']} ({statistics['options']['samples']} first attempts each).",
+        "",
+        f"Settings: {options}.",
+        "",
+        *(f"- removed for {reason}: {count:,}" for reason, count in statistics["removed"].items()),
+        f"- measured: {statistics['measured']:,}, of which unscored: {statistics['unscored']:,}",
+        f"- mean pass rate of what is selected: {statistics['mean_pass_rate']:.3f}",
+        "",
+        "| band | measured | selected |",
+        "| --- | ---: | ---: |",
+        *(f"| {name} | {c['measured']:,} | {c['selected']:,} |" for name, c in statistics["bands"].items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _where(removed: dict[int, Removed]) -> str:
+    counts = Counter(r.reason for r in removed.values())
+    return ": removed for " + ", ".join(f"{reason} {count:,}" for reason, count in counts.items()) if counts else ""

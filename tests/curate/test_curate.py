@@ -1,0 +1,108 @@
+"""Curation: overlaps and selections worked by hand, and a real policy's pass rates from the command to Parquet."""
+
+import argparse
+import json
+import math
+
+import datasets
+import numpy as np
+import pytest
+
+from rlcore.cli import main
+from rlcore.curate import add_arguments, parse_options
+from rlcore.curate.overlap import contaminated, duplicates
+from rlcore.curate.select import band_of, select
+from rlcore.data import load_problems
+from rlcore.recipe import load_recipe
+from rlcore.types import UserError
+
+TALE = "a train leaves the station at nine and meets another one that left an hour before at what time do they meet"
+
+
+def test_duplicates_are_equal_words_or_mostly_equal_runs():
+    texts = ["What is 2 + 3?", "what  IS 2+3", "What is 2 + 4?", TALE, TALE + " now", TALE.replace("nine", "ten")]
+    assert duplicates(texts, near=1) == {1: 0}
+    # 22 words are 18 runs of five; one more word adds one: 18 / 19. Another word in the middle changes five: 13 / 23.
+    assert duplicates(texts, near=0.9) == {1: 0, 4: 3}
+    assert duplicates(texts, near=0.5) == {1: 0, 4: 3, 5: 3}
+
+
+def test_contamination_needs_so_many_words_in_a_row():
+    words = TALE.split()
+    thirteen, twelve = " ".join(words[3:16]), " ".join(words[3:15])
+    texts = [f"Say: {thirteen}!", f"Say: {twelve} so?", "What is 2 + 3?", "What is 2 + 3 + 4?", "..."]
+    assert contaminated(texts, [TALE, "what is 2 3", "?"], ngram=13) == {0: thirteen, 2: "what is 2 3"}
+    assert set(contaminated(texts, [TALE], ngram=12)) == {0, 1}
+
+
+def test_bands():
+    rates = [0, 0.125, 0.25, 0.5, 0.75, 0.875, 1]
+    assert [band_of(r) for r in rates] == ["never", "hard", "hard", "medium", "medium", "easy", "always"]
+
+
+def test_selection_by_difficulty_alone_and_by_new_words_alone():
+    texts = ["apples and pears", "apples and pears again", "trains and hours", "circles and squares"]
+    assert select(texts, [0.5, 0.4, 0.9, 0.1], 2, diversity=0) == [0, 1]
+    assert set(select(texts, [0.5, 0.5, 0.5, 0.5], 3, diversity=1)) >= {2, 3}
+
+
+def test_lazy_selection_takes_the_best_at_every_step():
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"w{n}" for n in rng.integers(0, 40, 8)) for _ in range(60)]
+    rates = rng.integers(0, 9, 60) / 8
+    words = [set(text.split()) for text in texts]
+    idf = {w: math.log(60 / sum(w in own for own in words)) for own in words for w in own}
+    covered, expected = set(), []
+    for _ in range(20):
+        worth = [
+            0.5 * 4 * p * (1 - p) + 0.5 * sum(idf[w] for w in own - covered) / sum(idf[w] for w in own)
+            for own, p in zip(words, rates, strict=True)
+        ]
+        best = max((i for i in range(60) if i not in expected), key=lambda i: round(worth[i], 9))
+        expected.append(best)
+        covered |= words[best]
+    assert select(texts, list(rates), 20, diversity=0.5) == expected
+
+
+def test_from_the_command_to_parquet_and_back(repository, tmp_path, capsys):
+    recipe, folder = str(repository / "recipes/quickstart.yaml"), tmp_path / "curated"
+    rows = [p.columns for p in load_problems(load_recipe(recipe, ["data.options.count=40"]).data)]
+    held_out = load_problems(load_recipe(recipe, ["evaluate.data.options.count=5"]).evaluate.data)
+    with (tmp_path / "rows.jsonl").open("w") as file:
+        for row in [*rows, rows[0], held_out[0].columns]:
+            file.write(json.dumps(row) + "\n")
+    data = f"data={{source: jsonl, path: {tmp_path / 'rows.jsonl'}}}"
+    command = ["curate", recipe, data, "evaluate.data.options.count=5", "--output", str(folder)]
+    command += ["--samples", "4", "--lowest", "0.25", "--highest", "0.75", "--count", "6"]
+    main(command)
+    assert str(folder / "problems.parquet") in capsys.readouterr().out
+    table = datasets.Dataset.from_parquet(str(folder / "problems.parquet"))
+    assert len(table) == 6
+    assert all(rate in (0.25, 0.5, 0.75) for rate in table["pass_rate"])
+    statistics = json.loads((folder / "statistics.json").read_text())
+    removed = [json.loads(line) for line in (folder / "removed.jsonl").read_text().splitlines()]
+    assert statistics["removed"]["duplicate"] == statistics["removed"]["contamination"] == 1
+    assert statistics["loaded"] == 42 == statistics["selected"] + len(removed)
+    assert sum(band["measured"] for band in statistics["bands"].values()) == statistics["measured"] == 40
+    assert "6 of 42 problems" in (folder / "statistics.md").read_text()
+    again = load_problems(load_recipe(recipe, [f"data={{source: parquet, path: {folder / 'problems.parquet'}}}"]).data)
+    assert {p.columns["prompt"] for p in again} == set(table["prompt"])
+    (measured,) = folder.glob("pass_rates-*.jsonl")
+    before = measured.read_bytes()
+    main([*command[:-1], "4"])
+    assert measured.read_bytes() == before
+    assert len(datasets.Dataset.from_parquet(str(folder / "problems.parquet"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--samples", "0"], "curate: samples: input should be greater than 0"),
+        (["--lowest", "0.9", "--highest", "0.1"], "lowest 0.9 is above highest 0.1"),
+    ],
+)
+def test_flags_that_cannot_be_are_named(flags, said):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(UserError, match=said):
+        parse_options(parser.parse_args(flags))
