@@ -11,6 +11,7 @@ from rlcore.evaluate.gather import gather_rows
 from rlcore.evaluate.measure import standing_rewards, trajectory_rows
 from rlcore.evaluate.metrics import dead_group_share, row_means
 from rlcore.learner import LearnerReport, Ranks, watch
+from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Conversation
 from rlcore.types import Groups, Trajectory, UserError
 
@@ -35,20 +36,25 @@ class Clock:
 
 
 def step_metrics(
-    groups: Groups, section: Conversation, report: LearnerReport, clock: Clock, ranks: Ranks, base_t1: float
+    groups: Groups, recipe: Recipe, report: LearnerReport, clock: Clock, ranks: Ranks, base_t1: float
 ) -> dict[str, float]:
     """The `train/`, `learner/` and `time/` figures of a step, over the trajectories of all ranks.
 
     `train/dead_groups` is the share of comparisons (a group and an attempt) in which all rewards are equal;
+    `train/resampled` is how many groups were sampled in place of dead ones, as share of a step's groups;
     `train/sandbagging` is how far attempt 1 lies below the base policy's, `base_t1`.
     """
+    section = recipe.conversation
     flat = [trajectory for group in groups for trajectory in group]
     rows = trajectory_rows(flat, section)
     rewards_PGA = standing_rewards(flat, section.attempts).reshape(len(groups), -1, section.attempts)
     dead = np.mean([dead_group_share(rewards_PGA[..., attempt]) for attempt in range(rewards_PGA.shape[-1])])
     rows["dead_groups"] = np.full(len(groups) * len(groups[0]), dead)
     rows["reward"] = rewards_PGA[..., -1].reshape(-1)
-    means = row_means(gather_rows(rows, ranks))
+    rows = gather_rows(rows, ranks)
+    means = row_means(rows)
+    if recipe.batch.resample:
+        means["resampled"] = len(rows["reward"]) / len(groups[0]) / recipe.batch.problems - 1
     if not math.isnan(base_t1):
         means["sandbagging"] = base_t1 - means["t1"]
     return {

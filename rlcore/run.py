@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rlcore.credit import adapted_kl
 from rlcore.data import ProblemOrder
 from rlcore.evaluate.measure import trajectory_record
 from rlcore.evaluate.results import Results, load_evaluation
@@ -67,6 +68,8 @@ class Run:
         self._best_step: int | None = None
         self._rewards: list[float] = []
         self._interrupt = Interrupt(ranks)
+        self._kl: list[float] = []
+        self._measured_kl: list[float | None] = []
         if checkpoint:
             self._resume(checkpoint, state)
         self._resumed = checkpoint is not None
@@ -99,19 +102,28 @@ class Run:
         """Around what a request to stop may end at once, and the run with it: it is done again when the run goes on."""
         return self._interrupt.stoppable()
 
+    def preparing(self) -> AbstractContextManager[None]:
+        """Around what comes before the first step: a request to stop ends it at once, and nothing is saved."""
+        return self._interrupt.nothing_to_save()
+
     def measure_base(self) -> None:
         """Evaluates the policy before its first step: what sandbagging is measured against."""
         if self.step == 0 and self.recipe.evaluate:
-            with self._interrupt.nothing_to_save():
+            with self.preparing():
                 results = self._evaluate(self.recipe.evaluate.problems, BASE, self.step)
             self.base_t1 = results.evaluations[-1].metrics["t1"][0]
 
     def steps(self) -> Iterator[tuple[int, Stage]]:
-        """Step numbers, from the one to go on at, with their stage, each saved where the recipe says."""
-        stages = [stage for stage in self.recipe.stages for _ in range(stage.steps)]
+        """Step numbers, from the one to go on at, with their stage and its β, each saved where the recipe says."""
+        stages = [(stage, step) for stage in self.recipe.stages for step in range(stage.steps)]
         every = self.recipe.checkpoint.every
         while self.step < len(stages):
-            yield self.step, stages[self.step]
+            stage, step_of_stage = stages[self.step]
+            if step_of_stage == 0:
+                self._kl = stage.kl
+            yield self.step, stage.model_copy(update={"kl": self._kl})
+            if stage.kl_target:
+                self._kl = adapted_kl(self._kl, stage.kl, stage.kl_target, self._measured_kl)
             self.step += 1
             if self._interrupt.requested():
                 raise Stopped
@@ -125,6 +137,10 @@ class Run:
         if section and section.every and step % section.every == 0 and step < self.recipe.steps:
             results = self._evaluate(section.problems_while_training, "evaluation_latest", step)
             metrics |= {name: value for part in results.evaluations for name, value in part.values.items()}
+        attempts = range(1, self.recipe.conversation.attempts + 1)
+        self._measured_kl = [metrics.get(f"learner/kl_t{attempt}") for attempt in attempts]
+        if stage.kl_target:
+            metrics |= {f"train/beta_t{attempt}": stage.kl[attempt - 1] for attempt in attempts}
         self.tracker.log(step, stage.name, metrics)
         flat, wanted = [trajectory for group in groups for trajectory in group], self.recipe.track.trajectories
         shown = flat[:: max(1, len(flat) // max(1, wanted))][:wanted]
@@ -167,6 +183,7 @@ class Run:
             "best_step": self._best_step,
             "base_t1": self.base_t1,
             "run_id": self.tracker.run_id,
+            "kl": self._kl,
             "parameters": parameter_shapes(self.learner.module),
         }
         self._checkpoints.save(self.step, self.learner, state, self._best_step)
@@ -212,6 +229,7 @@ class Run:
         self._checkpoints.load(checkpoint, self.learner)
         self.step, self.best, self.base_t1 = state["step"], state["best"], state["base_t1"]
         self._best_step, self._saved = state["best_step"], self.step
+        self._kl = state["kl"]
         self.rollout.engine.publish(self.learner.weights(), self.step)
 
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 from functools import partial
 
 from rlcore import credit
-from rlcore.data import rank_slice
+from rlcore.collect import Collector
 from rlcore.evaluate.gather import own_first
 from rlcore.evaluate.results import Results
 from rlcore.learner import start_distributed
@@ -22,28 +22,23 @@ def train(recipe: Recipe) -> Results | None:
     ranks = start_distributed(recipe.device, timedelta(seconds=recipe.learner.deadline))
     with Run(recipe, ranks) as run:
         run.measure_base()
+        with run.preparing():
+            collector = Collector(run)
         for step, stage in run.steps():
             clock = Clock(step)
             clock.start("rollout")
             with run.stoppable():
-                problems = rank_slice(run.order.batch(step, recipe.batch.problems), ranks.rank, ranks.world)
-                groups = run.rollout.attempts(
-                    problems,
-                    group=recipe.batch.group,
-                    branches=recipe.batch.branches,
-                    temperature=recipe.rollout.temperature,
-                    draw=("train", step, ranks.rank),
-                )
-            check_scored(groups, recipe.rewards.max_failed)
+                collected = collector.collect(step, stage)
+            check_scored(collected.measured, recipe.rewards.max_failed)
             clock.start("credit")
-            batch = credit.assign(groups, stage, recipe.credit, gather=partial(own_first, ranks=ranks))
+            batch = credit.assign(collected.groups, stage, recipe.credit, gather=partial(own_first, ranks=ranks))
             clock.start("learner")
             run.rollout.engine.sleep()
             report = run.learner.update(batch)
             clock.start("publish")
             run.rollout.engine.publish(run.learner.weights(), version=step + 1)
-            metrics = step_metrics(groups, recipe.conversation, report, clock, ranks, run.base_t1)
-            run.record(stage, groups, metrics | run.rollout.engine.metrics())
+            metrics = step_metrics(collected.measured, recipe, report, clock, ranks, run.base_t1)
+            run.record(stage, collected.groups, metrics | run.rollout.engine.metrics())
         return run.finish()
     return None
 

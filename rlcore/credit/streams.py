@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlcore.credit.advantages import Gather, advantages, alone
+from rlcore.credit.advantages import EPSILON, Gather, advantages, alone
 from rlcore.credit.returns import turn_returns
 from rlcore.credit.turns import Turns
 from rlcore.recipe.schema import Credit, Stage
@@ -25,6 +25,16 @@ def assign(groups: Groups, stage: Stage, credit: Credit, gather: Gather = alone)
         np.asarray(stage.kl)[turns.attempt_PGT].reshape(flat),
         turns.attempt_PGT.reshape(flat),
     )
+
+
+def live_groups(groups: Groups, stage: Stage, credit: Credit) -> np.ndarray:
+    """Whether the returns of some turn differ within a group, `[P]` bool: a dead group has nothing to compare."""
+    returns_PGT = turn_returns(Turns.of_groups(groups), stage, credit.discount)
+    if credit.unit == "trajectory":
+        returns_PGT = np.nansum(returns_PGT, axis=-1, keepdims=True)
+    lows_PT = np.where(np.isnan(returns_PGT), np.inf, returns_PGT).min(axis=1)
+    highs_PT = np.where(np.isnan(returns_PGT), -np.inf, returns_PGT).max(axis=1)
+    return (highs_PT - lows_PT > EPSILON).any(axis=-1)
 
 
 def token_batch(

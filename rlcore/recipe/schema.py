@@ -2,18 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """A part of a recipe: immutable, and unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from rlcore.recipe.credit import Credit, Stage
+from rlcore.recipe.losses import LOSSES, Correction
+from rlcore.recipe.section import Fraction, NonNegative, Positive, Seconds, Section
 
 
 class Scratch(Section):
@@ -186,58 +179,9 @@ class Batch(Section):
     problems: Positive = Field(32, description="problems a step")
     group: Positive = Field(8, description="trajectories a problem")
     branches: Positive = Field(1, description="trajectories of a group that go on from one first attempt: a tree")
-
-
-class Credit(Section):
-    """How verdicts become advantages (see rlcore/credit)."""
-
-    unit: Literal["attempt", "trajectory"] = Field(
-        "attempt", description="trajectory: one advantage for all attempts from their summed returns, as in plain GRPO"
+    resample: Annotated[int, Field(ge=0)] = Field(
+        0, description="most rounds in which groups of other problems are sampled for those whose returns are all equal"
     )
-    baseline: Literal["group", "leave_one_out", "tree", "outcome", "batch_outcome", "batch", "none"] = Field(
-        "group",
-        description="what an attempt is compared with: its group with or without itself; those that go on from the "
-        "same first attempt; those of the group or batch whose previous attempt scored the same; the batch; nothing",
-    )
-    scale: Literal["none", "group", "batch"] = Field("none", description="divide advantages by this standard deviation")
-    discount: Fraction = Field(0.0, description="how much an attempt is paid for the returns of later ones")
-
-
-class Stage(Section):
-    """One phase of training, as data. Lists have one entry an attempt."""
-
-    name: str
-    steps: Positive
-    reward: list[float] = Field([1.0, 1.0], description="weight of each attempt's own reward")
-    bonus: NonNegative = Field(0.0, description="α: pays r(t) - r(t-1) on attempts after the first")
-    kl: list[NonNegative] = Field([0.01, 0.01], description="β of each attempt against the reference policy")
-
-
-LOSSES: dict[str, dict[str, Any]] = {
-    "grpo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.2), "average": "attempt"},
-    "dr_grpo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.2), "average": "constant"},
-    "dapo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.28), "average": "token"},
-    "gspo": {"ratio": "attempt", "surrogate": "ppo", "clip": (3e-4, 4e-4), "average": "attempt"},
-    "cispo": {"ratio": "token", "surrogate": "cispo", "clip": (1.0, 4.0), "average": "token"},
-    "reinforce": {"ratio": "token", "surrogate": "reinforce", "clip": (0.0, 0.0), "average": "token"},
-}
-"""What `learner.loss` stands for: values of the settings beside it (see rlcore/learner/README.md)."""
-
-
-class Correction(Section):
-    """Weights of tokens that sampler and learner give different probabilities: learner's over sampler's, bounded."""
-
-    mode: Literal["none", "truncate", "mask"] = Field(
-        "truncate", description="outside the bounds: truncate takes the nearer bound, mask leaves the token out"
-    )
-    level: Literal["token", "attempt"] = Field("token", description="attempt: one weight, the product over its tokens")
-    bounds: tuple[NonNegative, NonNegative] = Field((0.0, 2.0), description="lowest and highest weight")
-
-    @model_validator(mode="after")
-    def _bounds_hold_one(self) -> "Correction":
-        if not self.bounds[0] <= 1 <= self.bounds[1]:
-            raise ValueError(f"bounds {list(self.bounds)} must have 1, the weight where both agree, between them")
-        return self
 
 
 class Sft(Section):
@@ -373,6 +317,10 @@ class Recipe(Section):
         """Steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
 
+    def offline_first_attempts(self, stage: Stage) -> int:
+        """How many first attempts of each group are the starting policy's."""
+        return round(stage.base_first * self.batch.group / self.batch.branches)
+
     @property
     def exact_sampler(self) -> bool:
         """Whether the sampler's log-probabilities are the learner's own but for rounding in float32."""
@@ -393,6 +341,7 @@ class Recipe(Section):
                     raise ValueError(
                         f"stage {stage.name}: {key} needs {self.conversation.attempts} values, one for each attempt"
                     )
+            self._offline_fits(stage)
         if self.sft and self.stages:
             raise ValueError("sft stands in place of stages: give one of them, the other in a recipe named by after")
         two = self.conversation.kind == "correct" and self.conversation.attempts == 2
@@ -422,3 +371,12 @@ class Recipe(Section):
             raise ValueError("batch.branches needs a second attempt, and credit.unit attempt")
         if branches == 1 and self.credit.baseline == "tree":
             raise ValueError("credit.baseline tree compares trajectories of one first attempt: batch.branches above 1")
+
+    def _offline_fits(self, stage: Stage) -> None:
+        if not stage.base_first:
+            return
+        if not self.offline_first_attempts(stage):
+            firsts = self.batch.group // self.batch.branches
+            raise ValueError(f"stage {stage.name}: base_first {stage.base_first:g} of {firsts} first attempts is none")
+        if self.credit.unit == "trajectory" or self.conversation.attempts == 1:
+            raise ValueError(f"stage {stage.name}: base_first needs a second attempt, and credit.unit attempt")

@@ -21,19 +21,25 @@ def sample_groups(
     *,
     deadline: float,
     branches: int = 1,
+    firsts: Sequence[Sequence[Turn]] = (),
     on_attempt: OnAttempt | None = None,
 ) -> Groups:
     """`group` trajectories of each problem. Raises TimeoutError, naming sampling, after `deadline` seconds.
 
     With `branches` above 1, so many trajectories that follow each other in a group go on from one first attempt; it is
-    sampled, and trained, in the first of them.
+    sampled, and trained, in the first of them. The first attempts in `firsts`, a few of each problem, are taken as they
+    are, without training them, before others are sampled.
     """
 
     async def run() -> Groups:
         episodes: list[_Episode] = []
         for at, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
             for g in range(group):
-                first = episodes[-(g % branches)].first if g % branches else None
+                branch, twig = divmod(g, branches)
+                first = episodes[-twig].first if twig else None
+                if not twig and firsts and branch < len(firsts[at]):
+                    first = asyncio.get_running_loop().create_future()
+                    first.set_result(firsts[at][branch])
                 key = at * group + g
                 episodes.append(
                     _Episode(engine, conversation, problem, prompt, sampling, key, on_attempt, shared=first)
@@ -62,7 +68,7 @@ class _Episode:
         on_attempt: OnAttempt | None,
         shared: "asyncio.Future[Turn] | None",
     ):
-        """`shared`: the first reply, which another episode samples."""
+        """`shared`: the first reply, if it is not this episode that samples it."""
         self._engine, self._conversation, self._problem = engine, conversation, problem
         self._prompt, self._sampling, self._key, self._on_attempt = prompt, sampling, key, on_attempt
         self._ids: list[int] = []

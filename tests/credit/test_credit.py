@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rewards import Verdict
-from rlcore.credit import Turns, assign, turn_returns
+from rlcore.credit import Turns, assign, live_groups, turn_returns
 from rlcore.credit import advantages as turn_advantages
 from rlcore.recipe.schema import Credit, Stage
 from rlcore.types import Problem, Trajectory, Turn
@@ -107,6 +107,20 @@ def test_unscored_attempts_leave_loss_and_baseline():
     np.testing.assert_allclose(found[:, 1], [np.nan, 2 / 3, -1 / 3, -1 / 3])
     with_bonus = attempt_returns(rewards, SCORE)[0]
     assert np.isnan(with_bonus[2, 1]), "progress over an unscored attempt is not known"
+
+
+def test_a_group_is_dead_when_nothing_in_it_can_be_compared():
+    stage_one = Stage(name="I", steps=1, reward=[0, 1])
+    groups = [
+        [trajectory(0, 0), trajectory(0, 0)],
+        [trajectory(1, 0), trajectory(0, 0)],
+        [trajectory(0, 1), trajectory(0, 0)],
+        [trajectory(0, 1), trajectory(0, None)],
+        [trajectory(1, 0), trajectory(0, 1)],
+    ]
+    assert live_groups(groups, PLAIN, Credit()).tolist() == [False, True, True, False, True]
+    assert live_groups(groups, stage_one, Credit()).tolist() == [False, False, True, False, True]
+    assert live_groups(groups, PLAIN, Credit(unit="trajectory")).tolist() == [False, True, True, True, False]
 
 
 def test_streams_line_up_with_tokens():

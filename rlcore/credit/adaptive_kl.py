@@ -1,0 +1,25 @@
+"""A KL weight that follows a target: raised while an attempt is too far from the reference, lowered while too near."""
+
+from collections.abc import Sequence
+
+GAIN = 0.5
+CLIP = 0.2
+"""Error beyond which β changes no faster: by at most GAIN · CLIP = 10 % a step."""
+RANGE = 10.0
+"""β stays within this factor of what the recipe says."""
+
+
+def adapted_kl(
+    now_A: Sequence[float], start_A: Sequence[float], target_A: Sequence[float], measured_A: Sequence[float | None]
+) -> list[float]:
+    """β of each attempt for the next step: β · (1 + GAIN · clip(KL / target - 1)), Ziegler et al. 2019, section 2.2.
+
+    `start_A` are the recipe's values. β stays as it is where the target is 0 or nothing was measured.
+    """
+    rows = zip(now_A, start_A, target_A, measured_A, strict=True)
+    return [now if kl is None or not target else _adapted(now, start, target, kl) for now, start, target, kl in rows]
+
+
+def _adapted(now: float, start: float, target: float, measured: float) -> float:
+    error = min(max(measured / target - 1, -CLIP), CLIP)
+    return min(max(now * (1 + GAIN * error), start / RANGE), start * RANGE)

@@ -1,0 +1,46 @@
+"""What a recipe says of credit, and the stages that credit is given in."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rlcore.recipe.section import Fraction, NonNegative, Positive, Section
+
+
+class Credit(Section):
+    """How verdicts become advantages (see rlcore/credit)."""
+
+    unit: Literal["attempt", "trajectory"] = Field(
+        "attempt", description="trajectory: one advantage for all attempts from their summed returns, as in plain GRPO"
+    )
+    baseline: Literal["group", "leave_one_out", "tree", "outcome", "batch_outcome", "batch", "none"] = Field(
+        "group",
+        description="what an attempt is compared with: its group with or without itself; those that go on from the "
+        "same first attempt; those of the group or batch whose previous attempt scored the same; the batch; nothing",
+    )
+    scale: Literal["none", "group", "batch"] = Field("none", description="divide advantages by this standard deviation")
+    discount: Fraction = Field(0.0, description="how much an attempt is paid for the returns of later ones")
+
+
+class Stage(Section):
+    """One phase of training, as data. Lists have one entry an attempt."""
+
+    name: str
+    steps: Positive
+    reward: list[float] = Field([1.0, 1.0], description="weight of each attempt's own reward")
+    bonus: NonNegative = Field(0.0, description="α: pays r(t) - r(t-1) on attempts after the first")
+    kl: list[NonNegative] = Field([0.01, 0.01], description="β of each attempt against the reference policy")
+    kl_target: list[NonNegative] = Field(
+        [], description="KL, in nats a token, that each attempt's β is adapted to hold, from `kl` on; 0: β stays"
+    )
+    base_first: Fraction = Field(
+        0.0, description="share of first attempts that are the starting policy's, sampled once and not trained"
+    )
+
+    @model_validator(mode="after")
+    def _targets_can_be_held(self) -> "Stage":
+        if len(self.kl_target) not in (0, len(self.kl)):
+            raise ValueError(f"stage {self.name}: kl_target needs {len(self.kl)} values, as kl has, or none")
+        if any(target and not kl for target, kl in zip(self.kl_target, self.kl, strict=False)):
+            raise ValueError(f"stage {self.name}: a kl of 0 cannot be adapted to a kl_target")
+        return self
