@@ -7,6 +7,7 @@ compares. Exit codes, printed text (where the problem asks for none) and objects
 from __future__ import annotations
 
 import json
+import marshal
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from rewards.pool import shared_pool
 from rewards.reward import Completion, text_of
 from rewards.sandbox import Job, JobOver, Sandbox
 from rewards.sandbox.guest import CALLS, CASES, DRIVER
-from rewards.sandbox.values import dumps, loads
+from rewards.sandbox.values import loads
 from rewards.suites import COLUMNS, BadTests, CallCase, Case, Driver, Suite, read_suite
 from rewards.verdict import Verdict
 
@@ -147,16 +148,10 @@ class Judge:
         sources = [_joined(suite.before, program), suite.after]
         handles = suite.driver is not None
         with self.programs.start_job(mode, timeout) as job:
-            start = json.dumps({"sources": sources, "handles": handles}).encode()
+            job.send(marshal.dumps({"sources": sources, "calls": suite.questions, "handles": handles}))
             if suite.cases:
-                job.send(start)
                 _run_cases(job, suite.cases, tally)
                 return
-            job.send(start)
-            if not suite.driver:
-                expressions = [call for check in suite.checks for call in check.calls]
-                expressions += [case.expression for case in suite.calls]
-                job.send(dumps([{"expression": expression} for expression in expressions]))
             told = json.loads(job.receive())
             if "ready" not in told:
                 raise JobOver(f"{told['raised']}: {told['message']}")

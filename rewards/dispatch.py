@@ -208,21 +208,27 @@ class Dispatcher:
         task = self._cut(self._tasks.popleft())
         rows = slice(task.start, task.stop)
         columns = {name: column[rows] for name, column in task.job.columns.items()}
-        limit = self._limits[task.reward]
-        budget = self._deadline if limit is None else (limit + _GRACE) * (task.stop - task.start)
+        budget = self._budget(task.reward, task.stop - task.start)
         worker.task = task
         worker.deadline = time.monotonic() + budget
         with suppress(OSError):  # a worker that is gone shows as end of file, and its task is put back there
             send_frame(worker.socket, pickle.dumps((task.reward, budget + 1, task.job.completions[rows], columns)))
 
+    def _budget(self, reward: int, rows: int) -> float:
+        limit = self._limits[reward]
+        return self._deadline if limit is None else (limit + _GRACE) * rows
+
     def _cut(self, task: Task) -> Task:
         """The first rows of a task, as many as are due for one chunk; the rest goes back to the queue."""
         cost, rows = self._costs.get(task.reward), task.stop - task.start
         due = 2 if cost is None else int(_SLICE / cost)
-        size = max(1, min(math.ceil(rows / self._size), max(due, task.job.rewards[task.reward].at_once)))
-        # One row alone would hide that a function returns too few or too many scores.
-        if due > 1 and (size == 1 or rows - size == 1):
-            size = min(size + 1, rows)
+        share = math.ceil(rows / (2 * self._size))  # smaller towards the end, so that no worker waits long for the last
+        size = max(1, min(share, max(due, task.job.rewards[task.reward].at_once)))
+        # One row alone would hide that a function returns too few or too many scores, so no row goes or is left alone;
+        # unless two may well pass the deadline: then they would be tried one by one in any case.
+        if cost is None or 2 * cost < self._budget(task.reward, 1):
+            size = min(max(size, 2), rows)
+            size += rows - size == 1
         if size < rows:
             self._tasks.appendleft(replace(task, start=task.start + size))
         return replace(task, stop=task.start + size)

@@ -18,10 +18,11 @@ import io
 import json
 import pickle
 import sys
+import types
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from rewards.checks import Check, called_names, read_asserts
@@ -76,6 +77,13 @@ class Suite:
     calls: list[CallCase] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
     driver: Driver | None = None
+
+    @cached_property
+    def questions(self) -> list[types.CodeType]:
+        """The calls that the sandbox is to make, in order, compiled here once for all programs of the problem."""
+        expressions = [call for check in self.checks for call in check.calls]
+        expressions += [case.expression for case in self.calls]
+        return [compile(expression, "<call>", "eval", dont_inherit=True) for expression in expressions]
 
 
 def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:

@@ -6,14 +6,15 @@ import socket
 import struct
 
 _HEADER = struct.Struct("!Q")
+HEADER_SIZE = _HEADER.size
 
 
-def send_frame(sock: socket.socket, payload: bytes) -> None:
+def send_frame(sock: socket.SocketType, payload: bytes) -> None:
     """Send one frame; blocks until the kernel has taken all of it."""
     sock.sendall(_HEADER.pack(len(payload)) + payload)
 
 
-def recv_frame(sock: socket.socket, limit: int | None = None) -> bytes:
+def recv_frame(sock: socket.SocketType, limit: int | None = None) -> bytes:
     """Receive one frame. Raises EOFError when the peer is gone, ValueError for a frame of more than `limit` bytes."""
     (size,) = _HEADER.unpack(_recv_exactly(sock, _HEADER.size))
     if limit is not None and size > limit:
@@ -21,7 +22,7 @@ def recv_frame(sock: socket.socket, limit: int | None = None) -> bytes:
     return _recv_exactly(sock, size)
 
 
-def _recv_exactly(sock: socket.socket, size: int) -> bytes:
+def _recv_exactly(sock: socket.SocketType, size: int) -> bytes:
     chunks = []
     while size:
         chunk = sock.recv(min(size, 1 << 20))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import marshal
 import os
 import shutil
 import socket
@@ -22,10 +23,11 @@ from types import TracebackType
 from rewards.sandbox.guest import OUTPUT_LIMIT
 from rewards.sandbox.zygote import BUBBLEWRAP, TIERS, UNSAFE, readable_paths
 from rewards.verdict import RewardError
-from rewards.wire import recv_frame, send_frame
+from rewards.wire import HEADER_SIZE, send_frame
 
 log = logging.getLogger(__name__)
 
+_AT_ONCE = 1 << 16
 _START_LIMIT = 30.0
 _END_LIMIT = 10.0
 _ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +49,7 @@ class Job:
 
     def __init__(self, sandbox: Sandbox, channel: socket.socket, deadline: float) -> None:
         self._sandbox, self.channel, self._deadline = sandbox, channel, deadline
+        self._received = bytearray()
 
     def send(self, payload: bytes) -> None:
         """Send one frame. Raises TimeoutError at the deadline, JobOver when the job is gone."""
@@ -60,15 +63,10 @@ class Job:
 
     def receive(self) -> bytes:
         """Receive one frame. Raises TimeoutError at the deadline, JobOver when the job is gone or floods."""
-        self._wait()
-        try:
-            return recv_frame(self.channel, OUTPUT_LIMIT)
-        except TimeoutError:
-            raise
-        except (EOFError, OSError) as error:
-            raise JobOver("the program ended") from error
-        except ValueError as error:
-            raise JobOver("the program's answer is too large") from error
+        size = int.from_bytes(self._take(HEADER_SIZE), "big")
+        if size > OUTPUT_LIMIT:
+            raise JobOver("the program's answer is too large")
+        return self._take(size)
 
     def ask(self, payload: bytes) -> bytes:
         """Send one frame and receive one."""
@@ -83,6 +81,23 @@ class Job:
     ) -> None:
         self.channel.close()
         self._sandbox.end_job()
+
+    def _take(self, size: int) -> bytes:
+        """The next bytes received. What arrives together, such as several short answers, is read together."""
+        while len(self._received) < size:
+            self._wait()
+            try:
+                chunk = self.channel.recv(_AT_ONCE)
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise JobOver("the program ended") from error
+            if not chunk:
+                raise JobOver("the program ended")
+            self._received += chunk
+        taken = bytes(self._received[:size])
+        del self._received[:size]
+        return taken
 
     def _wait(self) -> None:
         left = self._deadline - time.monotonic()
@@ -112,8 +127,8 @@ class Sandbox:
         if self._zygote is None:
             self._start()
         mine, theirs = socket.socketpair()
-        request = json.dumps({"mode": mode, "cpu_seconds": int(seconds) + 1}).encode()
-        socket.send_fds(self._control, [request], [theirs.fileno(), *(other.fileno() for other in extra)])
+        request = marshal.dumps((mode, int(seconds) + 1))
+        socket.send_fds(self._jobs, [request], [theirs.fileno(), *(other.fileno() for other in extra)])
         theirs.close()
         return Job(self, mine, time.monotonic() + seconds)
 
@@ -139,6 +154,7 @@ class Sandbox:
     def close(self) -> None:
         """End the zygote, and with it every process that it started."""
         if self._zygote is not None:
+            self._jobs.close()
             self._control.close()
             self._zygote.kill()
             self._zygote.wait()
@@ -158,15 +174,19 @@ class Sandbox:
         """Start a zygote of this tier. Returns why it does not hold, or an empty string."""
         if tier == BUBBLEWRAP and shutil.which("bwrap") is None:
             return "bwrap is not installed"
-        self._control, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._jobs, jobs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        library_path = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+        remote = [jobs.fileno(), control.fileno()]
         self._zygote = subprocess.Popen(
-            _command(tier, remote.fileno(), self._memory_mb),
-            pass_fds=[remote.fileno()],
-            env={"LD_LIBRARY_PATH": os.environ["LD_LIBRARY_PATH"]} if "LD_LIBRARY_PATH" in os.environ else {},
+            _command(tier, remote, self._memory_mb),
+            pass_fds=remote,
+            env={"LD_BIND_NOW": "1", **library_path},  # a name that is bound late is bound again in every fork
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        remote.close()
+        jobs.close()
+        control.close()
         self._control.settimeout(_START_LIMIT)
         try:
             answer = json.loads(self._control.recv(4096) or b"{}")
@@ -183,8 +203,8 @@ class Sandbox:
         return str(answer.get("error") or (said[-1] if said else "it ended"))
 
 
-def _command(tier: str, descriptor: int, memory_mb: int) -> list[str]:
-    python = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(descriptor), tier, str(memory_mb)]
+def _command(tier: str, descriptors: list[int], memory_mb: int) -> list[str]:
+    python = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, *map(str, descriptors), tier, str(memory_mb)]
     if tier != BUBBLEWRAP:
         return python
     python[0] = os.path.realpath(sys.executable)

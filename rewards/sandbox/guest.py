@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import importlib
 import json
+import marshal
 import os
 import socket
 import sys
@@ -34,12 +35,30 @@ def preload() -> None:
         importlib.import_module(name)
 
 
-def run(mode: str, channels: Sequence[socket.socket], confine: Callable[[], None]) -> None:
+_SAMPLE = """
+from typing import Dict, List, Optional, Tuple
+def f(text: str, numbers: List[int], far: float = 0.5) -> Dict[str, Tuple[int, ...]]:
+    \'\'\' Count.
+    >>> f("a b", [1, 2])
+    \'\'\'
+    found = {}
+    for number, word in enumerate(text.lower().split()):
+        if len(word) >= 2 and word != word[::-1]:
+            found[word] = tuple(sorted(n % 3 for n in numbers if n > number or abs(n - far) < 1e-9))
+    return found
+"""
+
+
+def ask_sample(channel: socket.SocketType) -> None:
+    """Be the judging side of a small job, for a rehearsal."""
+    expressions = [*(f"f('To be or noon {n}', [{n}, 2, 7], far={n}.5)" for n in range(8)), "unknown()"]
+    calls = [compile(expression, "<call>", "eval") for expression in expressions]
+    send_frame(channel, marshal.dumps({"sources": [_SAMPLE, ""], "calls": calls, "handles": False}))
+    channel.shutdown(socket.SHUT_WR)
+
+
+def run(mode: str, channels: Sequence[socket.SocketType], confine: Callable[[], None]) -> None:
     """Run one job. Whatever runs a program goes behind `confine` first; for cases that is a child for each."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
-    os.close(null)
     if mode == CASES:
         _run_cases(channels[0], confine)
         return
@@ -72,9 +91,9 @@ class _Objects:
         return len(self.held) - 1
 
 
-def _answer_calls(channel: socket.socket) -> None:
-    """Run the program, then answer, one by one, the questions of each message until the other side hangs up."""
-    job = json.loads(recv_frame(channel))
+def _answer_calls(channel: socket.SocketType) -> None:
+    """Run the program, then answer the job's calls and the questions of each message until the other side hangs up."""
+    job = marshal.loads(recv_frame(channel))
     module, objects = _new_module("solution"), _Objects()
     answer: dict[str, Any] = {"ready": True}
     try:
@@ -83,13 +102,22 @@ def _answer_calls(channel: socket.socket) -> None:
     except BaseException as error:  # the program may raise anything; that is an answer too
         answer = _told(error)
     send_frame(channel, json.dumps(answer).encode())
+    hold = objects.hold if job["handles"] else None
+    for call in job["calls"]:
+        _answer(channel, hold, eval, call, module.__dict__)
     while True:
-        for question in loads(recv_frame(channel), lambda number, name: objects.held[number]):
-            try:
-                data = b"v" + dumps(_evaluate(question, module), objects.hold if job["handles"] else None)
-            except BaseException as error:
-                data = b"e" + json.dumps(_told(error)).encode()
-            send_frame(channel, data)
+        question = loads(recv_frame(channel), lambda number, name: objects.held[number])
+        _answer(channel, hold, _evaluate, question, module)
+
+
+def _answer(
+    channel: socket.SocketType, hold: Callable[[Any], int] | None, function: Callable[..., Any], *of: Any
+) -> None:
+    try:
+        data = b"v" + dumps(function(*of), hold)
+    except BaseException as error:
+        data = b"e" + json.dumps(_told(error)).encode()
+    send_frame(channel, data)
 
 
 def _execute(source: str, module: types.ModuleType) -> None:
@@ -98,17 +126,15 @@ def _execute(source: str, module: types.ModuleType) -> None:
 
 
 def _evaluate(question: dict[str, Any], module: types.ModuleType) -> Any:
-    if "expression" in question:
-        return eval(compile(question["expression"], "<call>", "eval", dont_inherit=True), module.__dict__)
     if "attribute" in question:
         return getattr(question["of"], question["attribute"])
     target = question["of"] if "of" in question else getattr(module, question["name"])
     return target(*question["args"], **question["kwargs"])
 
 
-def _run_cases(channel: socket.socket, confine: Callable[[], None]) -> None:
+def _run_cases(channel: socket.SocketType, confine: Callable[[], None]) -> None:
     """Run the program once for each standard input sent, each time in a new process."""
-    program = json.loads(recv_frame(channel))["sources"][0]
+    program = marshal.loads(recv_frame(channel))["sources"][0]
     while True:
         given = json.loads(recv_frame(channel))["stdin"]
         read_from, written_to = os.memfd_create("stdin"), os.memfd_create("stdout")
@@ -175,12 +201,12 @@ class Proxy:
         return str(self.__getattr__("__str__")())
 
 
-def _drive(channel: socket.socket, program: socket.socket) -> None:
+def _drive(channel: socket.SocketType, program: socket.SocketType) -> None:
     """Run trusted tests here against a program that runs in another sandbox, reached through `program`."""
     job = json.loads(recv_frame(channel))
 
     def ask(question: dict[str, Any]) -> Any:
-        send_frame(program, dumps([question], _number))
+        send_frame(program, dumps(question, _number))
         reply = recv_frame(program, OUTPUT_LIMIT)
         if reply[:1] == b"v":
             return loads(reply[1:], lambda number, name: Proxy(ask, {"of": _Handle(number)}))

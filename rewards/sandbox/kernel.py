@@ -47,9 +47,13 @@ def _number(name: str) -> int:
     return _NUMBERS[ARCHITECTURE][name]
 
 
+def words(*values: int) -> list[ctypes.c_ulong]:
+    """Arguments of a system call as wide as a register."""
+    return [ctypes.c_ulong(value) for value in values]
+
+
 def _prctl(option: int, *arguments: int) -> None:
-    padded = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
-    _check(libc.prctl(option, *padded), f"prctl {option}")
+    _check(libc.prctl(option, *words(*(*arguments, 0, 0, 0, 0)[:4])), f"prctl {option}")
 
 
 def unshare(flags: int) -> None:
@@ -89,9 +93,14 @@ def change_root(root: str) -> None:
     os.chdir("/")
 
 
+# Each job makes these two calls: what they need is made once, in the process that jobs are forked from.
+_DEATH = words(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
+_NO_CAPABILITIES = (struct.pack("=Ii", 0x20080522, 0), bytes(24))
+
+
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends."""
-    _prctl(_PR_SET_PDEATHSIG, 9)
+    _check(libc.prctl(*_DEATH), "prctl")
 
 
 def bound_capabilities() -> None:
@@ -103,8 +112,7 @@ def bound_capabilities() -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability that this process has."""
-    header = struct.pack("=Ii", 0x20080522, 0)
-    _check(libc.syscall(_number("capset"), header, bytes(24)), "capset")
+    _check(libc.syscall(_number("capset"), *_NO_CAPABILITIES), "capset")
 
 
 def no_new_privileges() -> None:

@@ -1,18 +1,22 @@
 """The system calls that sandboxed code may make; any other answers EPERM.
 
-No new process (a thread is allowed), no program started, no socket to anywhere, no signal to anyone else, no mount,
+No new process (a thread is allowed), no program started, no socket to anywhere, no signal to anyone, no mount,
 namespace, tracing, key or kernel interface that Python can do without.
+
+The list is installed once, in the zygote, with the few calls that the zygote needs besides; every process forked from
+it inherits that filter, and one that is to run a program adds a short second one, which takes those calls away. The
+kernel obeys the stricter of the two. Installing the long one costs more than a fork.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 from errno import ENOSYS, EPERM
 from functools import cache
+from typing import Any
 
-from rewards.sandbox.kernel import ARCHITECTURE, libc
+from rewards.sandbox.kernel import ARCHITECTURE, libc, words
 
 # name, number on x86_64, number on aarch64 ("-" where it has none)
 _ALLOWED = """
@@ -37,17 +41,28 @@ wait4 61 260, waitid 247 95, socketpair 53 199, sendto 44 206, recvfrom 45 207, 
 shutdown 48 210, getsockopt 55 209, setsockopt 54 208, getsockname 51 204, getpeername 52 205,
 restart_syscall 219 128, copy_file_range 326 285, sendfile 40 71
 """
+# What the zygote does besides: fork, kill, give a scratch folder anew, confine what it forked.
+_ZYGOTE = """
+prctl 157 167, capset 126 91, setresuid 117 147, setresgid 119 149, setpgid 109 154, mount 165 40, umount2 166 39,
+memfd_create 319 279, kill 62 129
+"""
 _COLUMN = {"x86_64": 1, "aarch64": 2}
 _AUDIT_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE, _CLONE3 = {"x86_64": 56, "aarch64": 220}, 435
-_KILL, _TGKILL = {"x86_64": 62, "aarch64": 129}, {"x86_64": 234, "aarch64": 131}
 _PRLIMIT = {"x86_64": 302, "aarch64": 261}
 _CLONE_THREAD = 0x00010000
 
 _LOAD, _JUMP_EQUAL, _JUMP_ABOVE, _JUMP_AT_LEAST, _JUMP_SET, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x06
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _INSTRUCTION = struct.Struct("=HBBI")
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
+
+
+class _Program(ctypes.Structure):
+    """struct sock_fprog"""
+
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
 
 def supported() -> bool:
@@ -55,51 +70,63 @@ def supported() -> bool:
     return ARCHITECTURE in _COLUMN
 
 
-def restrict() -> None:
-    """Put this process, and every thread that it starts, under the filter for good. Needs no_new_privileges first."""
-    code = _packed(_conditions(os.getpid())) + _allowed()
-    buffer = ctypes.create_string_buffer(code)
-    descriptor = struct.pack("@HxxxxxxP", len(code) // _INSTRUCTION.size, ctypes.addressof(buffer))
-    if libc.prctl(22, ctypes.c_ulong(2), descriptor, 0, 0) < 0:
-        raise OSError(ctypes.get_errno(), "seccomp filter refused")
-
-
-def _packed(program: list[tuple[int, int, int, int]]) -> bytes:
-    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
-
-
-@cache
-def _allowed() -> bytes:
-    """What is allowed whatever its arguments, and the answer to everything else."""
-    column = [fields[_COLUMN[ARCHITECTURE]] for fields in map(str.split, _ALLOWED.split(","))]
-    numbers = sorted(int(number) for number in column if number != "-")
+def guard() -> None:
+    """Allow this process, and all that it will fork, the list and what a zygote does. Needs no_new_privileges first."""
+    numbers = sorted({*_numbers(_ALLOWED), *_numbers(_ZYGOTE), _CLONE[ARCHITECTURE]})
     # The kernel tries the filter on every system call when it is installed: ranges keep it short.
     starts = [number for number in numbers if number - 1 not in numbers]
     ends = [number for number in numbers if number + 1 not in numbers]
-    program = []
-    for start, end in zip(starts, ends, strict=True):
-        program += [(_JUMP_AT_LEAST, 0, 2, start), (_JUMP_ABOVE, 1, 0, end), (_RETURN, 0, 0, _ALLOW)]
-    return _packed([*program, (_RETURN, 0, 0, _ERRNO | EPERM)])
-
-
-def _conditions(pid: int) -> list[tuple[int, int, int, int]]:
-    """Classic BPF (code, jump if true, jump if false, operand): what is allowed for some arguments only."""
-    return [
+    program = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_JUMP_EQUAL, 1, 0, _AUDIT_ARCHITECTURE[ARCHITECTURE]),
         (_RETURN, 0, 0, _KILL_PROCESS),
         (_LOAD, 0, 0, _NUMBER_AT),
         (_JUMP_EQUAL, 0, 1, _CLONE3),
         (_RETURN, 0, 0, _ERRNO | ENOSYS),  # so that libc falls back to clone, whose flags can be read
-        *_where(_CLONE[ARCHITECTURE], (_JUMP_SET, _CLONE_THREAD)),
-        *_where(_KILL[ARCHITECTURE], (_JUMP_EQUAL, pid)),
-        *_where(_TGKILL[ARCHITECTURE], (_JUMP_EQUAL, pid)),
-        *_where(_PRLIMIT[ARCHITECTURE], (_JUMP_EQUAL, 0)),
+        *_only_with(_PRLIMIT[ARCHITECTURE], (_JUMP_EQUAL, 0)),
     ]
+    for start, end in zip(starts, ends, strict=True):
+        program += [(_JUMP_AT_LEAST, 0, 2, start), (_JUMP_ABOVE, 1, 0, end), (_RETURN, 0, 0, _ALLOW)]
+    _obey(_installing([*program, (_RETURN, 0, 0, _ERRNO | EPERM)]))
+    _program_filter()
 
 
-def _where(number: int, test: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-    """Allow one system call if its first argument passes the test."""
+def restrict() -> None:
+    """Take from this process, and from every thread that it starts, for good, what only a zygote may do."""
+    _obey(_program_filter())
+
+
+def _numbers(table: str) -> list[int]:
+    column = [fields[_COLUMN[ARCHITECTURE]] for fields in map(str.split, table.split(","))]
+    return [int(number) for number in column if number != "-"]
+
+
+@cache
+def _program_filter() -> list[Any]:
+    """Made once for all forks."""
+    program = [(_LOAD, 0, 0, _NUMBER_AT), *_only_with(_CLONE[ARCHITECTURE], (_JUMP_SET, _CLONE_THREAD))]
+    for number in _numbers(_ZYGOTE):
+        program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | EPERM)]
+    return _installing([*program, (_RETURN, 0, 0, _ALLOW)])
+
+
+def _obey(arguments: list[Any]) -> None:
+    if libc.prctl(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), "seccomp filter refused")
+
+
+def _installing(program: list[tuple[int, int, int, int]]) -> list[Any]:
+    """The arguments of prctl that put the calling process under a filter."""
+    code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
+    length_and_code = _Program(len(program), code)
+    return [_PR_SET_SECCOMP, *words(_MODE_FILTER), ctypes.byref(length_and_code), *words(0, 0)]
+
+
+def _only_with(number: int, test: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    """Classic BPF (code, jump if true, jump if false, operand): refuse a system call unless its first argument passes.
+
+    Any other goes on to what follows.
+    """
     code, operand = test
     return [
         (_JUMP_EQUAL, 0, 4, number),

@@ -1,19 +1,22 @@
 """The process that sandboxes are forked from. Trusted, single-threaded, and never told what a job is about.
 
 It is a fresh interpreter in isolated mode with an empty environment, and pid 1 of its own pid namespace where the tier
-has one. For each job it forks a process, hands it the socket that the job will talk on, and kills everything when the
-job ends. The program, its arguments and the tests never pass through it.
+has one. For each job it forks a process, which waits for the socket that the job will talk on, and it kills everything
+when the job ends; only then is the process of the next job forked. What a job has no need of is given up here, once,
+and inherited. The program, its arguments and the tests never pass through the zygote.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import marshal
 import os
 import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 from rewards.sandbox import guest, kernel, seccomp
@@ -43,27 +46,32 @@ def readable_paths() -> list[str]:
     return [path for path in dict.fromkeys(candidates) if os.path.isdir(path)]
 
 
-def serve(control: socket.socket, tier: str, memory_mb: int) -> None:
-    """Set up the tier, answer "ready" or the reason why not, then run one job after another."""
+def serve(jobs: socket.socket, control: socket.socket, tier: str, memory_mb: int) -> None:
+    """Set up the tier, answer "ready" or the reason why not, then see one job after another to its end.
+
+    On `jobs` the parent sends jobs, read by the processes that run them; on `control` it says when one is over.
+    """
     try:
         if tier == NAMESPACES:
             _enter_namespaces()
         kernel.bound_capabilities()
+        null = os.open(os.devnull, os.O_RDWR)
+        _settle(tier, memory_mb)
         _probe(tier)
     except OSError as error:
         control.send(json.dumps({"error": str(error)}).encode())
         return
     control.send(json.dumps({"ready": tier}).encode())
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.close(null)
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
-        if not message:
-            return
-        job = json.loads(message)
-        leader = _start(tier, memory_mb, job["mode"], job["cpu_seconds"], descriptors, control)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        control.recv(16)  # "end", or nothing because the parent is gone
+        leader = _fork_job(tier, jobs, control)
+        if not control.recv(16):
+            return  # the parent is gone
         _end(tier, leader)
+        with suppress(BlockingIOError):  # a job that its process did not live to take
+            jobs.recv(4096, socket.MSG_DONTWAIT)
         control.send(b"ended")
 
 
@@ -124,19 +132,35 @@ def _build_root(root: str) -> None:
     kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
 
 
-def _probe(tier: str) -> None:
-    """Run an empty job, so that a tier that does not hold here says so before it is relied on."""
+def _settle(tier: str, memory_mb: int) -> None:
+    """Give up here, once, what neither this process nor any program needs: what is forked inherits that."""
+    os.chdir(SCRATCH if tier == NAMESPACES else "/")
+    for limit, value in (
+        (resource.RLIMIT_AS, memory_mb << 20),
+        (resource.RLIMIT_FSIZE, _FILE_MB << 20),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
     if tier == UNSAFE:
         return
     if not seccomp.supported():
         raise OSError(f"no seccomp filter for {kernel.ARCHITECTURE}")
-    if tier == LANDLOCK and kernel.landlock_abi() == 0:
-        raise OSError("the kernel has no Landlock")
+    if tier == LANDLOCK:
+        if kernel.landlock_abi() == 0:
+            raise OSError("the kernel has no Landlock")
+        kernel.landlock_read_only([*readable_paths(), *(f"/dev/{device}" for device in _DEVICES)])
+    kernel.no_new_privileges()
+    seccomp.guard()
+
+
+def _probe(tier: str) -> None:
+    """Run an empty job, so that a tier that does not hold here says so before it is relied on."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            _confine(tier, 512, 1)
+            _confine(tier, 1)
             status = 0
         except OSError as error:
             print(error, file=sys.stderr)
@@ -151,24 +175,47 @@ def _mount_scratch() -> None:
     kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, data)
 
 
-def _start(
-    tier: str, memory_mb: int, mode: str, cpu_seconds: int, descriptors: list[int], control: socket.socket
-) -> int:
+def _fork_job(tier: str, jobs: socket.socket, control: socket.socket) -> int:
+    """The process of the next job: it is there, waiting, when the job comes."""
     leader = kernel.fork()
     if leader:
         return leader
     try:
         control.close()
         kernel.die_with_parent()
-        os.setsid()
-        channels = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        guest.run(mode, channels, lambda: _confine(tier, memory_mb, cpu_seconds))
+        os.setpgid(0, 0)
+        _run_job(jobs, lambda cpu_seconds: _confine(tier, cpu_seconds))
     finally:
         os._exit(0)
 
 
+def _run_job(jobs: socket.socket, confine: Callable[[int], None]) -> None:
+    message, ancillary, _, _ = jobs.recvmsg(64, socket.CMSG_LEN(2 * 4))
+    jobs.close()
+    if message:
+        mode, cpu_seconds = marshal.loads(message)
+        channels = [
+            socket.SocketType(fileno=number) for _, _, data in ancillary for number in memoryview(data).cast("i")
+        ]
+        guest.run(mode, channels, lambda: confine(cpu_seconds))
+
+
+def _rehearse(times: int = 30) -> None:
+    """Run jobs of our own, so that what this warms up in the interpreter is shared by every fork.
+
+    A page of memory that a job is the first to write to costs it a copy.
+    """
+    for _ in range(times):
+        parent, jobs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        asker, channel = socket.socketpair()
+        with parent, jobs, asker, suppress(EOFError):
+            socket.send_fds(parent, [marshal.dumps((guest.CALLS, 1))], [channel.detach()])
+            guest.ask_sample(asker)
+            _run_job(jobs, lambda cpu_seconds: None)
+
+
 def _end(tier: str, leader: int) -> None:
-    """Kill what the job has left: everyone else in this pid namespace, or the job's session where there is none."""
+    """Kill what the job has left: all others in this pid namespace, or the job's process group where there is none."""
     with suppress(ProcessLookupError):
         if tier in (NAMESPACES, BUBBLEWRAP):
             os.kill(-1, signal.SIGKILL)
@@ -182,19 +229,9 @@ def _end(tier: str, leader: int) -> None:
         _mount_scratch()
 
 
-def _confine(tier: str, memory_mb: int, cpu_seconds: int) -> None:
+def _confine(tier: str, cpu_seconds: int) -> None:
     """Give up everything that the untrusted code has no need of. Runs in its process, just before it."""
-    os.chdir(SCRATCH if tier == NAMESPACES else "/")
-    if tier == LANDLOCK:
-        kernel.landlock_read_only([*readable_paths(), *(f"/dev/{device}" for device in _DEVICES)])
-    for limit, value in (
-        (resource.RLIMIT_AS, memory_mb << 20),
-        (resource.RLIMIT_CPU, cpu_seconds),
-        (resource.RLIMIT_FSIZE, _FILE_MB << 20),
-        (resource.RLIMIT_NOFILE, _OPEN_FILES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     if tier == UNSAFE:
         return
     if tier == NAMESPACES:
@@ -202,18 +239,21 @@ def _confine(tier: str, memory_mb: int, cpu_seconds: int) -> None:
         _drop_user()
     kernel.drop_capabilities()
     kernel.die_with_parent()
-    kernel.no_new_privileges()
     seccomp.restrict()
 
 
 def _drop_user() -> None:
-    with suppress(OSError):  # an ordinary user is the only one mapped, and owns nothing in here
+    try:
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    except OSError:
+        pass  # an ordinary user is the only one mapped, and owns nothing in here
 
 
 def main() -> None:
-    """Arguments: number of the control socket, tier, memory limit in MiB."""
+    """Arguments: numbers of the two sockets of `serve`, tier, memory limit in MiB."""
     guest.preload()
+    _rehearse()
     gc.freeze()  # a fork that collects garbage would copy every page it looks at
-    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], int(sys.argv[3]))
+    jobs, control = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    serve(jobs, control, sys.argv[3], int(sys.argv[4]))

@@ -51,6 +51,11 @@ def too_few(completions, **columns):
     return [1.0]
 
 
+def slow_and_too_few(completions, **columns):
+    time.sleep(0.15)
+    return [1.0]
+
+
 def not_a_list(completions, **columns):
     return 1.0
 

@@ -60,6 +60,18 @@ HOSTILE = {
     "other processes": "import os\ndef f(x): return [p for p in os.listdir('/proc') if p.isdigit()]",
     "writes to the library": "import os\ndef f(x):\n    open(os.__file__, 'a').write('')\n    return x * x",
     "environment": "import os\ndef f(x): return os.environ['HOME'] and x * x",
+    "stops itself": "import os, signal\ndef f(x):\n    os.kill(os.getpid(), signal.SIGSTOP)\n    return x * x",
+    "aborts": "import os\ndef f(x): os.abort()",
+    "takes a filter of its own": (
+        "import ctypes\ndef f(x):\n    if ctypes.CDLL(None).prctl(38, 1, 0, 0, 0) < 0: raise OSError('refused')\n"
+        "    return x * x"
+    ),
+    "becomes another user": "import os\ndef f(x):\n    os.setresuid(0, 0, 0)\n    return x * x",
+    "leaves its group": "import os\ndef f(x):\n    os.setpgid(0, 0)\n    return x * x",
+    "mounts": (
+        "import ctypes\ndef f(x):\n    if ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, b'') < 0:\n"
+        "        raise OSError('refused')\n    return x * x"
+    ),
     "starts a program": "import os\ndef f(x):\n    os.execv('/bin/true', ['true'])",
 }
 
@@ -72,7 +84,6 @@ ENDLESS = {
         "    except Exception: pass\ndef f(x):\n    while True:\n        try:\n            while True: pass\n"
         "        except BaseException: pass"
     ),
-    "stopped": "import os, signal\ndef f(x): os.kill(os.getpid(), signal.SIGSTOP)",
     "fork bomb": "import os\ndef f(x):\n    while True:\n        try: os.fork()\n        except OSError: pass",
     "thread bomb": (
         "import threading, time\nthreading.stack_size(1 << 15)\ndef f(x):\n    while True:\n"

@@ -89,6 +89,11 @@ def test_broken_returns_name_the_function(name, texts, told):
     assert told in verdict.detail
 
 
+def test_no_row_of_a_batch_is_scored_alone_so_that_a_wrong_length_shows_on_all():
+    verdicts = score(FUNCTIONS + "slow_and_too_few", ["a", "b", "c", "d", "e", "f", "g"])
+    assert [verdict.status for verdict in verdicts] == ["error"] * 7
+
+
 def test_values_that_are_read():
     verdicts = score(FUNCTIONS + "odd_values", ["none", "half", "true"])
     assert [(v.score, v.status) for v in verdicts] == [(None, "unscorable"), (0.5, "wrong"), (1.0, "correct")]
