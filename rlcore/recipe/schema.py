@@ -121,6 +121,9 @@ class Vllm(Section):
     args: dict[str, Any] = Field(default_factory=dict, description="further engine arguments: {kv_cache_dtype: fp8}")
     command: str = Field("", description='starts a server, like "vllm serve"; left out: the vLLM of this environment')
     gpus: list[str] = Field(default_factory=list, description='CUDA devices of each server that rlcore starts: ["0,1"]')
+    transfer: Literal["files", "nccl", "ipc"] = Field(
+        "files", description="how servers get weights: files in weights_folder, NCCL, or CUDA IPC on GPUs they share"
+    )
     weights_folder: str = Field("/dev/shm", description="where servers find the weights; a shared one across machines")
 
 

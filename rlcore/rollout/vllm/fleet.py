@@ -53,7 +53,8 @@ class Fleet:
         self.router = Router()
         self._news = asyncio.Event()
         self._fatal: Exception | None = None
-        self._lost: dict[Server, str] = {}
+        self.lost: dict[Server, str] = {}
+        """Servers that did not come back in time, and why."""
         self._watches: list[asyncio.Task[None]] = []
 
     async def open(self, keeper: Keeper | None) -> None:
@@ -93,12 +94,16 @@ class Fleet:
     async def replicas(self) -> list[Replica]:
         """Those of the servers that are up; waits until there are some. Raises UserError when no server is left."""
         while True:
-            if self._fatal is not None:
-                raise self._fatal
+            self.check()
             found = [replica for server in self.servers if server.up for replica in server.replicas]
             if found:
                 return found
             await self.news()
+
+    def check(self) -> None:
+        """Raises UserError when no server is left."""
+        if self._fatal is not None:
+            raise self._fatal
 
     async def _ask(self, replica: Replica, ids: Sequence[int], sampling: Sampling, seed: int) -> Sample:
         server, label = replica.server, self.label
@@ -175,7 +180,7 @@ class Fleet:
             except Exception as error:  # a mistake of the user's or ours: no server will get further
                 self._fatal = error
                 return self.tell()
-            self._lost.pop(server, None)
+            self.lost.pop(server, None)
             server.up = True
             log.info("rollout server %s is up", server.url)
             self.tell()
@@ -208,9 +213,9 @@ class Fleet:
 
     def _give_up(self, server: Server) -> None:
         """It did not come back in time; the run ends when that is so of all servers."""
-        self._lost[server] = server.reason
-        if len(self._lost) == len(self.servers):
-            self._fatal = UserError(f"no rollout server is left: {'; '.join(self._lost.values())}")
+        self.lost[server] = server.reason
+        if len(self.lost) == len(self.servers):
+            self._fatal = UserError(f"no rollout server is left: {'; '.join(self.lost.values())}")
             self.tell()
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rlcore.rollout.vllm.fleet import Fleet
@@ -25,6 +25,8 @@ class Keeper:
         self._processes = processes
         self._started: set[str] = set()
         self._payload: dict[str, Any] | None = None
+        self._waiting: set[Server] = set()
+        """Servers that need weights and can get them only when the learner sends them to all (NCCL, IPC)."""
 
     async def publish(self, payload: dict[str, Any], label: str) -> None:
         """Gives weights to every server that is up; those that fail to take them are taken out. The fleet is held."""
@@ -56,10 +58,60 @@ class Keeper:
                     raise
                 raise UserError(str(fault)) from None  # it never ran: a wrong setting, not an accident
         await server.look(self._section.probe_deadline)
-        while self._payload is None:
-            await self._fleet.news()
-        async with self._fleet.steady:
-            await self._give(server)
+        if self._section.transfer == "files":
+            while self._payload is None:
+                await self._fleet.news()
+            async with self._fleet.steady:
+                await self._give(server)
+        else:
+            await self._wait_for_weights(server)
+
+    async def pause_all(self) -> list[tuple[str, int]]:
+        """Pauses all servers that are up or wait for weights; URL and number of workers of each. The fleet is held.
+
+        The first time it waits for every server, else until there is one.
+        """
+        fleet = self._fleet
+        while not (found := [server for server in fleet.servers if server.up or server in self._waiting]) or (
+            fleet.label is None and len(found) + len(fleet.lost) < len(fleet.servers)
+        ):
+            fleet.check()
+            await fleet.news()
+
+        async def pause(server: Server) -> bool:
+            try:
+                await server.pause(self._section.pause, self._section.publish_deadline)
+            except ServerFault as fault:
+                fleet.take_out(server, str(fault))
+                return False
+            return True
+
+        paused = await asyncio.gather(*(pause(server) for server in found))
+        return [(server.url, server.workers) for server, done in zip(found, paused, strict=True) if done]
+
+    async def resume_all(self, urls: Collection[str], label: str) -> None:
+        """Lets servers go on, which hold the weights `label` now."""
+        fleet = self._fleet
+        fleet.label = label
+        for server in [server for server in fleet.servers if server.url in urls]:
+            try:
+                await server.resume(self._section.publish_deadline)
+            except ServerFault as fault:
+                fleet.take_out(server, str(fault))
+            else:
+                self._waiting.discard(server)
+        fleet.tell()
+
+    async def _wait_for_weights(self, server: Server) -> None:
+        """Until the learner has sent weights with this server among those that got them."""
+        self._waiting.add(server)
+        self._fleet.tell()
+        try:
+            while server in self._waiting:
+                await self._fleet.news()
+                await server.weight_version(self._section.probe_deadline)
+        finally:
+            self._waiting.discard(server)
 
     async def _give(self, server: Server) -> None:
         """One publication to one server. What fails leaves it paused: it samples from no mixture of weights."""

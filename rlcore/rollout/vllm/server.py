@@ -39,6 +39,8 @@ class Server:
         self.up = False
         self.reason = "it has not been reached yet"
         self.replicas = [Replica(self, 0)]
+        self.workers = 1
+        """Processes that hold (parts of) the weights, over all replicas."""
         self.failures = 0
         """Requests in a row that it failed."""
         self.trouble = 0
@@ -95,10 +97,11 @@ class Server:
         return str(answer.get("weight_version"))
 
     async def look(self, deadline: float) -> None:
-        """Learns how many data-parallel engines it has. Raises UserError for one that cannot be used."""
+        """Learns how many workers and data-parallel engines it has."""
         whole = await self._call("probe", "GET", "/get_world_size", deadline)
         one = await self._call("probe", "GET", "/get_world_size?include_dp=false", deadline)
-        count = max(1, int(whole["world_size"]) // max(1, int(one["world_size"])))
+        self.workers = int(whole["world_size"])
+        count = max(1, self.workers // max(1, int(one["world_size"])))
         if count != len(self.replicas):
             self.replicas = [Replica(self, rank) for rank in range(count)]
 

@@ -54,8 +54,9 @@ class ServersEngine:
         self._seed = 0
         self._metrics: dict[str, float] = {}
         self._processes: dict[str, ServerProcess] = {}
+        self._run = self._from_first(secrets.token_hex(4))
+        self._direct = _direct(section.vllm, model, self._rank)
         if self._rank == 0:
-            self._run = secrets.token_hex(4)
             self._guard = Guard()
             self._weights = SharedWeights(self._shared_folder(section.vllm.weights_folder))
             self._processes = _processes(section, model, path, max_tokens, folder, self._guard)
@@ -101,20 +102,13 @@ class ServersEngine:
         began = time.perf_counter()
         self._call(self._fleet.steady.acquire())
         self._barrier()
-        payload, label = None, None
-        if self._keeper:
-            payload, label = self._write(weights), f"{self._run}:{version}"
-            self._call(self._keeper.publish(payload, label))
-            self._call(self._release(None))
-        else:
-            for _ in weights:  # gathering a split parameter needs all ranks
-                pass
+        label = f"{self._run}:{version}"
+        size = self._send(weights, label) if self._direct else self._share(weights, label)
         seconds = time.perf_counter() - began
+        self._call(self._release(label))
         if self._keeper:
             self._call(self._fleet.replicas())
-        label, size, seconds = self._from_first((label, payload and payload["size"], seconds))
-        if not self._keeper:
-            self._call(self._release(label))
+        self._barrier()
         self._measure(size, seconds)
 
     def metrics(self) -> dict[str, float]:
@@ -143,16 +137,30 @@ class ServersEngine:
         self._guard.remove(folder)
         return folder
 
-    def _write(self, weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Any]:
+    def _share(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
+        """Through files; returns the bytes."""
+        if self._keeper is None:
+            for _ in weights:  # gathering a split parameter needs all ranks
+                pass
+            return self._from_first(0)
         try:
-            return self._weights.write(weights)
+            payload = self._weights.write(weights)
         except OSError as error:
             raise UserError(f"rollout.vllm.weights_folder cannot be written: {error.strerror}") from None
+        self._call(self._keeper.publish(payload, label))
+        return self._from_first(payload["size"])
 
-    async def _release(self, label: str | None) -> None:
+    def _send(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
+        """From GPU to GPU; returns the bytes."""
+        places = self._from_first(self._call(self._keeper.pause_all()) if self._keeper else None)
+        size = self._direct.send(weights, places, label)
+        if self._keeper:
+            self._call(self._keeper.resume_all([url for url, _ in places], label))
+        return size
+
+    async def _release(self, label: str) -> None:
         """Ends a publication in this rank's fleet."""
-        if label is not None:
-            self._fleet.label = label
+        self._fleet.label = label
         self._fleet.steady.release()
         self._fleet.tell()
 
@@ -194,6 +202,16 @@ class ServersEngine:
         return values
 
 
+def _direct(vllm: schema.Vllm, model: PreTrainedModel, rank: int) -> Any:
+    if vllm.transfer == "files":
+        return None
+    if not torch.cuda.is_available():
+        raise UserError(f"rollout.vllm.transfer {vllm.transfer} needs GPUs; files needs none")
+    from rlcore.rollout.vllm.direct import DirectTransfer  # imports vLLM
+
+    return DirectTransfer(vllm.transfer, model, rank, vllm.publish_deadline)
+
+
 def _processes(
     section: schema.Rollout, model: PreTrainedModel, path: str | None, max_tokens: int, folder: Path, guard: Guard
 ) -> dict[str, ServerProcess]:
@@ -203,7 +221,7 @@ def _processes(
         "tensor_parallel_size": vllm.tensor_parallel,
         "data_parallel_size": vllm.data_parallel,
         "generation_config": "vllm",
-        "weight_transfer_config": {"backend": BACKEND},
+        "weight_transfer_config": {"backend": BACKEND if vllm.transfer == "files" else vllm.transfer},
         "enable_scale_out": True,  # the route for token ids in and out
         "disable_uvicorn_access_log": True,
     }
@@ -212,7 +230,8 @@ def _processes(
         port = free_port()
         described = describe_model(model, path, folder / "model")
         command = serve_command(vllm.command, port, arguments | described | vllm.args)
-        environment = server_environment(vllm.gpus[number] if vllm.gpus else None, on_cpu=model.device.type == "cpu")
+        gpus, on_cpu = vllm.gpus[number] if vllm.gpus else None, model.device.type == "cpu"
+        environment = server_environment(gpus, on_cpu=on_cpu, ipc=vllm.transfer == "ipc")
         log = folder / f"server-{number}.log"
         processes[f"http://127.0.0.1:{port}"] = ServerProcess(command, environment, log, guard)
     return processes

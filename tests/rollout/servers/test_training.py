@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from tests.rollout.vllm.running import STUB, Stub, post, until
+from tests.rollout.servers.running import STUB, Stub, post, until
 from tests.tiny import write_recipe
 
 

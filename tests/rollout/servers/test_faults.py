@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from rlcore.types import UserError
-from tests.rollout.vllm.running import STUB, Stub, engine, post, sample_all, until, up, weights
+from tests.rollout.servers.running import STUB, Stub, engine, post, sample_all, until, up, weights
 
 OURS = {"command": f"{sys.executable} {STUB}", "probe_deadline": 1.0}
 

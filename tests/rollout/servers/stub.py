@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 import numpy as np
 
 lock = threading.Condition()
-state = {"label": "default", "paused": False, "updating": False, "weight": 0.0, "seen": []}
+state = {"label": "default", "paused": False, "updating": False, "weight": 0.0, "seen": [], "init": None}
 behaviour: dict[str, object] = {}
 
 
@@ -105,6 +105,8 @@ class Handler(BaseHTTPRequestHandler):
             if path in ("/pause", "/resume"):
                 state["paused"] = path == "/pause"
                 lock.notify_all()
+            elif path == "/init_weight_transfer_engine":
+                state["init"] = body["init_info"]
             elif path == "/start_weight_update":
                 start_update()
             elif path == "/update_weights":
@@ -115,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
                 behaviour.clear()
                 behaviour.update(body)
             elif path == "/seen":
-                return {"seen": state["seen"], "weight": state["weight"]}
+                return {"seen": state["seen"], "weight": state["weight"], "init": state["init"]}
             return None
 
     def log_message(self, *arguments):

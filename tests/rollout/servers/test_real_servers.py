@@ -1,0 +1,173 @@
+"""Two real vLLM servers, started by rlcore, held against the learner's own model. Starting them takes a minute."""
+
+import asyncio
+import importlib.metadata
+import json
+import os
+import signal
+import threading
+import time
+import urllib.request
+
+import pytest
+import torch
+
+from rlcore.policy import load_policy
+from rlcore.recipe import load_recipe
+from rlcore.rollout import Sample, Sampling
+from rlcore.rollout.vllm.servers import ServersEngine
+from tests.rollout.servers.running import section, until, up
+from tests.tiny import rlcore, write_recipe
+
+pytest.importorskip("vllm", reason="vLLM is not installed")
+if not importlib.metadata.entry_points(group="vllm.general_plugins", name="rlcore"):
+    pytest.skip("rlcore is not installed here, so vLLM does not find its plugin", allow_module_level=True)
+
+STOPS = list(range(6))
+PROMPT = list(range(50, 120))
+MAX_TOKENS = 200
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The policy of a tiny recipe, of a shape that vLLM's attention takes on a CPU; far from uniform."""
+    folder = tmp_path_factory.mktemp("recipe")
+    scratch = {"hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1, "vocab_size": 300, "init_std": 0.2}
+    path = write_recipe(folder, model={"scratch": scratch}, evaluate=None)
+    loaded = load_policy(load_recipe(path).model, ["a question"] * 9, 0).model.eval()
+    loaded.recipe_path = path
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def rollout(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("servers")
+    args = {"kv_cache_memory_bytes": 1 << 26, "enable_prompt_tokens_details": True}
+    settings = section(start_servers=2, probe_deadline=20.0, weights_folder=str(folder), args=args)
+    engine = ServersEngine(settings, model, None, STOPS, MAX_TOKENS, folder)
+    try:
+        until(lambda: up(engine) == 2, 120)
+        yield engine
+    finally:
+        engine.close()
+
+
+def publish(rollout: ServersEngine, model: torch.nn.Module, version: int) -> None:
+    rollout.publish(((name, parameter.data) for name, parameter in model.named_parameters()), version)
+
+
+def samples(rollout: ServersEngine, count: int, sampling: Sampling, then=None) -> list[Sample]:
+    async def run() -> list[Sample]:
+        asked = [asyncio.create_task(rollout.sample(PROMPT, sampling, key=k, last=True)) for k in range(count)]
+        if then:
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(then)
+        return await asyncio.gather(*asked)
+
+    return asyncio.run(run())
+
+
+def learners(model, prompt, ids, temperature: float) -> torch.Tensor:
+    with torch.no_grad():
+        logits_NV = model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1].double() / temperature
+    return logits_NV.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0]
+
+
+def difference(model, drawn: list[Sample], temperature: float = 1.0) -> float:
+    """The largest difference of a log-probability from the learner's."""
+    pairs = ((learners(model, PROMPT, s.ids, temperature), torch.tensor(s.logprobs)) for s in drawn)
+    return max((mine - theirs).abs().max().item() for mine, theirs in pairs)
+
+
+def ask(url: str, ids: list[int], salt: str, tokens: int) -> dict:
+    """One request by hand, for what `Sample` does not tell."""
+    settings = {"max_tokens": tokens, "seed": 1, "logprobs": 0, "detokenize": False, "ignore_eos": True}
+    body = json.dumps({"token_ids": ids, "cache_salt": salt, "sampling_params": settings}).encode()
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/inference/v1/generate", body, headers)) as answer:
+        return json.load(answer)
+
+
+def test_tokens_stops_and_log_probabilities_are_those_of_the_learners_model(rollout, model):
+    drawn = samples(rollout, 32, Sampling(max_tokens=24, temperature=0.7))
+    assert difference(model, drawn, 0.7) < 1e-4
+    assert {s.version for s in drawn} == {0}
+    assert len({s.ids for s in drawn}) > 16
+    for s in drawn:
+        assert not set(s.ids[:-1]) & set(STOPS)
+        assert s.finish == ("stop" if s.ids[-1] in STOPS else "length")
+        assert s.finish == "stop" or len(s.ids) == 24
+    assert {s.finish for s in drawn} == {"stop", "length"}
+
+
+def test_the_second_attempt_finds_the_firsts_cache_but_no_other_versions(rollout):
+    url = rollout._fleet.urls[0]
+    first = ask(url, PROMPT, "mine", 30)
+    ids = [*PROMPT, *first["choices"][0]["token_ids"], 60]
+
+    def cached(salt: str) -> int:
+        return (ask(url, ids, salt, 1)["usage"]["prompt_tokens_details"] or {"cached_tokens": 0})["cached_tokens"]
+
+    assert cached("mine") >= len(PROMPT)
+    assert cached("another version") == 0
+
+
+def test_after_a_publication_the_servers_sample_from_every_new_parameter(rollout, model):
+    torch.manual_seed(1)
+    for version, parameter in enumerate(model.parameters(), start=1):
+        before = samples(rollout, 4, Sampling(max_tokens=8))
+        with torch.no_grad():
+            parameter.mul_(1 + 0.5 * torch.rand_like(parameter)).add_(torch.randn_like(parameter) * 0.1)
+        assert difference(model, before) > 1e-3  # the learner has moved on
+        publish(rollout, model, version)
+        drawn = samples(rollout, 4, Sampling(max_tokens=8))
+        assert difference(model, drawn) < 1e-3
+        assert {s.version for s in drawn} == {version}
+
+
+def test_a_request_that_runs_at_a_publication_goes_on_with_the_new_weights(rollout, model):
+    url, answers = rollout._fleet.urls[0], []
+    old = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    runner = threading.Thread(target=lambda: answers.append(ask(url, PROMPT, "long", 120)))
+    runner.start()
+    time.sleep(0.1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    publish(rollout, model, 50)
+    runner.join()
+    (choice,) = answers[0]["choices"]
+    before, after = choice["weight_versions"]
+    assert (int(before["version"].split(":")[1]) < 50, after["version"].split(":")[1]) == (True, "50")
+    logprobs = torch.tensor([entry["logprob"] for entry in choice["logprobs"]["content"]])
+    new = learners(model, PROMPT, choice["token_ids"], 1.0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            old[name], parameter.data = parameter.data, old[name]
+    split = before["end"]
+    assert 0 < split < 120
+    assert (logprobs[:split] - learners(model, PROMPT, choice["token_ids"], 1.0)[:split]).abs().max() < 1e-3
+    assert (logprobs[split:] - new[split:]).abs().max() < 1e-3  # its cache was computed anew, too
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.data = old[name]
+
+
+def test_a_recipe_trains_on_these_servers(rollout, model, tmp_path):
+    urls = ",".join(rollout._fleet.urls)
+    settings = f"rollout={{engine: vllm, mode: servers, servers: [{urls}], vllm: {{weights_folder: {tmp_path}}}}}"
+    done = rlcore("train", model.recipe_path, f"output={tmp_path / 'run'}", settings)
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == 6
+    assert all(abs(step["learner/mismatch_kl"]) < 1e-4 for step in steps)
+    publish(rollout, model, 90)  # the servers are this test's again
+    until(lambda: up(rollout) == 2)
+
+
+def test_a_server_killed_in_mid_rollout_costs_nothing_but_time(rollout, model):
+    victim = rollout._processes[rollout._fleet.urls[0]]._process
+    drawn = samples(rollout, 48, Sampling(max_tokens=100), then=lambda: os.kill(victim.pid, signal.SIGKILL))
+    assert len(drawn) == 48
+    assert difference(model, drawn) < 1e-3
+    assert rollout._fleet.counts["taken_out"] == 1
