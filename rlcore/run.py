@@ -30,7 +30,10 @@ FREE_KEYS = (
     "device",
     "learner.zero",
     "learner.micro_batch_tokens",
+    "learner.offload",
+    "learner.activation_checkpointing",
     "learner.deepspeed",
+    "learner.deadline",
     "learner.max_skipped",
 )
 """What a run may change when it goes on: nothing that its figures depend on, but for the order of additions."""
@@ -60,6 +63,8 @@ class Run:
             kl_used=any(any(stage.kl) for stage in recipe.stages),
             total_steps=recipe.steps * recipe.learner.optimizer_steps,
             seed=recipe.seed,
+            device=ranks.device,
+            lora=recipe.model.lora,
             exact_sampler=recipe.exact_sampler,
             max_sampled_tokens=recipe.conversation.replies * recipe.conversation.max_attempt_tokens,
         )

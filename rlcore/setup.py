@@ -38,8 +38,11 @@ class Setup:
         self.conversation, asked = (Conversation(self.policy.tokenizer, talk, stop_ids(self.policy)) for talk in talks)
         _check_lengths(self.conversation, self.policy, self.problems)
         _check_lengths(asked, self.policy, self.held_out)
-        torch.nn.Module.to(self.policy.model, ranks.device)
-        self._engine = _start_engine(recipe, self.policy, max(self.conversation.max_tokens, asked.max_tokens))
+        if recipe.learner.zero < 3 or recipe.rollout.engine != "torch":  # ZeRO-3 moves it to the device in parts
+            torch.nn.Module.to(self.policy.model, ranks.device)
+        self._engine = _start_engine(
+            recipe, self.policy, ranks.device, max(self.conversation.max_tokens, asked.max_tokens)
+        )
         self._scorer = Scorer(recipe.rewards)
         gc.collect()
         gc.freeze()  # what is loaded now stays: else the collector walks through it again and again while sampling
@@ -51,7 +54,7 @@ class Setup:
         self._engine.close()
 
 
-def _start_engine(recipe: Recipe, policy: Policy, max_tokens: int) -> RolloutEngine:
+def _start_engine(recipe: Recipe, policy: Policy, device: torch.device, max_tokens: int) -> RolloutEngine:
     """The rollout engine that the recipe names, with the policy's weights."""
     section, stops = recipe.rollout, stop_ids(policy)
     if section.mode == "servers":
@@ -63,9 +66,12 @@ def _start_engine(recipe: Recipe, policy: Policy, max_tokens: int) -> RolloutEng
         from rlcore.rollout.vllm.in_process import InProcessEngine
 
         return InProcessEngine(section, policy.model, recipe.model.path, stops, max_tokens)
-    # ZeRO-3 takes the policy's parameters apart; up to ZeRO-2 the engine samples from the learner's own tensors.
-    sampled = copy.deepcopy(policy.model) if recipe.learner.zero == 3 else policy.model
-    return TorchEngine(sampled, stops, slots=section.slots, max_tokens=max_tokens)
+    # ZeRO-3 takes the policy's parameters apart, so each rank samples from a whole copy on its device; up to ZeRO-2 the
+    # engine samples from the learner's own tensors.
+    split = recipe.learner.zero == 3
+    sampled = copy.deepcopy(policy.model) if split else policy.model
+    torch.nn.Module.to(sampled, device)
+    return TorchEngine(sampled, stops, slots=section.slots, max_tokens=max_tokens, live=not split)
 
 
 def _nothing(text: str) -> None:

@@ -9,19 +9,38 @@ from torch import nn
 from rlcore.recipe.schema import Learner as LearnerSection
 
 
-def start_engine(section: LearnerSection, module: nn.Module, total_steps: int) -> Any:
-    """A `DeepSpeedEngine` that trains `module` with Adam over `total_steps`. The process group must exist."""
+def start_engine(section: LearnerSection, settings: dict[str, Any], module: nn.Module, total_steps: int) -> Any:
+    """A `DeepSpeedEngine` that trains `module` with Adam over `total_steps`. The process group must exist.
+
+    `settings` are those of `engine_settings`. With ZeRO-3 the module may lie on the CPU: no device ever holds it whole.
+    """
     import deepspeed  # takes seconds; only processes that train need it
 
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if settings["zero_optimization"]["stage"] == 3:
+        split_parameters(module, settings)
     engine, *_ = deepspeed.initialize(
         model=module,
-        model_parameters=parameters,
-        config=engine_settings(section, parameters),
+        model_parameters=trained_parameters(module),
+        config=settings,
         lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(section, total_steps)),
         dist_init_required=False,
     )
     return engine
+
+
+def split_parameters(module: nn.Module, settings: dict[str, Any]) -> None:
+    """Moves one parameter after the other to the device, of which each rank keeps its part (ZeRO-3)."""
+    import deepspeed  # takes seconds
+    from deepspeed.accelerator import get_accelerator
+
+    deepspeed.zero.Init(module=module, config_dict_or_path=settings)
+    for buffer in module.buffers():
+        buffer.data = buffer.data.to(get_accelerator().current_device_name())
+
+
+def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Those that are not frozen."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 class Schedule:
@@ -48,19 +67,25 @@ def set_schedule(engine: Any, step: int) -> None:
         group["lr"] = base * share(step)
 
 
-def engine_settings(section: LearnerSection, parameters: list[nn.Parameter]) -> dict[str, Any]:
+def engine_settings(section: LearnerSection, module: nn.Module, device: torch.device) -> dict[str, Any]:
     """The DeepSpeed configuration of a recipe; what `section.deepspeed` says wins.
 
     Micro-batches vary in number and size, so DeepSpeed is told of one a step, and `Learner` marks the last one itself.
+    With bfloat16, master weights, accumulated gradients and reductions are float32, which DeepSpeed offers from ZeRO-1
+    on: stage 0 becomes stage 1.
     """
+    parameters = trained_parameters(module)
     bf16 = parameters[0].dtype == torch.bfloat16
-    bare = section.zero == 0 and not bf16
+    stage = max(section.zero, int(bf16))
+    host = {"device": "cpu", "pin_memory": device.type == "cuda"}
     settings = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "steps_per_print": None,
-        "gradient_clipping": 0.0 if bare else section.max_grad_norm,
+        "gradient_clipping": section.max_grad_norm if stage else 0.0,  # `guarded_step` clips without ZeRO
         "bf16": {"enabled": bf16, "check_grad_overflow": True},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
         "optimizer": {
             "type": "AdamW",
             "params": {
@@ -72,8 +97,10 @@ def engine_settings(section: LearnerSection, parameters: list[nn.Parameter]) -> 
             },
         },
         "zero_optimization": {
-            "stage": section.zero,
+            "stage": stage,
             "reduce_bucket_size": min(sum(parameter.numel() for parameter in parameters), 500_000_000),
+            **({"offload_optimizer": host} if "optimizer" in section.offload else {}),
+            **({"offload_param": host} if "parameters" in section.offload else {}),
         },
     }
     return _merged(settings, section.deepspeed)

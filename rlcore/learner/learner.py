@@ -9,18 +9,22 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlcore.learner.activations import checkpoint_layers
 from rlcore.learner.averaging import LossTokens
-from rlcore.learner.engine import guarded_step, set_schedule, start_engine
+from rlcore.learner.engine import engine_settings, guarded_step, set_schedule, start_engine
 from rlcore.learner.guards import memory_named
 from rlcore.learner.losses import KL_ESTIMATORS
 from rlcore.learner.objective import Objective
 from rlcore.learner.packing import MicroBatch, micro_batches
 from rlcore.learner.planning import Planned, plan_micro_batches, split_minibatches
-from rlcore.learner.policy_module import PolicyModule, Reference
+from rlcore.learner.policy_module import PolicyModule
+from rlcore.learner.reference import Reference
 from rlcore.learner.state_files import Counters, load_counters, load_state, optimizer_steps, save_counters, save_state
 from rlcore.learner.tally import LearnerReport, Tally
 from rlcore.learner.weights import gathered_weights
+from rlcore.policy.lora import add_lora, lora_dropout
 from rlcore.recipe.schema import Learner as LearnerSection
+from rlcore.recipe.schema import Lora
 from rlcore.types import TokenBatch, UserError
 
 
@@ -41,29 +45,39 @@ class Learner:
         kl_used: bool,
         total_steps: int,
         seed: int,
+        device: torch.device | None = None,
+        lora: Lora | None = None,
         exact_sampler: bool = True,
         max_sampled_tokens: int = 1024,
     ) -> None:
-        """Takes over `model`, on the device where it lies. Logits are divided by `temperature` before the softmax.
+        """Takes over `model`. Logits are divided by `temperature` before the softmax.
 
-        `kl_used`: keep a frozen copy of `model` to measure KL against. `total_steps`: optimizer steps of the whole run,
+        `kl_used`: keep a reference to measure KL against. `device`: where to train, if not where the model lies; a
+        model that ZeRO-3 is to split may lie on the CPU. `lora`: put adapters into the model and train them.
+        `total_steps`: optimizer steps of the whole run,
         which the learning rate follows. `exact_sampler`: the sampler's log-probabilities are this model's own.
         `max_sampled_tokens`, of the longest trajectory, is what the constant average divides by.
         """
         # Dropout stays off: what is trained is the distribution that was sampled.
-        policy = PolicyModule(model.eval(), temperature)
+        policy = PolicyModule(model.eval(), temperature, offload_activations="activations" in section.offload)
+        if lora:
+            add_lora(model, lora, seed)
         self._section = section
         self._seed = seed
         self._max_sampled_tokens = max_sampled_tokens
         choice = section.old_logprobs
         self._old_is_sampler = choice == "sampler" or (choice == "auto" and exact_sampler)
-        self._device = model.device
+        self._device = device or model.device
         self._world = torch.distributed.get_world_size()
         self._rank = torch.distributed.get_rank()
-        self._reference = Reference(policy) if kl_used else None
-        # ZeRO-3 gathers weights at every pass through the model, so all ranks must make the same passes.
-        self._share_prompts = policy.shares_prompts and section.zero < 3
-        self._engine = start_engine(section, policy, total_steps)
+        settings = engine_settings(section, policy, self._device)
+        self._reference = Reference(policy, settings) if kl_used else None
+        if section.activation_checkpointing:
+            checkpoint_layers(model)
+        # ZeRO-3 gathers weights at every pass through the model, so all ranks must make the same passes. A layer that
+        # is computed again must not write into a cache again.
+        self._share_prompts = policy.shares_prompts and section.zero < 3 and not section.activation_checkpointing
+        self._engine = start_engine(section, settings, policy, total_steps)
         self._skipped_in_row = 0
 
     @property
@@ -86,7 +100,7 @@ class Learner:
                 continue
             for place, micro in enumerate(micro_batches(batch, plan, count, self._device), start=1):
                 self._engine.set_gradient_accumulation_boundary(place == count)
-                with memory_named(micro, self._section.micro_batch_tokens):
+                with memory_named(micro, self._section.micro_batch_tokens), lora_dropout(self.module):
                     losses = self._losses(micro, objective, size, kl_used=agreed.kl_used)
                     tally.add(micro, losses, untouched=number == 0)
                     loss = losses["loss"].sum()
@@ -119,7 +133,7 @@ class Learner:
         return logprob_N
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """`(name, whole tensor)` of every parameter, named as in `module`. Copy what must outlive the next one."""
+        """`(name, whole tensor)` of every parameter, adapters merged. Copy what must outlive the next one."""
         return gathered_weights(self.module)
 
     def whole_weights(self) -> dict[str, Tensor]:
@@ -193,9 +207,12 @@ class Learner:
     def _losses(self, micro: MicroBatch, objective: Objective, size: int, *, kl_used: bool) -> dict[str, Tensor]:
         estimator = KL_ESTIMATORS.get(self._section.kl)
         reference = self._reference if kl_used else None
-        logprob_n, entropy_n, kl_n = self._engine(micro, None if estimator else reference)
-        if estimator and reference:
-            kl_n = estimator(logprob_n, reference.logprobs(micro))
+        # The reference first: with ZeRO-3, forward and backward pass of the policy are to follow each other.
+        other_n = reference.logprobs(micro) if estimator and reference else None
+        compared = reference.compared(micro) if reference and not estimator else None
+        logprob_n, entropy_n, kl_n = self._engine(micro, compared)
+        if estimator and other_n is not None:
+            kl_n = estimator(logprob_n, other_n)
         losses = objective(micro, size, logprob_n=logprob_n, entropy_n=entropy_n, kl_n=kl_n)
         return {"logprob": logprob_n, **losses}
 

@@ -1,14 +1,16 @@
 """A causal language model as the learner sees it: token ids in, scores of the loss tokens out."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from rlcore.learner.activations import kept_on_host
 from rlcore.learner.packing import MicroBatch
 from rlcore.learner.token_head import Scores, score_hidden, score_logits
+
+Compared = tuple[Tensor, Tensor]
+"""What the reference predicts the same loss tokens from (`PolicyModule.states`), and its output matrix."""
 
 
 class PolicyModule(nn.Module):
@@ -18,59 +20,44 @@ class PolicyModule(nn.Module):
     than one matrix product (soft-capping, scaling, a bias) is found out by a probe, and its own full logits are used.
     """
 
-    def __init__(self, model: PreTrainedModel, temperature: float) -> None:
+    def __init__(self, model: PreTrainedModel, temperature: float, *, offload_activations: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.offload_activations = offload_activations
         self.temperature = temperature
         self.separable = _head_is_one_product(model)
         self.shares_prompts = _goes_on_from_cache(model)
 
-    def forward(self, micro: MicroBatch, reference: "Reference | None" = None) -> Scores:
-        """`(logprob_n, entropy_n, kl_n)` under the temperature; `reference` asks for the exact KL against it."""
+    def forward(
+        self, micro: MicroBatch, reference: Compared | None = None, *, states_only: bool = False
+    ) -> Scores | Tensor:
+        """`(logprob_n, entropy_n, kl_n)` under the temperature; `reference` asks for the exact KL against it.
+
+        `states_only` asks for `states` instead.
+        """
         states_nX = self.states(micro)
+        if states_only:
+            return states_nX
         if self.separable:
-            reference_pair = (reference.states(micro), reference.head) if reference else None
-            return score_hidden(states_nX, self.head, micro.target_n, self.temperature, reference_pair)
-        reference_nV = reference.states(micro) if reference else None
-        return score_logits(states_nX, micro.target_n, self.temperature, reference_nV)
+            return score_hidden(states_nX, self.head, micro.target_n, self.temperature, reference)
+        return score_logits(states_nX, micro.target_n, self.temperature, reference[0] if reference else None)
 
     def states(self, micro: MicroBatch) -> Tensor:
         """What each loss token is predicted from: `[n, H]` last hidden states, or `[n, V]` logits if not separable."""
         run = self.model.base_model if self.separable else self.model
-        if micro.prompts is None:
-            states_RTX = run(input_ids=micro.ids_RT, use_cache=False)[0]
-        else:
-            cache = self.model.base_model(input_ids=micro.prompts.ids_PS, use_cache=True).past_key_values
-            cache.batch_select_indices(micro.prompts.owner_R)
-            states_RTX = run(input_ids=micro.ids_RT, past_key_values=cache)[0]
+        with kept_on_host(self.offload_activations, micro.ids_RT.device):
+            if micro.prompts is None:
+                states_RTX = run(input_ids=micro.ids_RT, use_cache=False)[0]
+            else:
+                cache = self.model.base_model(input_ids=micro.prompts.ids_PS, use_cache=True).past_key_values
+                cache.batch_select_indices(micro.prompts.owner_R)
+                states_RTX = run(input_ids=micro.ids_RT, past_key_values=cache)[0]
         return states_RTX.flatten(0, 1)[micro.source_n]
 
     @property
     def head(self) -> Tensor:
         """The output matrix, `[V, H]`."""
         return self.model.get_output_embeddings().weight
-
-
-class Reference:
-    """The policy as it was at the start, frozen, outside the engine: neither trained, sharded nor saved."""
-
-    def __init__(self, policy: PolicyModule) -> None:
-        self._policy = copy.deepcopy(policy).eval().requires_grad_(False)
-
-    @property
-    def head(self) -> Tensor:
-        """The output matrix, `[V, H]`."""
-        return self._policy.head
-
-    def states(self, micro: MicroBatch) -> Tensor:
-        """`PolicyModule.states` of the frozen copy."""
-        with torch.no_grad():
-            return self._policy.states(micro)
-
-    def logprobs(self, micro: MicroBatch) -> Tensor:
-        """Log-probabilities of the loss tokens, `[n]`."""
-        with torch.no_grad():
-            return self._policy(micro)[0]
 
 
 @torch.no_grad()

@@ -96,5 +96,6 @@ class _ScoreHidden(torch.autograd.Function):
             grad_nV.scatter_add_(-1, target_n[chunk, None], grad_logprob_n[chunk, None])
             grad_nV = grad_nV.div_(ctx.temperature).to(hidden_nH.dtype)
             grad_hidden_nH[chunk] = grad_nV @ weight_VH
-            grad_weight_VH += grad_nV.T @ hidden_nH[chunk]
+            if ctx.needs_input_grad[1]:  # not with adapters, which leave the head alone
+                grad_weight_VH += grad_nV.T @ hidden_nH[chunk]
         return grad_hidden_nH, grad_weight_VH.to(weight_VH.dtype), None, None, None, None

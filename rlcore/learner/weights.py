@@ -1,40 +1,73 @@
-"""Reading the whole weights of a model that ZeRO-3 may have split over the ranks."""
+"""Reading the whole weights of a model that ZeRO-3 may have split over the ranks, with its adapters merged."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from rlcore.policy.lora import lora_layers, merged_weight, plain_name
 
 BUCKET_BYTES = 512 << 20
 """Most memory that gathered parameters take at once (one larger parameter alone is still gathered whole)."""
 
 
-def gathered_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """`(name, tensor)` of every parameter of `model`; ZeRO-3 parts are gathered by bucket, by all ranks together.
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """A parameter of the model without adapters, and what it is computed from."""
 
-    A gathered tensor is valid only until the next one is asked for.
+    name: str
+    parts: list[nn.Parameter]
+    layer: Any = None
+    """The layer with an adapter whose weight this is."""
+
+    def value(self) -> Tensor:
+        return merged_weight(self.layer) if self.layer else self.parts[0].data
+
+
+@torch.no_grad()
+def gathered_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """`(name, tensor)` of every parameter of the model without adapters, into which they are merged.
+
+    ZeRO-3 parts are gathered by bucket, by all ranks together: a tensor is valid only until the next one is asked for.
     """
-    named = [(name, parameter.data) for name, parameter in model.named_parameters()]
+    weights = _weights(model)
     if not any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
-        yield from named
+        yield from ((weight.name, weight.value()) for weight in weights)
         return
     import deepspeed  # takes seconds
 
-    for bucket in _buckets(list(model.named_parameters())):
-        with deepspeed.zero.GatheredParameters([parameter for _, parameter in bucket]):
-            for name, parameter in bucket:
-                yield name, parameter.data
+    for bucket in _buckets(weights):
+        with deepspeed.zero.GatheredParameters([part for weight in bucket for part in weight.parts]):
+            for weight in bucket:
+                yield weight.name, weight.value()
 
 
-def _buckets(named: list[tuple[str, nn.Parameter]]) -> Iterator[list[tuple[str, nn.Parameter]]]:
-    """Consecutive parameters of at most `BUCKET_BYTES`, by `ds_numel`: `numel()` of a split parameter is 0."""
-    bucket: list[tuple[str, nn.Parameter]] = []
+def _weights(model: nn.Module) -> list[_Weight]:
+    layers = lora_layers(model)
+    adapted = {f"{name}.base_layer.weight": layer for name, layer in layers.items()}
+    own = {id(part) for layer in layers.values() for name, part in layer.named_parameters() if "lora_" in name}
+    weights = []
+    for name, parameter in model.named_parameters():
+        if name in adapted:
+            layer = adapted[name]
+            weights.append(_Weight(plain_name(name), list(layer.parameters()), layer))
+        elif id(parameter) not in own:
+            weights.append(_Weight(plain_name(name), [parameter]))
+    return weights
+
+
+def _buckets(weights: list[_Weight]) -> Iterator[list[_Weight]]:
+    """Consecutive weights of at most `BUCKET_BYTES`, by `ds_numel`: `numel()` of a split parameter is 0."""
+    bucket: list[_Weight] = []
     size = 0
-    for name, parameter in named:
-        needed = parameter.ds_numel * parameter.element_size()  # type: ignore[attr-defined]
+    for weight in weights:
+        needed = sum(part.ds_numel * part.element_size() for part in weight.parts)  # type: ignore[attr-defined]
         if bucket and size + needed > BUCKET_BYTES:
             yield bucket
             bucket, size = [], 0
-        bucket.append((name, parameter))
+        bucket.append(weight)
         size += needed
     if bucket:
         yield bucket

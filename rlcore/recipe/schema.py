@@ -6,41 +6,10 @@ from pydantic import Field, model_validator
 
 from rlcore.recipe.credit import Credit, Stage
 from rlcore.recipe.losses import LOSSES, Correction
+from rlcore.recipe.model import Lora as Lora
+from rlcore.recipe.model import Model
+from rlcore.recipe.model import Scratch as Scratch
 from rlcore.recipe.section import Fraction, NonNegative, Positive, Seconds, Section
-
-
-class Scratch(Section):
-    """A small Qwen2-architecture model with random weights, for tests of the path and for teaching."""
-
-    hidden_size: Positive = 128
-    layers: Positive = 3
-    heads: Positive = 4
-    kv_heads: Positive = 2
-    intermediate_size: Positive = 256
-    init_std: NonNegative = Field(0.02, description="standard deviation of the random weights")
-    max_positions: Positive = 1024
-    vocab_size: int = Field(2048, ge=259, description="of the BPE trained on the data: 256 bytes, 3 marks, and merges")
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> "Scratch":
-        if self.hidden_size % self.heads or self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} must divide hidden_size and be divisible by kv_heads {self.kv_heads}")
-        return self
-
-
-class Model(Section):
-    """The policy at the start of the run."""
-
-    path: str | None = Field(None, description="a Hugging Face folder (relative to the recipe) or a hub name")
-    scratch: Scratch | None = Field(None, description="make a random model instead, its tokenizer trained on the data")
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    chat_template: str | None = Field(None, description="a Jinja template that replaces the tokenizer's own")
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "Model":
-        if (self.path is None) == (self.scratch is None):
-            raise ValueError("give exactly one of path and scratch")
-        return self
 
 
 class Data(Section):
@@ -236,7 +205,13 @@ class Learner(Section):
     kl: Literal["exact", "k1", "k2", "k3"] = Field(
         "k3", description="exact sums over the vocabulary; the others are one-sample estimates"
     )
-    zero: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage")
+    zero: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage; 0 with bfloat16 is done as 1")
+    offload: list[Literal["optimizer", "parameters", "activations"]] = Field(
+        default_factory=list, description="what lies in the host's memory: optimizer from zero 1 on, parameters with 3"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="keep only what enters each layer, and compute the layer again in the backward pass"
+    )
     micro_batch_tokens: Positive = Field(16384, description="padded tokens in one forward pass on each rank")
     max_skipped: Positive = Field(10, description="steps skipped in a row, for what is not finite, that stop the run")
     deadline: Annotated[float, Field(gt=0)] = Field(
@@ -249,6 +224,13 @@ class Learner(Section):
     def _fill_in_loss(cls, values: Any) -> Any:
         preset = LOSSES.get(values.get("loss", "dapo"), {}) if isinstance(values, dict) else {}
         return {**preset, **values} if preset else values
+
+    @model_validator(mode="after")
+    def _offload_fits(self) -> "Learner":
+        for part, least in (("optimizer", 1), ("parameters", 3)):
+            if part in self.offload and self.zero < least:
+                raise ValueError(f"offload of {part} needs zero {least} or more, not {self.zero}")
+        return self
 
     @property
     def optimizer_steps(self) -> int:

@@ -26,10 +26,13 @@ PASS_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 
 class TorchEngine:
-    """Samples attempts from `model`. The model may be the learner's own module: then publishing copies nothing."""
+    """Samples attempts from `model`. A `live` model is the learner's own: then publishing copies nothing."""
 
-    def __init__(self, model: PreTrainedModel, stop_ids: Sequence[int], *, slots: int, max_tokens: int):
+    def __init__(
+        self, model: PreTrainedModel, stop_ids: Sequence[int], *, slots: int, max_tokens: int, live: bool = False
+    ):
         self.model = model
+        self._live = live
         self.device = next(model.parameters()).device
         self.stop_ids = frozenset(stop_ids)
         self.version = 0
@@ -47,11 +50,11 @@ class TorchEngine:
         self._generator.manual_seed(seed)
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
-        """Copies the weights into the model, or nothing where they are the model's own tensors."""
-        own = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, tensor in weights:
-                if own[name].data_ptr() != tensor.data_ptr():
+        """Copies the weights into the model, unless they are the model's own."""
+        if not self._live:
+            own = dict(self.model.named_parameters())
+            with torch.no_grad():
+                for name, tensor in weights:
                     own[name].copy_(tensor)
         self.version = version
 

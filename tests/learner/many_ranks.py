@@ -1,16 +1,18 @@
 """Run by one process or by torchrun: each rank trains on its share of the same batches; rank 0 writes what came out.
 
 Arguments: output file (.npz), folder of checkpoints to go on from ("" to start afresh), then the learners to train one
-after the other, as `ZERO,KL` or `ZERO,KL,LOSS`.
+after the other, as `ZERO,KL` or `ZERO,KL,EXTRA`: lora, bf16 or a loss.
 """
 
 import sys
 from pathlib import Path
 
 import numpy as np
-from tiny import random_batch, subset, tiny_learner
+import torch
+from tiny import random_batch, subset, tiny_learner, tiny_model
 
 from rlcore.learner import Learner, start_distributed
+from rlcore.recipe.schema import Lora
 
 TRAJECTORIES, STEPS = 13, 3
 
@@ -22,9 +24,15 @@ def share(batch, rank: int, world: int):
 
 
 def learner_of(arm: str) -> Learner:
-    zero, kl, *loss = arm.split(",")
-    settings = {"loss": loss[0], "entropy_bonus": 0.1} if loss else {}
-    return tiny_learner(zero=int(zero), kl=kl, micro_batch_tokens=60, max_grad_norm=0.5, **settings)
+    zero, kl, *extra = arm.split(",")
+    settings = {"zero": int(zero), "kl": kl, "micro_batch_tokens": 60, "max_grad_norm": 0.5}
+    if extra == ["lora"]:
+        settings["lora"] = Lora(rank=4, targets=["q_proj", "down_proj"])
+    elif extra and extra != ["bf16"]:
+        settings |= {"loss": extra[0], "entropy_bonus": 0.1}
+    if zero == "3":  # tiny parameters too are split
+        settings["deepspeed"] = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+    return tiny_learner(tiny_model().to(torch.bfloat16) if extra == ["bf16"] else None, **settings)
 
 
 def main() -> None:
@@ -51,7 +59,7 @@ def main() -> None:
             learner = resumed
         for step, report in enumerate(reversed(reports)):
             results |= {f"{arm}/{step}/{name}": value for name, value in report.items()}
-        results |= {f"{arm}/weight/{name}": tensor.numpy().copy() for name, tensor in learner.weights()}
+        results |= {f"{arm}/weight/{name}": tensor.float().numpy().copy() for name, tensor in learner.weights()}
     if ranks.first:
         np.savez(output, **results)
 

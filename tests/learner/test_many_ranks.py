@@ -10,7 +10,8 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("many_ranks.py")
 ARMS = ["0,exact", "1,k3", "2,exact", "3,exact", "3,k3", "0,k3,grpo", "2,exact,dr_grpo", "0,k1,gspo", "0,k2,cispo"]
-MOVED = ARMS[:4]
+ARMS += ["0,k3,lora", "3,exact,lora", "1,k3,bf16", "3,k3,bf16"]
+MOVED = ["0,exact", "1,k3", "2,exact", "3,exact", "3,exact,lora"]
 Results = dict[str, np.ndarray]
 
 
@@ -38,8 +39,10 @@ def assert_alike(one: Results, two: Results) -> None:
     assert one.keys() == two.keys()
     for name, value in one.items():
         if not name.endswith("micro_batches"):
-            atol = 1e-4 if "/weight/" in name else 1e-5  # Adam magnifies small differences, at most to lr 0.01
-            np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=atol, err_msg=name)
+            rtol, atol = (5e-2, 2e-2) if "bf16" in name else (1e-3, 1e-5)
+            if "/weight/" in name:  # Adam magnifies small differences, at most to lr 0.01
+                atol = max(atol, 1e-4)
+            np.testing.assert_allclose(two[name], value, rtol=rtol, atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize("arm", ARMS)

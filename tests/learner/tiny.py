@@ -6,6 +6,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.learner import Learner
 from rlcore.recipe.schema import Learner as Section
+from rlcore.recipe.schema import Lora
 from rlcore.types import TokenBatch
 
 VOCABULARY = 61
@@ -82,6 +83,7 @@ def tiny_learner(
     kl_used: bool = True,
     max_sampled_tokens: int = 32,
     exact_sampler: bool = True,
+    lora: Lora | None = None,
     **section: object,
 ) -> Learner:
     return Learner(
@@ -91,6 +93,7 @@ def tiny_learner(
         kl_used=kl_used,
         total_steps=100,
         seed=0,
+        lora=lora,
         exact_sampler=exact_sampler,
         max_sampled_tokens=max_sampled_tokens,
     )

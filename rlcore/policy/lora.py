@@ -1,0 +1,91 @@
+"""Low-rank adapters inside a model that keeps its class: put in, switched off for a while, and merged."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlcore.recipe.schema import Lora
+from rlcore.types import UserError
+
+ADAPTER = "default"
+
+
+def add_lora(model: PreTrainedModel, section: Lora, seed: int) -> None:
+    """Freezes the model and puts adapters into it, random from `seed` but without effect until they are trained.
+
+    Raises UserError for targets that the model does not have, or that are not plain layers inside it.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            inject_adapter_in_model(lora_config(section), model)
+    except ValueError as error:
+        raise UserError(f"model.lora: {' '.join(str(error).split())[:300]}") from None
+    if any(isinstance(each, LoraLayer) for each in (model.get_output_embeddings(), model.get_input_embeddings())):
+        raise UserError("model.lora.targets: the embedding and the output head take no adapter")
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # on the model's device and in its dtype: the master weights are float32 anyway
+            parameter.data = parameter.data.to(model.device, model.dtype)
+
+
+def lora_config(section: Lora) -> LoraConfig:
+    """The adapters as peft describes them."""
+    return LoraConfig(
+        r=section.rank,
+        lora_alpha=section.alpha,  # type: ignore[arg-type]
+        target_modules=section.targets,
+        lora_dropout=section.dropout,
+        task_type="CAUSAL_LM",
+    )
+
+
+def lora_layers(model: nn.Module) -> dict[str, Any]:
+    """The layers of a model that have an adapter, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+
+
+@contextmanager
+def lora_off(model: nn.Module) -> Iterator[None]:
+    """The model as it was before its adapters, for as long as this lasts."""
+    layers = lora_layers(model).values()
+    try:
+        for layer in layers:
+            layer._disable_adapters = True  # peft's own switch would also change which parameters are trained
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
+
+
+@contextmanager
+def lora_dropout(model: nn.Module) -> Iterator[None]:
+    """The adapters' dropout is on for as long as this lasts, while the model's own stays off."""
+    dropouts = [layer.lora_dropout for layer in lora_layers(model).values()]
+    try:
+        for dropout in dropouts:
+            dropout.train()
+        yield
+    finally:
+        for dropout in dropouts:
+            dropout.eval()
+
+
+def merged_weight(layer: Any) -> Tensor:
+    """The weight of a plain layer that does what this one does with its adapter, in the dtype of its base."""
+    base = layer.get_base_layer().weight
+    if hasattr(base, "quant_state"):
+        from peft.utils.integrations import dequantize_module_weight
+
+        base = dequantize_module_weight(layer.get_base_layer())
+    return (base.float() + layer.get_delta_weight(ADAPTER).float()).to(base.dtype)
+
+
+def plain_name(name: str) -> str:
+    """What a parameter is called in the model without adapters."""
+    return name.replace(".base_layer.", ".")

@@ -1,0 +1,69 @@
+"""Offloading, computing activations again and low precision change where and when things are computed, not what."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from tiny import grouped_batch, parameters, random_batch, tiny_learner, tiny_model
+
+from rlcore.recipe.schema import Learner as Section
+
+pytestmark = pytest.mark.usefixtures("ranks")
+SPLIT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+"""Tiny parameters too are split and gathered, as those of large models are."""
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"activation_checkpointing": True},
+        {"offload": ["activations"]},
+        {"zero": 1, "offload": ["optimizer"]},
+        {"zero": 2, "offload": ["optimizer", "activations"], "activation_checkpointing": True},
+        {"zero": 3, "deepspeed": SPLIT, "activation_checkpointing": True},
+        {"zero": 3, "deepspeed": SPLIT, "offload": ["optimizer", "parameters"], "kl": "exact"},
+    ],
+    ids=str,
+)
+def test_updates_stay_what_they_are(section, tmp_path):
+    kl = {"kl": section.get("kl", "k3")}
+    plain, other = tiny_learner(micro_batch_tokens=60, **kl), tiny_learner(micro_batch_tokens=60, **section)
+    for batch in (random_batch(seed=1), grouped_batch()):
+        expected, report = plain.update(batch), other.update(batch)
+        for name in ("loss", "grad_norm", "kl_t1", "kl_t2", "entropy_t1"):
+            assert report[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-5), name
+    final = parameters(plain)
+    for name, value in other.weights():
+        torch.testing.assert_close(value, final[name], rtol=1e-3, atol=1e-4)
+    other.save(tmp_path)
+    resumed = tiny_learner(micro_batch_tokens=60, **section)
+    resumed.load(tmp_path)
+    assert resumed.update(random_batch(seed=2)) == other.update(random_batch(seed=2))
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_bfloat16_accumulates_small_gradients_in_float32(zero):
+    """Hundreds of micro-batches, each below bfloat16's resolution of their sum, against float32 throughout."""
+    batch = random_batch(200, kl_weight=0.0)
+    settings = {"zero": zero, "kl_used": False, "loss": "reinforce", "micro_batch_tokens": 1}
+    rounded = tiny_model().to(torch.bfloat16).float()  # the same weights in both
+    exact = tiny_learner(rounded, **settings)
+    learner = tiny_learner(tiny_model().to(torch.bfloat16), **settings)
+    norms = [each.update(batch)["grad_norm"] for each in (exact, learner)]
+    assert norms[1] == pytest.approx(norms[0], rel=0.02)
+    assert learner.module.dtype == torch.bfloat16
+
+
+def test_a_step_that_is_not_finite_is_skipped_in_bfloat16_too():
+    learner = tiny_learner(tiny_model().to(torch.bfloat16), kl_used=False)
+    before, batch = parameters(learner), random_batch()
+    batch.advantage_N[np.flatnonzero(batch.loss_mask_N)[0]] = np.nan
+    assert learner.update(batch)["skipped"] == 1
+    assert all(torch.equal(value, before[name]) for name, value in learner.weights())
+    assert learner.update(random_batch(seed=1))["skipped"] == 0
+
+
+@pytest.mark.parametrize("section", [{"offload": ["optimizer"]}, {"zero": 2, "offload": ["parameters"]}])
+def test_offload_that_the_zero_stage_cannot_do_is_a_mistake(section):
+    with pytest.raises(ValidationError, match="needs zero"):
+        Section.model_validate(section)
