@@ -40,14 +40,14 @@ def assert_alike(one: Results, two: Results) -> None:
     for name, value in one.items():
         if not name.endswith("micro_batches"):
             rtol, atol = (5e-2, 2e-2) if "bf16" in name else (1e-3, 1e-5)
-            if "/weight/" in name:  # Adam magnifies small differences, at most to lr 0.01
-                atol = max(atol, 1e-4)
+            if "/weight/" in name:  # Adam magnifies differences where a gradient is nearly 0, at most to lr 0.01 a step
+                atol = 0.1 if "bf16" in name else 1e-4
             np.testing.assert_allclose(two[name], value, rtol=rtol, atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_two_processes_train_like_one(one_and_two, arm):
-    one, two = ({name: value for name, value in result.items() if name.startswith(arm)} for result in one_and_two)
+    one, two = ({name: value for name, value in result.items() if name.startswith(f"{arm}/")} for result in one_and_two)
     assert_alike(one, two)
     assert one[f"{arm}/0/tokens"] > 0
 
