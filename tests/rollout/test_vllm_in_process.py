@@ -9,6 +9,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.recipe.schema import Rollout
 from rlcore.rollout import RolloutEngine, Sample, Sampling, TorchEngine
+from rlcore.types import UserError
 
 pytest.importorskip("vllm", reason="vLLM is not installed (launch/setup_vllm_cpu.sh)")
 
@@ -16,31 +17,35 @@ STOP = 1
 PROMPT = list(range(20, 90))  # two whole blocks of the KV cache, and a part of one
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
-def pair(request):
-    """A model, and vLLM with its weights."""
-    from rlcore.rollout.vllm.in_process import InProcessEngine
-
+def random_model(heads: int, tie: bool = True) -> Qwen2ForCausalLM:
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=128,
         hidden_size=64,
         num_hidden_layers=2,
-        num_attention_heads=2,
+        num_attention_heads=heads,
         num_key_value_heads=1,
         intermediate_size=96,
         max_position_embeddings=256,
         initializer_range=0.2,
-        tie_word_embeddings=request.param,
+        tie_word_embeddings=tie,
     )
-    model = Qwen2ForCausalLM(config).eval()
-    engine = InProcessEngine(
-        Rollout.model_validate({"engine": "vllm", "slots": 32, "vllm": {"args": {"kv_cache_memory_bytes": 1 << 26}}}),
-        model,
-        None,
-        stop_ids=[STOP],
-        max_tokens=256,
-    )
+    return Qwen2ForCausalLM(config).eval()
+
+
+def started(model: Qwen2ForCausalLM, **vllm: object):
+    from rlcore.rollout.vllm.in_process import InProcessEngine
+
+    section = {"args": {"kv_cache_memory_bytes": 1 << 26}} | vllm
+    settings = Rollout.model_validate({"engine": "vllm", "slots": 32, "vllm": section})
+    return InProcessEngine(settings, model, None, stop_ids=[STOP], max_tokens=256)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def pair(request):
+    """A model, and vLLM with its weights."""
+    model = random_model(heads=2, tie=request.param)
+    engine = started(model)
     yield model, engine
     engine.close()
 
@@ -183,3 +188,17 @@ def test_a_deadline_ends_all_requests_and_the_engine_goes_on(pair):
         asyncio.run(hurry())
     assert not engine._engine.has_unfinished_requests()
     assert len(samples(engine, [PROMPT], Sampling(8))) == 1
+
+
+def test_prompts_that_do_not_fit_into_one_pass_wait_for_the_next(pair):
+    model, engine = pair
+    prompts = [[3 + n] * 200 for n in range(60)]  # 12,000 tokens; a pass takes 4,096
+    for prompt, sample in zip(prompts, samples(engine, prompts, Sampling(2), seed=1), strict=True):
+        assert sample.logprobs == pytest.approx(learners_logprobs(model, prompt, sample, 1), abs=1e-4)
+
+
+def test_a_model_or_setting_that_vllm_does_not_take_is_refused_in_one_line():
+    with pytest.raises(UserError, match=r"heads of size 16; on the CPU vLLM takes 32, 64"):
+        started(random_model(heads=4))
+    with pytest.raises(UserError, match=r"vllm.*no_such_setting"):
+        started(random_model(heads=2), args={"no_such_setting": 1})

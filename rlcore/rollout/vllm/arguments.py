@@ -7,18 +7,30 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from rlcore.recipe import schema
+from rlcore.types import UserError
 
 ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # whose threads run where is not vLLM's to say
     "VLLM_NO_USAGE_STATS": "1",
 }
 """Set before vLLM is imported, where the user has not set them."""
-CPU_ARGUMENTS = {"enforce_eager": True, "block_size": 32, "kv_cache_memory_bytes": 1 << 30}
-"""Compiling a model for the CPU takes longer than it saves; small blocks let short prompts share theirs."""
+CPU_ARGUMENTS = {
+    "enforce_eager": True,  # compiling a model for the CPU takes longer than it saves
+    "block_size": 32,  # the smallest, so that short prompts can share theirs
+    "kv_cache_memory_bytes": 1 << 30,
+    "enable_chunked_prefill": False,  # vLLM 0.32 cannot draw by seed on the CPU for a prompt computed in parts
+}
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""What vLLM's attention on the CPU is compiled for."""
+CPU_PASS = 4096
+"""Prompt tokens in one forward pass on the CPU, or one whole prompt if that is longer."""
 
 
 def engine_arguments(section: schema.Rollout, model: PreTrainedModel, max_tokens: int) -> dict[str, Any]:
-    """Arguments of vLLM's engine for an exact sampler of `model`, before what the mode and the recipe add."""
+    """Arguments of vLLM's engine for an exact sampler of `model`, before what the mode and the recipe add.
+
+    Raises UserError for a model that vLLM cannot run on the CPU, if that is where it lies.
+    """
     return {
         "skip_tokenizer_init": True,
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -29,7 +41,7 @@ def engine_arguments(section: schema.Rollout, model: PreTrainedModel, max_tokens
         "logprobs_mode": "processed_logprobs",  # of the distribution that was really sampled
         "enable_prefix_caching": True,
         "disable_log_stats": True,
-        **(CPU_ARGUMENTS if model.device.type == "cpu" else {}),
+        **(_cpu_arguments(model, max_tokens) if model.device.type == "cpu" else {}),
     }
 
 
@@ -44,3 +56,12 @@ def describe_model(model: PreTrainedModel, path: str | None, folder: Path) -> di
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     return {"model": str(folder), "load_format": "dummy"}
+
+
+def _cpu_arguments(model: PreTrainedModel, max_tokens: int) -> dict[str, Any]:
+    config = model.config.get_text_config()
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if size not in CPU_HEAD_SIZES:
+        sizes = ", ".join(map(str, CPU_HEAD_SIZES))
+        raise UserError(f"rollout.engine vllm: the model has heads of size {size}; on the CPU vLLM takes {sizes}")
+    return CPU_ARGUMENTS | {"max_num_batched_tokens": max(CPU_PASS, max_tokens)}

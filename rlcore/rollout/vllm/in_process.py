@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,6 +46,11 @@ class InProcessEngine:
 
         Raises UserError where vLLM is not installed or does not take the model or the settings.
         """
+        if find_spec("vllm") is None:
+            raise UserError(
+                "rollout.engine vllm: vLLM is not installed; pip install 'rlcore[vllm]' on a machine with a GPU, "
+                "launch/setup_vllm_cpu.sh on one without"
+            )
         for name, value in OWN_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self.version = 0
@@ -183,14 +189,9 @@ def _engine_arguments(section: schema.Rollout, model: PreTrainedModel, max_token
 
 
 def _start(arguments: dict[str, Any]) -> Any:
-    try:
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.v1.engine.llm_engine import LLMEngine
-    except ImportError as error:
-        raise UserError(
-            f"rollout.engine vllm needs vLLM ({error}): pip install 'rlcore[vllm]', or launch/setup_vllm_cpu.sh "
-            "for a machine without a GPU"
-        ) from None
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.engine.llm_engine import LLMEngine
+
     try:
         return LLMEngine.from_engine_args(EngineArgs(**arguments))
     except (TypeError, ValueError) as error:

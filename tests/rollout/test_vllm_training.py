@@ -1,0 +1,104 @@
+"""Whole runs with vLLM in the learner's processes, beside the same runs with the embedded engine."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.rollout.widen import widened_policy
+from tests.tiny import figures, rlcore, write_recipe
+
+needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (launch/setup_vllm_cpu.sh)")
+QUICKSTART = Path("recipes/quickstart")
+REWARD = """
+def even(completions):
+    return [float(next((c for c in reversed(text) if c.isdigit()), "1") in "02468") for text in completions]
+"""
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The quickstart's policy, and a reward that it learns within a few steps: to end on an even digit."""
+    folder = tmp_path_factory.mktemp("vllm")
+    widened_policy(QUICKSTART / "base", folder / "base")
+    (folder / "even.py").write_text(REWARD)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder) -> Path:
+    done = rlcore("train", *arguments(folder), "rollout.engine=vllm", f"output={folder / 'vllm'}")
+    assert done.returncode == 0, done.stderr
+    return folder / "vllm"
+
+
+def arguments(folder: Path) -> list[str]:
+    """The quickstart's recipe, shorter, seed 0."""
+    return [
+        f"{QUICKSTART}.yaml",
+        "seed=0",
+        f"model.path={folder / 'base'}",
+        f"rewards.functions=[{{name: '{folder / 'even.py'}:even'}}]",
+        f"stages=[{{name: only, steps: {STEPS}, kl: [0, 0]}}]",
+        "batch.problems=16",
+        "credit.baseline=group",
+        "learner={lr: 1e-3}",
+        "evaluate.problems=64",
+        "evaluate.every=0",
+        "track.wandb=off",
+        "device=cpu",
+    ]
+
+
+@needs_vllm
+def test_a_run_with_vllm_learns_as_with_the_embedded_engine(folder, finished):
+    done = rlcore("train", *arguments(folder), f"output={folder / 'torch'}")
+    assert done.returncode == 0, done.stderr
+    ours, embedded = figures(finished), figures(folder / "torch")
+    for run in (ours, embedded):
+        assert run[0]["train/reward"] < 0.65
+        assert run[-1]["train/reward"] > 0.85
+    assert ours[-1]["train/reward"] == pytest.approx(embedded[-1]["train/reward"], abs=0.1)
+
+
+@needs_vllm
+def test_in_every_step_sampler_and_learner_agree_on_the_log_probabilities(finished):
+    records = figures(finished)
+    assert len(records) == STEPS
+    for record in records:
+        assert record["learner/mismatch_kl"] < 1e-6
+        assert abs(record["learner/mismatch_k1"]) < 1e-5
+
+
+@needs_vllm
+def test_the_embedded_engine_evaluates_the_trained_policy_alike(finished):
+    done = rlcore("eval", finished, "rollout.engine=torch")
+    assert done.returncode == 0, done.stderr
+    by_vllm, by_torch = (
+        json.loads((finished / path).read_text())["evaluations"][0]["metrics"]
+        for path in ("evaluation.json", "eval/evaluation.json")
+    )
+    for name in ("t1", "t2"):
+        assert by_torch[name][0] == pytest.approx(by_vllm[name][0], abs=0.04)  # a tie may fall either way
+
+
+@needs_vllm
+def test_ranks_that_split_the_weights_each_publish_all_of_them_to_their_own_engine(folder):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    recipe = [*arguments(folder), "rollout.engine=vllm", "learner.zero=3", f"output={folder / 'two'}"]
+    command = [*torchrun, "-m", "rlcore.train", *recipe, "stages.0.steps=2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert [record["learner/mismatch_kl"] < 1e-6 for record in figures(folder / "two")] == [True, True]
+
+
+def test_without_vllm_the_recipe_is_refused_with_what_to_install(tmp_path):
+    if find_spec("vllm"):
+        pytest.skip("vLLM is installed")
+    refused = rlcore("eval", write_recipe(tmp_path, rollout={"engine": "vllm"}))
+    assert refused.returncode == 2
+    assert "launch/setup_vllm_cpu.sh" in refused.stderr.splitlines()[-1]
