@@ -78,6 +78,14 @@ class Trajectory:
         return tuple(turn for turn in self.turns if turn.role == "attempt")
 
     @property
+    def marks_A(self) -> np.ndarray:
+        """1 where the verdict on an attempt is that it is correct, else 0, NaN without a score: `[A]` float64.
+
+        A reward for form beside the one for content moves the score of an attempt, and leaves its mark.
+        """
+        return np.array([np.nan if v.score is None else float(v.status == "correct") for v in self.verdicts])
+
+    @property
     def rewards_A(self) -> np.ndarray:
         """Scores of the attempts, `[A]` float64, NaN where a reward gave none."""
         return np.array([np.nan if v.score is None else v.score for v in self.verdicts], dtype=np.float64)

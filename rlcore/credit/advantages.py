@@ -61,7 +61,7 @@ def _scale(returns_PGT: np.ndarray, kind: str) -> np.ndarray | float:
 def _classes(turns: Turns, kind: str) -> np.ndarray:
     """What a turn must share with the peers that it is compared with, `[P, G, T]`."""
     if kind in ("outcome", "batch_outcome"):
-        return turns.before_PGT
+        return turns.outcome_PGT
     classes_PGT = np.zeros(turns.before_PGT.shape)
     if kind == "tree":
         classes_PGT[..., 1:] = turns.first_PG[..., None]

@@ -19,6 +19,8 @@ class Turns:
     attempt it judges, else 0; for a stop the score of the attempt that it leaves as it is; none for a critique."""
     before_PGT: np.ndarray
     """Score of the last attempt before the turn, NaN where it has none; 0 where no attempt came before."""
+    outcome_PGT: np.ndarray
+    """1 where that attempt was correct, else 0, NaN where it has no score."""
     attempt_PGT: np.ndarray
     """int: the attempt that a turn is, or leads to or declines, counted from 0."""
     role_PGT: np.ndarray
@@ -38,39 +40,42 @@ class Turns:
         """The turns of scored groups of equally many trajectories."""
         longest = max(len(trajectory.turns) for group in groups for trajectory in group)
         numbers = np.array([[_numbers(t, longest) for t in group] for group in groups])
-        rewards, before, attempt = np.moveaxis(numbers, -1, 0)
+        rewards, before, outcome, attempt = np.moveaxis(numbers, -1, 0)
         role = np.array([[_padded([turn.role for turn in t.turns], "", longest) for t in group] for group in groups])
         trained = [[_padded([turn.trained for turn in t.turns], False, longest) for t in group] for group in groups]
         first = [[[t.turns[0].response_ids for t in g].index(one.turns[0].response_ids) for one in g] for g in groups]
-        return cls(rewards, before, attempt.astype(int), role, np.array(trained), np.array(first))
+        return cls(rewards, before, outcome, attempt.astype(int), role, np.array(trained), np.array(first))
 
     @classmethod
     def of_attempts(cls, rewards_PGA: np.ndarray) -> "Turns":
-        """Turns that are all attempts, from their scores."""
+        """Turns that are all attempts, from their scores, of which full marks are correct."""
         rewards_PGA = np.asarray(rewards_PGA, dtype=np.float64)
         before_PGA = np.concatenate([np.zeros_like(rewards_PGA[..., :1]), rewards_PGA[..., :-1]], axis=-1)
         attempt_PGA = np.broadcast_to(np.arange(rewards_PGA.shape[-1]), rewards_PGA.shape)
         first_PG = np.broadcast_to(np.arange(rewards_PGA.shape[1]), rewards_PGA.shape[:2])
         role_PGA = np.full(rewards_PGA.shape, "attempt")
-        return cls(rewards_PGA, before_PGA, attempt_PGA, role_PGA, np.full(rewards_PGA.shape, True), first_PG)
+        outcome_PGA = np.where(np.isnan(before_PGA), np.nan, before_PGA >= CORRECT)
+        return cls(
+            rewards_PGA, before_PGA, outcome_PGA, attempt_PGA, role_PGA, np.full(rewards_PGA.shape, True), first_PG
+        )
 
 
-def _numbers(trajectory: Trajectory, longest: int) -> list[tuple[float, float, int]]:
-    """Reward, score before and attempt of each turn."""
-    scores = iter(trajectory.rewards_A)
-    before, attempt, rows = 0.0, 0, []
+def _numbers(trajectory: Trajectory, longest: int) -> list[tuple[float, float, float, int]]:
+    """Reward, score and outcome before, and attempt of each turn."""
+    scores, marks = iter(trajectory.rewards_A), iter(trajectory.marks_A)
+    before, outcome, attempt, rows = 0.0, 0.0, 0, []
     for turn in trajectory.turns:
         reward = np.nan
         if turn.role == "attempt":
             reward = next(scores)
         elif turn.role == "verdict":
-            reward = np.nan if np.isnan(before) else float(turn.claim is bool(before >= CORRECT))
+            reward = np.nan if np.isnan(before) else float(turn.claim is bool(outcome))
         elif turn.role == "stop":
             reward = before
-        rows.append((reward, before, attempt))
+        rows.append((reward, before, outcome, attempt))
         if turn.role == "attempt":
-            before, attempt = reward, attempt + 1
-    return _padded(rows, (np.nan, np.nan, 0), longest)
+            before, outcome, attempt = reward, next(marks), attempt + 1
+    return _padded(rows, (np.nan, np.nan, np.nan, 0), longest)
 
 
 def _padded(values: list[Value], filler: Value, length: int) -> list[Value]:

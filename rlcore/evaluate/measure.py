@@ -8,7 +8,7 @@ import numpy as np
 
 from rlcore.evaluate.metrics import answer_change, correction_rows, edit_ratio, flip_kind
 from rlcore.recipe.schema import STOPPING, Conversation
-from rlcore.types import CORRECT, Trajectory
+from rlcore.types import Trajectory
 
 _STATED = re.compile(r"\\boxed\s*\{(?P<boxed>(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}|####(?P<hashes>[^\n]*)")
 
@@ -22,7 +22,7 @@ def trajectory_rows(trajectories: Sequence[Trajectory], section: Conversation) -
     before it stands.
     """
     attempts = section.attempts
-    rows = correction_rows(standing_rewards(trajectories, attempts))
+    rows = correction_rows(_standing([trajectory.marks_A for trajectory in trajectories], attempts))
     if attempts > 1:
         rows["answer_change"] = answer_change([_standing_answers(t, attempts) for t in trajectories])
         rows["edit_ratio"] = edit_ratio(
@@ -41,8 +41,11 @@ def trajectory_rows(trajectories: Sequence[Trajectory], section: Conversation) -
 
 def standing_rewards(trajectories: Sequence[Trajectory], attempts: int) -> np.ndarray:
     """Scores after each of `attempts` attempts, `[N, A]`: where a conversation ended sooner its last answer stands."""
-    rewards = [trajectory.rewards_A for trajectory in trajectories]
-    return np.stack([np.pad(rewards_A, (0, attempts - len(rewards_A)), mode="edge") for rewards_A in rewards])
+    return _standing([trajectory.rewards_A for trajectory in trajectories], attempts)
+
+
+def _standing(rows: list[np.ndarray], attempts: int) -> np.ndarray:
+    return np.stack([np.pad(row_A, (0, attempts - len(row_A)), mode="edge") for row_A in rows])
 
 
 def _standing_answers(trajectory: Trajectory, attempts: int) -> list[str]:
@@ -51,13 +54,13 @@ def _standing_answers(trajectory: Trajectory, attempts: int) -> list[str]:
 
 
 def _verdicts_right(trajectory: Trajectory) -> float:
-    """The share of the policy's verdicts on its own attempts that agree with their scores; NaN without any."""
-    scores, judged, agreed = iter(trajectory.rewards_A), float("nan"), []
+    """The share of the policy's verdicts on its own attempts that agree with the rewards'; NaN without any."""
+    marks, judged, agreed = iter(trajectory.marks_A), float("nan"), []
     for turn in trajectory.turns:
         if turn.role == "attempt":
-            judged = next(scores)
+            judged = next(marks)
         elif turn.role == "verdict" and not np.isnan(judged):
-            agreed.append(turn.claim is bool(judged >= CORRECT))
+            agreed.append(turn.claim is bool(judged))
     return float(np.mean(agreed)) if agreed else float("nan")
 
 
@@ -72,7 +75,7 @@ def final_answer(text: str) -> str:
 
 def trajectory_record(trajectory: Trajectory, *, step: int, stage: str) -> dict[str, Any]:
     """The record of one trajectory as `trajectories.jsonl` holds it: texts, verdicts and the flip between attempts."""
-    scores = [verdict.score for verdict in trajectory.verdicts]
+    marks_A = trajectory.marks_A
     between = [
         {"after": sum(t.role == "attempt" for t in trajectory.turns[:at]), "role": turn.role, "text": turn.text}
         for at, turn in enumerate(trajectory.turns)
@@ -94,5 +97,5 @@ def trajectory_record(trajectory: Trajectory, *, step: int, stage: str) -> dict[
             for turn, verdict in zip(trajectory.attempts, trajectory.verdicts, strict=True)
         ],
         "between": between,
-        "flip": flip_kind(scores[0], scores[-1]),
+        "flip": flip_kind(marks_A[0], marks_A[-1]),
     }

@@ -8,8 +8,8 @@ from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
 from rlcore.types import Groups, Problem, Role, Trajectory, Turn
 
-OnAttempt = Callable[[Problem, str], object]
-"""Called with the problem and the text of an attempt as soon as it ends."""
+OnAttempt = Callable[[Problem, Turn], object]
+"""Called with the problem and an attempt at it as soon as it ends."""
 
 
 def sample_groups(
@@ -100,7 +100,7 @@ class _Episode:
         if not self.first.done():
             self.first.set_result(turn)
         if self._on_attempt and turn.role == "attempt":
-            self._on_attempt(self._problem, turn.text)
+            self._on_attempt(self._problem, turn)
         return turn
 
     async def _sample(

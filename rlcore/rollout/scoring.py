@@ -6,16 +6,17 @@ from dataclasses import replace
 
 from rewards import RewardError, RewardPool, Verdict
 from rlcore.recipe import schema
-from rlcore.types import Groups, Problem, Trajectory, UserError
+from rlcore.types import Groups, Problem, Trajectory, Turn, UserError
 
 CHUNK = 256
 """Attempts sent to the workers together: large enough that messages cost nothing, small enough to overlap."""
 
-Key = tuple[str, str]
+Key = tuple[str, tuple[int, ...]]
+"""A problem's id and the tokens of an attempt at it."""
 
 
 class Scorer:
-    """The rewards of a recipe in their worker processes. The same text for the same problem is judged once a step."""
+    """The rewards of a recipe in their worker processes. The same attempt at the same problem is judged once a step."""
 
     def __init__(self, section: schema.Rewards):
         """Raises UserError for a reward that does not exist or cannot be loaded."""
@@ -24,14 +25,14 @@ class Scorer:
             self._pool = RewardPool(specs, workers=section.workers, deadline=section.deadline)
         except RewardError as error:
             raise UserError(f"rewards: {error}") from None
-        self._waiting: dict[Key, Problem] = {}
+        self._waiting: dict[Key, tuple[Problem, str]] = {}
         self._sent: dict[Key, tuple[Future[list[Verdict]], int]] = {}
 
-    def start(self, problem: Problem, text: str) -> None:
+    def start(self, problem: Problem, attempt: Turn) -> None:
         """Begins to score an attempt that just ended."""
-        key = (problem.id, text)
+        key = (problem.id, attempt.response_ids)
         if key not in self._sent:
-            self._waiting[key] = problem
+            self._waiting[key] = problem, attempt.text
             if len(self._waiting) >= CHUNK:
                 self._send()
 
@@ -46,18 +47,19 @@ class Scorer:
         self._pool.close()
 
     def _judged(self, trajectory: Trajectory) -> Trajectory:
-        sent = (self._sent[trajectory.problem.id, turn.text] for turn in trajectory.attempts)
+        sent = (self._sent[trajectory.problem.id, turn.response_ids] for turn in trajectory.attempts)
         return replace(trajectory, verdicts=tuple(future.result()[at] for future, at in sent))
 
     def _send(self) -> None:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, {}
-        problems = list(waiting.values())
+        problems = [problem for problem, _ in waiting.values()]
         columns = {name: [problem.columns.get(name) for problem in problems] for name in _column_names(problems)}
         columns["prompts"] = [list(problem.messages) for problem in problems]
+        columns["completion_ids"] = [list(ids) for _, ids in waiting]
         try:
-            future = self._pool.submit([text for _, text in waiting], columns)
+            future = self._pool.submit([text for _, text in waiting.values()], columns)
         except RewardError as error:
             raise UserError(f"rewards: {error}") from None
         self._sent.update({key: (future, at) for at, key in enumerate(waiting)})

@@ -12,7 +12,7 @@ from typing import Any
 from rlcore.recipe.schema import Sft
 from rlcore.rollout import Conversation
 from rlcore.sft.trainer import IGNORED, Row
-from rlcore.types import CORRECT, Groups, Problem, Trajectory, Turn
+from rlcore.types import Groups, Problem, Trajectory, Turn
 
 
 def star_rows(groups: Groups, *, keep_right: bool) -> list[Row]:
@@ -53,7 +53,7 @@ def _pairs(group: Sequence[Trajectory], keep_right: bool, rng: Random) -> Iterat
 
 
 def _right(trajectory: Trajectory, attempt: int) -> bool:
-    return bool(trajectory.rewards_A[attempt] >= CORRECT)  # False for NaN: not scored
+    return bool(trajectory.marks_A[attempt] == 1)  # False for NaN: not scored
 
 
 def _row(turns: Sequence[Turn], last_ids: Sequence[int]) -> Row:

@@ -176,3 +176,14 @@ def test_statistics_of_the_batch_are_those_of_all_ranks(credit):
         assign(part, SCORE, credit, record)
     found = [assign(part, SCORE, credit, lambda _, r=r: [*sent[r:], *sent[:r]]) for r, part in enumerate(parts)]
     np.testing.assert_allclose(np.concatenate([batch.advantage_N for batch in found]), whole.advantage_N, atol=1e-6)
+
+
+def test_outcomes_are_right_and_wrong_whatever_a_penalty_makes_of_the_scores():
+    def penalised(r1: float, right: bool, r2: float) -> Trajectory:
+        first = Verdict(r1, "correct" if right else "wrong")
+        return replace(trajectory(r1, r2), verdicts=(first, Verdict(r2, "wrong")))
+
+    group = [penalised(0.9, True, 1), penalised(0.7, True, 0), penalised(-0.1, False, 0.5), penalised(0, False, 0.2)]
+    turns = Turns.of_groups([group])
+    found = turn_advantages(turn_returns(turns, PLAIN), turns, Credit(baseline="outcome"))[0, :, 1]
+    np.testing.assert_allclose(found, [1, -1, 0.3, -0.3])

@@ -93,7 +93,7 @@ def test_bias_where_the_policy_decides_who_goes_on(baseline, unbiased):
     rewards = np.stack([first, np.where(there, second, np.nan)], -1)
     turns = replace(
         Turns.of_attempts(rewards),
-        before_PGT=np.stack([np.zeros_like(first), np.where(there, first, np.nan)], -1),
+        outcome_PGT=np.stack([np.zeros_like(first), np.where(there, first, np.nan)], -1),
         role_PGT=np.where(np.stack([np.ones_like(there), there], -1), "attempt", ""),
     )
     found = advantages(rewards, turns, Credit(baseline=baseline))[..., 1]

@@ -45,7 +45,13 @@ def test_a_kind_tells_its_story_in_exact_tokens(name, cut):
     engine = ScriptedEngine(talk.tokenizer, lambda key, turn, text: replies[turn], cut=cut)
     heard = []
     ((trajectory,),) = sample_groups(
-        engine, talk, [problem()], 1, Sampling(50), deadline=60, on_attempt=lambda _, text: heard.append(text)
+        engine,
+        talk,
+        [problem()],
+        1,
+        Sampling(50),
+        deadline=60,
+        on_attempt=lambda _, attempt: heard.append(attempt.text),
     )
     assert [turn.role for turn in trajectory.turns] == roles
     assert [turn.text for turn in trajectory.turns] == replies

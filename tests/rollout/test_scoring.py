@@ -131,3 +131,20 @@ def test_sampling_past_its_deadline_says_what_it_waited_for(reward_file):
             rollout(scorer, deadline=1e-5)
     finally:
         scorer.close()
+
+
+def test_a_penalty_for_length_lowers_the_score_and_leaves_the_mark(tmp_path):
+    """DAPO's overlong shaping beside a reward for content: what it reads are the tokens that were sampled."""
+    (tmp_path / "content.py").write_text("def right(completions):\n    return [1.0 for _ in completions]\n")
+    overlong = {"name": "overlong", "kwargs": {"max_length": 6, "buffer": 4}}
+    scorer = Scorer(schema.Rewards(functions=[{"name": f"{tmp_path}/content.py:right"}, overlong]))
+    try:
+        scored = scorer.score(rollout(scorer)[1])
+    finally:
+        scorer.close()
+    trajectories = [trajectory for group in scored for trajectory in group]
+    for trajectory in trajectories:
+        lengths = [len(turn.response_ids) for turn in trajectory.turns]
+        assert trajectory.rewards_A.tolist() == [1 - max(length - 2, 0) / 4 for length in lengths]
+        assert trajectory.marks_A.tolist() == [1, 1]
+    assert min(trajectory.rewards_A.min() for trajectory in trajectories) == 0

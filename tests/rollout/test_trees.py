@@ -18,7 +18,7 @@ def sample(engine, talk, **settings):
 def test_branches_share_a_first_attempt_that_is_sampled_and_trained_once():
     talk, judged = conversation(attempts=2), []
     engine = ScriptedEngine(talk.tokenizer, lambda key, turn, text: f"{key}{turn}")
-    groups = sample(engine, talk, on_attempt=lambda problem, text: judged.append(text))
+    groups = sample(engine, talk, on_attempt=lambda problem, attempt: judged.append(attempt.text))
     assert [len(engine.asked[key]) for key in range(8)] == [2, 1] * 4
     assert not engine.open
     for at, group in enumerate(groups):
