@@ -32,6 +32,7 @@ def batch_arithmetic(recipe: Recipe, ranks: int = 1) -> list[str]:
         f"{math.ceil(minibatch / rows)} micro-batches of {recipe.learner.micro_batch_tokens:,} tokens each",
         f"{stages} = {steps:,} steps, {steps * updates:,} optimizer steps, {steps * trajectories:,} trajectories",
         _loss_line(recipe),
+        *_sampling_lines(recipe),
     ]
 
 
@@ -44,6 +45,22 @@ def _loss_line(recipe: Recipe) -> str:
         old = f"the learner's ({'a pass of their own' if learner.optimizer_steps > 1 else 'no pass: on policy'})"
     held = " and ".join(stage.name for stage in recipe.stages if any(stage.kl))
     return (
-        f"loss {learner.loss}: {learner.surrogate} surrogate, ratio a {learner.ratio}, average {learner.average}; old "
+        f"loss {learner.loss}: {learner.surrogate} surrogate, ratio per {learner.ratio}, average {learner.average}; old "
         f"log-probabilities: {old}; reference pass: {f'in {held}' if held else 'none'}"
     )
+
+
+def _sampling_lines(recipe: Recipe) -> list[str]:
+    """What a step samples beside one attempt after the other, where the recipe asks for it."""
+    batch, lines = recipe.batch, []
+    firsts = batch.group // batch.branches
+    if batch.branches > 1:
+        lines.append(f"trees: {firsts} first attempts a problem, {batch.branches} trajectories go on from each")
+    for stage in recipe.stages:
+        if stage.base_first:
+            offline = recipe.offline_first_attempts(stage)
+            lines.append(f"{stage.name}: {offline} of {firsts} first attempts are the starting policy's, not trained")
+    if batch.resample:
+        most = batch.problems * (1 + batch.resample)
+        lines.append(f"dead groups: up to {batch.resample} rounds of other problems, at most {most:,} groups a step")
+    return lines

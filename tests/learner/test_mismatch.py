@@ -89,6 +89,23 @@ def test_where_sampler_and_learner_agree_the_correction_changes_nothing():
 
 
 @pytest.mark.usefixtures("ranks")
+@pytest.mark.parametrize("loss", ["dapo", "gspo"])
+def test_recomputed_old_logprobs_are_those_before_the_update(loss):
+    """Over several epochs: as with a sampler that had said exactly them."""
+    settings = {"loss": loss, "epochs": 2, "minibatches": 2, "correction": {"mode": "none"}, "lr": 1e-3}
+    batch = random_batch(8)
+    recomputing = tiny_learner(exact_sampler=False, **settings)
+    told = tiny_learner(exact_sampler=True, **settings)
+    first = told.update(dataclasses.replace(batch, sampler_logprob_N=told.logprobs(batch)))
+    second = recomputing.update(batch)
+    assert first["clip_fraction"] > 0
+    for name in ("loss", "policy_loss", "clip_fraction", "grad_norm", "kl_t1"):
+        assert second[name] == pytest.approx(first[name], rel=1e-5), name
+    expected = dict(told.weights())
+    assert all(torch.allclose(tensor, expected[name], atol=1e-6) for name, tensor in recomputing.weights())
+
+
+@pytest.mark.usefixtures("ranks")
 @pytest.mark.parametrize(
     ("settings", "passes"),
     [

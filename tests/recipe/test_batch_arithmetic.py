@@ -29,7 +29,7 @@ def test_numbers_worked_by_hand():
         "3 ranks: 20 trajectories each, 4 optimizer steps a step on 5 of them, "
         "at most 2 micro-batches of 3,100 tokens each",
         "I 1,500 + II 20 = 1,520 steps, 6,080 optimizer steps, 91,200 trajectories",
-        "loss dapo: ppo surrogate, ratio a token, average token; old log-probabilities: the sampler's; "
+        "loss dapo: ppo surrogate, ratio per token, average token; old log-probabilities: the sampler's; "
         "reference pass: in I and II",
     ]
 
@@ -43,3 +43,14 @@ def test_a_trajectory_longer_than_a_micro_batch_stands_alone():
 def test_problems_that_do_not_divide_over_the_ranks_are_refused():
     with pytest.raises(UserError, match=r"batch.problems 12 does not divide evenly over 8 ranks"):
         batch_arithmetic(RECIPE, ranks=8)
+
+
+def test_what_is_sampled_beside_single_trajectories_has_its_lines():
+    values = RECIPE.model_dump()
+    values["batch"] = {"problems": 12, "group": 8, "branches": 2, "resample": 3}
+    values["stages"][1]["base_first"] = 0.5
+    assert batch_arithmetic(Recipe.model_validate(values))[5:] == [
+        "trees: 4 first attempts a problem, 2 trajectories go on from each",
+        "II: 2 of 4 first attempts are the starting policy's, not trained",
+        "dead groups: up to 3 rounds of other problems, at most 48 groups a step",
+    ]
