@@ -19,24 +19,10 @@ from rlcore.learner.checkpoints import Checkpoints, read_state
 from rlcore.measure_step import distributions
 from rlcore.policy import check_same_parameters, parameter_shapes, save_policy
 from rlcore.recipe import Recipe
+from rlcore.recipe.compare import check_same_recipe
 from rlcore.recipe.schema import Stage
 from rlcore.setup import Setup
 from rlcore.types import Groups, UserError
-
-FREE_KEYS = (
-    "output",
-    "track",
-    "checkpoint",
-    "device",
-    "learner.zero",
-    "learner.micro_batch_tokens",
-    "learner.offload",
-    "learner.activation_checkpointing",
-    "learner.deepspeed",
-    "learner.deadline",
-    "learner.max_skipped",
-)
-"""What a run may change when it goes on: nothing that its figures depend on, but for the order of additions."""
 
 
 class Run:
@@ -52,7 +38,8 @@ class Run:
         self._checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint, ranks)
         checkpoint, damaged = self._checkpoint_to_resume()
         state = read_state(checkpoint) if checkpoint else {}
-        self._check_same_recipe(state)
+        if state:
+            check_same_recipe(self.folder, state["recipe"], recipe)
         self._setup = Setup(recipe, ranks)
         self.rollout = self._setup.rollout
         self.order = ProblemOrder(self._setup.problems, recipe.seed)
@@ -213,22 +200,6 @@ class Run:
             raise UserError(f"{self.folder} holds a run: give another output, or checkpoint.resume=auto to go on")
         return self._checkpoints.newest()
 
-    def _check_same_recipe(self, state: dict[str, Any]) -> None:
-        """Raises UserError when the folder holds a run of another recipe."""
-        if not state:
-            return
-        saved = Recipe.model_validate(state["recipe"]).model_dump(mode="json")
-        different = [
-            key
-            for key in _differences(saved, self.recipe.model_dump(mode="json"))
-            if not any(f"{key}.".startswith(f"{free}.") for free in FREE_KEYS)
-        ]
-        if different:
-            raise UserError(
-                f"{self.folder} holds a run of another recipe ({', '.join(different[:3])} differ): give another "
-                "output, or remove the folder"
-            )
-
     def _resume(self, checkpoint: Path, state: dict[str, Any]) -> None:
         check_same_parameters(self.learner.module, state["parameters"], str(checkpoint))
         self._checkpoints.load(checkpoint, self.learner)
@@ -236,11 +207,3 @@ class Run:
         self._best_step, self._saved = state["best_step"], self.step
         self._kl = state["kl"]
         self.rollout.engine.publish(self.learner.weights(), self.step)
-
-
-def _differences(saved: object, mine: object, at: str = "") -> list[str]:
-    """Dotted keys whose values differ."""
-    if isinstance(saved, dict) and isinstance(mine, dict):
-        keys = [*saved, *(key for key in mine if key not in saved)]
-        return [d for key in keys for d in _differences(saved.get(key), mine.get(key), f"{at}.{key}" if at else key)]
-    return [] if saved == mine else [at]

@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 from random import Random
 
+import yaml
+
 from rlcore.data import ProblemOrder, rank_slice
 from rlcore.evaluate.gather import gather_list
 from rlcore.evaluate.results import Results, load_evaluation
@@ -12,6 +14,7 @@ from rlcore.learner import Ranks, start_distributed
 from rlcore.measure_step import check_scored
 from rlcore.policy import save_policy
 from rlcore.recipe import Recipe
+from rlcore.recipe.compare import check_same_recipe
 from rlcore.recipe.schema import Sft
 from rlcore.setup import Setup
 from rlcore.sft.corrections import column_rows, sampled_rows
@@ -23,11 +26,13 @@ from rlcore.types import Groups, Problem, UserError
 def fine_tune(recipe: Recipe) -> Results | None:
     """Runs the rounds, writes the policy to `final/` and evaluates it; a run that is finished is only read.
 
-    Returns the evaluation, None for a recipe without one. Raises UserError where no conversation was worth learning.
+    Returns the evaluation, None for a recipe without one. Raises UserError where too few conversations are worth
+    learning, or the folder holds a run of another recipe.
     """
     assert recipe.sft
     folder, done = Path(recipe.output), Path(recipe.output) / "evaluation.json"
     if (folder / "final").is_dir() and (done.exists() or recipe.evaluate is None):
+        check_same_recipe(folder, yaml.safe_load((folder / "recipe.yaml").read_text()), recipe)
         return load_evaluation(done) if recipe.evaluate else None
     ranks = start_distributed(recipe.device)
     if recipe.sft.batch % ranks.world:

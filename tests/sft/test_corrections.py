@@ -75,6 +75,9 @@ def test_rounds_on_one_process_and_the_same_run_again(repository, tmp_path):
     before = (run / "metrics.jsonl").stat().st_mtime_ns
     assert rlcore("train", recipe, f"output={run}", "sft.rounds=2", *SMALL).returncode == 0
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before
+    other = rlcore("train", recipe, f"output={run}", "sft.rounds=3", *SMALL)
+    assert other.returncode == 2
+    assert "holds a run of another recipe (sft.rounds differ)" in other.stderr
 
 
 def test_rounds_on_two_processes(repository, tmp_path):
