@@ -59,7 +59,7 @@ def start_distributed(
 
 def first_to_say() -> bool:
     """Whether this process is to print an error that stops all: the first one that has any."""
-    if not torch.distributed.is_initialized():
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return os.environ.get("RANK", "0") == "0"
     return torch.distributed.distributed_c10d._get_default_store().add("rlcore/said", 1) == 1
 
