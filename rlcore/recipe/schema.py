@@ -329,6 +329,8 @@ class Recipe(Section):
             self._offline_fits(stage)
         if self.sft and self.stages:
             raise ValueError("sft stands in place of stages: give one of them, the other in a recipe named by after")
+        if self.sft and self.model.lora:
+            raise ValueError("sft trains all weights: leave model.lora out, and give it to a recipe after this one")
         two = self.conversation.kind == "correct" and self.conversation.attempts == 2
         if self.sft and self.sft.rows != "column" and not two:
             raise ValueError(f"sft.rows {self.sft.rows} needs conversations of two attempts, of kind correct")
