@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     _recipe_arguments(command)
     command.add_argument("--ranks", type=int, default=1, help="processes to share the batch between")
 
+    text = "what a recipe needs of a cluster, before any GPU is used: memory by part, time of a step, what to change"
+    _plan_arguments(_command(commands, "plan", _plan, text))
+
     text = "put runs side by side: report.json, plots and a self-contained report.html"
     command = _command(commands, "report", _report, text)
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
@@ -114,6 +117,19 @@ def _command(
 def _recipe_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE", help="a YAML file")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="values to replace, e.g. seed=1")
+
+
+def _plan_arguments(command: argparse.ArgumentParser) -> None:
+    from rlcore.plan.arguments import add_arguments
+
+    _recipe_arguments(command)
+    add_arguments(command)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from rlcore.plan.command import plan  # transformers takes seconds to import
+
+    plan(load_recipe(options.recipe, options.overrides), options)
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -1,0 +1,71 @@
+"""What to change in a recipe until it fits: settings tried one on top of the other, dearest in time last."""
+
+from dataclasses import dataclass
+
+from rlcore.plan.cluster import Cluster
+from rlcore.plan.lengths import longest_conversation
+from rlcore.plan.memory import GIB, learner_ranks, memory_parts, peak
+from rlcore.plan.shapes import Shapes
+from rlcore.recipe import Recipe
+
+FEWEST_SLOTS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An override, and the memory that it leads to with those before it."""
+
+    override: str
+    peak: int
+    fits: bool
+
+
+def changes_until_it_fits(recipe: Recipe, shapes: Shapes, cluster: Cluster) -> list[Change]:
+    """The changes that each lower the peak, up to the one with which it fits; none where it fits as it is."""
+    ranks, _ = learner_ranks(recipe, cluster.gpus)
+    room = int((cluster.memory_gib - cluster.reserved_gib) * GIB)
+
+    def needed(tried: Recipe) -> int:
+        return peak(memory_parts(tried, shapes, ranks, int(cluster.memory_gib * GIB)))
+
+    changes: list[Change] = []
+    now = needed(recipe)
+    for override, tried in _candidates(recipe, ranks):
+        if now <= room:
+            break
+        changed = _merged(recipe, tried)
+        then = needed(changed)
+        if then < now:
+            recipe, now = changed, then
+            changes.append(Change(override, now, now <= room))
+    return changes
+
+
+def _candidates(recipe: Recipe, ranks: int) -> list[tuple[str, dict]]:
+    learner, rollout = recipe.learner, recipe.rollout
+    tried: list[tuple[str, dict]] = []
+    longest = longest_conversation(recipe)
+    if learner.micro_batch_tokens > longest:
+        tried.append((f"learner.micro_batch_tokens={longest}", {"learner": {"micro_batch_tokens": longest}}))
+    # More slots than a rank has trajectories only speed evaluations up.
+    slots = rollout.slots
+    busy = -(-recipe.batch.problems * recipe.batch.group // ranks)
+    if rollout.engine == "torch" and busy < slots:
+        slots = busy
+        tried.insert(0, (f"rollout.slots={slots}", {"rollout": {"slots": slots}}))
+    while rollout.engine == "torch" and slots > FEWEST_SLOTS:
+        slots //= 2
+        tried.append((f"rollout.slots={slots}", {"rollout": {"slots": slots}}))
+    if rollout.engine == "vllm" and rollout.mode == "in_process" and not rollout.vllm.sleep_level:
+        tried.append(("rollout.vllm.sleep_level=2", {"rollout": {"vllm": {"sleep_level": 2}}}))
+    stages = [stage for stage in (2, 3) if stage > learner.zero and ranks > 1]
+    tried += [(f"learner.zero={stage}", {"learner": {"zero": stage}}) for stage in stages]
+    return tried
+
+
+def _merged(recipe: Recipe, changes: dict) -> Recipe:
+    values = recipe.model_dump()
+    for section, fields in changes.items():
+        for name, value in fields.items():
+            values[section][name] = values[section][name] | value if isinstance(value, dict) else value
+    return Recipe.model_validate(values)

@@ -1,0 +1,42 @@
+"""What a cluster offers: a small YAML file, as in recipes/clusters."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rlcore.recipe.schema import Positive, Section
+
+Amount = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Cluster(Section):
+    """GPUs that are all alike. Peaks are the vendor's; the shares say how much of them training and sampling reach."""
+
+    name: str = "cluster"
+    gpus: Positive = Field(8, description="each runs one process that samples and trains")
+    gpus_per_node: Positive = 8
+    memory_gib: Amount = Field(80, description="of each GPU")
+    reserved_gib: Annotated[float, Field(ge=0)] = Field(
+        3, description="of each GPU that is not to be had: CUDA, NCCL, fragments"
+    )
+    host_memory_gib: Amount = Field(1000, description="of each node")
+    tflops: Amount = Field(989, description="peak of each GPU in the model's dtype")
+    memory_gb_per_s: Amount = Field(3350, description="peak of each GPU's memory")
+    link_gb_per_s: Amount = Field(450, description="of each GPU to the others of its node, one way")
+    network_gb_per_s: Amount = Field(50, description="of each GPU to other nodes, one way")
+    compute_share: Share = Field(0.35, description="of tflops that the learner reaches (its model FLOPs utilisation)")
+    memory_share: Share = Field(0.5, description="of memory_gb_per_s that decoding reaches")
+    token_overhead_ms: Annotated[float, Field(ge=0)] = Field(
+        5, description="of every decoding step, whatever its size: launching kernels, scheduling, drawing tokens"
+    )
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that the GPUs fill."""
+        return -(-self.gpus // self.gpus_per_node)
+
+    @property
+    def ring_gb_per_s(self) -> float:
+        """The slowest link that a collective over all GPUs passes."""
+        return self.link_gb_per_s if self.nodes == 1 else self.network_gb_per_s

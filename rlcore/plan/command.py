@@ -1,0 +1,58 @@
+"""`rlcore plan`: from its arguments to the plan they ask for."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from rlcore.plan.cluster import Cluster
+from rlcore.plan.lengths import Lengths, assumed_lengths
+from rlcore.plan.memory import learner_ranks
+from rlcore.plan.rates import Rates, estimated_rates, measured_lengths, measured_run
+from rlcore.plan.report import print_plan
+from rlcore.plan.shapes import Shapes, model_shapes
+from rlcore.plan.simulation import simulate
+from rlcore.recipe import Recipe, load_section
+from rlcore.types import UserError
+
+
+def plan(recipe: Recipe, options: argparse.Namespace) -> None:
+    """Prints the plan. Raises UserError for a cluster, a model or a run that cannot be read."""
+    cluster = _cluster(options)
+    shapes = model_shapes(recipe.model, options.model_config)
+    lengths = assumed_lengths(recipe, options.prompt_tokens, options.response_tokens, options.spread)
+    if learner_ranks(recipe, cluster.gpus)[0] < 1:
+        raise UserError(f"{cluster.gpus} GPUs are all taken by rollout.start_servers; none is left to the learner")
+    rates = estimated_rates(recipe, shapes, cluster, lengths)
+    origin = (
+        f"estimated: the learner reaches {cluster.compute_share:.0%} of {cluster.tflops:g} TFLOPS, decoding "
+        f"{cluster.memory_share:.0%} of {cluster.memory_gb_per_s:g} GB/s and {cluster.token_overhead_ms:g} ms a step"
+    )
+    if options.calibrate:
+        rates, lengths = calibrated(recipe, shapes, cluster, lengths, options.calibrate, options.calibrate_gpus)
+        origin = f"calibrated on {options.calibrate}, {options.calibrate_gpus} ranks"
+    print_plan(Console(), recipe, shapes, cluster, lengths, rates, origin)
+
+
+def calibrated(
+    recipe: Recipe, shapes: Shapes, cluster: Cluster, lengths: Lengths, run: Path, gpus: int
+) -> tuple[Rates, Lengths]:
+    """Rates and lengths with which the simulation of `recipe` on `gpus` GPUs takes as long as `run` took on them."""
+    measured = measured_run(run)
+    lengths = measured_lengths(lengths, measured)
+    there = cluster.model_copy(update={"gpus": gpus})
+    rates = estimated_rates(recipe, shapes, there, lengths)
+    learners, samplers = learner_ranks(recipe, gpus)
+    simulated = simulate(recipe, lengths, rates, learners=learners, samplers=samplers)
+    sampling, learning = measured.rollout / simulated.sampling, measured.learner / simulated.learning
+    return rates.scaled(sampling, learning, measured.publish), lengths
+
+
+def _cluster(options: argparse.Namespace) -> Cluster:
+    given = {"gpus": options.gpus, "memory_gib": options.gpu_memory}
+    given = {name: value for name, value in given.items() if value is not None}
+    if any(value <= 0 for value in given.values()) or options.calibrate_gpus <= 0:
+        raise UserError("--gpus, --gpu-memory and --calibrate-gpus must be above 0")
+    if options.cluster:
+        return load_section(Cluster, options.cluster, [f"{name}={value}" for name, value in given.items()])
+    return Cluster.model_validate({"name": f"{options.gpus or 8} GPUs like an H100", **given})

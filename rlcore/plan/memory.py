@@ -1,0 +1,134 @@
+"""Memory of each rank by part. W ranks, P parameters, b bytes of the model's dtype.
+
+What ZeRO keeps where: Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models",
+section 5; Adam's two moments and the master weights are float32, 12 P bytes together. The tests hold these figures
+against what DeepSpeed and the embedded engine really allocate on one and two processes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rlcore.learner.token_head import CHUNK_ELEMENTS
+from rlcore.plan.lengths import longest_conversation
+from rlcore.plan.shapes import Shapes
+from rlcore.recipe import Recipe
+
+GIB = 1 << 30
+REDUCE_BUCKET = 500_000_000
+LIVE_PARAMETERS = 1_000_000_000
+"""Most elements that ZeRO-3 keeps gathered at once (stage3_max_live_parameters)."""
+HEAD_BUFFERS = 4
+"""Float32 matrices of a chunk of logits that the backward pass of the output head holds at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes of one rank while it samples and while it learns, and on the host beside it."""
+
+    name: str
+    sampling: int
+    learning: int
+    host: int = 0
+
+
+def memory_parts(recipe: Recipe, shapes: Shapes, ranks: int, gpu_bytes: int) -> list[Part]:
+    """The learner's parts, then the sampler's, without the empty ones."""
+    parts = [*learner_parts(recipe, shapes, ranks), *sampler_parts(recipe, shapes, gpu_bytes)]
+    return [part for part in parts if part.sampling or part.learning or part.host]
+
+
+def peak(parts: list[Part]) -> int:
+    """Bytes of the fuller phase."""
+    return max(sum(part.sampling for part in parts), sum(part.learning for part in parts))
+
+
+def learner_ranks(recipe: Recipe, gpus: int) -> tuple[int, int]:
+    """Learner ranks and samplers on so many GPUs: the same ones, unless servers that rlcore starts take their own."""
+    rollout = recipe.rollout
+    if rollout.mode != "servers":
+        return gpus, gpus
+    copies = rollout.vllm.data_parallel * (rollout.start_servers or len(rollout.servers))
+    return gpus - (copies * rollout.vllm.tensor_parallel if rollout.start_servers else 0), copies
+
+
+def learner_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
+    """Weights, gradients, optimizer, master weights, buckets, reference, activations and the output head."""
+    section, zero, size = recipe.learner, recipe.learner.zero, dtype_bytes(recipe)
+    count, shared = shapes.parameters, ranks if recipe.learner.zero else 1
+    parted = ranks if zero == 3 else 1
+    whole = shapes.small_parameters * size if parted > 1 else 0
+    weights, gradients = count * size // parted + whole, count * size // (ranks if zero >= 2 else 1)
+    master = 4 * count // shared if zero or size == 2 else 0
+    moments = 8 * count // shared
+    bucket = min(count, section_value(recipe, "reduce_bucket_size", REDUCE_BUCKET)) * size if zero else 0
+    gathered = min(count - shapes.small_parameters, LIVE_PARAMETERS) * size if parted > 1 else 0
+    held = bool(any(any(stage.kl) for stage in recipe.stages))
+    optimizer_away, weights_away = offloaded(recipe, "optimizer"), offloaded(recipe, "param")
+    tokens = max(section.micro_batch_tokens, longest_conversation(recipe))
+    return [
+        Part("weights", *_placed(weights, weights_away)),
+        Part("master weights (float32)", *_placed(master, optimizer_away)),
+        Part("optimizer (Adam, float32)", *_placed(moments, optimizer_away)),
+        Part("gradients", 0, gradients),
+        Part("reduce bucket", bucket, bucket),
+        Part("gathered layers (ZeRO-3)", 0, gathered),
+        Part("reference policy", count * size * held, count * size * held),
+        Part(f"activations of {tokens:,} tokens", 0, activation_bytes(shapes, tokens, size)),
+        Part("output head: logits of a chunk", 0, HEAD_BUFFERS * 4 * min(CHUNK_ELEMENTS, tokens * shapes.vocabulary)),
+        Part("output head: its gradient (float32)", 0, 4 * shapes.head_parameters),
+    ]
+
+
+def sampler_parts(recipe: Recipe, shapes: Shapes, gpu_bytes: int) -> list[Part]:
+    """The sampler's weights and KV cache on the ranks; servers have GPUs of their own."""
+    rollout, size = recipe.rollout, dtype_bytes(recipe)
+    weights = shapes.parameters * size
+    if rollout.mode == "servers":
+        return []
+    if rollout.engine == "vllm":
+        share, level = int(rollout.vllm.gpu_memory_utilization * gpu_bytes), rollout.vllm.sleep_level
+        kept = 0 if level else share
+        return [Part("vLLM: weights and KV cache", share, kept, weights if level == 1 else 0)]
+    cache = kv_cache_bytes(shapes, rollout.slots, longest_conversation(recipe) + 1, size)
+    copied = weights if recipe.learner.zero == 3 else 0
+    return [
+        Part("sampler's copy of the weights", copied, copied),
+        Part(f"KV cache of {rollout.slots:,} slots", cache, cache),
+    ]
+
+
+def kv_cache_bytes(shapes: Shapes, slots: int, tokens: int, size: int) -> int:
+    """Keys and values of every layer for `slots` sequences of `tokens`, as the embedded engine keeps them."""
+    return 2 * shapes.layers * slots * tokens * shapes.kv_size * size
+
+
+def activation_bytes(shapes: Shapes, tokens: int, size: int) -> int:
+    """What the backward pass of a Llama-like layer keeps, attention without its matrix of scores.
+
+    For each token and layer, in elements of the dtype: inputs, outputs and normalised values of both norms, queries,
+    attention's output (8 hidden; 10 in bfloat16, whose norms compute in float32), keys and values (2), gate, up, their
+    activation and product (4 intermediate), and a float32 for each head.
+    """
+    wide = 8 if size == 4 else 10
+    elements = wide * shapes.hidden + 2 * shapes.kv_size + 4 * shapes.intermediate
+    return tokens * shapes.layers * (elements * size + 4 * shapes.heads)
+
+
+def dtype_bytes(recipe: Recipe) -> int:
+    """Bytes of one parameter."""
+    return 2 if recipe.model.dtype == "bfloat16" else 4
+
+
+def offloaded(recipe: Recipe, what: str) -> bool:
+    """Whether DeepSpeed keeps the "optimizer" or the "param" on the host."""
+    place = section_value(recipe, f"offload_{what}", None)
+    return isinstance(place, dict) and place.get("device", "none") != "none"
+
+
+def section_value(recipe: Recipe, key: str, default: Any) -> Any:
+    """A value of DeepSpeed's zero_optimization in the recipe."""
+    return recipe.learner.deepspeed.get("zero_optimization", {}).get(key, default)
+
+
+def _placed(size: int, away: bool) -> tuple[int, int, int]:
+    return (0, 0, size) if away else (size, size, 0)

@@ -1,0 +1,107 @@
+"""How fast a rank samples, learns and publishes: estimated from the cluster, or measured in a run's metrics.jsonl."""
+
+import json
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rlcore.plan.cluster import Cluster
+from rlcore.plan.lengths import Lengths
+from rlcore.plan.memory import dtype_bytes
+from rlcore.plan.shapes import Shapes
+from rlcore.recipe import Recipe
+from rlcore.types import UserError
+
+WARM_UP = 2
+"""Steps at the start of a run that are left out where there are more."""
+NEEDED = ("learner/tokens", "time/learner", "time/rollout", "time/publish")
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Seconds of what one rank does."""
+
+    decode_step: float
+    """Of a decoding step of no rows: the weights are read once, kernels are launched."""
+    decode_row: float
+    """Of every row in a decoding step: its keys and values are read, its token is computed."""
+    prompt_token: float
+    """Of a prompt token in the sampler."""
+    learner_token: float
+    """Of a token in the learner: forward, backward and, where some β > 0, the reference."""
+    optimizer_step: float
+    publish: float
+    """Of bringing new weights to the samplers."""
+
+    def scaled(self, sampling: float, learning: float, publish: float) -> "Rates":
+        """The same with the times of sampling and learning multiplied, and a publication that takes `publish`."""
+        return Rates(
+            decode_step=self.decode_step * sampling,
+            decode_row=self.decode_row * sampling,
+            prompt_token=self.prompt_token * sampling,
+            learner_token=self.learner_token * learning,
+            optimizer_step=self.optimizer_step * learning,
+            publish=publish,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Medians over the steps of a run: seconds of its phases, and mean tokens of a response."""
+
+    rollout: float
+    learner: float
+    publish: float
+    response: float
+
+
+def estimated_rates(recipe: Recipe, shapes: Shapes, cluster: Cluster, lengths: Lengths) -> Rates:
+    """Rates from the cluster's peaks and shares.
+
+    A token costs 2 P floating point operations forward and 4 P backward (Kaplan et al. 2020, "Scaling Laws for Neural
+    Language Models", section 2.1) and, in attention, 4 and 8 times layers x hidden x the mean number of tokens it sees.
+    Decoding reads the weights once a step and the keys and values of every row.
+    """
+    flops = cluster.tflops * 1e12 * cluster.compute_share
+    bandwidth = cluster.memory_gb_per_s * 1e9 * cluster.memory_share
+    size, seen, rollout = dtype_bytes(recipe), lengths.conversation / 2, recipe.rollout
+    forward = 2 * shapes.computed + 4 * shapes.layers * shapes.hidden * seen
+    reference = any(any(stage.kl) for stage in recipe.stages)
+    cached = 2 * shapes.layers * shapes.kv_size * size * seen
+    weights, ring = shapes.parameters * size, cluster.ring_gb_per_s * 1e9
+    shared = rollout.vllm.tensor_parallel if rollout.mode == "servers" else 1
+    # ZeRO-3 gathers the weights in both passes and scatters the gradients; below, gradients are reduced and spread.
+    collective = (3 if recipe.learner.zero == 3 else 2) * weights / ring if cluster.gpus > 1 else 0.0
+    published = rollout.mode == "servers" or recipe.learner.zero == 3
+    return Rates(
+        decode_step=weights / bandwidth / shared + cluster.token_overhead_ms / 1e3,
+        decode_row=max(cached / bandwidth, forward / flops) / shared,
+        prompt_token=forward / flops / shared,
+        learner_token=(3 + reference) * forward / flops,
+        optimizer_step=collective,
+        publish=weights / ring if published else 0.0,
+    )
+
+
+def measured_run(run: Path) -> Measured:
+    """What the metrics.jsonl of a run says of its steps. Raises UserError when it holds no measured step."""
+    path = run / "metrics.jsonl" if run.is_dir() else run
+    try:
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"measurements {path} cannot be read: {error}") from None
+    steps = [record for record in records if all(name in record for name in NEEDED)]
+    if not steps:
+        raise UserError(f"measurements {path} hold no training step with {', '.join(NEEDED)}")
+    steps = steps[WARM_UP:] or steps
+    rollout, learner, publish = (statistics.median(step[f"time/{name}"] for step in steps) for name in _PHASES)
+    lengths = [value for step in steps for name, value in step.items() if name.startswith("train/tokens_t")]
+    return Measured(rollout, learner, publish, statistics.fmean(lengths) if lengths else float("nan"))
+
+
+_PHASES = ("rollout", "learner", "publish")
+
+
+def measured_lengths(lengths: Lengths, measured: Measured) -> Lengths:
+    """`lengths` with the run's mean response."""
+    return replace(lengths, response=measured.response) if measured.response > 0 else lengths

@@ -1,0 +1,113 @@
+"""The pages of `rlcore plan`: batch, memory, time, other numbers of GPUs, and what to change."""
+
+from rich.console import Console
+from rich.table import Table
+
+from rlcore.plan.advice import Change, changes_until_it_fits
+from rlcore.plan.cluster import Cluster
+from rlcore.plan.lengths import Lengths
+from rlcore.plan.memory import GIB, Part, learner_ranks, memory_parts
+from rlcore.plan.rates import Rates
+from rlcore.plan.shapes import Shapes
+from rlcore.plan.simulation import Simulated, simulate
+from rlcore.recipe import Recipe, batch_arithmetic
+
+
+def print_plan(
+    console: Console, recipe: Recipe, shapes: Shapes, cluster: Cluster, lengths: Lengths, rates: Rates, origin: str
+) -> None:
+    """Everything, on `console`. `origin` says where the rates come from."""
+    ranks, samplers = learner_ranks(recipe, cluster.gpus)
+    console.print(
+        f"[bold]{recipe.name}[/] on {cluster.name}: {shapes.name}, {shapes.parameters / 1e9:.3g}B parameters, "
+        f"{recipe.model.dtype}, ZeRO {recipe.learner.zero}"
+    )
+    for line in batch_arithmetic(recipe, ranks):
+        console.print(f"  {line}", highlight=False)
+    console.print()
+    gpu = int(cluster.memory_gib * GIB)
+    parts = memory_parts(recipe, shapes, ranks, gpu)
+    console.print(memory_table(parts, cluster, ranks))
+    changes = changes_until_it_fits(recipe, shapes, cluster)
+    _print_changes(console, changes)
+    console.print()
+    console.print(time_table(recipe, lengths, rates, ranks, samplers))
+    assumed = f"prompts of {lengths.prompt:,} tokens, responses of {lengths.response:,.0f} (spread {lengths.spread:g})"
+    console.print(f"  {assumed}; {origin}", highlight=False)
+    console.print()
+    console.print(scaling_table(recipe, lengths, rates, cluster.gpus))
+
+
+def memory_table(parts: list[Part], cluster: Cluster, ranks: int) -> Table:
+    """Each part on one GPU while it samples and while it learns, and on the host of a node."""
+    table = Table(title="memory", title_justify="left")
+    for name in ("part", "sampling", "learning", "host of a node"):
+        table.add_column(name, justify="left" if name == "part" else "right")
+    local = min(ranks, cluster.gpus_per_node)
+    for part in parts:
+        table.add_row(part.name, *map(_size, (part.sampling, part.learning, part.host * local)))
+    sampling, learning, host = (sum(getattr(part, name) for part in parts) for name in ("sampling", "learning", "host"))
+    table.add_section()
+    table.add_row("all", *map(_size, (sampling, learning, host * local)), style="bold")
+    free = (cluster.memory_gib - cluster.reserved_gib) * GIB
+    table.add_row("to be had", *map(_size, (free, free, cluster.host_memory_gib * GIB)))
+    return table
+
+
+def time_table(recipe: Recipe, lengths: Lengths, rates: Rates, learners: int, samplers: int) -> Table:
+    """A step as it runs, and as it would if second attempts waited for all first ones."""
+    table = Table(title="time of a step, simulated", title_justify="left")
+    table.add_column("")
+    runs = []
+    for title, barrier in (("as it runs", False), ("if attempt 2 waited", True)):
+        table.add_column(title, justify="right")
+        runs.append(simulate(recipe, lengths, rates, learners=learners, samplers=samplers, barrier=barrier))
+    table.add_row("step, seconds", *(f"{run.step:.3g}" for run in runs))
+    for at, name in enumerate(("sampling", "learning", "publication", "samplers wait", "learners wait")):
+        table.add_row(name, *(_shares(run)[at] for run in runs))
+    table.add_row("tokens sampled a step", *(f"{run.sampled:,.0f}" for run in runs))
+    table.add_row("tokens trained on a step", *(f"{run.trained:,.0f}" for run in runs))
+    table.add_row("tokens sampled a second", *(f"{run.sampled / run.step:,.0f}" for run in runs))
+    table.add_row("whole run, hours", *(f"{run.step * recipe.steps / 3600:,.1f}" for run in runs))
+    return table
+
+
+def scaling_table(recipe: Recipe, lengths: Lengths, rates: Rates, gpus: int) -> Table:
+    """The same on other numbers of GPUs, where the problems of a step divide over them."""
+    table = Table(title="on other numbers of GPUs, at the same rates of each", title_justify="left")
+    for name in ("GPUs", "step s", "sampling", "learning", "samplers wait", "trajectories/s", "each GPU"):
+        table.add_column(name, justify="right")
+    counts = sorted({count for count in (1, 8, gpus // 2, gpus, 2 * gpus, 4 * gpus) if count > 0})
+    total, base = recipe.batch.problems * recipe.batch.group, 0.0
+    for count in counts:
+        learners, samplers = learner_ranks(recipe, count)
+        if learners < 1 or recipe.batch.problems % learners:
+            continue
+        run = simulate(recipe, lengths, rates, learners=learners, samplers=samplers)
+        each = total / run.step / count
+        base = base or each
+        sampling, learning, _, waiting, _ = _shares(run)
+        shown = f"{run.step:.3g}", sampling, learning, waiting, f"{total / run.step:,.1f}", f"{each / base:.2f}"
+        table.add_row(f"{count:,}", *shown, style="bold" if count == gpus else "")
+    return table
+
+
+def _print_changes(console: Console, changes: list[Change]) -> None:
+    if not changes:
+        console.print("  [green]it fits[/]")
+        return
+    console.print("  [red]it does not fit.[/] What to change, each on top of those before it:")
+    for change in changes:
+        state = "[green]fits[/]" if change.fits else "does not fit yet"
+        console.print(f"    {change.override:<58} {change.peak / GIB:8.1f} GiB, {state}", highlight=False)
+    if not changes[-1].fits:
+        console.print("    then more GPUs, or a smaller model")
+
+
+def _shares(run: Simulated) -> list[str]:
+    phases = [run.sampling, run.learning, run.publishing]
+    return [f"{phase / run.step:.0%}" for phase in phases] + [f"{run.waiting:.0%}", f"{run.learner_waiting:.0%}"]
+
+
+def _size(size: float) -> str:
+    return "" if not size else f"{size / GIB:,.2f} GiB" if size >= GIB / 10 else f"{size / (1 << 20):,.2f} MiB"

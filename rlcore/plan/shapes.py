@@ -1,0 +1,111 @@
+"""The sizes of a model, from its configuration alone: no weights are read."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rlcore.hints import nearest_path
+from rlcore.recipe import schema
+from rlcore.types import UserError
+
+PERSISTENT_NUMEL = 100_000
+"""ZeRO-3 leaves parameters with fewer elements whole on every rank (stage3_param_persistence_threshold)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """What memory and time follow from."""
+
+    name: str
+    parameters: int
+    small_parameters: int
+    """Elements of those that ZeRO-3 does not take apart."""
+    head_parameters: int
+    """Elements of the output matrix, whether it is the embedding's or not."""
+    embedding_parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_size: int
+    """Key elements of a token in one layer: heads of keys x their size."""
+    vocabulary: int
+    tied: bool
+    """Whether the output matrix is the embedding."""
+
+    @property
+    def computed(self) -> int:
+        """Parameters that every token is multiplied with; an embedding that is only looked up is not among them."""
+        return self.parameters - (0 if self.tied else self.embedding_parameters)
+
+
+def model_shapes(section: schema.Model, config_file: Path | None = None) -> Shapes:
+    """Sizes of a recipe's model. `config_file` is a Hugging Face config.json that stands for it.
+
+    Raises UserError, in one line, when there is no configuration to be had or none of a causal language model.
+    """
+    if config_file is None and section.scratch is not None:
+        return shapes_of(_scratch_config(section.scratch), "model.scratch")
+    where = str(config_file or section.path)
+    if config_file and not config_file.exists():
+        raise UserError(f"model configuration {config_file} does not exist{nearest_path(config_file)}")
+    offline = os.environ.get("HF_HUB_OFFLINE")
+    try:
+        try:
+            config = AutoConfig.from_pretrained(where, local_files_only=True)
+        except OSError:
+            if config_file or offline or Path(where).is_dir():
+                raise
+            config = AutoConfig.from_pretrained(where)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise UserError(
+            f"no configuration of model {where}: {reason}; give its config.json as --model-config FILE"
+        ) from None
+    return shapes_of(config, where)
+
+
+def shapes_of(config: Any, name: str) -> Shapes:
+    """Sizes of a configuration: the model is built on the meta device, where parameters have shapes and no memory."""
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise UserError(f"{name} is no causal language model: {str(error).splitlines()[0]}") from None
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    numels = [parameter.numel() for parameter in model.parameters()]
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return Shapes(
+        name=name,
+        parameters=sum(numels),
+        small_parameters=sum(numel for numel in numels if numel < PERSISTENT_NUMEL),
+        head_parameters=head.weight.numel(),
+        embedding_parameters=embedding.weight.numel(),
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=text.intermediate_size,
+        heads=heads,
+        kv_size=(getattr(text, "num_key_value_heads", None) or heads) * size,
+        vocabulary=text.vocab_size,
+        tied=head.weight is embedding.weight,
+    )
+
+
+def _scratch_config(sizes: schema.Scratch) -> Any:
+    return AutoConfig.for_model(
+        "qwen2",
+        vocab_size=sizes.vocab_size,
+        hidden_size=sizes.hidden_size,
+        intermediate_size=sizes.intermediate_size,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.kv_heads,
+        max_position_embeddings=sizes.max_positions,
+        tie_word_embeddings=True,
+    )

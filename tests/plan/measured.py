@@ -1,0 +1,78 @@
+"""Run by one process or by torchrun: bytes that a rank really holds at an optimizer step and after it.
+
+Arguments: output file (.json), then the learners to measure one after the other, as `ZERO,DTYPE`; rank 0 writes.
+"""
+
+import gc
+import json
+import sys
+
+import numpy as np
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+import rlcore.learner.learner
+from rlcore.learner import Learner, start_distributed
+from rlcore.recipe.schema import Learner as Section
+from rlcore.types import TokenBatch
+
+CONFIG = {
+    "vocab_size": 2000,
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 384,
+    "tie_word_embeddings": False,
+}
+
+
+def batch() -> TokenBatch:
+    count, mask = 24, np.arange(24) >= 8
+    ones = np.where(mask, 1, 0).astype(np.float32)
+    turn = np.ones(count, dtype=np.int8)
+    return TokenBatch(np.array([0, count]), np.arange(count), turn, mask, ones, ones, -7 * ones)
+
+
+def live() -> int:
+    """Bytes of all tensors that Python can reach, each storage once."""
+    gc.collect()
+    storages = {}
+    for thing in gc.get_objects():
+        try:
+            if isinstance(thing, torch.Tensor):
+                storage = thing.untyped_storage()
+                storages[storage._cdata] = storage.nbytes()
+        except Exception:  # objects that only pretend to be tensors
+            continue
+    return sum(storages.values())
+
+
+def main() -> None:
+    output, *arms = sys.argv[1:]
+    ranks = start_distributed("cpu")
+    held: dict[str, list[int]] = {}
+    alive = []  # what an engine leaves behind when it ends would blur the next one's figures
+    step = rlcore.learner.learner.guarded_step
+
+    def measured_step(engine: object, max_grad_norm: float) -> tuple[float, bool]:
+        at_step.append(live())
+        return step(engine, max_grad_norm)
+
+    rlcore.learner.learner.guarded_step = measured_step
+    for arm in arms:
+        zero, dtype = arm.split(",")
+        before, at_step = live(), []
+        model = Qwen2ForCausalLM(Qwen2Config(**CONFIG)).eval().to(getattr(torch, dtype))
+        learner = Learner(Section(zero=int(zero)), model, temperature=1.0, kl_used=False, total_steps=10, seed=0)
+        alive.append(learner)
+        for _ in range(2):
+            learner.update(batch())
+        held[arm] = [at_step[1] - before, live() - before]
+    if ranks.first:
+        with open(output, "w") as file:
+            json.dump(held, file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The plan's memory against what DeepSpeed, autograd and the embedded engine really allocate."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from measured import CONFIG
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from rlcore.plan.memory import activation_bytes, kv_cache_bytes, learner_parts
+from rlcore.plan.shapes import model_shapes, shapes_of
+from rlcore.recipe import Recipe
+from rlcore.rollout import Sampling, TorchEngine
+
+SCRIPT = Path(__file__).with_name("measured.py")
+ARMS = ["0,float32", "2,float32", "3,float32", "0,bfloat16", "2,bfloat16", "3,bfloat16"]
+KEPT = ("weights", "master weights (float32)", "optimizer (Adam, float32)", "gradients", "reduce bucket")
+
+
+def recipe(zero: int, dtype: str) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "plan",
+            "model": {"path": "none", "dtype": dtype},
+            "data": {"source": "arithmetic"},
+            "rewards": {"functions": [{"name": "pair_sum"}]},
+            "stages": [],
+            "learner": {"zero": zero},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory) -> dict[int, dict[str, list[int]]]:
+    """Bytes of the first rank, by number of processes."""
+    output = tmp_path_factory.mktemp("held") / "held.json"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
+    measured = {}
+    for processes in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command += [str(SCRIPT), str(output), *ARMS]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        measured[processes] = json.loads(output.read_text())
+    return measured
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_rank_holds_what_the_plan_says_at_an_optimizer_step(held, arm, processes):
+    zero, dtype = arm.split(",")
+    shapes = shapes_of(Qwen2Config(**CONFIG), "tiny")
+    parts = learner_parts(recipe(int(zero), dtype), shapes, processes)
+    planned = sum(part.learning for part in parts if part.name in KEPT)
+    assert held[processes][arm][0] == pytest.approx(planned, rel=0.02)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_shapes_are_those_of_the_model(tied):
+    config = Qwen2Config(**{**CONFIG, "tie_word_embeddings": tied})
+    shapes, model = shapes_of(config, "tiny"), Qwen2ForCausalLM(config)
+    assert shapes.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert shapes.tied == tied
+    computed = shapes.parameters if tied else shapes.parameters - model.get_input_embeddings().weight.numel()
+    assert shapes.computed == computed
+    assert shapes.kv_size == 64
+
+
+def test_a_config_file_stands_for_the_model(tmp_path):
+    Qwen2Config(**CONFIG).save_pretrained(tmp_path)
+    section = recipe(0, "float32").model
+    assert model_shapes(section, tmp_path / "config.json").hidden == CONFIG["hidden_size"]
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 4), (torch.bfloat16, 2)])
+def test_activations_are_what_autograd_keeps(dtype, size):
+    config, tokens = Qwen2Config(**CONFIG), 512
+    model = Qwen2ForCausalLM(config).to(dtype)
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = tensor
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        states = model.base_model(input_ids=torch.zeros(1, tokens, dtype=torch.int64), use_cache=False)[0]
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    assert states.requires_grad
+    planned = activation_bytes(shapes_of(config, "tiny"), tokens, size)
+    assert measured == pytest.approx(planned, rel=0.06)
+
+
+def test_the_embedded_engine_keeps_the_planned_cache():
+    config, slots, tokens = Qwen2Config(**CONFIG), 6, 50
+    engine = TorchEngine(Qwen2ForCausalLM(config).eval(), [], slots=slots, max_tokens=tokens)
+    asyncio.run(engine.sample([1, 2, 3], Sampling(4), key=0, last=True))
+    layers = engine._cache.layers
+    measured = sum(tensor.nbytes for layer in layers for tensor in (layer.keys, layer.values))
+    assert measured == kv_cache_bytes(shapes_of(config, "tiny"), slots, tokens + 1, 4)
