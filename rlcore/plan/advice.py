@@ -60,6 +60,11 @@ def _candidates(recipe: Recipe, ranks: int) -> list[tuple[str, dict]]:
         tried.append(("rollout.vllm.sleep_level=2", {"rollout": {"vllm": {"sleep_level": 2}}}))
     stages = [stage for stage in (2, 3) if stage > learner.zero and ranks > 1]
     tried += [(f"learner.zero={stage}", {"learner": {"zero": stage}}) for stage in stages]
+    if not learner.activation_checkpointing:
+        tried.append(("learner.activation_checkpointing=true", {"learner": {"activation_checkpointing": True}}))
+    if max(learner.zero, *stages, 0):
+        offload = [*dict.fromkeys([*learner.offload, "optimizer"])]
+        tried.append((f"learner.offload=[{','.join(offload)}]", {"learner": {"offload": offload}}))
     return tried
 
 

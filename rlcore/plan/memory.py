@@ -6,7 +6,6 @@ against what DeepSpeed and the embedded engine really allocate on one and two pr
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from rlcore.learner.token_head import CHUNK_ELEMENTS
 from rlcore.plan.lengths import longest_conversation
@@ -17,6 +16,8 @@ GIB = 1 << 30
 REDUCE_BUCKET = 500_000_000
 LIVE_PARAMETERS = 1_000_000_000
 """Most elements that ZeRO-3 keeps gathered at once (stage3_max_live_parameters)."""
+NF4_BYTES = (4 + 0.127) / 8
+"""Of a weight in four bits with its share of the doubly quantized scales: QLoRA, arXiv 2305.14314, section 3."""
 HEAD_BUFFERS = 4
 """Float32 matrices of a chunk of logits that the backward pass of the output head holds at once."""
 
@@ -53,29 +54,41 @@ def learner_ranks(recipe: Recipe, gpus: int) -> tuple[int, int]:
 
 def learner_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
     """Weights, gradients, optimizer, master weights, buckets, reference, activations and the output head."""
-    section, zero, size = recipe.learner, recipe.learner.zero, dtype_bytes(recipe)
-    count, shared = shapes.parameters, ranks if recipe.learner.zero else 1
-    parted = ranks if zero == 3 else 1
-    whole = shapes.small_parameters * size if parted > 1 else 0
-    weights, gradients = count * size // parted + whole, count * size // (ranks if zero >= 2 else 1)
-    master = 4 * count // shared if zero or size == 2 else 0
-    moments = 8 * count // shared
-    bucket = min(count, section_value(recipe, "reduce_bucket_size", REDUCE_BUCKET)) * size if zero else 0
-    gathered = min(count - shapes.small_parameters, LIVE_PARAMETERS) * size if parted > 1 else 0
-    held = bool(any(any(stage.kl) for stage in recipe.stages))
-    optimizer_away, weights_away = offloaded(recipe, "optimizer"), offloaded(recipe, "param")
+    section, lora, size = recipe.learner, recipe.model.lora, dtype_bytes(recipe)
+    zero = max(section.zero, int(size == 2))
+    trained = shapes.adapter_parameters if lora else shapes.parameters
+    adapters = trained * size if lora else 0
+    frozen = weight_bytes(recipe, shapes)
+    split = ranks if zero == 3 else 1
+    weights = (frozen + adapters) // split + (shapes.small_parameters * size if split > 1 else 0)
+    gradients = 4 * trained // (ranks if zero >= 2 else 1)
+    shared = ranks if zero else 1
+    bucket = min(trained, REDUCE_BUCKET) * (4 if zero == 3 else size) if zero else 0
+    gathered = min(shapes.parameters - shapes.small_parameters, LIVE_PARAMETERS) * size if split > 1 else 0
+    copied = frozen // split if any(any(stage.kl) for stage in recipe.stages) and not lora else 0
     tokens = max(section.micro_batch_tokens, longest_conversation(recipe))
+    activations = activation_bytes(shapes, tokens, size)
+    entering = tokens * shapes.layers * shapes.hidden * size
+    if section.activation_checkpointing:
+        activations = entering + activations // shapes.layers
+    optimizer_away, activations_away = "optimizer" in section.offload, "activations" in section.offload
+    one_layer = activations // shapes.layers
     return [
-        Part("weights", *_placed(weights, weights_away)),
-        Part("master weights (float32)", *_placed(master, optimizer_away)),
-        Part("optimizer (Adam, float32)", *_placed(moments, optimizer_away)),
-        Part("gradients", 0, gradients),
+        Part("weights", *_placed(weights, "parameters" in section.offload)),
+        Part("master weights (float32)", *_placed(4 * trained // shared if zero else 0, optimizer_away)),
+        Part("optimizer (Adam, float32)", *_placed(8 * trained // shared, optimizer_away)),
+        Part("gradients (float32)", 0, gradients),
         Part("reduce bucket", bucket, bucket),
         Part("gathered layers (ZeRO-3)", 0, gathered),
-        Part("reference policy", count * size * held, count * size * held),
-        Part(f"activations of {tokens:,} tokens", 0, activation_bytes(shapes, tokens, size)),
+        Part("reference policy", copied, copied),
+        Part(
+            f"activations of {tokens:,} tokens",
+            0,
+            one_layer if activations_away else activations,
+            activations if activations_away else 0,
+        ),
         Part("output head: logits of a chunk", 0, HEAD_BUFFERS * 4 * min(CHUNK_ELEMENTS, tokens * shapes.vocabulary)),
-        Part("output head: its gradient (float32)", 0, 4 * shapes.head_parameters),
+        Part("output head: its gradient (float32)", 0, 0 if lora else 4 * shapes.head_parameters),
     ]
 
 
@@ -119,15 +132,12 @@ def dtype_bytes(recipe: Recipe) -> int:
     return 2 if recipe.model.dtype == "bfloat16" else 4
 
 
-def offloaded(recipe: Recipe, what: str) -> bool:
-    """Whether DeepSpeed keeps the "optimizer" or the "param" on the host."""
-    place = section_value(recipe, f"offload_{what}", None)
-    return isinstance(place, dict) and place.get("device", "none") != "none"
-
-
-def section_value(recipe: Recipe, key: str, default: Any) -> Any:
-    """A value of DeepSpeed's zero_optimization in the recipe."""
-    return recipe.learner.deepspeed.get("zero_optimization", {}).get(key, default)
+def weight_bytes(recipe: Recipe, shapes: Shapes) -> int:
+    """The model's weights on one device; in four bits (with the scales of their blocks) where QLoRA quantizes them."""
+    size, lora = dtype_bytes(recipe), recipe.model.lora
+    if lora is None or lora.quantize == "none":
+        return shapes.parameters * size
+    return int(shapes.linear_parameters * NF4_BYTES) + (shapes.parameters - shapes.linear_parameters) * size
 
 
 def _placed(size: int, away: bool) -> tuple[int, int, int]:

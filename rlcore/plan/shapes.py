@@ -27,6 +27,10 @@ class Shapes:
     head_parameters: int
     """Elements of the output matrix, whether it is the embedding's or not."""
     embedding_parameters: int
+    linear_parameters: int
+    """Elements of the layers' matrices, the output matrix left out."""
+    adapter_parameters: int
+    """Elements of the recipe's low-rank adapters, if it has any."""
     layers: int
     hidden: int
     intermediate: int
@@ -49,7 +53,7 @@ def model_shapes(section: schema.Model, config_file: Path | None = None) -> Shap
     Raises UserError, in one line, when there is no configuration to be had or none of a causal language model.
     """
     if config_file is None and section.scratch is not None:
-        return shapes_of(_scratch_config(section.scratch), "model.scratch")
+        return shapes_of(_scratch_config(section.scratch), "model.scratch", section.lora)
     where = str(config_file or section.path)
     if config_file and not config_file.exists():
         raise UserError(f"model configuration {config_file} does not exist{nearest_path(config_file)}")
@@ -66,10 +70,10 @@ def model_shapes(section: schema.Model, config_file: Path | None = None) -> Shap
         raise UserError(
             f"no configuration of model {where}: {reason}; give its config.json as --model-config FILE"
         ) from None
-    return shapes_of(config, where)
+    return shapes_of(config, where, section.lora)
 
 
-def shapes_of(config: Any, name: str) -> Shapes:
+def shapes_of(config: Any, name: str, lora: schema.Lora | None = None) -> Shapes:
     """Sizes of a configuration: the model is built on the meta device, where parameters have shapes and no memory."""
     try:
         with torch.device("meta"):
@@ -80,6 +84,11 @@ def shapes_of(config: Any, name: str) -> Shapes:
     heads = text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // heads
     numels = [parameter.numel() for parameter in model.parameters()]
+    linear = {
+        name: (module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings()
+    }
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     return Shapes(
         name=name,
@@ -87,6 +96,8 @@ def shapes_of(config: Any, name: str) -> Shapes:
         small_parameters=sum(numel for numel in numels if numel < PERSISTENT_NUMEL),
         head_parameters=head.weight.numel(),
         embedding_parameters=embedding.weight.numel(),
+        linear_parameters=sum(inputs * outputs for inputs, outputs in linear.values()),
+        adapter_parameters=_adapter_parameters(linear, lora) if lora else 0,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,
@@ -95,6 +106,14 @@ def shapes_of(config: Any, name: str) -> Shapes:
         vocabulary=text.vocab_size,
         tied=head.weight is embedding.weight,
     )
+
+
+def _adapter_parameters(linear: dict[str, tuple[int, int]], lora: schema.Lora) -> int:
+    """Two matrices of `rank` for each layer that the adapters are for."""
+    wanted = [
+        sides for name, sides in linear.items() if lora.targets == "all-linear" or name.split(".")[-1] in lora.targets
+    ]
+    return lora.rank * sum(inputs + outputs for inputs, outputs in wanted)
 
 
 def _scratch_config(sizes: schema.Scratch) -> Any:

@@ -16,11 +16,12 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from rlcore.plan.memory import activation_bytes, kv_cache_bytes, learner_parts
 from rlcore.plan.shapes import model_shapes, shapes_of
 from rlcore.recipe import Recipe
+from rlcore.recipe.schema import Lora
 from rlcore.rollout import Sampling, TorchEngine
 
 SCRIPT = Path(__file__).with_name("measured.py")
-ARMS = ["0,float32", "2,float32", "3,float32", "0,bfloat16", "2,bfloat16", "3,bfloat16"]
-KEPT = ("weights", "master weights (float32)", "optimizer (Adam, float32)", "gradients", "reduce bucket")
+ARMS = ["0,float32", "2,float32", "3,float32", "1,bfloat16", "2,bfloat16", "3,bfloat16"]
+KEPT = ("weights", "master weights (float32)", "optimizer (Adam, float32)", "gradients (float32)", "reduce bucket")
 
 
 def recipe(zero: int, dtype: str) -> Recipe:
@@ -70,6 +71,16 @@ def test_shapes_are_those_of_the_model(tied):
     computed = shapes.parameters if tied else shapes.parameters - model.get_input_embeddings().weight.numel()
     assert shapes.computed == computed
     assert shapes.kv_size == 64
+
+
+def test_adapters_are_as_many_as_peft_makes():
+    from peft import LoraConfig, get_peft_model
+
+    config = Qwen2Config(**CONFIG)
+    for targets in ("all-linear", ["q_proj", "down_proj"]):
+        model = get_peft_model(Qwen2ForCausalLM(config), LoraConfig(r=4, target_modules=targets))
+        made = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        assert shapes_of(config, "tiny", Lora(rank=4, targets=targets)).adapter_parameters == made
 
 
 def test_a_config_file_stands_for_the_model(tmp_path):
