@@ -98,6 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     text = "make a small policy and warm-start it on generated conversations (TRL's SFTTrainer)"
     _recipe_arguments(_command(commands, "sft", _sft, text))
 
+    text = "look at this machine: packages, GPUs, vLLM, disk, hub, sandbox, W&B, with a remedy for what is lacking"
+    command = _command(commands, "doctor", _doctor, text)
+    command.add_argument("--output", type=Path, default=Path("runs"), help="folder where runs are to be written")
+
     text = "score the completions of a file, or its reference solutions, with a reward"
     rewards.cli.add_arguments(_command(commands, "score", _score, text))
     return parser
@@ -185,6 +189,12 @@ def _curate(options: argparse.Namespace) -> None:
     from rlcore.curate.run import curate
 
     print(curate(load_recipe(options.recipe, options.overrides), parse_options(options), options.output))
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from rlcore.doctor import examine
+
+    sys.exit(examine(options.output))
 
 
 def _sft(options: argparse.Namespace) -> None:
