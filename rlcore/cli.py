@@ -17,6 +17,7 @@ EPILOG = """examples:
   torchrun --nproc-per-node 8 -m rlcore.train RECIPE              the same on eight GPUs
   rlcore eval recipes/quickstart.yaml model.path=runs/one/final   measure any policy
   rlcore watch runs/one                                           follow a run, or look at a finished one
+  rlcore export runs/one policy                                   its newest checkpoint, as transformers loads it
   rlcore report runs/one runs/two --output runs/report            tables, plots and a page to browse
   rlcore paper-table recipes/quickstart --seeds 0 1 2             every arm and seed, and the table of them
 """
@@ -102,6 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "doctor", _doctor, text)
     command.add_argument("--output", type=Path, default=Path("runs"), help="folder where runs are to be written")
 
+    text = "write a run's policy as a plain Hugging Face folder, from its newest whole checkpoint or a given one"
+    command = _command(commands, "export", _export, text)
+    command.add_argument("source", type=Path, metavar="RUN|CHECKPOINT", help="folder of a run, or of one checkpoint")
+    command.add_argument("output", type=Path, metavar="OUT", help="a new folder")
+    command.add_argument("--adapter", action="store_true", help="write LoRA adapters alone instead of merging them")
+
     text = "score the completions of a file, or its reference solutions, with a reward"
     rewards.cli.add_arguments(_command(commands, "score", _score, text))
     return parser
@@ -179,6 +186,12 @@ def _dashboard(options: argparse.Namespace) -> None:
 
     show = workspace_json(options.project, options.entity or "") if options.print_only else None
     print(show or f"saved: {save_workspace(options.project, options.entity)}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from rlcore.export import export
+
+    print(export(options.source, options.output, adapter=options.adapter))
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -31,8 +31,7 @@ class Setup:
         say = print if ranks.first else _nothing
         self.problems = load_problems(recipe.data, say) if needs_problems else []
         self.held_out = load_problems(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
-        texts = (text for problem in self.problems for text in _texts(problem))
-        self.policy = load_policy(recipe.model, texts, recipe.seed)
+        self.policy = first_policy(recipe, self.problems)
         logging.disable_progress_bar()  # loading a large model shows its progress; saving one does not
         talks = (recipe.conversation, recipe.held_out_conversation)
         self.conversation, asked = (Conversation(self.policy.tokenizer, talk, stop_ids(self.policy)) for talk in talks)
@@ -52,6 +51,12 @@ class Setup:
     def close(self) -> None:
         self._scorer.close()
         self._engine.close()
+
+
+def first_policy(recipe: Recipe, problems: list[Problem]) -> Policy:
+    """The policy that a run starts from; `problems` are what a scratch one's tokenizer is trained on."""
+    texts = (text for problem in problems for text in _texts(problem))
+    return load_policy(recipe.model, texts, recipe.seed, embedded=recipe.rollout.engine == "torch")
 
 
 def _start_engine(recipe: Recipe, policy: Policy, device: torch.device, max_tokens: int) -> RolloutEngine:

@@ -1,5 +1,6 @@
 """Loading and saving a policy."""
 
+import importlib.util
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from rlcore.hints import nearest_path
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
@@ -35,14 +38,17 @@ class Policy:
     tokenizer: PreTrainedTokenizerBase
 
 
-def load_policy(section: Model, texts: Iterable[str] = (), seed: int = 0) -> Policy:
+def load_policy(section: Model, texts: Iterable[str] = (), seed: int = 0, *, embedded: bool = True) -> Policy:
     """The policy of a recipe, on the CPU. A `scratch` one has random weights from `seed`, its tokenizer learns `texts`.
+
+    `embedded`: the embedded engine samples from this model, which leaves no choice of attention. Quantised weights go
+    straight to the CUDA device.
 
     Raises UserError for a missing folder, unreadable or incomplete weights, a hub that does not answer, a missing or
     broken chat template, or a tokenizer that does not fit the model.
     """
     if section.scratch is None:
-        policy = _from_pretrained(section)
+        policy = _from_pretrained(section, embedded)
     else:
         policy = _from_scratch(section.scratch, section.dtype, texts, seed)
     if section.chat_template is not None:
@@ -78,13 +84,19 @@ def _from_scratch(sizes: Scratch, dtype: str, texts: Iterable[str], seed: int) -
     return Policy(scratch_model(sizes, tokenizer, seed).to(getattr(torch, dtype)), tokenizer)
 
 
-def _from_pretrained(section: Model) -> Policy:
+def _from_pretrained(section: Model, embedded: bool) -> Policy:
     path = str(section.path)
     could_be_hub = path.count("/") < 2 and not path.startswith((".", "/", "~"))
     if not could_be_hub and not Path(path).is_dir():
         raise UserError(f"model folder {path} does not exist{nearest_path(path)}")
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=section.dtype, output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=section.dtype,
+            attn_implementation=_attention(section, embedded),
+            output_loading_info=True,
+            **_quantized(section),
+        )
     except LOADING_ERRORS as error:
         raise UserError(f"model {path} cannot be loaded: {_one_line(error)}") from None
     model, report = loaded
@@ -92,6 +104,32 @@ def _from_pretrained(section: Model) -> Policy:
         lacking = sorted(report["missing_keys"])
         raise UserError(f"model {path} is incomplete: its weights lack {lacking[0]} (and {len(lacking) - 1} more)")
     return Policy(model, _load_tokenizer(path))
+
+
+def _attention(section: Model, embedded: bool) -> str:
+    """The attention of `model.attention`; auto takes FlashAttention where it is installed and can be used."""
+    if section.attention != "auto":
+        return section.attention
+    if embedded or not torch.cuda.is_available() or section.dtype != "bfloat16":
+        return "sdpa"
+    if is_flash_attn_3_available():
+        return "flash_attention_3"
+    return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
+
+
+def _quantized(section: Model) -> dict[str, Any]:
+    """How transformers loads the frozen weights of QLoRA (Dettmers et al. 2023): NF4, its constants quantised again."""
+    if section.lora is None or section.lora.quantize == "none":
+        return {}
+    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("model.lora.quantize needs CUDA and bitsandbytes: pip install 'rlcore[qlora]'")
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=section.dtype,
+    )
+    return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
 
 
 def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:

@@ -327,6 +327,10 @@ class Recipe(Section):
                         f"stage {stage.name}: {key} needs {self.conversation.attempts} values, one for each attempt"
                     )
             self._offline_fits(stage)
+        if self.rollout.engine == "torch" and self.model.attention.startswith("flash"):
+            raise ValueError(f"model.attention {self.model.attention} needs rollout.engine vllm")
+        if self.model.lora and self.model.lora.quantize != "none" and self.learner.zero == 3:
+            raise ValueError("model.lora.quantize needs learner.zero 2 or less: quantised weights are not split")
         if self.sft and self.stages:
             raise ValueError("sft stands in place of stages: give one of them, the other in a recipe named by after")
         if self.sft and self.model.lora:

@@ -1,0 +1,77 @@
+"""A run's policy as a folder that transformers, vLLM and peft load."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from rlcore.data import load_problems
+from rlcore.files import damage
+from rlcore.learner.checkpoints import LEARNER, STATE, read_state
+from rlcore.learner.state_files import SavedState
+from rlcore.learner.weights import gathered_weights
+from rlcore.policy import Policy, save_policy
+from rlcore.policy.lora import add_lora, lora_config
+from rlcore.recipe import Recipe
+from rlcore.setup import first_policy
+from rlcore.types import UserError
+
+
+def export(source: Path, output: Path, *, adapter: bool = False) -> Path:
+    """Writes the policy of a run's newest whole checkpoint, or of the checkpoint given, into a new folder.
+
+    Adapters are merged into the weights, or with `adapter` written alone, as peft does. Raises UserError for a source
+    without a whole checkpoint, and for a folder that holds something.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"{output} is not empty")
+    checkpoint = _whole_checkpoint(source)
+    recipe = Recipe.model_validate(read_state(checkpoint)["recipe"])
+    if adapter and not recipe.model.lora:
+        raise UserError(f"{source} was trained without adapters")
+    policy = first_policy(recipe, load_problems(recipe.data) if recipe.model.scratch else [])
+    if recipe.model.lora:
+        add_lora(policy.model, recipe.model.lora, recipe.seed)
+    _fill(policy, checkpoint)
+    if adapter:
+        _save_adapter(policy, recipe, output)
+    else:
+        save_policy(policy, output, dict(gathered_weights(policy.model)))
+    return output
+
+
+def _whole_checkpoint(source: Path) -> Path:
+    """`source` itself if it is a checkpoint, else the newest one of the run that is not damaged."""
+    if (source / STATE).exists():
+        reason = damage(source)
+        if reason:
+            raise UserError(f"checkpoint {source} is damaged: {reason}")
+        return source
+    for checkpoint in sorted(source.glob("checkpoints/step-*"), reverse=True):
+        if damage(checkpoint) is None:
+            return checkpoint
+    raise UserError(f"{source} is neither a checkpoint nor a run with a whole one")
+
+
+@torch.no_grad()
+def _fill(policy: Policy, checkpoint: Path) -> None:
+    parameters = dict(policy.model.named_parameters())
+    for name, values in SavedState(checkpoint / LEARNER).weights():
+        if name not in parameters or parameters[name].numel() != values.numel():
+            raise UserError(f"checkpoint {checkpoint} is of another model: {name}")
+        parameters[name].copy_(values.view_as(parameters[name]))
+
+
+def _save_adapter(policy: Policy, recipe: Recipe, output: Path) -> None:
+    assert recipe.model.lora
+    output.mkdir(parents=True, exist_ok=True)
+    trained = {
+        f"base_model.model.{name.replace('.default.', '.')}": parameter.detach().contiguous()
+        for name, parameter in policy.model.named_parameters()
+        if parameter.requires_grad
+    }
+    save_file(trained, output / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = lora_config(recipe.model.lora)
+    config.base_model_name_or_path = recipe.model.path
+    config.save_pretrained(str(output))
+    policy.tokenizer.save_pretrained(output)
