@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from rlcore.evaluate.gather import gather_list
 from rlcore.evaluate.records import read_records, to_json
 from rlcore.learner import Ranks
@@ -11,7 +13,7 @@ from rlcore.measure_step import check_scored
 from rlcore.recipe import Recipe
 from rlcore.setup import Setup
 from rlcore.track.console import open_console
-from rlcore.types import CORRECT, Problem, Trajectory
+from rlcore.types import Problem, Trajectory
 
 PART = 64
 """Problems sampled, scored and written down together on each rank."""
@@ -62,5 +64,5 @@ def same_settings(folder: Path, settings: dict[str, object]) -> bool:
 
 
 def _rate(group: Sequence[Trajectory]) -> float:
-    scores = [verdict.score for trajectory in group for verdict in trajectory.verdicts if verdict.score is not None]
-    return sum(score >= CORRECT for score in scores) / len(scores) if scores else float("nan")
+    marks = np.concatenate([trajectory.marks_A for trajectory in group])
+    return float("nan") if np.isnan(marks).all() else float(np.nanmean(marks))

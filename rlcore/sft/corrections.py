@@ -18,7 +18,8 @@ from rlcore.types import Groups, Problem, Trajectory, Turn
 def star_rows(groups: Groups, *, keep_right: bool) -> list[Row]:
     """One row for each conversation that ends right and began wrong, or right too where those are kept."""
     ends_right = [t for group in groups for t in group if _right(t, -1) and t.turns[-1].finish == "stop"]
-    return [_row(t.turns, t.turns[-1].response_ids) for t in ends_right if keep_right or not _right(t, 0)]
+    wanted = [t for t in ends_right if t.marks_A[0] == 0 or (keep_right and _right(t, 0))]
+    return [_row(t.turns, t.turns[-1].response_ids) for t in wanted]
 
 
 def pair_rows(groups: Groups, *, keep_right: bool, rng: Random) -> list[Row]:
@@ -48,7 +49,8 @@ def _pairs(group: Sequence[Trajectory], keep_right: bool, rng: Random) -> Iterat
     right = [t for t in group if _right(t, 0) and t.turns[0].finish == "stop"]
     for trajectory in group:
         partners = [other for other in right if other is not trajectory]
-        if partners and trajectory.turns[0].finish == "stop" and (keep_right or not _right(trajectory, 0)):
+        wanted = trajectory.marks_A[0] == 0 or (keep_right and _right(trajectory, 0))
+        if partners and wanted and trajectory.turns[0].finish == "stop":
             yield _row(trajectory.turns, rng.choice(partners).turns[0].response_ids)
 
 

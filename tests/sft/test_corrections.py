@@ -32,7 +32,7 @@ MENDED, SPOILT = conversation(10, 20, (0, 1)), conversation(11, 21, (1, 0))
 TWICE, NEVER = conversation(12, 22, (1, 1)), conversation(13, 23, (0, 0))
 PARTLY, UNSCORED = conversation(14, 24, (0.5, 1)), conversation(15, 25, (None, 1))
 CUT = conversation(16, 26, (0, 1), finish="length")
-GROUP = [MENDED, SPOILT, TWICE, NEVER, PARTLY, CUT]
+GROUP = [MENDED, SPOILT, TWICE, NEVER, PARTLY, CUT, UNSCORED]
 
 
 def row(first: int, second: int) -> dict[str, list[int]]:
