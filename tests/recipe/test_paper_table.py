@@ -1,0 +1,28 @@
+"""Every arm of a folder with every seed by one command, and the table that compares them."""
+
+from pathlib import Path
+
+from rlcore.cli import main
+
+
+def test_arms_and_seeds_in_one_table(repository: Path, tmp_path: Path, capsys):
+    ablations = repository / "recipes/quickstart/ablations"
+    small = (
+        "data: {options: {count: 300}}\nevaluate: {problems: 40, data: {options: {count: 100}}}\ntrack: {wandb: off}\n"
+    )
+    (tmp_path / "arms").mkdir()
+    (tmp_path / "arms.yaml").write_text(f"extends: {ablations}/self_refine.yaml\nname: asked\n{small}")
+    supervised = "name: taught\nsft: {problems: 64, samples: 4, batch: 8}\n"
+    (tmp_path / "arms/taught.yaml").write_text(f"extends: {ablations}/pair_sft_plus.yaml\n{supervised}{small}")
+    command = ["paper-table", str(tmp_path / "arms"), "--seeds", "0", "1", "--output", str(tmp_path / "out")]
+    main(command)
+    assert "taught, seed 1" in capsys.readouterr().out
+    table = (tmp_path / "out/table.md").read_text().splitlines()
+    cells = [[cell.strip(" *") for cell in line.split("|")[1:4]] for line in table[2:]]
+    each = ["mean of 2", "seed 0", "seed 1"]
+    assert cells == [[mode, arm, run] for mode in ("greedy", "sampled") for arm in ("taught", "asked") for run in each]
+    assert (tmp_path / "out/report.html").exists()
+    trained = tmp_path / "out/taught-seed0/final/model.safetensors"
+    before = trained.stat().st_mtime_ns
+    main(command)
+    assert trained.stat().st_mtime_ns == before
