@@ -7,6 +7,7 @@ A measurement that training has not logged often enough yet sounds no alarm.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from statistics import median_low
 from typing import Any
 
 History = Sequence[Mapping[str, Any]]
@@ -142,6 +143,28 @@ def skipped_steps(history: History) -> str | None:
     )
 
 
+def gradient_norm(history: History) -> str | None:
+    """The gradient's norm is more than ten times its usual one, the median of what may be looked back on."""
+    norms = [norm for record in history if (norm := record.get("learner/grad_norm")) and math.isfinite(norm)]
+    if len(norms) < WINDOW or (latest := norms[-1]) <= 10 * (usual := median_low(norms)):
+        return None
+    return (
+        f"the gradient's norm is {latest:.2g}, usually {usual:.2g}; clipping holds the step, but if it stays so lower "
+        "learner.lr, or learner.max_grad_norm"
+    )
+
+
+def ratio(history: History) -> str | None:
+    """The clip changes the gradient of more than 30 % of the tokens."""
+    share = recent_mean(history, "learner/clip_fraction", WINDOW)
+    if share is None or share <= 0.3:
+        return None
+    return (
+        f"the ratio of {100 * share:.0f} % of the tokens is clipped: the policy leaves the one that sampled too fast; "
+        "lower learner.lr, learner.minibatches or learner.epochs"
+    )
+
+
 def mismatch(history: History) -> str | None:
     """The KL divergence between sampler and learner is more than 0.1."""
     kl = recent_mean(history, "learner/mismatch_kl", 1)
@@ -184,6 +207,8 @@ ALARMS: dict[str, Callable[[History], str | None]] = {
     "length_creep": length_creep,
     "low_entropy": low_entropy,
     "skipped_steps": skipped_steps,
+    "gradient_norm": gradient_norm,
+    "ratio": ratio,
     "mismatch": mismatch,
     "runaway_kl": runaway_kl,
 }

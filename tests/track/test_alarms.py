@@ -18,6 +18,8 @@ HEALTHY = {
     "train/tokens_t2": 220.0,
     "learner/entropy_t1": 0.4,
     "learner/skipped": 0,
+    "learner/grad_norm": 0.7,
+    "learner/clip_fraction": 0.02,
     "learner/mismatch_kl": 0.001,
     "learner/kl_t1": 0.02,
     "learner/kl_t2": 0.2,
@@ -30,12 +32,14 @@ ILL = {
     "truncation": ({"train/truncated_t2": 0.4}, "40 % of the samples of attempt 2"),
     "skipped_steps": ({"learner/skipped": 2}, "20 optimizer steps in the last 10"),
     "dead_groups": ({"train/dead_groups": 0.85}, "85 % of the groups"),
+    "ratio": ({"learner/clip_fraction": 0.4}, "40 % of the tokens is clipped"),
     "mismatch": ({"learner/mismatch_kl": 0.25}, "0.25 nats"),
     "runaway_kl": ({"learner/kl_t2": 1.5}, "attempt 2 is 1.5 nats"),
 }
 
 
 CHANGES = {
+    "gradient_norm": ({"learner/grad_norm": 9.0}, "norm is 9, usually 0.7"),
     "collapse": ({"train/t2": 0.45}, "attempt 2 fell 15 points below its best"),
     "length_creep": ({"train/tokens_t2": 400.0}, "attempt 2 grew from 220 to 400 tokens"),
     "low_entropy": ({"learner/entropy_t1": 0.04}, "attempt 1 fell from 0.4 to 0.04 nats"),
