@@ -71,6 +71,8 @@ def _run(args: argparse.Namespace) -> None:
             part = slice(start, start + _CHUNK)
             verdicts += pool.score(completions[part], {name: values[part] for name, values in columns.items()})
         _summarise(verdicts, time.perf_counter() - began)
+        for name, counters in pool.counters.items():
+            print(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in counters.items()))
     if args.output:
         with args.output.open("w") as file:
             file.writelines(json.dumps({"row": n, **asdict(v)}) + "\n" for n, v in enumerate(verdicts))

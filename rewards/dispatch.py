@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -95,6 +95,7 @@ class Dispatcher:
         self._size = workers
         self._deadline = deadline
         self.loaded: Future[list[LoadedReward]] = Future()
+        self.counters: dict[str, Counter[str]] = {}
         self._costs: dict[int, float] = {}  # seconds a row, by reward
         self._tasks: deque[Task] = deque()
         self._jobs: set[int] = set()
@@ -247,6 +248,8 @@ class Dispatcher:
         reply = json.loads(frame)
         if "failed" not in reply:
             verdicts = unpack(reply)
+            if reply["counted"]:
+                self.counters.setdefault(task.job.rewards[task.reward].name, Counter()).update(reply["counted"])
             cost = max(sum(verdict.seconds for verdict in verdicts) / len(verdicts), 1e-6)
             self._costs[task.reward] = (self._costs.get(task.reward, cost) + cost) / 2
             task.job.settle(task.reward, task.start, verdicts)

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -67,6 +67,11 @@ class Usage:
         with self.lock:
             for name, count in counts.items():
                 setattr(self, name, getattr(self, name) + count)
+
+    def counts(self) -> dict[str, int]:
+        """The counters by name."""
+        with self.lock:
+            return {f.name: getattr(self, f.name) for f in fields(self) if f.type == "int"}
 
 
 usage = Usage()
@@ -136,6 +141,7 @@ def judge_verdicts(
 
 
 judge_reward.verdicts = judge_verdicts  # type: ignore[attr-defined]
+judge_reward.counters = usage.counts  # type: ignore[attr-defined]
 
 
 def _fill(template: str, values: Mapping[str, Any]) -> str:

@@ -70,6 +70,14 @@ class RewardPool:
         self._dispatcher.add(job)
         return job.future
 
+    @property
+    def counters(self) -> dict[str, dict[str, int]]:
+        """What rewards have counted in all workers so far, by reward: the judge its requests and tokens.
+
+        A chunk that was cut off at the deadline is not in it.
+        """
+        return {name: dict(counter) for name, counter in self._dispatcher.counters.items()}
+
     def close(self) -> None:
         """End the workers. What is still being scored fails with RewardError."""
         self._dispatcher.close()

@@ -76,6 +76,10 @@ class Reward:
         verdicts = [Verdict.graded(value, source) for value in values]
         return [v if v.seconds else _timed(v, seconds) for v in verdicts]
 
+    def counters(self) -> dict[str, int]:
+        """What the function has counted in this process, by its attribute `counters`, if it has one."""
+        return dict(getattr(self.function, "counters", dict)())
+
     @property
     def own_limit(self) -> float | None:
         """Seconds for one completion that the function itself keeps to: its `timeout` argument, if it has one."""

@@ -149,10 +149,12 @@ def _reply(rewards: Sequence[Reward], frame: bytes) -> dict[str, Any]:
     try:
         index, cpu_seconds, completions, columns = pickle.loads(frame)
         _limit_cpu(cpu_seconds)
+        before = rewards[index].counters()
         verdicts = rewards[index].verdicts(completions, columns)
+        counted = {name: count - before.get(name, 0) for name, count in rewards[index].counters().items()}
     except Exception as error:  # the design: a failing reward is a verdict
         return {"failed": one_line(error)}
-    return pack(verdicts)
+    return {**pack(verdicts), "counted": counted}
 
 
 def _limit_cpu(seconds: float) -> None:

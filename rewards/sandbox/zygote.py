@@ -146,11 +146,11 @@ def _settle(tier: str, memory_mb: int) -> None:
         return
     if not seccomp.supported():
         raise OSError(f"no seccomp filter for {kernel.ARCHITECTURE}")
+    kernel.no_new_privileges()  # without it an ordinary user may install neither Landlock rules nor filters
     if tier == LANDLOCK:
         if kernel.landlock_abi() == 0:
             raise OSError("the kernel has no Landlock")
         kernel.landlock_read_only([*readable_paths(), *(f"/dev/{device}" for device in _DEVICES)])
-    kernel.no_new_privileges()
     seccomp.guard()
 
 

@@ -168,4 +168,8 @@ def test_in_a_pool(server):
     spec = {"name": "judge", "kwargs": {"url": server.url, "model": "m", "timeout": 20.0}}
     with RewardPool([spec]) as pool:
         verdicts = pool.score(["right", "wrong"] * 10, {"answer": ["4"] * 20})
-    assert [verdict.score for verdict in verdicts] == [1.0, 0.0] * 10
+        assert [verdict.score for verdict in verdicts] == [1.0, 0.0] * 10
+        counted = pool.counters["judge"]
+    assert counted["requests"] == len(server.seen)
+    assert counted["requests"] + counted["cache_hits"] == 20
+    assert counted["prompt_tokens"] == 10 * counted["requests"]
