@@ -202,3 +202,19 @@ def test_a_model_or_setting_that_vllm_does_not_take_is_refused_in_one_line():
         started(random_model(heads=4))
     with pytest.raises(UserError, match=r"vllm.*no_such_setting"):
         started(random_model(heads=2), args={"no_such_setting": 1})
+
+
+def test_a_quantised_kv_cache_samples_from_the_published_weights_but_for_its_error():
+    model = random_model(heads=2)
+    engine = started(model, args={"kv_cache_memory_bytes": 1 << 26, "kv_cache_dtype": "fp8"})
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(model.model.embed_tokens.weight.roll(1, dims=0))
+    errors = []
+    for version in range(2):  # with the weights before, and with the new ones
+        for sample in samples(engine, [PROMPT] * 8, Sampling(16)):
+            learners = learners_logprobs(model, PROMPT, sample, 1)
+            errors.append([abs(a - b) for a, b in zip(sample.logprobs, learners, strict=True)])
+        publish(model, engine, version)
+    engine.close()
+    stale, fresh = (sum(map(sum, part)) / sum(map(len, part)) for part in (errors[:8], errors[8:]))
+    assert 0.01 < fresh < 0.5 < stale
