@@ -12,7 +12,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "dapo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.28), "average": "token"},
     "gspo": {"ratio": "attempt", "surrogate": "ppo", "clip": (3e-4, 4e-4), "average": "attempt"},
     "cispo": {"ratio": "token", "surrogate": "cispo", "clip": (1.0, 4.0), "average": "token"},
-    "reinforce": {"ratio": "token", "surrogate": "reinforce", "clip": (0.0, 0.0), "average": "token"},
+    "reinforce": {"ratio": "token", "surrogate": "reinforce", "clip": (0.0, 0.0), "average": "constant"},
 }
 """What `learner.loss` stands for: values of the settings beside it (see rlcore/learner/README.md)."""
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny import full_log_softmax, gradient_learner, gradients, random_batch, tiny_model
 from torch.distributions import Categorical, kl_divergence
 
 from rlcore.learner.losses import KL_ESTIMATORS, attempt_mean, cispo, entropy, kl_exact, kl_k3, ppo, reinforce
@@ -85,3 +86,16 @@ def test_which_kl_estimators_have_an_unbiased_value_and_which_an_unbiased_gradie
 def test_attempt_mean_is_the_mean_over_the_tokens_of_an_attempt():
     values, attempt = torch.tensor([1.0, 2.0, 3.0, 10.0]), torch.tensor([4, 4, 4, 1])
     assert attempt_mean(values, attempt).tolist() == [2, 2, 2, 10]
+
+
+@pytest.mark.usefixtures("ranks")
+def test_reinforce_is_the_mean_over_trajectories_of_the_sum_over_their_tokens():
+    batch, longest = random_batch(6), 50
+    learner = gradient_learner(loss="reinforce", kl_used=False, max_sampled_tokens=longest)
+    learner.update(batch)
+    model, mask = tiny_model(), torch.from_numpy(batch.loss_mask_N)
+    logprob = full_log_softmax(model, batch).gather(1, torch.from_numpy(batch.ids_N)[:, None])[:, 0]
+    (-(logprob * torch.from_numpy(batch.advantage_N))[mask].sum() / (6 * longest)).backward()
+    found = gradients(learner)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-6)
