@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from rlcore.learner.activations import checkpoint_layers
 from rlcore.learner.averaging import LossTokens
+from rlcore.learner.balance import balanced
 from rlcore.learner.engine import engine_settings, guarded_step, set_schedule, start_engine
 from rlcore.learner.guards import memory_named
 from rlcore.learner.losses import KL_ESTIMATORS
@@ -86,7 +87,11 @@ class Learner:
         return self._engine.module.model
 
     def update(self, batch: TokenBatch) -> LearnerReport:
-        """One optimizer step for each minibatch of `batch`; those without a loss token anywhere are passed over."""
+        """One optimizer step for each minibatch of `batch`; those without a loss token anywhere are passed over.
+
+        Before the first, trajectories change ranks until all ranks have about as many tokens.
+        """
+        batch = balanced(batch, share_prompts=self._share_prompts)
         minibatches = self._minibatches(batch)
         plans = [self._plan(batch, chosen) for chosen in minibatches]
         loss_tokens = LossTokens.of(batch)

@@ -50,6 +50,11 @@ def plan_micro_batches(batch: TokenBatch, chosen: np.ndarray, budget: int, share
     return _plan_alone(batch.lengths_B, chosen, budget)
 
 
+def same_prompts(batch: TokenBatch) -> list[np.ndarray]:
+    """All trajectories, those together whose tokens up to the first loss token are the same."""
+    return _siblings(batch, np.arange(len(batch.lengths_B)), np.minimum(_first_loss_tokens(batch), batch.lengths_B))
+
+
 def _first_loss_tokens(batch: TokenBatch) -> np.ndarray:
     """Place of each trajectory's first loss token, `[B]`; at least its length if it has none."""
     place_n = np.append(np.flatnonzero(batch.loss_mask_N), len(batch.loss_mask_N))

@@ -52,6 +52,13 @@ def test_two_processes_train_like_one(one_and_two, arm):
     assert one[f"{arm}/0/tokens"] > 0
 
 
+def test_ranks_that_sampled_unequally_learn_equally(one_and_two):
+    """One rank holds ten of the thirteen trajectories; without an exchange it would need most of the micro-batches."""
+    one, two = (result["0,exact/0/micro_batches"] for result in one_and_two)
+    assert one > 4
+    assert two <= one / 2 + 1
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_a_checkpoint_of_many_processes_gives_the_same_logprobs_back(one_and_two, arm):
     assert all(result[f"{arm}/resumed_equal"] for result in one_and_two)
