@@ -5,16 +5,23 @@ import re
 from pathlib import Path
 
 import pytest
+from model_shapes import shapes
 
 from rlcore.data import load_problems
+from rlcore.plan.cluster import Cluster
+from rlcore.plan.lengths import assumed_lengths
+from rlcore.plan.memory import learner_ranks, memory_parts, peak
+from rlcore.plan.rates import estimated_rates
+from rlcore.plan.simulation import simulate
 from rlcore.policy import load_policy, stop_ids
 from rlcore.recipe import batch_arithmetic, load_recipe, load_section
 from rlcore.rollout import Conversation
 from rlcore.sft import WarmStart
 
+GIB = 2**30
 RECIPES = Path(__file__).parents[2] / "recipes"
 WARM_STARTS = {RECIPES / "quickstart_base.yaml"}
-SHARED = {*(RECIPES / "shared").glob("*.yaml")}
+SHARED = {path for folder in ("shared", "clusters") for path in (RECIPES / folder).glob("*.yaml")}
 FOR_GPUS = sorted(path for path in {*RECIPES.rglob("*.yaml")} - SHARED if "# GPUs" in path.read_text())
 QUICKSTART = [RECIPES / "quickstart.yaml", *sorted((RECIPES / "quickstart").glob("*.yaml"))]
 
@@ -65,6 +72,22 @@ def test_a_recipe_for_gpus_fits_its_stated_cluster_and_says_how_it_is_run(path):
         or path == RECIPES.parent / named
         or (path == RECIPES.parent / f"{named}.yaml")
     )
+
+
+@pytest.mark.parametrize("path", FOR_GPUS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_recipe_for_gpus_fits_in_their_memory_and_takes_the_hours_it_says(path):
+    header, recipe = _header(path), load_recipe(path)
+    learn = re.search(r"(\d+) learn", header["GPUs"]) or re.match(r"(\d+) x", header["GPUs"])
+    cluster, sizes = Cluster(gpus=int(learn[1])), shapes(recipe.model)
+    assert f"x {cluster.memory_gib:g} GB" in header["GPUs"]
+    parts = memory_parts(recipe, sizes, cluster.gpus, int(cluster.memory_gib * GIB))
+    assert peak(parts) / GIB < cluster.memory_gib - cluster.reserved_gib
+    if recipe.stages:
+        lengths = assumed_lengths(recipe, None, None, 0.8)
+        learners, samplers = learner_ranks(recipe, cluster.gpus)
+        rates = estimated_rates(recipe, sizes, cluster, lengths)
+        step = simulate(recipe, lengths, rates, learners=learners, samplers=samplers).step
+        assert int(re.search(r"\d+", header["hours"])[0]) == pytest.approx(step * recipe.steps / 3600, rel=0.3)
 
 
 @pytest.mark.parametrize(
