@@ -1,17 +1,19 @@
 """Low-rank adapters inside a model that keeps its class: put in, switched off for a while, and merged."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlcore.recipe.schema import Lora
 from rlcore.types import UserError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 ADAPTER = "default"
 
@@ -21,21 +23,26 @@ def add_lora(model: PreTrainedModel, section: Lora, seed: int) -> None:
 
     Raises UserError for targets that the model does not have, or that are not plain layers inside it.
     """
+    from peft import inject_adapter_in_model  # takes seconds
+
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             inject_adapter_in_model(lora_config(section), model)
     except ValueError as error:
         raise UserError(f"model.lora: {' '.join(str(error).split())[:300]}") from None
-    if any(isinstance(each, LoraLayer) for each in (model.get_output_embeddings(), model.get_input_embeddings())):
+    layers = lora_layers(model).values()
+    if model.get_output_embeddings() in layers or model.get_input_embeddings() in layers:
         raise UserError("model.lora.targets: the embedding and the output head take no adapter")
     for parameter in model.parameters():
         if parameter.requires_grad:  # on the model's device and in its dtype: the master weights are float32 anyway
             parameter.data = parameter.data.to(model.device, model.dtype)
 
 
-def lora_config(section: Lora) -> LoraConfig:
+def lora_config(section: Lora) -> "LoraConfig":
     """The adapters as peft describes them."""
+    from peft import LoraConfig
+
     return LoraConfig(
         r=section.rank,
         lora_alpha=section.alpha,  # type: ignore[arg-type]
@@ -47,6 +54,10 @@ def lora_config(section: Lora) -> LoraConfig:
 
 def lora_layers(model: nn.Module) -> dict[str, Any]:
     """The layers of a model that have an adapter, by name."""
+    if "peft" not in sys.modules:
+        return {}
+    from peft.tuners.lora import LoraLayer
+
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
 
 
