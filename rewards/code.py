@@ -145,7 +145,7 @@ class Judge:
 
     def _run(self, suite: Suite, program: str, tally: Tally, timeout: float) -> None:
         mode = CASES if suite.cases else CALLS
-        sources = [_joined(suite.before, program), suite.after]
+        sources = [source for source in (_joined(suite.before, program), suite.after) if source.strip()]
         handles = suite.driver is not None
         with self.programs.start_job(mode, timeout) as job:
             job.send(marshal.dumps({"sources": sources, "calls": suite.questions, "handles": handles}))
