@@ -128,7 +128,16 @@ class Sandbox:
             self._start()
         mine, theirs = socket.socketpair()
         request = marshal.dumps((mode, int(seconds) + 1))
-        socket.send_fds(self._jobs, [request], [theirs.fileno(), *(other.fileno() for other in extra)])
+        descriptors = [theirs.fileno(), *(other.fileno() for other in extra)]
+        try:
+            socket.send_fds(self._jobs, [request], descriptors)
+        except (
+            BrokenPipeError,
+            ConnectionResetError,
+        ):  # the zygote died, perhaps for want of memory
+            self.close()
+            self._start()
+            socket.send_fds(self._jobs, [request], descriptors)
         theirs.close()
         return Job(self, mine, time.monotonic() + seconds)
 

@@ -208,8 +208,8 @@ def _rehearse(times: int = 30) -> None:
     for _ in range(times):
         parent, jobs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         asker, channel = socket.socketpair()
-        with parent, jobs, asker, suppress(EOFError):
-            socket.send_fds(parent, [marshal.dumps((guest.CALLS, 1))], [channel.detach()])
+        with parent, jobs, asker, channel, suppress(EOFError):
+            socket.send_fds(parent, [marshal.dumps((guest.CALLS, 1))], [channel.fileno()])
             guest.ask_sample(asker)
             _run_job(jobs, lambda cpu_seconds: None)
 

@@ -2,6 +2,8 @@
 
 import marshal
 import os
+import signal
+import time
 
 import pytest
 
@@ -11,7 +13,7 @@ from rewards.sandbox import Sandbox
 from rewards.sandbox.values import dumps, loads
 from rewards.sandbox.zygote import BUBBLEWRAP, LANDLOCK, NAMESPACES
 from tests.rewards.programs import ENDLESS, HONEST, HOSTILE, INNOCENT
-from tests.rewards.test_pool import gone, processes_of
+from tests.rewards.test_pool import eventually, gone, processes_of
 
 TESTS = {"test_list": ["assert f(2) == 4", "assert f(3) == 9", "assert f(5) == 25"]}
 
@@ -53,11 +55,12 @@ def test_innocent_programs_are_right(judge, name):
 
 def test_a_bomb_leaves_no_process_and_no_file_behind(judge):
     judge.judge(HONEST, TESTS)
-    processes, files = processes_of(os.getpid()), len(os.listdir("/proc/self/fd"))
+    time.sleep(0.5)  # the process of the next job is forked ahead
+    processes, files = len(processes_of(os.getpid())), len(os.listdir("/proc/self/fd"))
     for name in ("fork bomb", "thread bomb", "swallowed signals"):
         judge.judge(ENDLESS[name], TESTS, timeout=0.5)
     judge.judge(HONEST, TESTS)
-    assert gone(processes_of(os.getpid()) - processes)
+    assert eventually(lambda: len(processes_of(os.getpid())) == processes)
     assert len(os.listdir("/proc/self/fd")) == files
 
 
@@ -86,6 +89,30 @@ def test_a_job_sees_nobody_and_has_no_privilege():
         assert b"ready" in job.receive()
         assert {question: loads(job.receive()[1:]) for question in questions} == questions
     sandbox.close()
+
+
+def test_a_job_has_no_descriptor_but_its_own_socket_and_the_null_device():
+    judge = Judge(tier=NAMESPACES)
+    program = (
+        "import os, stat\nopen_ = []\nfor fd in range(64):\n    try: open_.append((fd, os.fstat(fd).st_mode))\n"
+        "    except OSError: pass\n"
+        "def f(x): return ['null' if stat.S_ISCHR(m) else 'socket' if stat.S_ISSOCK(m) else 'other' for _, m in open_]"
+    )
+    assert judge.judge(program, {"test_list": ["assert f(0) == ['null'] * 3 + ['socket']"]}).score == 1.0
+    judge.close()
+
+
+def test_a_zygote_that_dies_is_replaced():
+    others = processes_of(os.getpid())
+    judge = Judge(tier=NAMESPACES)
+    assert judge.judge(HONEST, TESTS).score == 1.0
+    below = processes_of(os.getpid()) - others
+    for pid in below:
+        os.kill(pid, signal.SIGKILL)
+    assert gone(below - {judge.programs._zygote.pid})
+    assert judge.judge(HONEST, TESTS).score == 1.0
+    judge.close()
+    assert gone(processes_of(os.getpid()) - others)
 
 
 def test_without_any_tier_it_refuses_unless_told(monkeypatch):
