@@ -45,7 +45,8 @@ def _judge(text: str, numbers: str | Mapping[str, int], target: int) -> Verdict:
     if first == second or first not in values or second not in values:
         return Verdict(0.0, "wrong", f"'{first} and {second}' are not two letters of the problem")
     right = values[first] + values[second] == target
-    return Verdict(1.0, "correct") if right else Verdict(0.0, "wrong")
+    answer = " and ".join(sorted((first, second)))
+    return Verdict(1.0, "correct", answer=answer) if right else Verdict(0.0, "wrong", answer=answer)
 
 
 pair_sum_reward.verdicts = pair_sum_verdicts  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -66,9 +66,10 @@ math_reward.prepare = symbolic.prepare  # type: ignore[attr-defined]
 
 @dataclass(frozen=True)
 class Open:
-    """A comparison that only computer algebra can decide: every pair must be equal."""
+    """A comparison that only computer algebra can decide: every pair must be equal; `answer` is the attempt's."""
 
     pairs: tuple[Pair, ...]
+    answer: str = ""
 
 
 def _verdicts(
@@ -84,7 +85,10 @@ def _verdicts(
     rows = [_judge(text_of(text), gold, policy) for text, gold in zip(completions, golds, strict=True)]
     pairs = list(dict.fromkeys(pair for row in rows if isinstance(row, Open) for pair in row.pairs))
     decided = dict(zip(pairs, algebra(pairs), strict=True)) if pairs else {}
-    return [_all_equal([decided[pair] for pair in row.pairs]) if isinstance(row, Open) else row for row in rows]
+    return [
+        replace(_all_equal([decided[pair] for pair in row.pairs]), answer=row.answer) if isinstance(row, Open) else row
+        for row in rows
+    ]
 
 
 def _all_equal(verdicts: Sequence[Verdict]) -> Verdict:
@@ -112,10 +116,20 @@ def _judge(text: str, gold: Any, policy: Sequence[str]) -> Verdict | Open:
         return Verdict(0.0, "no_answer")
     if len(found) > max(_MAX_ANSWER, 4 * len(reference)):
         return Verdict(0.0, "wrong", f"an answer of {len(found)} characters")
-    outcome = compare(read(reference), read(found))
+    attempt = read(found)
+    outcome = compare(read(reference), attempt)
+    answer = _in_one_notation(attempt)
     if isinstance(outcome, Open):
-        return outcome
-    return Verdict(1.0, "correct", f"answer {found[:60]}") if outcome else Verdict(0.0, "wrong", f"answer {found[:60]}")
+        return replace(outcome, answer=answer)
+    score, status = (1.0, "correct") if outcome else (0.0, "wrong")
+    return Verdict(score, status, f"answer {found[:60]}", answer=answer)
+
+
+def _in_one_notation(answer: Answer) -> str:
+    """A text that two answers share when they are plainly the same: equal numbers however written, else equal texts."""
+    if answer.value is None:
+        return "".join(answer.text.split()).casefold()
+    return f"{answer.value / 100 if answer.percent else answer.value}{answer.unit}"
 
 
 def compare(gold: Answer, found: Answer) -> bool | Open:

@@ -162,7 +162,7 @@ class Reward:
 
 
 def _timed(verdict: Verdict, seconds: float) -> Verdict:
-    return Verdict(verdict.score, verdict.status, verdict.detail, seconds, verdict.parts)
+    return Verdict(verdict.score, verdict.status, verdict.detail, seconds, verdict.parts, verdict.answer)
 
 
 def _wait(result: Any) -> Any:

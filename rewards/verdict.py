@@ -35,6 +35,8 @@ class Verdict:
     detail: str = ""
     seconds: float = 0.0
     parts: Mapping[str, Verdict] = field(default_factory=dict)
+    answer: str | None = None
+    """The answer that was judged, in one notation so that equal answers are equal; None where there is none to tell."""
 
     @classmethod
     def graded(cls, value: Any, source: str) -> Verdict:
@@ -65,4 +67,4 @@ def combine(parts: Mapping[str, Verdict], weights: Mapping[str, float]) -> Verdi
         return Verdict(None, part.status, f"{name}: {part.detail}", seconds, parts)
     total = sum(weights[name] * part.score for name, part in scored.items() if part.score is not None)
     first = next(iter(scored.values()))
-    return Verdict(total, first.status, first.detail, seconds, parts)
+    return Verdict(total, first.status, first.detail, seconds, parts, first.answer)

@@ -169,6 +169,7 @@ def pack(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "score": [v.score for v in verdicts],
         "status": [v.status for v in verdicts],
         "seconds": [v.seconds for v in verdicts],
+        "answer": [v.answer for v in verdicts],
         "detail": {str(row): v.detail for row, v in enumerate(verdicts) if v.detail},
         "parts": {
             str(row): {name: asdict(part) for name, part in v.parts.items()}
@@ -180,9 +181,11 @@ def pack(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 def unpack(packed: dict[str, Any]) -> list[Verdict]:
     """The inverse of `pack`. Rows that say the same share one object."""
-    rows = zip(packed["score"], packed["status"], packed["seconds"], strict=True)
-    plain: dict[tuple[float | None, str, float], Verdict] = {}
-    verdicts = [plain.get(row) or plain.setdefault(row, Verdict(row[0], row[1], seconds=row[2])) for row in rows]
+    rows = zip(packed["score"], packed["status"], packed["seconds"], packed["answer"], strict=True)
+    plain: dict[tuple[float | None, str, float, str | None], Verdict] = {}
+    verdicts = [
+        plain.get(row) or plain.setdefault(row, Verdict(row[0], row[1], seconds=row[2], answer=row[3])) for row in rows
+    ]
     for row, detail in packed["detail"].items():
         verdicts[int(row)] = replace(verdicts[int(row)], detail=detail)
     for row, parts in packed["parts"].items():

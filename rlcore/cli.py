@@ -156,9 +156,10 @@ def _eval(options: argparse.Namespace) -> None:
     from rlcore.evaluation import evaluate
 
     path, overrides = Path(options.recipe), options.overrides
-    if path.is_dir():  # a run: its recipe, with the policy it ended with
-        overrides = [f"model={{path: {path / 'final'}}}", f"output={path}", *overrides]
-        path /= "recipe.yaml"
+    if path.is_dir():  # a run, for the policy it ended with, or one of its policies: final, best
+        policy = path / "final" if (path / "recipe.yaml").exists() else path
+        overrides = [f"model={{path: {policy}}}", f"output={policy.parent}", *overrides]
+        path = policy.parent / "recipe.yaml"
     recipe = load_recipe(path, overrides)
     evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / "eval")}))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlcore.evaluate.gather import gather_rows
-from rlcore.evaluate.measure import standing_rewards, trajectory_rows
+from rlcore.evaluate.measure import standing, trajectory_rows
 from rlcore.evaluate.metrics import dead_group_share, row_means
 from rlcore.learner import LearnerReport, Ranks, watch
 from rlcore.recipe import Recipe
@@ -47,7 +47,7 @@ def step_metrics(
     section = recipe.conversation
     flat = [trajectory for group in groups for trajectory in group]
     rows = trajectory_rows(flat, section)
-    rewards_PGA = standing_rewards(flat, section.attempts).reshape(len(groups), -1, section.attempts)
+    rewards_PGA = _rewards(flat, section).reshape(len(groups), -1, section.attempts)
     dead = np.mean([dead_group_share(rewards_PGA[..., attempt]) for attempt in range(rewards_PGA.shape[-1])])
     rows["dead_groups"] = np.full(len(groups) * len(groups[0]), dead)
     rows["reward"] = rewards_PGA[..., -1].reshape(-1)
@@ -67,9 +67,14 @@ def step_metrics(
 def distributions(trajectories: Sequence[Trajectory], section: Conversation) -> dict[str, np.ndarray]:
     """What histograms show of N trajectories: reward_tA and tokens_tA of each attempt, and edit_ratio, `[N]` each."""
     rows = trajectory_rows(trajectories, section)
-    rewards_NA = standing_rewards(trajectories, section.attempts)
+    rewards_NA = _rewards(trajectories, section)
     shown = {name: rows[name] for name in rows if name.startswith("tokens_t") or name == "edit_ratio"}
     return {**{f"reward_t{a + 1}": rewards_NA[:, a] for a in range(rewards_NA.shape[1])}, **shown}
+
+
+def _rewards(trajectories: Sequence[Trajectory], section: Conversation) -> np.ndarray:
+    """Scores after each attempt, `[N, A]`."""
+    return np.array([standing(trajectory.rewards_A.tolist(), section.attempts) for trajectory in trajectories])
 
 
 def check_scored(groups: Groups, limit: float) -> None:

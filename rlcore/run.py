@@ -11,7 +11,7 @@ from rlcore.credit import adapted_kl
 from rlcore.data import ProblemOrder
 from rlcore.evaluate.measure import trajectory_record
 from rlcore.evaluate.results import Results, load_evaluation
-from rlcore.evaluation import BASE, evaluate_and_save, open_tracker
+from rlcore.evaluation import BASE, LATEST, evaluate_and_save, open_tracker
 from rlcore.files import move_into_place, seal_files
 from rlcore.interrupt import Interrupt, Stopped
 from rlcore.learner import Learner, Ranks, watch
@@ -127,7 +127,7 @@ class Run:
         step, section = self.step + 1, self.recipe.evaluate
         self._rewards.append(metrics["train/reward"])
         if section and section.every and step % section.every == 0 and step < self.recipe.steps:
-            results = self._evaluate(section.problems_while_training, "evaluation_latest", step)
+            results = self._evaluate(section.problems_while_training, LATEST, step)
             metrics |= {name: value for part in results.evaluations for name, value in part.values.items()}
         attempts = range(1, self.recipe.conversation.attempts + 1)
         self._measured_kl = [metrics.get(f"learner/kl_t{attempt}") for attempt in attempts]

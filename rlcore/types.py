@@ -57,6 +57,13 @@ class Turn:
     role: Role = "attempt"
     claim: bool | None = None
     trained: bool = True
+    tokens_served: int = 0
+    """How many tokens were sampled, where a server gave text without their ids."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were sampled."""
+        return len(self.response_ids) or self.tokens_served
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,83 +1,33 @@
-"""From trajectories to the rows that metrics, intervals and records are made of."""
+"""From trajectories to records, which runs keep, and from those to rows, which figures and intervals are made of."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from rlcore.evaluate.metrics import answer_change, correction_rows, edit_ratio, flip_kind
+from rlcore.evaluate.records import Record
 from rlcore.recipe.schema import STOPPING, Conversation
 from rlcore.types import Trajectory
 
-_STATED = re.compile(r"\\boxed\s*\{(?P<boxed>(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}|####(?P<hashes>[^\n]*)")
+PARTS = {"level": ("level",), "subject": ("subject", "type")}
+"""What results are also given apart by, and the columns that may hold it (those of MATH and MATH-500)."""
 
 
-def trajectory_rows(trajectories: Sequence[Trajectory], section: Conversation) -> dict[str, np.ndarray]:
-    """Every measurement of N scored trajectories of one kind of conversation, `[N]` each (see `evaluate.metrics`).
+def trajectory_record(trajectory: Trajectory, *, step: int, stage: str) -> Record:
+    """The record of one scored trajectory as `trajectories.jsonl` and `attempts.jsonl` hold it.
 
-    Beside accuracy and flips: answer_change, edit_ratio (on token ids, first against last attempt), and of each attempt
-    truncated_tA (share that met the length limit) and tokens_tA. Where conversations may end early, attempts; where the
-    policy judges its attempts, verdict_right. An attempt that a conversation lacks has no length there, and the answer
-    before it stands.
+    Texts, verdicts and lengths of the attempts; `between`, what the policy said between them; the flip from the first
+    to the last attempt, and how much of it was edited.
     """
-    attempts = section.attempts
-    rows = correction_rows(_standing([trajectory.marks_A for trajectory in trajectories], attempts))
-    if attempts > 1:
-        rows["answer_change"] = answer_change([_standing_answers(t, attempts) for t in trajectories])
-        rows["edit_ratio"] = edit_ratio(
-            [t.attempts[0].response_ids for t in trajectories], [t.attempts[-1].response_ids for t in trajectories]
-        )
-    for a in range(attempts):
-        turns = [t.attempts[a] if a < len(t.attempts) else None for t in trajectories]
-        rows[f"truncated_t{a + 1}"] = np.array([float(turn.finish == "length") if turn else np.nan for turn in turns])
-        rows[f"tokens_t{a + 1}"] = np.array([len(turn.response_ids) if turn else np.nan for turn in turns])
-    if section.kind in STOPPING:
-        rows["attempts"] = np.array([len(t.attempts) for t in trajectories], dtype=np.float64)
-    if section.kind == "verify":
-        rows["verdict_right"] = np.array([_verdicts_right(t) for t in trajectories])
-    return rows
-
-
-def standing_rewards(trajectories: Sequence[Trajectory], attempts: int) -> np.ndarray:
-    """Scores after each of `attempts` attempts, `[N, A]`: where a conversation ended sooner its last answer stands."""
-    return _standing([trajectory.rewards_A for trajectory in trajectories], attempts)
-
-
-def _standing(rows: list[np.ndarray], attempts: int) -> np.ndarray:
-    return np.stack([np.pad(row_A, (0, attempts - len(row_A)), mode="edge") for row_A in rows])
-
-
-def _standing_answers(trajectory: Trajectory, attempts: int) -> list[str]:
-    answers = [final_answer(turn.text) for turn in trajectory.attempts]
-    return answers + answers[-1:] * (attempts - len(answers))
-
-
-def _verdicts_right(trajectory: Trajectory) -> float:
-    """The share of the policy's verdicts on its own attempts that agree with the rewards'; NaN without any."""
-    marks, judged, agreed = iter(trajectory.marks_A), float("nan"), []
-    for turn in trajectory.turns:
-        if turn.role == "attempt":
-            judged = next(marks)
-        elif turn.role == "verdict" and not np.isnan(judged):
-            agreed.append(turn.claim is bool(judged))
-    return float(np.mean(agreed)) if agreed else float("nan")
-
-
-def final_answer(text: str) -> str:
-    r"""The answer an attempt settles on: its last `\boxed{...}` or `#### ...`, and where it has none the whole text.
-
-    Only used to see whether an answer changed: spaces and case do not count.
-    """
-    stated = [match["boxed"] or match["hashes"] or "" for match in _STATED.finditer(text)]
-    return "".join((stated[-1] if stated else text).split()).casefold()
-
-
-def trajectory_record(trajectory: Trajectory, *, step: int, stage: str) -> dict[str, Any]:
-    """The record of one trajectory as `trajectories.jsonl` holds it: texts, verdicts and the flip between attempts."""
     marks_A = trajectory.marks_A
     between = [
-        {"after": sum(t.role == "attempt" for t in trajectory.turns[:at]), "role": turn.role, "text": turn.text}
+        {
+            "after": sum(t.role == "attempt" for t in trajectory.turns[:at]),
+            "role": turn.role,
+            "text": turn.text,
+            "claim": turn.claim,
+        }
         for at, turn in enumerate(trajectory.turns)
         if turn.role != "attempt"
     ]
@@ -86,16 +36,91 @@ def trajectory_record(trajectory: Trajectory, *, step: int, stage: str) -> dict[
         "stage": stage,
         "problem_id": trajectory.problem.id,
         "messages": [dict(message) for message in trajectory.problem.messages],
+        "parts": _parts(trajectory.problem.columns),
         "attempts": [
             {
                 "text": turn.text,
                 "score": verdict.score,
                 "status": verdict.status,
+                "answer": verdict.answer,
                 "finish": turn.finish,
-                "tokens": len(turn.response_ids),
+                "tokens": turn.tokens,
             }
             for turn, verdict in zip(trajectory.attempts, trajectory.verdicts, strict=True)
         ],
         "between": between,
         "flip": flip_kind(marks_A[0], marks_A[-1]),
+        "edit_ratio": _edit_ratio(trajectory) if len(marks_A) > 1 else None,
     }
+
+
+def _parts(columns: Any) -> dict[str, str]:
+    found = {
+        part: next((columns[n] for n in names if columns.get(n) is not None), None) for part, names in PARTS.items()
+    }
+    return {part: str(value) for part, value in found.items() if value is not None}
+
+
+def _edit_ratio(trajectory: Trajectory) -> float:
+    """Between the first and the last attempt, on token ids, or on words where there is only text."""
+    first, last = trajectory.attempts[0], trajectory.attempts[-1]
+    if first.response_ids or last.response_ids:
+        return float(edit_ratio([first.response_ids], [last.response_ids])[0])
+    return float(edit_ratio([first.text.split()], [last.text.split()])[0])
+
+
+def trajectory_rows(trajectories: Sequence[Trajectory], section: Conversation) -> dict[str, np.ndarray]:
+    """`record_rows` of N trajectories."""
+    return record_rows([trajectory_record(trajectory, step=0, stage="") for trajectory in trajectories], section)
+
+
+def record_rows(records: Sequence[Record], section: Conversation) -> dict[str, np.ndarray]:
+    """Every measurement of N records of one kind of conversation, `[N]` each (see `evaluate.metrics`).
+
+    Beside accuracy and flips: answer_change, edit_ratio (first against last attempt), and of each attempt truncated_tA
+    (share that met the length limit) and tokens_tA. Where conversations may end early, attempts; where the policy
+    judges its attempts, verdict_right. An attempt that a conversation lacks has no length there, and the answer before
+    it stands.
+    """
+    attempts = section.attempts
+    marks = [standing([mark(attempt) for attempt in record["attempts"]], attempts) for record in records]
+    rows = correction_rows(np.array(marks, dtype=np.float64))
+    if attempts > 1:
+        rows["answer_change"] = answer_change(
+            [standing([_answer(a) for a in r["attempts"]], attempts) for r in records]
+        )
+        rows["edit_ratio"] = np.array([record["edit_ratio"] for record in records], dtype=np.float64)
+    for a in range(attempts):
+        told = [r["attempts"][a] if a < len(r["attempts"]) else None for r in records]
+        rows[f"truncated_t{a + 1}"] = np.array([float(t["finish"] == "length") if t else np.nan for t in told])
+        rows[f"tokens_t{a + 1}"] = np.array([t["tokens"] if t else np.nan for t in told], dtype=np.float64)
+    if section.kind in STOPPING:
+        rows["attempts"] = np.array([len(record["attempts"]) for record in records], dtype=np.float64)
+    if section.kind == "verify":
+        rows["verdict_right"] = np.array([_verdicts_right(record) for record in records])
+    return rows
+
+
+def mark(attempt: Record) -> float:
+    """1 for an attempt that is correct, else 0; NaN where it was not scored (see `Trajectory.marks_A`)."""
+    return float("nan") if attempt["score"] is None else float(attempt["status"] == "correct")
+
+
+def standing(values: Sequence[Any], attempts: int) -> list[Any]:
+    """One value for each of `attempts` attempts, the last there is for those that are lacking."""
+    return [*values, *[values[-1]] * (attempts - len(values))]
+
+
+def _answer(attempt: Record) -> str:
+    """The answer that an attempt settles on: the one its reward read, else its whole text but for spaces and case."""
+    return attempt["answer"] if attempt["answer"] is not None else "".join(attempt["text"].split()).casefold()
+
+
+def _verdicts_right(record: Record) -> float:
+    """The share of the policy's verdicts on its own attempts that agree with their scores; NaN without any."""
+    agreed = []
+    for said in record["between"]:
+        judged = mark(record["attempts"][said["after"] - 1])
+        if said["role"] == "verdict" and not np.isnan(judged):
+            agreed.append(said["claim"] is bool(judged))
+    return float(np.mean(agreed)) if agreed else float("nan")

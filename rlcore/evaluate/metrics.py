@@ -32,11 +32,6 @@ def correction_rows(rewards_NA: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def correction_metrics(rewards_NA: np.ndarray) -> dict[str, float]:
-    """Means of `correction_rows`: t1 .. tA, delta, i_to_c, c_to_i over scored rows, and the share `unscored`."""
-    return row_means(correction_rows(np.asarray(rewards_NA, dtype=np.float64)))
-
-
 def row_means(rows: dict[str, np.ndarray]) -> dict[str, float]:
     """The mean of each measurement over the rows that have it; NaN where none has."""
     counts = {name: np.count_nonzero(~np.isnan(values_N)) for name, values_N in rows.items()}

@@ -1,9 +1,7 @@
 """The pictures of a report. Every arm keeps its colour; lines carry their names at their ends instead of a legend."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -11,59 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from rlcore.evaluate.curves import compute, sequential
 from rlcore.evaluate.run_folder import RunFolder
+from rlcore.evaluate.style import DASHED, GREY, PALETTE, SOLID, THEMES, Style, short_name
 from rlcore.evaluate.table import BASE, arms_of, headline_mode, result_rows
 from rlcore.types import UserError
-
-PALETTE = ("#2a78d6", "#e0762b", "#1f9e77", "#a066d3", "#d14a7c", "#8a9a1e", "#17a2b8", "#b5651d")
-"""Colours of the arms in the order they are shown, readable on light and on dark paper."""
-GREY = "#8b8b93"
-"""The base's colour."""
-Style = str | tuple[int, tuple[int, int]]
-SOLID: Style = "-"
-DASHED: Style = (0, (4, 2))
-
-
-@dataclass(frozen=True, slots=True)
-class Theme:
-    """Paper and ink."""
-
-    name: str
-    paper: str
-    ink: str
-    grid: str
-
-    @property
-    def rc(self) -> Any:
-        """The theme as matplotlib settings."""
-        return {
-            "font.size": 10,
-            "text.parse_math": False,
-            "axes.titlesize": 11,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.titlepad": 12,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.spines.left": False,
-            "axes.grid": True,
-            "axes.grid.axis": "y",
-            "axes.axisbelow": True,
-            "xtick.bottom": False,
-            "ytick.left": False,
-            "figure.facecolor": self.paper,
-            "axes.facecolor": self.paper,
-            "savefig.facecolor": self.paper,
-            "grid.color": self.grid,
-            "axes.edgecolor": self.grid,
-            "text.color": self.ink,
-            "axes.labelcolor": self.ink,
-            "xtick.color": self.ink,
-            "ytick.color": self.ink,
-        }
-
-
-THEMES = (Theme("light", "#ffffff", "#33363d", "#e4e5ea"), Theme("dark", "#1b1d23", "#c9ccd4", "#33363f"))
 
 
 def arm_colours(runs: Sequence[RunFolder]) -> dict[str, str]:
@@ -112,7 +62,7 @@ def accuracy(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | 
                 )
                 measured = _evaluation_points(axes, runs, arm, name, colour, style)
                 if (height := trained if measured is None else measured) is not None:
-                    ends.append((height, f"{_short(arm)} {words}", colour))
+                    ends.append((height, f"{short_name(arm)} {words}", colour))
         _finish(axes, title, ends)
     return figure
 
@@ -129,7 +79,7 @@ def kl(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
         for arm, colour in colours.items():
             height = _training_lines(axes, [run for run in runs if run.arm == arm], name, 1, colour, SOLID)
             if height is not None:
-                ends.append((height, _short(arm), colour))
+                ends.append((height, short_name(arm), colour))
         _finish(axes, f"KL from the reference, attempt {name.rpartition('t')[2]}, nats a token", ends)
     return figure
 
@@ -156,7 +106,7 @@ def edit_ratio(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure 
     axes.set_title("Edit distance between the attempts / their lengths, % of problems (0: a copy)")
     for i, (arm, _, _) in enumerate(tops):
         at = (0.99, 0.95 - 0.1 * i)
-        axes.annotate(_short(arm), at, xycoords="axes fraction", color=colours[arm], weight="bold", ha="right")
+        axes.annotate(short_name(arm), at, xycoords="axes fraction", color=colours[arm], weight="bold", ha="right")
     return figure
 
 
@@ -222,11 +172,6 @@ def _evaluation_points(
     return height
 
 
-def _short(arm: str) -> str:
-    """The arm's name, cut where it would take the room of the lines."""
-    return arm if len(arm) <= 20 else arm[:19] + "…"
-
-
 def _finish(axes: Axes, title: str, ends: list[tuple[float, str, str]]) -> None:
     """Title, room, and the names of the lines at their ends, moved apart where they would overlap."""
     axes.set_title(title)
@@ -248,4 +193,8 @@ PLOTS: dict[str, Callable[[Sequence[RunFolder], Mapping[str, str]], Figure | Non
     "accuracy": accuracy,
     "kl": kl,
     "edit_ratio": edit_ratio,
+    "compute": compute,
+    "sequential": sequential,
 }
+CURVES = ("compute", "sequential")
+"""Those that show what more attempts buy."""

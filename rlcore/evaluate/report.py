@@ -15,11 +15,11 @@ import jinja2
 from markupsafe import Markup
 from rapidfuzz.distance import Levenshtein
 
-from rlcore.evaluate.plots import arm_colours, draw_plots
+from rlcore.evaluate.plots import CURVES, arm_colours, draw_plots
 from rlcore.evaluate.records import Record, to_json
 from rlcore.evaluate.results import Results
 from rlcore.evaluate.run_folder import RunFolder, read_run
-from rlcore.evaluate.table import Row, cell, columns_of, headline_mode, result_rows
+from rlcore.evaluate.table import Row, cell, columns_of, headline_mode, part_rows, result_rows, vote_table
 from rlcore.types import UserError
 
 SHOWN = 400
@@ -72,25 +72,29 @@ def _page(runs: Sequence[RunFolder], plots: Mapping[str, Mapping[str, Path]]) ->
     )
     template = environment.from_string(files("rlcore.evaluate").joinpath("report.html").read_text(encoding="utf-8"))
     rows = _rows(runs)
+    pictures = {name: {theme: _data_uri(path) for theme, path in themes.items()} for name, themes in plots.items()}
     return template.render(
         nonce=secrets.token_hex(16),
         runs=runs,
         colours=arm_colours(runs),
-        headlines=_headlines(rows),
+        headlines=_headlines(rows, headline_mode(rows)),
         rows=rows,
         columns=columns_of(rows),
         last=next((name for name in reversed(columns_of(rows)) if re.fullmatch(r"t\d+", name)), ""),
         cell=cell,
-        plots={name: {theme: _data_uri(path) for theme, path in themes.items()} for name, themes in plots.items()},
+        plots={name: drawn for name, drawn in pictures.items() if name not in CURVES},
+        curves={name: drawn for name, drawn in pictures.items() if name in CURVES},
+        votes=vote_table(_headlines(rows, "sampled")),
+        parts=part_rows([result for run in runs for result in run.results], headline_mode(rows)),
+        notes=list(dict.fromkeys(note for run in runs for result in run.results for note in result.notes)),
         alarms=[(run, name, steps) for run in runs for name, steps in _alarms(run).items()],
         trajectories=_trajectories(runs),
         flips=[(SLUGS[kind], kind or "?", words) for kind, words in FLIPS.items()],
     )
 
 
-def _headlines(rows: Sequence[Row]) -> list[Row]:
+def _headlines(rows: Sequence[Row], mode: str) -> list[Row]:
     """One row an arm, its mean where there are several runs."""
-    mode = headline_mode(rows)
     first: dict[str, Row] = {}
     for row in rows:
         if row.mode == mode:
@@ -141,6 +145,7 @@ def _shown(run: RunFolder, arm: str, record: Record) -> dict[str, Any]:
         "flip": record["flip"] or "?",
         "slug": SLUGS.get(record["flip"], "none"),
         "attempts": [{**attempt, "parts": part} for attempt, part in zip(attempts, parts, strict=True)],
+        "between": [{**said, "text": said["text"][:LONG]} for said in record["between"]],
     }
 
 

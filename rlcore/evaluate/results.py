@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class Evaluation:
     mode: str
     problems: int
     metrics: Mapping[str, Interval]
+    parts: Mapping[str, Mapping[str, "Evaluation"]] = field(default_factory=dict)
+    """The same of the problems of each level, subject and the like: `parts["level"]["5"]`."""
 
     @classmethod
     def of_rows(
@@ -33,9 +35,40 @@ class Evaluation:
         """Means with intervals of measurements `[N]` on N rows; `problems_N` names the problem of each row."""
         if not len(problems_N):
             raise UserError(f"{mode} evaluation: there are no problems to evaluate on")
-        intervals_M3 = bootstrap_ci(np.stack(list(rows.values()), axis=1), problems_N, seed=seed)
-        metrics = {name: (float(v), float(lo), float(hi)) for name, (v, lo, hi) in zip(rows, intervals_M3, strict=True)}
-        return cls(mode, len(set(problems_N)), metrics)
+        return cls(mode, len(set(problems_N)), _intervals(problems_N, rows, seed))
+
+    def with_rows(
+        self, problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], *, seed: int = 0
+    ) -> "Evaluation":
+        """The same with further measurements."""
+        return replace(self, metrics={**self.metrics, **_intervals(problems_N, rows, seed)}) if rows else self
+
+    def with_parts(
+        self, problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], parts_N: Sequence[Mapping[str, str]]
+    ) -> "Evaluation":
+        """The same with the figures of each part of at least two values; `parts_N` says where each row belongs."""
+        values: dict[str, set[str]] = {}
+        for parts in parts_N:
+            for part, value in parts.items():
+                values.setdefault(part, set()).add(value)
+        found = {
+            part: {value: self._only(part, value, problems_N, rows, parts_N) for value in sorted(names)}
+            for part, names in values.items()
+            if len(names) > 1
+        }
+        return replace(self, parts=found)
+
+    def _only(
+        self,
+        part: str,
+        value: str,
+        problems_N: Sequence[Hashable],
+        rows: Mapping[str, np.ndarray],
+        parts_N: Sequence[Mapping[str, str]],
+    ) -> "Evaluation":
+        mine = np.array([parts.get(part) == value for parts in parts_N])
+        names = [name for name, is_mine in zip(problems_N, mine, strict=True) if is_mine]
+        return Evaluation.of_rows(self.mode, names, {name: values_N[mine] for name, values_N in rows.items()})
 
     @property
     def values(self) -> dict[str, float]:
@@ -56,6 +89,8 @@ class Results:
     evaluations: tuple[Evaluation, ...]
     histograms: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
+    """What could not be measured, in plain words."""
 
 
 def histogram(values_N: np.ndarray, bins: int = 40, span: tuple[float, float] = (0.0, 1.0)) -> dict[str, list[float]]:
@@ -78,16 +113,24 @@ def load_evaluation(path: Path) -> Results:
     """Read what `save_evaluation` wrote. Raises UserError where the file is missing or is something else."""
     try:
         saved = json.loads(path.read_bytes())
-        evaluations = tuple(
-            Evaluation(e["mode"], int(e["problems"]), {name: _interval(v) for name, v in e["metrics"].items()})
-            for e in saved["evaluations"]
-        )
+        evaluations = tuple(map(_evaluation, saved["evaluations"]))
         arm, seed, step = str(saved["arm"]), int(saved["seed"]), int(saved["step"])
-        return Results(arm, seed, step, evaluations, saved["histograms"], saved["examples"])
+        return Results(arm, seed, step, evaluations, saved["histograms"], saved["examples"], saved["notes"])
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not an evaluation file: {type(error).__name__}: {error}") from None
+
+
+def _intervals(problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], seed: int) -> dict[str, Interval]:
+    intervals_M3 = bootstrap_ci(np.stack(list(rows.values()), axis=1), problems_N, seed=seed)
+    return {name: (float(v), float(lo), float(hi)) for name, (v, lo, hi) in zip(rows, intervals_M3, strict=True)}
+
+
+def _evaluation(saved: Mapping[str, Any]) -> Evaluation:
+    metrics = {name: _interval(values) for name, values in saved["metrics"].items()}
+    parts = {part: {name: _evaluation(e) for name, e in of.items()} for part, of in saved["parts"].items()}
+    return Evaluation(saved["mode"], int(saved["problems"]), metrics, parts)
 
 
 def _interval(values: Sequence[float | None]) -> Interval:

@@ -16,6 +16,7 @@ BASE = "base"
 """The arm that the others start from; it comes first."""
 LABELS = {"delta": "Δ", "i_to_c": "i→c", "c_to_i": "c→i", "answer_change": "answer change"}
 SIGNED = {"delta"}
+NOTHING = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,33 @@ def _mean(runs: Sequence[Mapping[str, Interval]]) -> dict[str, Interval]:
     return {name: tuple(np.mean([run[name] for run in runs], axis=0).tolist()) for name in names}
 
 
+def vote_table(rows: Sequence[Row]) -> tuple[list[str], list[tuple[Row, str, list[str]]]]:
+    """pass@k and maj@k: the ks, and a line for each arm, way of counting and attempt, with its cells."""
+    names = {name for row in rows for name in row.metrics if re.fullmatch(r"(pass|maj)@\d+_t\d+", name)}
+    ks = sorted({int(name.split("@")[1].split("_")[0]) for name in names})
+    ways = sorted({re.sub(r"@\d+", "", name) for name in names})
+    lines = []
+    for row in rows:
+        for way in ways:
+            kind, attempt = way.split("_")
+            cells = [cell(row, f"{kind}@{k}_{attempt}") for k in ks]
+            if any(text != NOTHING for text in cells):
+                lines.append((row, f"{kind}@k, {attempt}", [cell(row, attempt), *cells]))
+    return [str(k) for k in (1, *ks)] if ks else [], lines
+
+
+def part_rows(results: Sequence[Results], mode: str) -> dict[str, list[tuple[str, int, Row]]]:
+    """By part (level, subject): its values with their problems and each arm's figures, means where there are seeds."""
+    found: dict[str, list[tuple[str, int, Row]]] = {}
+    for arm in arms_of(results):
+        evaluations = [e for result in results if result.arm == arm for e in result.evaluations if e.mode == mode]
+        for part, values in evaluations[0].parts.items() if evaluations else ():
+            for value, evaluation in values.items():
+                same = [e.parts[part][value].metrics for e in evaluations if value in e.parts.get(part, {})]
+                found.setdefault(part, []).append((value, evaluation.problems, Row(mode, arm, "", _mean(same))))
+    return {part: sorted(rows, key=lambda row: row[0]) for part, rows in found.items()}
+
+
 def columns_of(rows: Sequence[Row]) -> dict[str, str]:
     """Names of the metrics that the table shows, and their labels: t1 .. tA, Δ, the flips and the answer changes."""
     names = {name for row in rows for name in row.metrics}
@@ -88,7 +116,7 @@ def cell(row: Row, name: str) -> str:
     """A figure in points with half the width of its interval: `52.4 ± 1.1`; a dash where there is none."""
     value, low, high = row.metrics.get(name, (math.nan,) * 3)
     if math.isnan(value):
-        return "–"
+        return NOTHING
     return f"{100 * value:{'+' if name in SIGNED else ''}.1f} ± {50 * (high - low):.1f}"
 
 

@@ -249,6 +249,12 @@ class Evaluate(Section):
     temperature: Annotated[float, Field(gt=0)] = Field(
         1.0, description="of the sampled evaluation, beside the greedy one"
     )
+    samples: Positive = Field(
+        1, description="conversations of each problem in the sampled part of a full evaluation, for pass@k and maj@k"
+    )
+    endpoint: str | None = Field(
+        None, description="rlcore eval measures the model behind this OpenAI-compatible URL instead of the recipe's own"
+    )
 
 
 class Checkpoint(Section):

@@ -13,8 +13,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlcore.recipe import schema
-from rlcore.rollout.kinds import KINDS, Script
-from rlcore.rollout.kinds.instructions import INSTRUCTIONS
+from rlcore.rollout.kinds import KINDS, read_script
 from rlcore.types import Message, Problem, UserError
 
 MARK = "⁅REPLY⁆"
@@ -46,14 +45,13 @@ class Conversation:
         self.tokenizer = tokenizer
         self.attempts, self.replies = section.attempts, section.replies
         self.kind = KINDS[section.kind]
-        instruction = INSTRUCTIONS.get(section.instruction, section.instruction)
-        self.script = Script(section.attempts, instruction, section.review or self.kind.review)
+        self.script = read_script(section)
         self.max_prompt_tokens = section.max_prompt_tokens
         self.max_attempt_tokens = section.max_attempt_tokens
         self.stop_ids = frozenset(stop_ids)
         self._question: list[Message] = [{"role": "user", "content": "What is 2 + 3?"}]
         self._tail_ids = lru_cache(maxsize=256)(self._encode_tail)
-        messages = [message for message in (instruction, self.script.review) if message]
+        messages = [message for message in (self.script.instruction, self.script.review) if message]
         longest = max(len(self._tail_ids(message)) for message in messages) if self.attempts > 1 else 0
         self._max_tail = MAX_MESSAGE_TOKENS + longest if section.kind == "feedback" else longest
         self.check = self._check(self._question) if self.attempts > 1 else TemplateCheck(())

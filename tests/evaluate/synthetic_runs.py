@@ -67,6 +67,7 @@ def _trajectory(rng: np.random.Generator, step: int, stage: str, text: str) -> d
             {"text": t, "score": s, "status": "correct" if s else "wrong", "finish": "stop", "tokens": 12}
             for t, s in zip(texts, scores, strict=True)
         ],
+        "between": [],
         "flip": flip_kind(*scores),
     }
 

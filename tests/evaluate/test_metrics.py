@@ -5,9 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from rlcore.evaluate.metrics import answer_change, correction_metrics, dead_group_share, edit_ratio, flip_kind
+from rlcore.evaluate.metrics import answer_change, correction_rows, dead_group_share, edit_ratio, flip_kind, row_means
 
 NAN = float("nan")
+
+
+def correction_metrics(rewards_NA: np.ndarray) -> dict[str, float]:
+    return row_means(correction_rows(rewards_NA))
 
 
 def test_hand_worked_flips():

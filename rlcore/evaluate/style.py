@@ -1,0 +1,59 @@
+"""How the pictures look: colours of arms, strokes, and paper for light and dark pages."""
+
+from dataclasses import dataclass
+from typing import Any
+
+PALETTE = ("#2a78d6", "#e0762b", "#1f9e77", "#a066d3", "#d14a7c", "#8a9a1e", "#17a2b8", "#b5651d")
+"""Colours of the arms in the order they are shown, readable on light and on dark paper."""
+GREY = "#8b8b93"
+"""The base's colour."""
+Style = str | tuple[int, tuple[int, int]]
+SOLID: Style = "-"
+DASHED: Style = (0, (4, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Paper and ink."""
+
+    name: str
+    paper: str
+    ink: str
+    grid: str
+
+    @property
+    def rc(self) -> Any:
+        """The theme as matplotlib settings."""
+        return {
+            "font.size": 10,
+            "text.parse_math": False,
+            "axes.titlesize": 11,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.titlepad": 12,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.spines.left": False,
+            "axes.grid": True,
+            "axes.grid.axis": "y",
+            "axes.axisbelow": True,
+            "xtick.bottom": False,
+            "ytick.left": False,
+            "figure.facecolor": self.paper,
+            "axes.facecolor": self.paper,
+            "savefig.facecolor": self.paper,
+            "grid.color": self.grid,
+            "axes.edgecolor": self.grid,
+            "text.color": self.ink,
+            "axes.labelcolor": self.ink,
+            "xtick.color": self.ink,
+            "ytick.color": self.ink,
+        }
+
+
+THEMES = (Theme("light", "#ffffff", "#33363d", "#e4e5ea"), Theme("dark", "#1b1d23", "#c9ccd4", "#33363f"))
+
+
+def short_name(arm: str) -> str:
+    """The arm's name, cut where it would take the room of the lines."""
+    return arm if len(arm) <= 20 else arm[:19] + "…"

@@ -1,0 +1,170 @@
+"""Conversations by text with a model behind an OpenAI-compatible server, to measure it; training needs its tokens."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from rlcore.recipe import Recipe
+from rlcore.recipe.schema import Conversation
+from rlcore.rollout.kinds import KINDS, read_script
+from rlcore.rollout.sampling import mixed_seed
+from rlcore.rollout.scoring import Scorer
+from rlcore.types import Groups, Message, Problem, Role, Trajectory, Turn, UserError
+
+AT_ONCE = 64
+"""Requests under way together."""
+TRIES = 5
+PASSING = (408, 425, 429, 500, 502, 503, 504)
+"""Statuses that another try may mend."""
+CONNECT_DEADLINE = 30.0
+"""Seconds to reach the server."""
+KEY = "OPENAI_API_KEY"
+
+
+class Endpoint:
+    """`url` as servers give it, ending in /v1. Every request is one reply, under the recipe's sampling deadline."""
+
+    def __init__(self, url: str, model: str | None, deadline: float):
+        """Asks what is served: `model` where there is such, else the first. Raises UserError without an answer."""
+        self.url, self._deadline = url.rstrip("/"), deadline
+        served = asyncio.run(self._served())
+        self.model = model if model in served else served[0]
+
+    def session(self) -> aiohttp.ClientSession:
+        """For the requests of one event loop."""
+        headers = {"Authorization": f"Bearer {os.environ[KEY]}"} if os.environ.get(KEY) else {}
+        timeout = aiohttp.ClientTimeout(total=self._deadline, sock_connect=CONNECT_DEADLINE)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=AT_ONCE), headers=headers, timeout=timeout, trust_env=True
+        )
+
+    async def reply(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> dict[str, Any]:
+        """The first choice of a chat completion, with `usage`. Raises UserError for a refusal, or after some tries."""
+        trouble = ""
+        for attempt in range(TRIES):
+            if attempt:
+                await asyncio.sleep(0.5 * 2**attempt)
+            try:
+                request = {"model": self.model, **body}
+                async with session.post(f"{self.url}/chat/completions", json=request) as answer:
+                    if answer.status == 200:
+                        told = await answer.json(content_type=None)
+                        return {**told["choices"][0], "usage": told.get("usage") or {}}
+                    trouble = f"status {answer.status}: {_line(await answer.text())[:200]}"
+                    if answer.status not in PASSING:
+                        break
+            except (aiohttp.ClientError, TimeoutError) as error:
+                trouble = _line(error)
+            except (ValueError, KeyError, IndexError, TypeError):
+                trouble = "the reply has no choices"
+        raise UserError(f"evaluate.endpoint {self.url} gives no reply: {trouble}")
+
+    async def _served(self) -> list[str]:
+        try:
+            async with self.session() as session, session.get(f"{self.url}/models") as answer:
+                answer.raise_for_status()
+                told = await answer.json(content_type=None)
+                return [told["data"][0]["id"], *(entry["id"] for entry in told["data"][1:])]
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise UserError(f"evaluate.endpoint {self.url} does not say what it serves: {_line(error)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    temperature: float
+    seed: int
+
+
+class EndpointRollout:
+    """Holds the conversations that a `Rollout` holds, by messages instead of token ids."""
+
+    def __init__(self, recipe: Recipe, section: Conversation, endpoint: Endpoint, scorer: Scorer):
+        self._settings, self._seed = recipe.rollout, recipe.seed
+        self._section, self._script, self._run = section, read_script(section), KINDS[section.kind].run
+        self._endpoint, self._scorer = endpoint, scorer
+
+    def attempts(
+        self, problems: Sequence[Problem], *, group: int, temperature: float, draw: tuple[str | int, ...]
+    ) -> Groups:
+        """`group` scored trajectories of each problem. The same `draw` sends the same seeds."""
+
+        async def run() -> list[Trajectory]:
+            room = asyncio.Semaphore(AT_ONCE)
+            async with self._endpoint.session() as session:
+                episodes = [
+                    self._episode(session, room, problem, _Drawing(temperature, mixed_seed(self._seed, *draw, at, g)))
+                    for at, problem in enumerate(problems)
+                    for g in range(group)
+                ]
+                async with asyncio.timeout(self._settings.deadline), asyncio.TaskGroup() as together:
+                    tasks = [together.create_task(episode) for episode in episodes]
+                return [task.result() for task in tasks]
+
+        try:
+            flat = asyncio.run(run())
+        except TimeoutError:
+            raise TimeoutError(f"sampling from {self._endpoint.url} took over {self._settings.deadline:g} s") from None
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return self._scorer.score([flat[start : start + group] for start in range(0, len(flat), group)])
+
+    async def _episode(
+        self, session: aiohttp.ClientSession, room: asyncio.Semaphore, problem: Problem, drawing: _Drawing
+    ) -> Trajectory:
+        messages: list[Message] = list(problem.messages)
+        turns: list[Turn] = []
+
+        async def ask(
+            message: str | None,
+            role: Role | Callable[[str], Role] = "attempt",
+            *,
+            claim: Callable[[str], bool | None] | None = None,
+            last: bool = False,
+        ) -> Turn:
+            if message is not None:
+                messages.append({"role": "user", "content": message})
+            async with room:
+                choice = await self._endpoint.reply(session, self._body(messages, drawing, len(turns)))
+            text = str(choice["message"].get("content") or "")
+            messages.append({"role": "assistant", "content": text})
+            turns.append(
+                Turn(
+                    (),
+                    (),
+                    (),
+                    "length" if choice.get("finish_reason") == "length" else "stop",
+                    text,
+                    0,
+                    role(text) if callable(role) else role,
+                    claim(text) if claim else None,
+                    tokens_served=int(choice["usage"].get("completion_tokens") or 0),
+                )
+            )
+            if turns[-1].role == "attempt":
+                self._scorer.start(problem, text)
+            return turns[-1]
+
+        await self._run(problem, ask, self._script)
+        return Trajectory(problem, tuple(turns))
+
+    def _body(self, messages: list[Message], drawing: _Drawing, number: int) -> dict[str, Any]:
+        body = {
+            "messages": messages,
+            "max_tokens": self._section.max_attempt_tokens,
+            "temperature": drawing.temperature,
+            "seed": mixed_seed(drawing.seed, number) >> 32,
+        }
+        if drawing.temperature and self._settings.top_p < 1:
+            body["top_p"] = self._settings.top_p
+        if drawing.temperature and self._settings.top_k:
+            body["top_k"] = self._settings.top_k
+        return body
+
+
+def _line(error: object) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

@@ -1,0 +1,119 @@
+"""`rlcore eval` in processes of its own: a served model, an interruption, going on, and a run's policy."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from chat_server import ChatServer
+
+from tests.tiny import rlcore, write_recipe
+
+SAMPLES = 4
+
+
+def served_recipe(folder: Path, **conversation: object) -> Path:
+    """32 problems of two levels, 2 to a chunk of four samples each."""
+    folder.mkdir(exist_ok=True)
+    path = write_recipe(folder, rollout={"slots": 8})
+    recipe = yaml.safe_load(path.read_text())
+    rows = [json.loads(line) | {"level": i % 2} for i, line in enumerate((folder / "train.jsonl").open())]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe["evaluate"] |= {"problems": 32, "samples": SAMPLES}
+    recipe["conversation"] |= conversation
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def evaluation(folder: Path) -> dict:
+    return json.loads((folder / "eval" / "evaluation.json").read_text())
+
+
+def test_a_served_model_an_interruption_and_going_on(tmp_path):
+    recipe = served_recipe(tmp_path)
+    environment = {**os.environ, "OPENAI_API_KEY": "secret"}
+    with ChatServer(delay=0.05).serving() as server:
+        command = [sys.executable, "-m", "rlcore.cli", "eval", str(recipe), f"evaluate.endpoint={server.url}"]
+        first = [*command, f"output={tmp_path / 'first'}"]
+        process = subprocess.Popen(first, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        deadline = time.monotonic() + 120
+        while len(server.asked) < 32 * 2 + 40:  # all greedy ones, and some of the sampled
+            assert time.monotonic() < deadline, "the evaluation did not get so far"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert "Traceback" not in errors
+        assert "the same command goes on from there" in output
+        assert not (tmp_path / "first" / "eval" / "evaluation.json").exists()
+        stopped_at = len(server.asked)
+        assert stopped_at < 2 * 32 * (1 + SAMPLES)
+        assert server.keys == {"Bearer secret"}
+        assert {body["model"] for body in server.asked} == {"first-model"}
+        server.status = [503]  # one refusal that passes
+        done = subprocess.run(first, capture_output=True, text=True, timeout=240, env=environment)
+        assert done.returncode == 0, done.stderr
+        whole, chunk = 2 * 32 * (1 + SAMPLES), 2 * 2 * SAMPLES
+        assert whole < len(server.asked) <= whole + chunk + 1, "more than the chunk in hand was asked for again"
+        again = rlcore("eval", recipe, f"evaluate.endpoint={server.url}", f"output={tmp_path / 'second'}")
+        assert again.returncode == 0, again.stderr
+    assert evaluation(tmp_path / "first") == evaluation(tmp_path / "second")
+    check_figures(tmp_path / "second" / "eval")
+
+
+def check_figures(folder: Path) -> None:
+    """The figures against the attempts in the file, counted anew."""
+    greedy, sampled = json.loads((folder / "evaluation.json").read_text())["evaluations"]
+    lines = [json.loads(line) for line in (folder / "attempts-0.jsonl").read_text().splitlines()[1:]]
+    assert len(lines) == 32 * (1 + SAMPLES)
+    for part in (greedy, sampled):
+        scores = np.array([[a["score"] for a in r["attempts"]] for r in lines if r["stage"] == part["mode"]])
+        assert part["metrics"]["t1"][0] == pytest.approx(scores[:, 0].mean())
+        assert part["metrics"]["t2"][0] == pytest.approx(scores[:, 1].mean())
+        assert part["metrics"]["i_to_c"][0] == pytest.approx(((scores[:, 0] == 0) & (scores[:, 1] == 1)).mean())
+        by_level = [part["parts"]["level"][level]["metrics"]["t1"][0] for level in "01"]
+        assert np.mean(by_level) == pytest.approx(scores[:, 0].mean())
+        assert part["parts"]["level"]["0"]["problems"] == 16
+    by_problem = scores.reshape(32, SAMPLES, 2)
+    assert sampled["metrics"]["pass@4_t2"][0] == pytest.approx((by_problem[..., 1] == 1).any(1).mean())
+    assert not [name for name in sampled["metrics"] if name.startswith("maj")], "this reward reads no answers"
+    truncated = [a["finish"] == "length" for r in lines if r["stage"] == "greedy" for a in r["attempts"][:1]]
+    assert greedy["metrics"]["truncated_t1"][0] == pytest.approx(np.mean(truncated))
+    assert greedy["metrics"]["tokens_t1"][0] > 1
+    assert "Majority votes are left out" in (folder / "report.html").read_text()
+
+
+def test_a_run_s_policy_goes_on_from_a_torn_file(tmp_path):
+    recipe = served_recipe(tmp_path)
+    assert rlcore("eval", recipe, f"output={tmp_path / 'whole'}").returncode == 0
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    shutil.copytree(whole, torn)
+    kept = (torn / "eval" / "attempts-0.jsonl").read_bytes()
+    (torn / "eval" / "attempts-0.jsonl").write_bytes(kept[: int(len(kept) * 0.6)])
+    (torn / "eval" / "evaluation.json").unlink()
+    done = rlcore("eval", recipe, f"output={torn}")
+    assert done.returncode == 0, done.stderr
+    assert evaluation(torn) == evaluation(whole)
+    assert sorted((torn / "eval" / "attempts-0.jsonl").read_bytes().splitlines()) == sorted(kept.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [([400], "gives no reply: status 400"), (None, "does not say what it serves")]
+)
+def test_a_server_that_refuses_is_named_in_one_line(tmp_path, status, words):
+    recipe = served_recipe(tmp_path)
+    server = ChatServer()
+    with server.serving():
+        server.status = (status or []) * 200
+        url = server.url if status else server.url.replace("/v1", "/nothing-here:1")
+        done = rlcore("eval", recipe, f"evaluate.endpoint={url if status else 'http://127.0.0.1:9/v1'}")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "\n" not in done.stderr.strip()
