@@ -23,6 +23,9 @@ from rewards.verdict import RewardError, Verdict
 POLICY = tuple(FINDERS)
 _MAX_ANSWER = 2000  # characters; nothing longer is an answer, unless the gold one is long too
 _CACHE_SIZE = 1 << 16
+_PRINTED_BITS = (
+    1024  # of a number's parts: 2004! has digits by the thousand, and Python refuses to write more than 4300
+)
 
 Pair = tuple[str, str]  # gold formula, predicted formula
 _SYMBOLIC = {"name": "rewards.symbolic:symbolic_reward"}
@@ -127,9 +130,10 @@ def _judge(text: str, gold: Any, policy: Sequence[str]) -> Verdict | Open:
 
 def _in_one_notation(answer: Answer) -> str:
     """A text that two answers share when they are plainly the same: equal numbers however written, else equal texts."""
-    if answer.value is None:
+    value = answer.value
+    if value is None or max(value.numerator.bit_length(), value.denominator.bit_length()) > _PRINTED_BITS:
         return "".join(answer.text.split()).casefold()
-    return f"{answer.value / 100 if answer.percent else answer.value}{answer.unit}"
+    return f"{value / 100 if answer.percent else value}{answer.unit}"
 
 
 def compare(gold: Answer, found: Answer) -> bool | Open:

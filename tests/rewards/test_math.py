@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rewards import RewardError, RewardPool, score
-from rewards.math import math_reward
+from rewards.math import math_reward, math_verdicts
 from tests.rewards.data import columns, rows
 
 EQUAL = [
@@ -189,3 +189,10 @@ def test_gold_of_a_math_row_is_no_other_rows_answer(benchmark_data):
     paid = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict.score == 1.0]
     assert all(judge(b, a) == 1.0 for a, b in paid)
     assert len(paid) < 10
+
+
+def test_equal_answers_are_read_as_one_answer_and_different_ones_are_not():
+    halves = [r"\boxed{\frac{1}{2}}", r"\boxed{0.5}", r"\boxed{50\%}", "#### .5"]
+    texts = [*halves, r"\boxed{x+1}", r"\boxed{x + 1}", r"\boxed{2}", "?"]
+    answers = [verdict.answer for verdict in math_verdicts(texts, ["0.5"] * len(texts))]
+    assert answers == ["1/2"] * 4 + ["x+1"] * 2 + ["2", None]
