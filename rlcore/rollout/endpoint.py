@@ -145,7 +145,7 @@ class EndpointRollout:
                 )
             )
             if turns[-1].role == "attempt":
-                self._scorer.start(problem, text)
+                self._scorer.start(problem, turns[-1])
             return turns[-1]
 
         await self._run(problem, ask, self._script)
