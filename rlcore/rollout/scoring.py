@@ -11,8 +11,8 @@ from rlcore.types import Groups, Problem, Trajectory, Turn, UserError
 CHUNK = 256
 """Attempts sent to the workers together: large enough that messages cost nothing, small enough to overlap."""
 
-Key = tuple[str, tuple[int, ...]]
-"""A problem's id and the tokens of an attempt at it."""
+Key = tuple[str, tuple[int, ...], str]
+"""A problem's id, and the tokens and the text of an attempt at it (where a server gave text alone, no tokens)."""
 
 
 class Scorer:
@@ -25,14 +25,14 @@ class Scorer:
             self._pool = RewardPool(specs, workers=section.workers, deadline=section.deadline)
         except RewardError as error:
             raise UserError(f"rewards: {error}") from None
-        self._waiting: dict[Key, tuple[Problem, str]] = {}
+        self._waiting: dict[Key, Problem] = {}
         self._sent: dict[Key, tuple[Future[list[Verdict]], int]] = {}
 
     def start(self, problem: Problem, attempt: Turn) -> None:
         """Begins to score an attempt that just ended."""
-        key = (problem.id, attempt.response_ids)
+        key = (problem.id, attempt.response_ids, attempt.text)
         if key not in self._sent:
-            self._waiting[key] = problem, attempt.text
+            self._waiting[key] = problem
             if len(self._waiting) >= CHUNK:
                 self._send()
 
@@ -47,19 +47,19 @@ class Scorer:
         self._pool.close()
 
     def _judged(self, trajectory: Trajectory) -> Trajectory:
-        sent = (self._sent[trajectory.problem.id, turn.response_ids] for turn in trajectory.attempts)
+        sent = (self._sent[trajectory.problem.id, turn.response_ids, turn.text] for turn in trajectory.attempts)
         return replace(trajectory, verdicts=tuple(future.result()[at] for future, at in sent))
 
     def _send(self) -> None:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, {}
-        problems = [problem for problem, _ in waiting.values()]
+        problems = list(waiting.values())
         columns = {name: [problem.columns.get(name) for problem in problems] for name in _column_names(problems)}
         columns["prompts"] = [list(problem.messages) for problem in problems]
-        columns["completion_ids"] = [list(ids) for _, ids in waiting]
+        columns["completion_ids"] = [list(ids) for _, ids, _ in waiting]
         try:
-            future = self._pool.submit([text for _, text in waiting.values()], columns)
+            future = self._pool.submit([text for _, _, text in waiting], columns)
         except RewardError as error:
             raise UserError(f"rewards: {error}") from None
         self._sent.update({key: (future, at) for at, key in enumerate(waiting)})

@@ -5,8 +5,13 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """Who asked was interrupted."""
 
 
 class ChatServer:
@@ -15,7 +20,7 @@ class ChatServer:
     def __init__(self, delay: float = 0.0):
         self.delay, self.asked, self.status, self.keys = delay, [], [], set()
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _QuietServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
     @contextmanager
@@ -55,8 +60,7 @@ class ChatServer:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                with suppress(BrokenPipeError, ConnectionResetError):  # who asked was interrupted
-                    self.wfile.write(data)
+                self.wfile.write(data)
 
             def log_message(self, *_):
                 pass
