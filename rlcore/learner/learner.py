@@ -177,7 +177,8 @@ class Learner:
         self._reference = None
 
     def _plan(self, batch: TokenBatch, chosen: np.ndarray) -> list[Planned]:
-        return plan_micro_batches(batch, chosen, self._section.micro_batch_tokens, self._share_prompts)
+        budget, pack = self._section.micro_batch_tokens, self._engine.module.packs
+        return plan_micro_batches(batch, chosen, budget, self._share_prompts, pack)
 
     def _minibatches(self, batch: TokenBatch) -> list[np.ndarray]:
         """The trajectories of each optimizer step, epoch after epoch; each rank shuffles its own."""

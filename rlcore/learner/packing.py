@@ -1,6 +1,7 @@
 """Micro-batches: planned trajectories as the tensors a model reads.
 
-Padding is on the right, so causal attention needs no mask: no real token ever sees a padded one.
+Padding is on the right, so causal attention needs no mask: no real token ever sees a padded one. Where attention keeps
+apart what stands in one row (`PolicyModule.packs`), trajectories are packed one after the other and nothing is padded.
 """
 
 from collections.abc import Iterator
@@ -26,12 +27,14 @@ class Prompts:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """R trajectories padded to T tokens, with the streams of their n loss tokens."""
+    """R trajectories padded to T tokens, or one row (R = 1) of packed ones, with the streams of their n loss tokens."""
 
     ids_RT: Tensor
     """`[R, T]` int64."""
     prompts: Prompts | None
     """What comes before `ids_RT`, if anything is shared."""
+    positions_RT: Tensor | None
+    """`[R, T]` int64: the place of each token in its trajectory, by which attention tells packed ones apart."""
     source_n: Tensor
     """`[n]` int64: where in the flattened `[R * T]` hidden states each loss token is predicted (one to its left)."""
     target_n: Tensor
@@ -48,24 +51,30 @@ class MicroBatch:
 def micro_batches(batch: TokenBatch, plan: list[Planned], count: int, device: torch.device) -> Iterator[MicroBatch]:
     """The planned micro-batches on `device`, filled up with empty ones to `count`, so that all ranks compute alike."""
     for planned in plan:
-        yield _pad(batch, planned, device)
+        yield _tensors(batch, planned, device)
     for _ in range(count - len(plan)):
         yield _empty(device)
 
 
-def _pad(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBatch:
+def _tensors(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBatch:
     start_R = batch.offsets_B1[planned.rows_R] + planned.prefix
     lengths_R = batch.lengths_B[planned.rows_R] - planned.prefix
     column_T = np.arange(lengths_R.max())
     real_RT = column_T < lengths_R[:, None]
-    index_RT = np.where(real_RT, start_R[:, None] + column_T, 0)
+    column_RT = np.broadcast_to(column_T, real_RT.shape)
+    if planned.packed:
+        start_R = np.repeat(start_R, lengths_R)
+        column_RT, real_RT = column_RT[real_RT][None], np.ones((1, len(start_R)), dtype=bool)
+        index_RT = start_R[None] + column_RT
+    else:
+        index_RT = np.where(real_RT, start_R[:, None] + column_RT, 0)
     loss_RT = batch.loss_mask_N[index_RT] & real_RT
-    if loss_RT[:, 0].any():
+    if loss_RT[column_RT == 0].any():
         raise ValueError("the first token of a trajectory has nothing before it that could predict it: no loss token")
     index_n = index_RT[loss_RT]
 
     def on_device(values: np.ndarray, dtype: torch.dtype) -> Tensor:
-        return torch.from_numpy(values).to(device, dtype)
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device, dtype)
 
     prompts = None
     if planned.prefix:
@@ -75,6 +84,7 @@ def _pad(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBatc
     return MicroBatch(
         ids_RT=on_device(np.where(real_RT, batch.ids_N[index_RT], 0), torch.int64),
         prompts=prompts,
+        positions_RT=on_device(column_RT, torch.int64) if planned.packed else None,
         source_n=on_device(np.flatnonzero(loss_RT) - 1, torch.int64),
         target_n=on_device(batch.ids_N[index_n], torch.int64),
         turn_n=on_device(batch.turn_N[index_n], torch.int64),
@@ -91,6 +101,7 @@ def _empty(device: torch.device) -> MicroBatch:
     return MicroBatch(
         ids_RT=torch.zeros(1, 1, dtype=torch.int64, device=device),
         prompts=None,
+        positions_RT=None,
         source_n=nothing,
         target_n=nothing,
         turn_n=nothing,

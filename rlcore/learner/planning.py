@@ -23,7 +23,9 @@ class Planned:
     rows_R: np.ndarray
     prefix: int
     tokens: int
-    """Padded tokens that the model computes."""
+    """Tokens that the model computes, padding included."""
+    packed: bool = False
+    """Whether the trajectories stand one after the other in one row, without padding."""
 
 
 def split_minibatches(batch: TokenBatch, parts: int, seed: tuple[int, ...]) -> list[np.ndarray]:
@@ -33,10 +35,13 @@ def split_minibatches(batch: TokenBatch, parts: int, seed: tuple[int, ...]) -> l
     return np.array_split(order_B, parts)
 
 
-def plan_micro_batches(batch: TokenBatch, chosen: np.ndarray, budget: int, share_prompts: bool) -> list[Planned]:
+def plan_micro_batches(
+    batch: TokenBatch, chosen: np.ndarray, budget: int, share_prompts: bool, pack: bool = False
+) -> list[Planned]:
     """Micro-batches of at most `budget` padded tokens for those `chosen` trajectories that have loss tokens.
 
-    A trajectory longer than the budget gets a micro-batch of its own. Longest first: too large a budget fails at once.
+    `pack` puts them into one row where no prompts are shared. A trajectory longer than the budget gets a micro-batch of
+    its own. Longest first: too large a budget fails at once.
     """
     first_loss_B = _first_loss_tokens(batch)
     chosen = chosen[first_loss_B[chosen] < batch.lengths_B[chosen]]
@@ -47,7 +52,7 @@ def plan_micro_batches(batch: TokenBatch, chosen: np.ndarray, budget: int, share
         spared = sum((len(rows) - 1) * int(prefix_B[rows[0]]) for rows in siblings)
         if spared > WORTHWHILE * batch.lengths_B[chosen].sum():
             return _plan_shared(siblings, prefix_B, batch.lengths_B - prefix_B, budget)
-    return _plan_alone(batch.lengths_B, chosen, budget)
+    return (_plan_packed if pack else _plan_alone)(batch.lengths_B, chosen, budget)
 
 
 def same_prompts(batch: TokenBatch) -> list[np.ndarray]:
@@ -71,6 +76,21 @@ def _plan_alone(lengths_B: np.ndarray, chosen: np.ndarray, budget: int) -> list[
         plan.append(Planned(rows_R, prefix=0, tokens=len(rows_R) * longest))
         start += len(rows_R)
     return plan
+
+
+def _plan_packed(lengths_B: np.ndarray, chosen: np.ndarray, budget: int) -> list[Planned]:
+    """Each trajectory, longest first, goes into the first row that has room for it (first fit decreasing)."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for row in chosen[np.argsort(-lengths_B[chosen], kind="stable")]:
+        length = int(lengths_B[row])
+        place = next((at for at, left in enumerate(room) if left >= length), len(rows))
+        if place == len(rows):
+            rows.append([])
+            room.append(budget)
+        rows[place].append(row)
+        room[place] -= length
+    return [Planned(np.array(each), 0, int(lengths_B[each].sum()), packed=True) for each in rows]
 
 
 def _siblings(batch: TokenBatch, chosen: np.ndarray, prefix_B: np.ndarray) -> list[np.ndarray]:

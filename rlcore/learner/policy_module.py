@@ -27,6 +27,8 @@ class PolicyModule(nn.Module):
         self.temperature = temperature
         self.separable = _head_is_one_product(model)
         self.shares_prompts = _goes_on_from_cache(model)
+        # Other kernels keep packed trajectories apart by a mask that grows with the square of the row.
+        self.packs = "flash" in str(model.config._attn_implementation) and keeps_apart(model)
 
     def forward(
         self, micro: MicroBatch, reference: Compared | None = None, *, states_only: bool = False
@@ -47,7 +49,7 @@ class PolicyModule(nn.Module):
         run = self.model.base_model if self.separable else self.model
         with kept_on_host(self.offload_activations, micro.ids_RT.device):
             if micro.prompts is None:
-                states_RTX = run(input_ids=micro.ids_RT, use_cache=False)[0]
+                states_RTX = run(input_ids=micro.ids_RT, position_ids=micro.positions_RT, use_cache=False)[0]
             else:
                 cache = self.model.base_model(input_ids=micro.prompts.ids_PS, use_cache=True).past_key_values
                 cache.batch_select_indices(micro.prompts.owner_R)
@@ -70,6 +72,16 @@ def _head_is_one_product(model: PreTrainedModel) -> bool:
     logits = model(input_ids=ids_RT, use_cache=False)[0]
     product = model.base_model(input_ids=ids_RT, use_cache=False)[0] @ head.weight.T
     return _equal(product, logits)
+
+
+@torch.no_grad()
+def keeps_apart(model: PreTrainedModel) -> bool:
+    """Whether two sequences in one row, told apart by their positions, get the hidden states they get alone."""
+    ids_RT = torch.arange(8, device=model.device).view(2, 4) % model.config.get_text_config().vocab_size
+    positions_RT = torch.arange(4, device=model.device).repeat(2)[None]
+    run = model.base_model
+    packed = run(input_ids=ids_RT.view(1, 8), position_ids=positions_RT, use_cache=False)[0]
+    return _equal(packed.view(2, 4, -1), run(input_ids=ids_RT, use_cache=False)[0])
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from tiny import full_log_softmax, grouped_batch, parameters, random_batch, subs
 
 from rlcore.learner.packing import micro_batches
 from rlcore.learner.planning import Planned, plan_micro_batches, split_minibatches
+from rlcore.learner.policy_module import PolicyModule, keeps_apart
 from rlcore.types import TokenBatch
 
 CPU = torch.device("cpu")
@@ -124,3 +125,34 @@ def test_a_first_token_that_nothing_predicts_is_refused():
     broken = dataclasses.replace(batch, loss_mask_N=mask)
     with pytest.raises(ValueError, match="first token"):
         list(micro_batches(broken, plan(broken, 1000), 1, CPU))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("budget", [1, 70, 10_000])
+def test_packed_trajectories_have_the_logprobs_and_gradients_they_have_alone(attention, budget):
+    batch, results = random_batch(12), []
+    for pack in (True, False):
+        model = tiny_model()
+        model.set_attn_implementation(attention)
+        assert keeps_apart(model)
+        policy = PolicyModule(model, 1.0)
+        planned = plan_micro_batches(batch, np.arange(12), budget if pack else 1, False, pack)
+        logprob_N = torch.zeros(len(batch.ids_N))
+        for micro in micro_batches(batch, planned, len(planned), CPU):
+            assert not pack or (len(micro.ids_RT) == 1 and micro.ids_RT.numel() <= max(budget, batch.lengths_B.max()))
+            logprob_n, _, _ = policy(micro)
+            (logprob_n * micro.advantage_n).sum().backward()
+            logprob_N[micro.index_n] = logprob_n.detach()
+        results.append((logprob_N, *(parameter.grad for parameter in model.parameters())))
+    for packed, alone in zip(*results, strict=True):
+        torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_packed_row_holds_no_padding_and_as_few_rows_as_fit():
+    batch = random_batch(40)
+    planned = plan_micro_batches(batch, np.arange(40), 100, False, pack=True)
+    assert sorted(np.concatenate([each.rows_R for each in planned])) == list(range(40))
+    assert all(each.tokens == batch.lengths_B[each.rows_R].sum() <= 100 for each in planned)
+    assert len(planned) <= len(batch.ids_N) / 100 * 11 / 9 + 1
+    micros = micro_batches(batch, planned, len(planned), CPU)
+    assert sum(micro.ids_RT.numel() for micro in micros) == len(batch.ids_N)
