@@ -54,10 +54,10 @@ def copying(history: History) -> str | None:
 
 
 def over_correction(history: History) -> str | None:
-    """More right answers are spoilt than wrong ones repaired."""
+    """More right answers are spoilt than wrong ones repaired, by over a point."""
     spoilt = recent_mean(history, "train/c_to_i", WINDOW)
     repaired = recent_mean(history, "train/i_to_c", WINDOW)
-    if spoilt is None or repaired is None or spoilt <= repaired:
+    if spoilt is None or repaired is None or spoilt - repaired <= 0.01:
         return None
     return (
         f"attempt 2 spoils {100 * spoilt:.1f} % and repairs {100 * repaired:.1f} %: over-correction; "
