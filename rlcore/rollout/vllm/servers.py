@@ -58,7 +58,8 @@ class ServersEngine:
         self._direct = _direct(section.vllm, model, self._rank)
         if self._rank == 0:
             self._guard = Guard()
-            self._weights = SharedWeights(self._shared_folder(section.vllm.weights_folder))
+            if self._direct is None:
+                self._weights = self._shared_weights(model, section.vllm.weights_folder)
             self._processes = _processes(section, model, path, max_tokens, folder, self._guard)
         urls = self._from_first(list(self._processes) or section.servers)
         self._loop = asyncio.new_event_loop()
@@ -127,15 +128,16 @@ class ServersEngine:
         self._thread.join()
         self._loop.close()
 
-    def _shared_folder(self, parent: str) -> Path:
-        """A new folder that goes away with this process."""
+    def _shared_weights(self, model: PreTrainedModel, parent: str) -> SharedWeights:
+        """In a new folder, which goes away with this process."""
         folder = Path(parent) / f"rlcore-{self._run}"
+        self._guard.remove(folder)
         try:
             folder.mkdir()
+            return SharedWeights(folder, model)
         except OSError as error:
+            self._guard.close()
             raise UserError(f"rollout.vllm.weights_folder {parent} cannot be used: {error.strerror}") from None
-        self._guard.remove(folder)
-        return folder
 
     def _share(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
         """Through files; returns the bytes."""
@@ -143,10 +145,7 @@ class ServersEngine:
             for _ in weights:  # gathering a split parameter needs all ranks
                 pass
             return self._from_first(0)
-        try:
-            payload = self._weights.write(weights)
-        except OSError as error:
-            raise UserError(f"rollout.vllm.weights_folder cannot be written: {error.strerror}") from None
+        payload = self._weights.write(weights)
         self._call(self._keeper.publish(payload, label))
         return self._from_first(payload["size"])
 

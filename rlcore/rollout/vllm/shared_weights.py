@@ -12,67 +12,73 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 ALIGNMENT = 64
 """Bytes: tensors start at multiples of it."""
 
 
 class SharedWeights:
-    """The trainer's side: writes weights into `folder`."""
+    """The trainer's side: two files in `folder`, mapped for good, laid out for the parameters of `model`."""
 
-    def __init__(self, folder: Path):
-        self._paths = [folder / "weights-0", folder / "weights-1"]
-
-    def write(self, weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Any]:
-        """Writes all of them; returns what `mapped_weights` needs to find them, as plain JSON values."""
-        self._paths.reverse()
-        names, dtypes, shapes, offsets = [], [], [], []
-        end = 0
-        file = os.open(self._paths[0], os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            for name, tensor in weights:
-                start = -(-end // ALIGNMENT) * ALIGNMENT
-                end = start + _write_at(file, tensor, start)
-                names.append(name)
-                dtypes.append(str(tensor.dtype).removeprefix("torch."))
-                shapes.append(list(tensor.shape))
-                offsets.append(start)
-            os.ftruncate(file, end)
-        finally:
-            os.close(file)
-        return {
-            "path": str(self._paths[0]),
-            "size": end,
-            "names": names,
-            "dtypes": dtypes,
-            "shapes": shapes,
+    def __init__(self, folder: Path, model: nn.Module):
+        """`model` before ZeRO-3 splits it. Raises OSError where the folder cannot hold the files."""
+        named = dict(model.named_parameters())
+        offsets, self.size = [], 0
+        for weight in named.values():
+            start = -(-self.size // ALIGNMENT) * ALIGNMENT
+            offsets.append(start)
+            self.size = start + weight.numel() * weight.element_size()
+        self._layout: dict[str, Any] = {
+            "size": self.size,
+            "names": list(named),
+            "dtypes": [str(weight.dtype).removeprefix("torch.") for weight in named.values()],
+            "shapes": [list(weight.shape) for weight in named.values()],
             "offsets": offsets,
         }
+        self._files = []
+        for path in (folder / "weights-0", folder / "weights-1"):
+            with path.open("w+b") as file:
+                os.posix_fallocate(file.fileno(), 0, self.size)  # else a full disk ends the process at a later write
+                mapping = mmap.mmap(file.fileno(), self.size)
+            self._files.append((str(path), dict(_views(mapping, **self._layout))))
+
+    def write(self, weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Any]:
+        """Writes all of them; returns what `mapped_weights` needs to find them, as plain JSON values.
+
+        Raises ValueError for weights that are not those of the model.
+        """
+        self._files.reverse()
+        path, targets = self._files[0]
+        written = set()
+        for name, tensor in weights:
+            if name not in targets or tensor.shape != targets[name].shape:
+                raise ValueError(f"weights {name} {tuple(tensor.shape)} are not among the model's")
+            targets[name].copy_(tensor.detach())
+            written.add(name)
+        if missing := targets.keys() - written:
+            raise ValueError(f"{len(missing)} of the model's weights were not published, {min(missing)} among them")
+        return {"path": path, **self._layout}
 
 
-def mapped_weights(
-    path: str, size: int, names: list[str], dtypes: list[str], shapes: list[list[int]], offsets: list[int]
-) -> list[tuple[str, torch.Tensor]]:
+def mapped_weights(path: str, **layout: Any) -> list[tuple[str, torch.Tensor]]:
     """The tensors of a file, in place: nothing is copied. Raises ValueError for a file that is not as announced."""
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size != size:
-            raise ValueError(f"{path} has {os.fstat(file.fileno()).st_size} bytes, not {size}")
+        found = os.fstat(file.fileno()).st_size
+        if found != layout["size"]:
+            raise ValueError(f"{path} has {found} bytes, not {layout['size']}")
         # A private mapping counts as writable, which torch wants; nobody writes to it.
-        mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
-    whole = torch.frombuffer(mapping, dtype=torch.uint8)
+        mapping = mmap.mmap(file.fileno(), found, access=mmap.ACCESS_COPY)
+    return _views(mapping, **layout)
+
+
+def _views(
+    mapping: mmap.mmap, size: int, names: list[str], dtypes: list[str], shapes: list[list[int]], offsets: list[int]
+) -> list[tuple[str, torch.Tensor]]:
+    whole = torch.frombuffer(mapping, dtype=torch.uint8, count=size)
     tensors = []
     for name, dtype_name, shape, start in zip(names, dtypes, shapes, offsets, strict=True):
         dtype = getattr(torch, dtype_name)
         length = torch.Size(shape).numel() * dtype.itemsize
         tensors.append((name, whole[start : start + length].view(dtype).view(shape)))
     return tensors
-
-
-def _write_at(file: int, tensor: torch.Tensor, start: int) -> int:
-    """Writes a tensor's bytes; returns their number."""
-    flat = tensor.detach().cpu().contiguous().view(-1)
-    data = memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
-    written = 0
-    while written < len(data):  # one call writes at most 2 GiB
-        written += os.pwrite(file, data[written:], start + written)
-    return written

@@ -72,6 +72,7 @@ class Pretended(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = torch.nn.Parameter(torch.zeros(3))
+        self.second = torch.nn.Parameter(torch.zeros(5, 7))
 
 
 def weights(value: float) -> Iterator[tuple[str, torch.Tensor]]:

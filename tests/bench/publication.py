@@ -1,0 +1,93 @@
+"""Publication of weights through files in shared memory against a plain copy of the same bytes.
+
+    python -m tests.bench.publication [--device cuda]
+
+Writing the file is measured everywhere; with vLLM and an installed rlcore, so is the whole publication to a real server
+(write, pause, load, resume) of a random Qwen2 model. Copies and publications take turns. A plain copy is
+`tensor.copy_` of every parameter into memory that has been used before, as a publication's file has.
+"""
+
+import argparse
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from rlcore.recipe.schema import Rollout
+from rlcore.rollout.vllm.servers import ServersEngine
+from rlcore.rollout.vllm.shared_weights import SharedWeights, mapped_weights
+
+REPEATS = 7
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    options = parser.parse_args()
+    model = _model().to(options.device)
+    weights = [(name, parameter.data) for name, parameter in model.named_parameters()]
+    size = sum(tensor.numel() * tensor.element_size() for _, tensor in weights)
+    print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads, {size / 1e6:.0f} MB")
+    targets = [torch.empty(tensor.shape, dtype=tensor.dtype) for _, tensor in weights]
+
+    def copy() -> None:
+        for (_, tensor), target in zip(weights, targets, strict=True):
+            target.copy_(tensor)
+
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        shared = SharedWeights(Path(folder), model)
+        found = mapped_weights(**shared.write(weights))
+        assert all(torch.equal(mine.cpu(), theirs) for (_, mine), (_, theirs) in zip(weights, found, strict=True))
+        _compare("file written", lambda: shared.write(weights), copy, size)
+    if importlib.util.find_spec("vllm") is None:
+        print("vLLM is not installed: no server to publish to")
+        return
+    settings = {"engine": "vllm", "mode": "servers", "start_servers": 1, "slots": 16}
+    with tempfile.TemporaryDirectory() as logs:
+        engine = ServersEngine(Rollout.model_validate(settings), model, None, [1], 64, Path(logs))
+        try:
+            _compare("published to a server", lambda: engine.publish(weights, 1), copy, size)
+        finally:
+            engine.close()
+
+
+def _compare(what: str, ours: Callable[[], object], copy: Callable[[], None], size: int) -> None:
+    ours()  # both files exist from here on
+    ours()
+    copy()
+    pairs = [(_seconds(ours), _seconds(copy)) for _ in range(REPEATS)]
+    mine, plain = (size / median(column) / 1e9 for column in zip(*pairs, strict=True))
+    ratios = [ours / copy for ours, copy in pairs]
+    print(f"{what}: {mine:.2f} GB/s, plain copy {plain:.2f} GB/s: {median(ratios):.2f} times as long", end="")
+    print(f" (of {', '.join(f'{ratio:.2f}' for ratio in ratios)})")
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _model() -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=8192,
+        hidden_size=512,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        intermediate_size=1536,
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        dtype=torch.float32,
+    )
+    return Qwen2ForCausalLM(config).eval()
+
+
+if __name__ == "__main__":
+    main()
