@@ -24,7 +24,7 @@ from rlcore.types import UserError
 PROBE_EVERY = 2.0
 """Seconds between looks at a server that is up; one whose request failed is looked at at once."""
 FAILURES = 3
-"""Requests in a row that a server may fail before it is taken out; starts in a row before it is given up."""
+"""Requests in a row that a server may fail before it is taken out; repairs in a row before it is given up."""
 TRIES = 8
 """Times a request is sent before the run ends: one that brings down whatever it meets must not go round for ever."""
 
@@ -158,14 +158,21 @@ class Fleet:
 
     async def bring_back(self, server: Server) -> None:
         """As a rank that is not the keeper: waits until another has given the server the current weights."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.section.start_deadline
         while True:
-            if self.label is not None and await server.weight_version(self.section.probe_deadline) == self.label:
-                return await server.look(self.section.probe_deadline)
+            try:
+                if self.label is not None and await server.weight_version(self.section.probe_deadline) == self.label:
+                    return await server.look(self.section.probe_deadline)
+            except ServerFault:
+                if clock() > deadline:
+                    raise
             await asyncio.sleep(0.2)
 
     async def _watch(self, server: Server, keeper: Keeper) -> None:
-        failures, deadline = 0, asyncio.get_running_loop().time() + self.section.start_deadline
+        failures = 0
         while True:
+            late = asyncio.get_running_loop().time() + self.section.start_deadline
             try:
                 await keeper.bring_back(server)
             except ServerFault as fault:
@@ -173,7 +180,7 @@ class Fleet:
                     log.warning("rollout server %s cannot be used yet: %s", server.url, fault)
                 server.reason = str(fault)
                 failures += 1
-                if asyncio.get_running_loop().time() > deadline:
+                if failures == FAILURES or asyncio.get_running_loop().time() > late:
                     self._give_up(server)
                 await asyncio.sleep(min(0.1 * 2**failures, 5.0))
                 continue
@@ -185,7 +192,7 @@ class Fleet:
             log.info("rollout server %s is up", server.url)
             self.tell()
             await self._while_up(server)
-            failures, deadline = 0, asyncio.get_running_loop().time() + self.section.start_deadline
+            failures = 0
 
     async def _while_up(self, server: Server) -> None:
         """Returns when the server is taken out, by this look at it or otherwise."""
@@ -212,7 +219,7 @@ class Fleet:
         server.doubted.set()
 
     def _give_up(self, server: Server) -> None:
-        """It did not come back in time; the run ends when that is so of all servers."""
+        """It does not come back, though it is still tried; the run ends when that is so of all servers."""
         self.lost[server] = server.reason
         if len(self.lost) == len(self.servers):
             self._fatal = UserError(f"no rollout server is left: {'; '.join(self.lost.values())}")

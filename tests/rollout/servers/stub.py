@@ -3,7 +3,7 @@
 It samples nothing: a request is answered with tokens that follow from its seed, and with the first published weight as
 the log-probability of each, so that a test sees which weights answered. `POST /behave` sets how it goes on:
 `{"status": 500}` fails requests, `{"delay": 1.0}` answers them late, `{"fail": "update"}` fails that part of the next
-publication. `GET /seen` lists the requests it answered.
+publication, `{"refuse": "update"}` of all. `GET /seen` lists the requests it answered.
 """
 
 import json
@@ -56,8 +56,7 @@ def start_update():
 
 
 def update(body):
-    if behaviour.get("fail") == "update":
-        behaviour.pop("fail")
+    if behaviour.get("refuse") == "update" or behaviour.pop("fail", None) == "update":
         state["updating"] = False
         raise Refused("told to fail")
     info = body["update_info"]

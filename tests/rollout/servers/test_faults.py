@@ -15,6 +15,8 @@ OURS = {"command": f"{sys.executable} {STUB}", "probe_deadline": 1.0}
 @pytest.fixture
 def two():
     stubs = [Stub(), Stub()]
+    for stub in stubs:
+        post(stub.url, "/weight_info")  # it listens
     yield stubs
     for stub in stubs:
         stub.process.send_signal(signal.SIGCONT)
@@ -196,3 +198,13 @@ def test_a_command_that_cannot_start_ends_the_run_at_once_with_its_last_words(tm
     ):
         with pytest.raises(UserError, match=reason), engine(tmp_path, start_servers=1, command=command):
             pass
+
+
+def test_servers_that_refuse_the_weights_end_the_run_soon(two, tmp_path):
+    for stub in two:
+        post(stub.url, "/behave", {"refuse": "update"})
+    with (
+        pytest.raises(UserError, match=r"no rollout server is left: update on .*answered 500"),
+        engine(tmp_path, **given(two, start_deadline=60)),
+    ):
+        pass

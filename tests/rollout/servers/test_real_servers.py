@@ -12,8 +12,8 @@ import urllib.request
 import pytest
 import torch
 
-from rlcore.policy import load_policy
-from rlcore.recipe import load_recipe
+from rlcore.policy import load_policy, save_policy
+from rlcore.recipe.schema import Model
 from rlcore.rollout import Sample, Sampling
 from rlcore.rollout.vllm.servers import ServersEngine
 from tests.rollout.servers.running import section, until, up
@@ -33,10 +33,10 @@ def model(tmp_path_factory):
     """The policy of a tiny recipe, of a shape that vLLM's attention takes on a CPU; far from uniform."""
     folder = tmp_path_factory.mktemp("recipe")
     scratch = {"hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1, "vocab_size": 300, "init_std": 0.2}
-    path = write_recipe(folder, model={"scratch": scratch}, evaluate=None)
-    loaded = load_policy(load_recipe(path).model, ["a question"] * 9, 0).model.eval()
-    loaded.recipe_path = path
-    return loaded
+    policy = load_policy(Model(scratch=scratch), ["Write the letter a 3 times. aeiou"] * 9, 0)
+    save_policy(policy, folder / "policy")
+    policy.model.recipe_path = write_recipe(folder, model={"path": str(folder / "policy")}, evaluate=None)
+    return policy.model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,8 @@ def test_a_request_that_runs_at_a_publication_goes_on_with_the_new_weights(rollo
 
 def test_a_recipe_trains_on_these_servers(rollout, model, tmp_path):
     urls = ",".join(rollout._fleet.urls)
-    settings = f"rollout={{engine: vllm, mode: servers, servers: [{urls}], vllm: {{weights_folder: {tmp_path}}}}}"
+    vllm = f"{{weights_folder: {tmp_path}, start_deadline: 60}}"
+    settings = f"rollout={{engine: vllm, mode: servers, servers: [{urls}], vllm: {vllm}}}"
     done = rlcore("train", model.recipe_path, f"output={tmp_path / 'run'}", settings)
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
