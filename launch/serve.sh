@@ -22,13 +22,16 @@ if not recipe.model.path:
 talk, vllm = recipe.conversation, recipe.rollout.vllm
 # Room for the messages between the attempts too.
 longest = talk.max_prompt_tokens + talk.replies * (talk.max_attempt_tokens + 512)
-print(recipe.model.path, vllm.tensor_parallel, vllm.gpu_memory_utilization, recipe.rollout.slots, longest)
+backend = "rlcore" if vllm.transfer == "files" else vllm.transfer
+print(recipe.model.path, vllm.tensor_parallel, vllm.data_parallel, vllm.gpu_memory_utilization, end=" ")
+print(recipe.rollout.slots, longest, backend)
 PYTHON
 )
-read -r model tensor_parallel memory slots longest <<<"$settings"
+read -r model tensor_parallel data_parallel memory slots longest backend <<<"$settings"
 export VLLM_SERVER_DEV_MODE=1 # the routes by which learners pause a server and give it new weights
 # shellcheck disable=SC2086  # VLLM_ARGS is several words
 exec vllm serve "$model" --host 0.0.0.0 --port "${PORT:-8000}" --tensor-parallel-size "$tensor_parallel" \
-    --gpu-memory-utilization "$memory" --max-num-seqs "$slots" --max-model-len "$longest" \
+    --data-parallel-size "$data_parallel" --gpu-memory-utilization "$memory" \
+    --max-num-seqs "$slots" --max-model-len "$longest" \
     --generation-config vllm --logprobs-mode processed_logprobs --enable-prefix-caching --skip-tokenizer-init \
-    --enable-scale-out --weight-transfer-config '{"backend": "rlcore"}' ${VLLM_ARGS:-}
+    --enable-scale-out --weight-transfer-config "{\"backend\": \"$backend\"}" ${VLLM_ARGS:-}

@@ -49,7 +49,7 @@ def main() -> None:
         return
     settings = {"engine": "vllm", "mode": "servers", "start_servers": 1, "slots": 16}
     with tempfile.TemporaryDirectory() as logs:
-        engine = ServersEngine(Rollout.model_validate(settings), model, None, [1], 64, Path(logs))
+        engine = ServersEngine(Rollout.model_validate(settings), model, [1], 64, Path(logs))
         try:
             _compare("published to a server", lambda: engine.publish(weights, 1), copy, size)
         finally:

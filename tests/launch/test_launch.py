@@ -163,7 +163,9 @@ def test_the_server_command_follows_the_recipe(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1 serve meta-llama/Llama-3.3-70B-Instruct --host 0.0.0.0 --port 8000 ")
-    assert "--tensor-parallel-size 8 --gpu-memory-utilization 0.9 --max-num-seqs 99 " in done.stdout
+    assert (
+        "--tensor-parallel-size 8 --data-parallel-size 1 --gpu-memory-utilization 0.9 --max-num-seqs 99 " in done.stdout
+    )
     assert '--weight-transfer-config {"backend": "rlcore"}' in done.stdout
     wrong = subprocess.run([command[0], "no.yaml"], env=environment, capture_output=True, text=True, timeout=60)
     assert wrong.returncode != 0

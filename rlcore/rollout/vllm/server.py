@@ -148,7 +148,7 @@ class Server:
         if status == 404 and not path.startswith("/inference"):
             raise UserError(
                 f"{self.url} has no route {path.split('?')[0]}: start vllm serve with VLLM_SERVER_DEV_MODE=1 in its "
-                "environment, or with launch/vllm_servers.sh"
+                "environment, or with launch/serve.sh"
             )
         if 400 <= status < 500 and phase == "sampling":
             raise RuntimeError(f"{where}: refused with {status}: {text}")

@@ -39,16 +39,16 @@ class ServersEngine:
         self,
         section: schema.Rollout,
         model: PreTrainedModel,
-        path: str | None,
         stop_ids: Sequence[int],
         max_tokens: int,
         folder: Path,
     ):
-        """`path`: where `model` was loaded from; servers of ours read weights there themselves if they are quantised.
-        `folder` gets what servers of ours print. The weights of `model` are published as version 0.
+        """`folder` gets what servers of ours print. The weights of `model` are published as version 0.
 
         Raises UserError when no server can be had.
         """
+        if getattr(model.config, "quantization_config", None) is not None:
+            raise UserError("rollout.mode servers takes no model that is quantised already; in_process does")
         self._rank = distributed.get_rank() if distributed.is_initialized() else 0
         self._world = distributed.get_world_size() if distributed.is_initialized() else 1
         self._seed = 0
@@ -60,7 +60,7 @@ class ServersEngine:
             self._guard = Guard()
             if self._direct is None:
                 self._weights = self._shared_weights(model, section.vllm.weights_folder)
-            self._processes = _processes(section, model, path, max_tokens, folder, self._guard)
+            self._processes = _processes(section, model, max_tokens, folder, self._guard)
         urls = self._from_first(list(self._processes) or section.servers)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollout servers", daemon=True)
@@ -212,7 +212,7 @@ def _direct(vllm: schema.Vllm, model: PreTrainedModel, rank: int) -> Any:
 
 
 def _processes(
-    section: schema.Rollout, model: PreTrainedModel, path: str | None, max_tokens: int, folder: Path, guard: Guard
+    section: schema.Rollout, model: PreTrainedModel, max_tokens: int, folder: Path, guard: Guard
 ) -> dict[str, ServerProcess]:
     """The servers to start, by URL."""
     vllm = section.vllm
@@ -227,7 +227,7 @@ def _processes(
     processes = {}
     for number in range(section.start_servers):
         port = free_port()
-        described = describe_model(model, path, folder / "model")
+        described = describe_model(model, None, folder / "model")
         command = serve_command(vllm.command, port, arguments | described | vllm.args)
         gpus, on_cpu = vllm.gpus[number] if vllm.gpus else None, model.device.type == "cpu"
         environment = server_environment(gpus, on_cpu=on_cpu, ipc=vllm.transfer == "ipc")

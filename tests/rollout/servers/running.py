@@ -55,9 +55,7 @@ def section(servers: Sequence[str] = (), start_servers: int = 0, **vllm: object)
 @contextmanager
 def engine(folder: Path, **settings: object) -> Iterator[ServersEngine]:
     """An engine whose `weights_folder` is `folder`; it is closed at the end."""
-    made = ServersEngine(
-        section(**{"weights_folder": str(folder), **settings}), Pretended(), None, [1], 64, folder / "logs"
-    )
+    made = ServersEngine(section(**{"weights_folder": str(folder), **settings}), Pretended(), [1], 64, folder / "logs")
     try:
         yield made
     finally:

@@ -1,13 +1,14 @@
 """Two real vLLM servers, started by rlcore, held against the learner's own model. Starting them takes a minute."""
 
 import asyncio
+import copy
 import importlib.metadata
 import json
 import os
 import signal
-import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def rollout(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("servers")
     args = {"kv_cache_memory_bytes": 1 << 26, "enable_prompt_tokens_details": True}
     settings = section(start_servers=2, probe_deadline=20.0, weights_folder=str(folder), args=args)
-    engine = ServersEngine(settings, model, None, STOPS, MAX_TOKENS, folder)
+    engine = ServersEngine(settings, model, STOPS, MAX_TOKENS, folder)
     try:
         until(lambda: up(engine) == 2, 120)
         yield engine
@@ -79,9 +80,9 @@ def difference(model, drawn: list[Sample], temperature: float = 1.0) -> float:
     return max((mine - theirs).abs().max().item() for mine, theirs in pairs)
 
 
-def ask(url: str, ids: list[int], salt: str, tokens: int) -> dict:
+def ask(url: str, ids: list[int], salt: str, tokens: int, seed: int = 1) -> dict:
     """One request by hand, for what `Sample` does not tell."""
-    settings = {"max_tokens": tokens, "seed": 1, "logprobs": 0, "detokenize": False, "ignore_eos": True}
+    settings = {"max_tokens": tokens, "seed": seed, "logprobs": 0, "detokenize": False, "ignore_eos": True}
     body = json.dumps({"token_ids": ids, "cache_salt": salt, "sampling_params": settings}).encode()
     headers = {"Content-Type": "application/json"}
     with urllib.request.urlopen(urllib.request.Request(f"{url}/inference/v1/generate", body, headers)) as answer:
@@ -125,32 +126,27 @@ def test_after_a_publication_the_servers_sample_from_every_new_parameter(rollout
         assert {s.version for s in drawn} == {version}
 
 
-def test_a_request_that_runs_at_a_publication_goes_on_with_the_new_weights(rollout, model):
-    url, answers = rollout._fleet.urls[0], []
-    old = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    runner = threading.Thread(target=lambda: answers.append(ask(url, PROMPT, "long", 120)))
-    runner.start()
-    time.sleep(0.1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    publish(rollout, model, 50)
-    runner.join()
-    (choice,) = answers[0]["choices"]
-    before, after = choice["weight_versions"]
-    assert (int(before["version"].split(":")[1]) < 50, after["version"].split(":")[1]) == (True, "50")
-    logprobs = torch.tensor([entry["logprob"] for entry in choice["logprobs"]["content"]])
-    new = learners(model, PROMPT, choice["token_ids"], 1.0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            old[name], parameter.data = parameter.data, old[name]
-    split = before["end"]
-    assert 0 < split < 120
-    assert (logprobs[:split] - learners(model, PROMPT, choice["token_ids"], 1.0)[:split]).abs().max() < 1e-3
-    assert (logprobs[split:] - new[split:]).abs().max() < 1e-3  # its cache was computed anew, too
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.data = old[name]
+def test_requests_that_run_at_a_publication_go_on_with_the_new_weights(rollout, model):
+    url = rollout._fleet.urls[0]
+    old = copy.deepcopy(model)
+    with ThreadPoolExecutor(16) as pool:
+        running = [pool.submit(ask, url, PROMPT, "long", 120, seed) for seed in range(16)]
+        time.sleep(0.3)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        publish(rollout, model, 50)
+        choices = [answer.result()["choices"][0] for answer in running]
+    crossing = [choice for choice in choices if len(choice["weight_versions"]) == 2]
+    assert crossing
+    for choice in crossing:
+        before, after = choice["weight_versions"]
+        assert (before["start"], before["end"], after["end"]) == (0, after["start"], 120)
+        assert [int(span["version"].split(":")[1]) < 50 for span in (before, after)] == [True, False]
+        logprobs = torch.tensor([entry["logprob"] for entry in choice["logprobs"]["content"]])
+        apart = [(logprobs - learners(weights, PROMPT, choice["token_ids"], 1.0)).abs() for weights in (old, model)]
+        assert apart[0][: before["end"]].max() < 1e-3
+        assert apart[1][before["end"] :].max() < 1e-3  # the KV cache was computed anew, too
 
 
 def test_a_recipe_trains_on_these_servers(rollout, model, tmp_path):
