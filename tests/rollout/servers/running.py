@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import PretrainedConfig
+from transformers import Qwen2Config
 
 from rlcore.recipe.schema import Rollout
 from rlcore.rollout import Sample, Sampling
@@ -65,7 +65,7 @@ def engine(folder: Path, **settings: object) -> Iterator[ServersEngine]:
 class Pretended(torch.nn.Module):
     """As much of a model as an engine over stand-ins looks at."""
 
-    config, dtype, device = PretrainedConfig(), torch.float32, torch.device("cpu")
+    config, dtype, device = Qwen2Config(hidden_size=64, num_attention_heads=2), torch.float32, torch.device("cpu")
 
     def __init__(self) -> None:
         super().__init__()

@@ -21,6 +21,7 @@ def recipe(folder: Path, **vllm: object) -> Path:
         folder,
         rollout={"engine": "vllm", "mode": "servers", **servers, "vllm": settings},
         evaluate=None,
+        model={"scratch": {"hidden_size": 64, "layers": 1, "heads": 2, "kv_heads": 1, "vocab_size": 300}},
         rewards={"functions": [{"name": "./my_reward.py:letter_reward"}], "max_failed": 1.0},
     )
 
