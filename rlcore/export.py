@@ -12,7 +12,7 @@ from rlcore.learner.state_files import SavedState
 from rlcore.learner.weights import gathered_weights
 from rlcore.policy import Policy, save_policy
 from rlcore.policy.lora import add_lora, lora_config
-from rlcore.recipe import Recipe
+from rlcore.recipe import Recipe, saved_recipe
 from rlcore.setup import first_policy
 from rlcore.types import UserError
 
@@ -26,7 +26,7 @@ def export(source: Path, output: Path, *, adapter: bool = False) -> Path:
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{output} is not empty")
     checkpoint = _whole_checkpoint(source)
-    recipe = Recipe.model_validate(read_state(checkpoint)["recipe"])
+    recipe = saved_recipe(read_state(checkpoint)["recipe"], checkpoint)
     if adapter and not recipe.model.lora:
         raise UserError(f"{source} was trained without adapters")
     policy = first_policy(recipe, load_problems(recipe.data) if recipe.model.scratch else [])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlcore.recipe.load import saved_recipe
 from rlcore.recipe.schema import Recipe
 from rlcore.types import UserError
 
@@ -25,7 +26,7 @@ FREE_KEYS = (
 
 def check_same_recipe(folder: Path, saved: Mapping[str, Any], recipe: Recipe) -> None:
     """Raises UserError when `saved`, the recipe of the run in `folder`, differs from `recipe` beyond free keys."""
-    before = Recipe.model_validate(saved).model_dump(mode="json")
+    before = saved_recipe(saved, folder).model_dump(mode="json")
     different = [
         key
         for key in _differences(before, recipe.model_dump(mode="json"))

@@ -1,7 +1,7 @@
 """Loading: YAML with inheritance (`extends`), `key.sub=value` overrides, and checks that answer in one line."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +40,14 @@ def load_section(section: type[AnySection], path: str | os.PathLike[str], overri
         return section.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{path}: {first_mistake(error, section)}") from None
+
+
+def saved_recipe(values: Mapping[str, Any], where: object) -> Recipe:
+    """A recipe that was saved with `model_dump`. Raises UserError for one that this version of rlcore cannot read."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"the recipe in {where} is of another version: {first_mistake(error, Recipe)}") from None
 
 
 def dump_recipe(recipe: Recipe) -> str:

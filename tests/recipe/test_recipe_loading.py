@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlcore.recipe import dump_recipe, load_recipe
+from rlcore.recipe import dump_recipe, load_recipe, saved_recipe
 from rlcore.types import UserError
 
 BASE = """
@@ -196,3 +196,12 @@ def test_a_loss_by_name_brings_its_settings_and_what_stands_beside_it_wins(base)
 def test_a_recipe_with_a_named_loss_reads_back_as_it_was(base, tmp_path):
     recipe = load_recipe(base, ["learner.loss=cispo", "learner.clip=[0.5, 2]"])
     assert load_recipe(write(tmp_path / "again.yaml", dump_recipe(recipe))) == recipe
+
+
+def test_a_saved_recipe_comes_back_or_is_named_as_of_another_version(base, tmp_path):
+    recipe = load_recipe(base)
+    values = recipe.model_dump(mode="json")
+    assert saved_recipe(values, tmp_path) == recipe
+    with pytest.raises(UserError, match=r"is of another version: unknown key learner\.former") as error:
+        saved_recipe({**values, "learner": {"former": 1}}, tmp_path)
+    assert str(tmp_path) in str(error.value)
