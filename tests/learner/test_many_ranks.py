@@ -20,7 +20,7 @@ def run(output: Path, processes: int, source: Path | str = "", arms: list[str] =
     command = [sys.executable, *(torchrun if processes > 1 else []), str(SCRIPT), str(output), str(source), *arms]
     paths = [str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(np.load(output))
 
