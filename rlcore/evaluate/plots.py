@@ -50,7 +50,7 @@ def accuracy(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | 
         "Accuracy, %": {last: "attempt 2" if last == "t2" else "last attempt", "t1": "attempt 1"},
         "Flips, % of all problems": {"i_to_c": "i→c", "c_to_i": "c→i"},
     }
-    if not any(run.series(f"train/{last}")[0] or run.results for run in runs):
+    if not any(run.series(f"train/{last}")[0] or any(result.step for result in run.results) for run in runs):
         return None
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for axes, (title, metrics) in zip(figure.subplots(1, 2), panels.items(), strict=True):

@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+BETWEEN_LINES = 30.0
+"""Seconds between lines of a side task."""
 LINES = 50
 """About how many lines a whole run prints where there is no terminal."""
 
@@ -70,8 +72,13 @@ class Bar:
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
         """A second bar, gone when the task is done."""
-        task = self._progress.add_task(description, total=total, figures="")
-        yield lambda done: self._progress.advance(task, done)
+        task, pace = self._progress.add_task(description, total=total, figures=""), Pace(total)
+
+        def advance(done: int) -> None:
+            pace.add(done)
+            self._progress.update(task, advance=done, figures=pace.rate)
+
+        yield advance
         self._progress.remove_task(task)
 
     def close(self) -> None:
@@ -103,10 +110,18 @@ class Lines:
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A line when the task is done."""
-        start = time.monotonic()
-        yield lambda done: None
-        self.say(f"{description}: {total:,} in {time.monotonic() - start:.0f} s")
+        """A line twice a minute, and one when the task is done."""
+        pace, said = Pace(total), time.monotonic()
+
+        def advance(done: int) -> None:
+            nonlocal said
+            pace.add(done)
+            if time.monotonic() - said >= BETWEEN_LINES:
+                said = time.monotonic()
+                self.say(f"{description}: {pace.done:,}/{total:,}  {pace.rate}  {pace.left}")
+
+        yield advance
+        self.say(f"{description}: {total:,} in {pace.seconds:.0f} s")
 
     def close(self) -> None:
         """Nothing to leave behind."""
@@ -116,8 +131,38 @@ class Lines:
         if step <= self._first:
             return []
         each = (time.monotonic() - self._first_end) / (step - self._first)
-        minutes, seconds = divmod(round(each * (self._total - step)), 60)
-        return [f"left {minutes // 60}:{minutes % 60:02d}:{seconds:02d}"]
+        return [_left(each * (self._total - step))]
+
+
+class Pace:
+    """How fast a side task goes, and how long it will still take."""
+
+    def __init__(self, total: int) -> None:
+        self.done, self._total, self._start = 0, total, time.monotonic()
+
+    def add(self, done: int) -> None:
+        """So many more are done."""
+        self.done += done
+
+    @property
+    def seconds(self) -> float:
+        """Since the task began."""
+        return time.monotonic() - self._start
+
+    @property
+    def rate(self) -> str:
+        """Done a second."""
+        return f"{self.done / max(self.seconds, 1e-9):.1f}/s"
+
+    @property
+    def left(self) -> str:
+        """At the pace so far."""
+        return _left((self._total - self.done) * self.seconds / max(self.done, 1))
+
+
+def _left(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"left {minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def training_figures(metrics: Mapping[str, float]) -> str:
