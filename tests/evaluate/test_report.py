@@ -182,3 +182,25 @@ def test_a_report_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write the report in .*file"):
         write_report(tmp_path / "file" / "report", [run])
+
+
+def test_votes_and_levels_have_tables_and_curves(tmp_path: Path):
+    run = make_run(tmp_path / "run", steps=3)
+    path = run / "evaluation.json"
+    saved = json.loads(path.read_text())
+    sampled = saved["evaluations"][1]
+    parts = {value: {**sampled, "problems": 7, "parts": {}} for value in ("easy <b>", "hard")}
+    sampled |= {"parts": {"level": parts}}
+    sampled["metrics"] = {
+        **sampled["metrics"],
+        **{f"{kind}@{k}_t{a}": [0.1234, 0.1, 0.2] for kind in ("pass", "maj") for k in (2, 4) for a in (1, 2)},
+    }
+    path.write_text(json.dumps({**saved, "notes": ["nothing to add"]}))
+    page = write_report(tmp_path / "report", [run])
+    text = _Page(page).text
+    assert (tmp_path / "report" / "compute-light.png").exists()
+    assert "12.3 ± 5.0" in text
+    assert "maj@k, t2" in text
+    assert "By level" in text
+    assert "easy <b>" in text
+    assert "Nothing to add." in text
