@@ -19,10 +19,12 @@ import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.learner import Learner, start_distributed
+from rlcore.learner.engine import engine_settings
 from rlcore.learner.losses import entropy, kl_exact, ppo
 from rlcore.learner.packing import MicroBatch, micro_batches
 from rlcore.learner.planning import plan_micro_batches
-from rlcore.learner.policy_module import PolicyModule, Reference
+from rlcore.learner.policy_module import PolicyModule
+from rlcore.learner.reference import Reference
 from rlcore.recipe.schema import Learner as Section
 from rlcore.types import TokenBatch
 
@@ -73,8 +75,8 @@ def quickstart_batch(trajectories: int) -> TokenBatch:
 def bare_step(batch: TokenBatch) -> Callable[[], None]:
     """The learner's forward pass and losses without DeepSpeed and without statistics."""
     policy = PolicyModule(quickstart_model(), 1.0)
-    reference = Reference(policy)
-    return _plain_loop(batch, policy, lambda micro: policy(micro, reference), share_prompts=True)
+    reference = Reference(policy, engine_settings(SECTION, policy, CPU))
+    return _plain_loop(batch, policy, lambda micro: policy(micro, reference.compared(micro)), share_prompts=True)
 
 
 def whole_logits_step(batch: TokenBatch) -> Callable[[], None]:
