@@ -11,8 +11,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
+
+KILL_SECONDS = 10.0
+"""A process that the kernel holds longer is left to it."""
 
 
 class Guard:
@@ -49,9 +53,33 @@ class Guard:
 
 
 def kill_group(group: int) -> None:
-    """Kills a process group, if it still exists."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
+    """Kills a process group, if it still exists.
+
+    Python's resource trackers are spared: with their users gone they remove the shared memory those left, and end.
+    """
+    deadline = time.monotonic() + KILL_SECONDS
+    while (alive := [pid for pid in _members(group) if not _is_tracker(pid)]) and time.monotonic() < deadline:
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)  # the dead leave the list, and what they started meanwhile is seen
+
+
+def _members(group: int) -> list[int]:
+    """Processes of a group that are not dead."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, process_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(process_group) == group and state not in "ZX":
+                found.append(int(folder.name))
+    return found
+
+
+def _is_tracker(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def keep_watch(lines: Iterable[str]) -> None:

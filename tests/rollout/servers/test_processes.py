@@ -1,0 +1,32 @@
+"""What is left when a server's process group is killed."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rlcore.rollout.vllm.guard import kill_group
+
+HOLDS_MEMORY = """
+import os, time
+from multiprocessing.shared_memory import SharedMemory
+segment = SharedMemory(create=True, size=4096)
+if os.fork() == 0:
+    time.sleep(600)
+print(segment.name, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_group_leaves_no_process_and_no_shared_memory():
+    server = subprocess.Popen([sys.executable, "-c", HOLDS_MEMORY], stdout=subprocess.PIPE, start_new_session=True)
+    assert server.stdout is not None
+    segment = Path("/dev/shm", server.stdout.readline().decode().strip())
+    assert segment.exists()
+    kill_group(server.pid)
+    assert server.wait(timeout=30) == -9
+    deadline = time.monotonic() + 30
+    while segment.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not segment.exists()
+    assert server.stdout.read() == b"", "the pipe ends when the last process that holds it has ended"
