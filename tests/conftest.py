@@ -10,6 +10,15 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    """Libraries leave marks in the environment, which processes that later tests start would take for their own."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def benchmark_data() -> Path:
     """The folder of real benchmark files; a test that asks for it is skipped where there is none."""

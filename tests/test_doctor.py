@@ -63,6 +63,7 @@ def test_a_vllm_that_cannot_be_imported_is_bad(monkeypatch, tmp_path):
     (tmp_path / "vllm" / "__init__.py").write_text("raise ImportError('another torch')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(doctor, "_version", lambda name: "1.0")
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)  # another test may have imported the real one
     (finding,) = doctor.vllm()
     assert finding.state == "bad"
     assert "another torch" in finding.said

@@ -29,12 +29,13 @@ def select(texts: Sequence[str], pass_rates: Sequence[float], count: int, divers
     words = [set(words_of(text)) for text in texts]
     known = Counter(word for own in words for word in own)
     idf = {word: math.log(len(texts) / holders) for word, holders in known.items()}
-    whole = [sum(idf[word] for word in own) or 1.0 for own in words]
+    whole = [math.fsum(idf[word] for word in own) or 1.0 for own in words]
     covered: set[str] = set()
 
     def worth(index: int) -> float:
-        p, new = pass_rates[index], sum(idf[word] for word in words[index] - covered) / whole[index]
-        return (1 - diversity) * 4 * p * (1 - p) + diversity * new
+        # Exact sums, then rounded: sets have no order, and equal worth goes to the first problem.
+        p, new = pass_rates[index], math.fsum(idf[word] for word in words[index] - covered) / whole[index]
+        return round((1 - diversity) * 4 * p * (1 - p) + diversity * new, 9)
 
     heap = [(-worth(index), index) for index in range(len(texts))]
     heapq.heapify(heap)

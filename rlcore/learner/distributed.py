@@ -11,6 +11,8 @@ import torch
 from rlcore.learner.watchdog import start_watchdog
 
 Item = TypeVar("Item")
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What `torchrun` says in the environment. Others leave some of it there: a single process then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def _join(backend: str, deadline: timedelta) -> None:
     if backend == "gloo":
         # Else DeepSpeed compiles its shared-memory all-reduce on first use: minutes, for inference only.
         deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
-    if "RANK" not in os.environ:
+    if not all(name in os.environ for name in TORCHRUN):
         # A store in memory needs no port, and nothing in the environment that child processes would inherit.
         store = torch.distributed.HashStore()
         torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1, timeout=deadline)
