@@ -34,10 +34,9 @@ class TorchEngine:
         self.model = model
         self._live = live
         self.device = next(model.parameters()).device
-        self.stop_ids = frozenset(stop_ids)
         self.version = 0
         self.slots = slots
-        self._stop_ids = np.array(sorted(self.stop_ids))
+        self._stop_ids = np.array(stop_ids)
         self._pass_tokens = PASS_TOKENS.get(self.device.type, PASS_TOKENS["cuda"])
         self._generator = torch.Generator(device=self.device)
         self._cache = SlotCache(model.config.num_hidden_layers, slots, max_tokens + 1)
