@@ -1,7 +1,9 @@
 """The process group of a run: one process or many, CPU or CUDA, started by `torchrun` or not."""
 
+import atexit
 import logging
 import os
+import threading
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, TypeVar
@@ -11,6 +13,8 @@ import torch
 from rlcore.learner.watchdog import start_watchdog
 
 Item = TypeVar("Item")
+LEAVE_DEADLINE = 10.0
+"""Seconds that a process which ends waits for the threads of its group."""
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What `torchrun` says in the environment. Others leave some of it there: a single process then."""
 
@@ -78,3 +82,16 @@ def _join(backend: str, deadline: timedelta) -> None:
         store = torch.distributed.HashStore()
         torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1, timeout=deadline)
     deepspeed.init_distributed(backend, timeout=deadline, verbose=False)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Ends the group's threads while there is an interpreter: one that needs it later brings the process down.
+
+    They may themselves wait for ranks that are gone, so they are not waited for without end.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    leaving = threading.Thread(target=torch.distributed.destroy_process_group, daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_DEADLINE)

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import signal
-import time
+import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,7 +61,7 @@ def samples(rollout: ServersEngine, count: int, sampling: Sampling, then=None) -
     async def run() -> list[Sample]:
         asked = [asyncio.create_task(rollout.sample(PROMPT, sampling, key=k, last=True)) for k in range(count)]
         if then:
-            await asyncio.sleep(0.5)
+            await asyncio.to_thread(until, lambda: rollout._fleet.servers[0].requests)
             await asyncio.to_thread(then)
         return await asyncio.gather(*asked)
 
@@ -129,14 +129,21 @@ def test_after_a_publication_the_servers_sample_from_every_new_parameter(rollout
 def test_requests_that_run_at_a_publication_go_on_with_the_new_weights(rollout, model):
     url = rollout._fleet.urls[0]
     old = copy.deepcopy(model)
+    published, choices = threading.Event(), []
+
+    def ask_on(seed: int) -> None:
+        while not published.is_set():
+            choices.append(ask(url, PROMPT, "long", 120, seed)["choices"][0])
+
     with ThreadPoolExecutor(16) as pool:
-        running = [pool.submit(ask, url, PROMPT, "long", 120, seed) for seed in range(16)]
-        time.sleep(0.3)
+        asking = [pool.submit(ask_on, seed) for seed in range(16)]
+        until(lambda: choices)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.05)
         publish(rollout, model, 50)
-        choices = [answer.result()["choices"][0] for answer in running]
+        published.set()
+    assert not any(asked.exception() for asked in asking)
     crossing = [choice for choice in choices if len(choice["weight_versions"]) == 2]
     assert crossing
     for choice in crossing:
@@ -169,4 +176,4 @@ def test_a_server_killed_in_mid_rollout_costs_nothing_but_time(rollout, model):
     drawn = samples(rollout, 48, Sampling(max_tokens=100), then=lambda: os.kill(victim.pid, signal.SIGKILL))
     assert len(drawn) == 48
     assert difference(model, drawn) < 1e-3
-    assert rollout._fleet.counts["taken_out"] == 1
+    until(lambda: rollout._fleet.counts["taken_out"] == 1)
