@@ -25,7 +25,7 @@ EPILOG = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command; a user's mistake ends it with one line on stderr and code 2."""
-    options = _parser().parse_args(arguments)
+    options = parse(arguments)
     try:
         options.run(options)
     except UserError as error:
@@ -34,6 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What a command line asks for; `options.run` does it. Overrides may also come after flags."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    takes_overrides = hasattr(options, "overrides")
+    if any(word.startswith("-") or "=" not in word for word in rest) or (rest and not takes_overrides):
+        hint = "; what a recipe says is replaced by key=value" if takes_overrides else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
 
 
 def _first_to_say() -> bool:

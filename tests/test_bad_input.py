@@ -153,6 +153,16 @@ def test_the_command_line_teaches(capsys):
     assert "examples:" in said
 
 
+def test_overrides_may_come_after_flags_but_are_no_flags(refused, tmp_path, capsys):
+    recipe = write_recipe(tmp_path)
+    main(["recipe", "show", str(recipe), "--ranks", "2", "seed=3", "batch.group=2"])
+    shown = capsys.readouterr().out
+    assert (yaml.safe_load(shown)["seed"], yaml.safe_load(shown)["batch"]["group"]) == (3, 2)
+    assert "2 ranks" in shown
+    assert refused("train", recipe, "--seed=3").endswith("--seed=3; what a recipe says is replaced by key=value")
+    assert refused("watch", tmp_path, "seed=3").endswith("unrecognized arguments: seed=3")
+
+
 def test_recipe_show_prints_what_loads_again(tmp_path, capsys):
     recipe = write_recipe(tmp_path)
     main(["recipe", "show", str(recipe), "seed=3"])
