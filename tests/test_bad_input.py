@@ -153,10 +153,10 @@ def test_the_command_line_teaches(capsys):
     assert "examples:" in said
 
 
-def test_overrides_may_come_after_flags_but_are_no_flags(refused, tmp_path, capsys):
+def test_overrides_may_come_after_flags_but_are_no_flags(refused, tmp_path, capfd):
     recipe = write_recipe(tmp_path)
     main(["recipe", "show", str(recipe), "--ranks", "2", "seed=3", "batch.group=2"])
-    shown = capsys.readouterr().out
+    shown = capfd.readouterr().out
     assert (yaml.safe_load(shown)["seed"], yaml.safe_load(shown)["batch"]["group"]) == (3, 2)
     assert "2 ranks" in shown
     assert refused("train", recipe, "--seed=3").endswith("--seed=3; what a recipe says is replaced by key=value")
