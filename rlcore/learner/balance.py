@@ -10,29 +10,33 @@ import torch
 from rlcore.learner.planning import same_prompts
 from rlcore.types import TokenBatch
 
-WORTHWHILE = 1.05
-"""Nothing moves where the fullest rank has fewer tokens than this times the mean."""
 
+def gathered(batch: TokenBatch) -> tuple[TokenBatch, slice]:
+    """The trajectories of all ranks, in the order of ranks, and where this rank's tokens stand among theirs.
 
-def balanced(batch: TokenBatch, *, share_prompts: bool) -> TokenBatch:
-    """This rank's part of the trajectories of all ranks, with about as many tokens as every other part.
-
-    All ranks call it together. With `share_prompts`, trajectories that begin with the same prompt stay together. What
-    is gathered is the whole batch: some 20 bytes a token, which is little beside one pass through a model.
+    All ranks call it together. It is some 20 bytes a token, which is little beside one pass through a model.
     """
-    world = torch.distributed.get_world_size()
+    world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
     if world == 1:
-        return batch
-    tokens = _gathered(len(batch.ids_N), world)
-    if max(tokens) * world < WORTHWHILE * sum(tokens):
-        return batch
-    whole = _joined(_gathered(batch, world))
-    units = [np.array([row]) for row in range(len(whole.lengths_B))]
-    if share_prompts and len(together := same_prompts(whole)) >= world:
+        return batch, slice(0, len(batch.ids_N))
+    batches: list[Any] = [None] * world
+    torch.distributed.all_gather_object(batches, batch)
+    start = sum(len(other.ids_N) for other in batches[:rank])
+    return _joined(batches), slice(start, start + len(batch.ids_N))
+
+
+def part_of(batch: TokenBatch, chosen: np.ndarray, part: int, parts: int, *, share_prompts: bool) -> np.ndarray:
+    """Those of the `chosen` trajectories that `part` computes; all `parts` have about as many tokens.
+
+    With `share_prompts`, trajectories that begin with the same prompt stay together.
+    """
+    if parts == 1:
+        return chosen
+    units = [chosen[at : at + 1] for at in range(len(chosen))]
+    if share_prompts and len(together := same_prompts(batch, chosen)) >= parts:
         units = together
-    shares = share_out(np.array([whole.lengths_B[rows].sum() for rows in units]), world)
-    mine = shares[torch.distributed.get_rank()]
-    return _chosen(whole, np.sort(np.concatenate([units[unit] for unit in mine])) if len(mine) else np.arange(0))
+    mine = share_out(np.array([batch.lengths_B[rows].sum() for rows in units]), parts)[part]
+    return np.sort(np.concatenate([units[unit] for unit in mine])) if len(mine) else chosen[:0]
 
 
 def share_out(costs_U: np.ndarray, parts: int) -> list[np.ndarray]:
@@ -49,23 +53,10 @@ def share_out(costs_U: np.ndarray, parts: int) -> list[np.ndarray]:
     return [np.array(share, dtype=np.int64) for share in shares]
 
 
-def _gathered(thing: Any, world: int) -> list[Any]:
-    things: list[Any] = [None] * world
-    torch.distributed.all_gather_object(things, thing)
-    return things
-
-
 def _joined(batches: list[TokenBatch]) -> TokenBatch:
     lengths_B = np.concatenate([batch.lengths_B for batch in batches])
     streams = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in _STREAMS}
     return TokenBatch(offsets_B1=np.r_[0, lengths_B.cumsum()], **streams)
-
-
-def _chosen(batch: TokenBatch, rows: np.ndarray) -> TokenBatch:
-    member_B = np.isin(np.arange(len(batch.lengths_B)), rows)
-    member_N = np.repeat(member_B, batch.lengths_B)
-    streams = {name: getattr(batch, name)[member_N] for name in _STREAMS}
-    return TokenBatch(offsets_B1=np.r_[0, batch.lengths_B[member_B].cumsum()], **streams)
 
 
 _STREAMS = [field.name for field in fields(TokenBatch) if field.name.endswith("_N")]

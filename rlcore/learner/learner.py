@@ -1,7 +1,6 @@
 """The learner: per-token streams in, updated weights and a report out. It knows nothing of rewards or stages."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +10,17 @@ from transformers import PreTrainedModel
 
 from rlcore.learner.activations import checkpoint_layers
 from rlcore.learner.averaging import LossTokens
-from rlcore.learner.balance import balanced
+from rlcore.learner.balance import gathered, part_of
 from rlcore.learner.engine import engine_settings, guarded_step, set_schedule, start_engine
 from rlcore.learner.guards import memory_named
+from rlcore.learner.kernels import use_fused_kernels
 from rlcore.learner.losses import KL_ESTIMATORS
 from rlcore.learner.objective import Objective
 from rlcore.learner.packing import MicroBatch, micro_batches
 from rlcore.learner.planning import Planned, plan_micro_batches, split_minibatches
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
+from rlcore.learner.sequence_parallel import check_stretches
 from rlcore.learner.state_files import Counters, load_counters, load_state, optimizer_steps, save_counters, save_state
 from rlcore.learner.tally import LearnerReport, Tally
 from rlcore.learner.weights import gathered_weights
@@ -60,7 +61,14 @@ class Learner:
         `max_sampled_tokens`, of the longest trajectory, is what the constant average divides by.
         """
         # Dropout stays off: what is trained is the distribution that was sampled.
-        policy = PolicyModule(model.eval(), temperature, offload_activations="activations" in section.offload)
+        policy = PolicyModule(
+            model.eval(),
+            temperature,
+            offload_activations="activations" in section.offload,
+            sequence_parallel=section.sequence_parallel,
+        )
+        if section.fused_kernels:
+            use_fused_kernels(model, device or model.device)
         if lora:
             add_lora(model, lora, seed)
         self._section = section
@@ -71,6 +79,8 @@ class Learner:
         self._device = device or model.device
         self._world = torch.distributed.get_world_size()
         self._rank = torch.distributed.get_rank()
+        # Ranks that share each sequence hold the same part of a batch.
+        self._part, self._place = divmod(self._rank, section.sequence_parallel)
         settings = engine_settings(section, policy, self._device)
         self._reference = Reference(policy, settings) if kl_used else None
         if section.activation_checkpointing:
@@ -80,6 +90,8 @@ class Learner:
         self._share_prompts = policy.shares_prompts and section.zero < 3 and not section.activation_checkpointing
         self._engine = start_engine(section, settings, policy, total_steps)
         self._skipped_in_row = 0
+        if policy.sequence:
+            check_stretches(self._engine.module, self._device)
 
     @property
     def module(self) -> PreTrainedModel:
@@ -89,25 +101,27 @@ class Learner:
     def update(self, batch: TokenBatch) -> LearnerReport:
         """One optimizer step for each minibatch of `batch`; those without a loss token anywhere are passed over.
 
-        Before the first, trajectories change ranks until all ranks have about as many tokens.
+        Trajectories change ranks before each, so that all have about as many tokens.
         """
-        batch = balanced(batch, share_prompts=self._share_prompts)
+        batch, _ = gathered(batch)
         minibatches = self._minibatches(batch)
-        plans = [self._plan(batch, chosen) for chosen in minibatches]
+        plans, counts = self._plans(batch, minibatches)
         loss_tokens = LossTokens.of(batch)
-        agreed = self._agree(batch, loss_tokens, minibatches, plans)
+        kl_used = self._reference is not None and bool(batch.kl_weight_N.any())
         objective = self._objective(batch, loss_tokens)
-        tally = Tally(agreed.turns, self._device)
+        tally = Tally(int(batch.turn_N.max(initial=1)), self._device)
         norms: list[float] = []
         skipped, lr = 0, self._engine.get_lr()[0]
-        for number, (plan, size, count) in enumerate(zip(plans, agreed.sizes_M, agreed.counts_M, strict=True)):
+        for number, (chosen, plan, count) in enumerate(zip(minibatches, plans, counts, strict=True)):
+            size = loss_tokens.size(self._section.average, chosen)
             if not size:
                 continue
             for place, micro in enumerate(micro_batches(batch, plan, count, self._device), start=1):
                 self._engine.set_gradient_accumulation_boundary(place == count)
                 with memory_named(micro, self._section.micro_batch_tokens), lora_dropout(self.module):
-                    losses = self._losses(micro, objective, size, kl_used=agreed.kl_used)
-                    tally.add(micro, losses, untouched=number == 0)
+                    losses = self._losses(micro, objective, size, kl_used=kl_used)
+                    if not self._place:
+                        tally.add(micro, losses, untouched=number == 0)
                     loss = losses["loss"].sum()
                     # A loss that is not finite must not pass with a finite gradient: it makes that not finite too.
                     guard = 1 + 0 * loss.detach()
@@ -118,24 +132,18 @@ class Learner:
             norms.append(norm)
             skipped += not applied
             self._count_skipped(applied)
-        report = tally.report(self._world, steps=len(norms), kl_used=agreed.kl_used)
+        report = tally.report(self._world, steps=len(norms), kl_used=kl_used)
         report["grad_norm"] = sum(norms) / max(len(norms), 1)
         report["skipped"] = skipped
         report["lr"] = lr
-        report["micro_batches"] = sum(agreed.counts_M)
+        report["micro_batches"] = sum(counts)
         return report
 
     @torch.no_grad()
     def logprobs(self, batch: TokenBatch) -> np.ndarray:
         """Log-probabilities under the present weights, `[N]` float32: 0 where `loss_mask_N` is False."""
-        chosen = np.arange(len(batch.lengths_B))
-        plan = self._plan(batch, chosen)
-        (count,) = self._agree(batch, LossTokens.of(batch), [chosen], [plan]).counts_M
-        logprob_N = np.zeros(len(batch.ids_N), dtype=np.float32)
-        for micro in micro_batches(batch, plan, count, self._device):
-            with memory_named(micro, self._section.micro_batch_tokens):
-                logprob_N[micro.index_n] = self._engine.module(micro)[0].float().cpu().numpy()
-        return logprob_N
+        whole, mine = gathered(batch)
+        return self._logprobs(whole)[mine]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """`(name, whole tensor)` of every parameter, adapters merged. Copy what must outlive the next one."""
@@ -176,15 +184,37 @@ class Learner:
         self._engine.destroy()
         self._reference = None
 
-    def _plan(self, batch: TokenBatch, chosen: np.ndarray) -> list[Planned]:
-        budget, pack = self._section.micro_batch_tokens, self._engine.module.packs
-        return plan_micro_batches(batch, chosen, budget, self._share_prompts, pack)
+    def _plans(self, batch: TokenBatch, minibatches: list[np.ndarray]) -> tuple[list[list[Planned]], list[int]]:
+        """This rank's micro-batches of each minibatch, and how many of them the ranks with most have."""
+        section, parts = self._section, self._world // self._section.sequence_parallel
+        budget, pack = section.micro_batch_tokens * section.sequence_parallel, self._engine.module.packs
+        shared = self._share_prompts
+        mine = [part_of(batch, chosen, self._part, parts, share_prompts=shared) for chosen in minibatches]
+        plans = [plan_micro_batches(batch, chosen, budget, shared, pack) for chosen in mine]
+        counts_M = torch.tensor([len(plan) for plan in plans], device=self._device)
+        if self._world > 1:
+            torch.distributed.all_reduce(counts_M, torch.distributed.ReduceOp.MAX)
+        return plans, counts_M.tolist()
 
     def _minibatches(self, batch: TokenBatch) -> list[np.ndarray]:
-        """The trajectories of each optimizer step, epoch after epoch; each rank shuffles its own."""
-        seeds = [(self._seed, self._engine.global_steps, epoch, self._rank) for epoch in range(self._section.epochs)]
+        """The trajectories of each optimizer step, epoch after epoch."""
+        seeds = [(self._seed, self._engine.global_steps, epoch) for epoch in range(self._section.epochs)]
         return [chosen for seed in seeds for chosen in split_minibatches(batch, self._section.minibatches, seed)]
 
+    def _logprobs(self, batch: TokenBatch) -> np.ndarray:
+        """`logprobs` of the trajectories of all ranks, which each computes a part of."""
+        (plan,), (count,) = self._plans(batch, [np.arange(len(batch.lengths_B))])
+        logprob_N = torch.zeros(len(batch.ids_N), device=self._device)
+        for micro in micro_batches(batch, plan, count, self._device):
+            with memory_named(micro, self._section.micro_batch_tokens):
+                logprob_n = self._engine.module(micro)[0].float()
+            if not self._place:
+                logprob_N[micro.index_n] = logprob_n
+        if self._world > 1:
+            torch.distributed.all_reduce(logprob_N)
+        return logprob_N.cpu().numpy()
+
+    @torch.no_grad()
     def _objective(self, batch: TokenBatch, loss_tokens: LossTokens) -> Objective:
         """Old log-probabilities are computed only if they are asked for and other weights will follow."""
         recompute = not self._old_is_sampler and self._section.optimizer_steps > 1
@@ -192,23 +222,9 @@ class Learner:
             self._section,
             loss_tokens.attempt_N,
             loss_tokens.share_N(self._section.average, self._max_sampled_tokens),
-            old_logprob_N=self.logprobs(batch) if recompute else None,
+            old_logprob_N=self._logprobs(batch) if recompute else None,
             old_is_sampler=self._old_is_sampler,
         )
-
-    def _agree(
-        self, batch: TokenBatch, loss_tokens: LossTokens, minibatches: list[np.ndarray], plans: list[list[Planned]]
-    ) -> "_Agreed":
-        kl_used = self._reference is not None and bool(batch.kl_weight_N.any())
-        most = [int(batch.turn_N.max(initial=1)), int(kl_used), *(len(plan) for plan in plans)]
-        sizes_M = [loss_tokens.size(self._section.average, chosen) for chosen in minibatches]
-        if self._world > 1:
-            most_all, sizes_all = (torch.tensor(values, device=self._device) for values in (most, sizes_M))
-            torch.distributed.all_reduce(most_all, torch.distributed.ReduceOp.MAX)
-            torch.distributed.all_reduce(sizes_all)
-            most, sizes_M = most_all.tolist(), sizes_all.tolist()
-        turns, any_kl, *counts_M = most
-        return _Agreed(turns, bool(any_kl), sizes_M, counts_M)
 
     def _losses(self, micro: MicroBatch, objective: Objective, size: int, *, kl_used: bool) -> dict[str, Tensor]:
         estimator = KL_ESTIMATORS.get(self._section.kl)
@@ -230,16 +246,3 @@ class Learner:
                 f"{self._skipped_in_row} optimizer steps in a row were skipped because a loss or gradient was not "
                 "finite (learner.max_skipped): lower learner.lr, or look at the rewards and log-probabilities"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class _Agreed:
-    """What all ranks must know alike of an update."""
-
-    turns: int
-    kl_used: bool
-    """Whether any rank has a token with β > 0; without one the reference is not run."""
-    sizes_M: list[int]
-    """What the loss of each minibatch is divided by."""
-    counts_M: list[int]
-    """Micro-batches of each minibatch."""

@@ -29,7 +29,10 @@ class Planned:
 
 
 def split_minibatches(batch: TokenBatch, parts: int, seed: tuple[int, ...]) -> list[np.ndarray]:
-    """Indices of the trajectories of each of `parts` minibatches: a shuffle that `seed` fixes, dealt evenly."""
+    """Indices of the trajectories of each of `parts` minibatches: a shuffle that `seed` fixes, dealt evenly.
+
+    Over the batch of all ranks it does not depend on their number.
+    """
     count = len(batch.lengths_B)
     order_B = np.arange(count) if parts == 1 else np.random.default_rng(seed).permutation(count)
     return np.array_split(order_B, parts)
@@ -55,9 +58,9 @@ def plan_micro_batches(
     return (_plan_packed if pack else _plan_alone)(batch.lengths_B, chosen, budget)
 
 
-def same_prompts(batch: TokenBatch) -> list[np.ndarray]:
-    """All trajectories, those together whose tokens up to the first loss token are the same."""
-    return _siblings(batch, np.arange(len(batch.lengths_B)), np.minimum(_first_loss_tokens(batch), batch.lengths_B))
+def same_prompts(batch: TokenBatch, chosen: np.ndarray) -> list[np.ndarray]:
+    """The chosen trajectories, those together whose tokens up to the first loss token are the same."""
+    return _siblings(batch, chosen, np.minimum(_first_loss_tokens(batch), batch.lengths_B))
 
 
 def _first_loss_tokens(batch: TokenBatch) -> np.ndarray:

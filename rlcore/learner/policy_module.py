@@ -1,5 +1,7 @@
 """A causal language model as the learner sees it: token ids in, scores of the loss tokens out."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
@@ -7,6 +9,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rlcore.learner.activations import kept_on_host
 from rlcore.learner.packing import MicroBatch
+from rlcore.learner.sequence_parallel import SequenceParallel
 from rlcore.learner.token_head import Scores, score_hidden, score_logits
 
 Compared = tuple[Tensor, Tensor]
@@ -20,13 +23,21 @@ class PolicyModule(nn.Module):
     than one matrix product (soft-capping, scaling, a bias) is found out by a probe, and its own full logits are used.
     """
 
-    def __init__(self, model: PreTrainedModel, temperature: float, *, offload_activations: bool = False) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        temperature: float,
+        *,
+        offload_activations: bool = False,
+        sequence_parallel: int = 1,
+    ) -> None:
         super().__init__()
         self.model = model
         self.offload_activations = offload_activations
         self.temperature = temperature
         self.separable = _head_is_one_product(model)
-        self.shares_prompts = _goes_on_from_cache(model)
+        self.sequence = SequenceParallel.of(model, sequence_parallel)
+        self.shares_prompts = self.sequence is None and _goes_on_from_cache(model)
         # Other kernels keep packed trajectories apart by a mask that grows with the square of the row.
         self.packs = "flash" in str(model.config._attn_implementation) and keeps_apart(model)
 
@@ -35,21 +46,33 @@ class PolicyModule(nn.Module):
     ) -> Scores | Tensor:
         """`(logprob_n, entropy_n, kl_n)` under the temperature; `reference` asks for the exact KL against it.
 
-        `states_only` asks for `states` instead.
+        `states_only` asks for `states` instead. With sequence parallelism those are of this rank's stretches alone.
         """
-        states_nX = self.states(micro)
+        if self.sequence is None:
+            return self._scores(micro, reference, states_only, {})
+        part, mine_m, rows = self.sequence.stretch(micro)
+        scores = self._scores(part, reference, states_only, {"whole_rows": rows})
+        return scores if isinstance(scores, Tensor) else self.sequence.joined(scores, mine_m, len(micro.target_n))
+
+    def _scores(
+        self, micro: MicroBatch, reference: Compared | None, states_only: bool, named: dict[str, Any]
+    ) -> Scores | Tensor:
+        states_nX = self.states(micro, **named)
         if states_only:
             return states_nX
         if self.separable:
             return score_hidden(states_nX, self.head, micro.target_n, self.temperature, reference)
         return score_logits(states_nX, micro.target_n, self.temperature, reference[0] if reference else None)
 
-    def states(self, micro: MicroBatch) -> Tensor:
-        """What each loss token is predicted from: `[n, H]` last hidden states, or `[n, V]` logits if not separable."""
+    def states(self, micro: MicroBatch, **named: Any) -> Tensor:
+        """What each loss token is predicted from: `[n, H]` last hidden states, or `[n, V]` logits if not separable.
+
+        `named` goes to every layer's attention.
+        """
         run = self.model.base_model if self.separable else self.model
         with kept_on_host(self.offload_activations, micro.ids_RT.device):
             if micro.prompts is None:
-                states_RTX = run(input_ids=micro.ids_RT, position_ids=micro.positions_RT, use_cache=False)[0]
+                states_RTX = run(input_ids=micro.ids_RT, position_ids=micro.positions_RT, use_cache=False, **named)[0]
             else:
                 cache = self.model.base_model(input_ids=micro.prompts.ids_PS, use_cache=True).past_key_values
                 cache.batch_select_indices(micro.prompts.owner_R)

@@ -1,13 +1,13 @@
 """Reading the whole weights of a model that ZeRO-3 may have split over the ranks, with its adapters merged."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from rlcore.policy.lora import lora_layers, merged_weight, plain_name
+from rlcore.policy.lora import lora_layers, merged_weight, plain_name, quantized, whole_weight
 
 BUCKET_BYTES = 512 << 20
 """Most memory that gathered parameters take at once (one larger parameter alone is still gathered whole)."""
@@ -19,11 +19,7 @@ class _Weight:
 
     name: str
     parts: list[nn.Parameter]
-    layer: Any = None
-    """The layer with an adapter whose weight this is."""
-
-    def value(self) -> Tensor:
-        return merged_weight(self.layer) if self.layer else self.parts[0].data
+    value: Callable[[], Tensor]
 
 
 @torch.no_grad()
@@ -52,9 +48,12 @@ def _weights(model: nn.Module) -> list[_Weight]:
     for name, parameter in model.named_parameters():
         if name in adapted:
             layer = adapted[name]
-            weights.append(_Weight(plain_name(name), list(layer.parameters()), layer))
+            weights.append(_Weight(plain_name(name), list(layer.parameters()), partial(merged_weight, layer)))
+        elif quantized(parameter):
+            layer = model.get_submodule(name.removesuffix(".weight"))
+            weights.append(_Weight(name, [parameter], partial(whole_weight, layer)))
         elif id(parameter) not in own:
-            weights.append(_Weight(plain_name(name), [parameter]))
+            weights.append(_Weight(plain_name(name), [parameter], parameter.detach))
     return weights
 
 

@@ -30,7 +30,7 @@ def changes_until_it_fits(recipe: Recipe, shapes: Shapes, cluster: Cluster) -> l
 
     changes: list[Change] = []
     now = needed(recipe)
-    for override, tried in _candidates(recipe, ranks):
+    for override, tried in _candidates(recipe, ranks, shapes):
         if now <= room:
             break
         changed = _merged(recipe, tried)
@@ -41,7 +41,7 @@ def changes_until_it_fits(recipe: Recipe, shapes: Shapes, cluster: Cluster) -> l
     return changes
 
 
-def _candidates(recipe: Recipe, ranks: int) -> list[tuple[str, dict]]:
+def _candidates(recipe: Recipe, ranks: int, shapes: Shapes) -> list[tuple[str, dict]]:
     learner, rollout = recipe.learner, recipe.rollout
     tried: list[tuple[str, dict]] = []
     longest = longest_conversation(recipe)
@@ -62,6 +62,9 @@ def _candidates(recipe: Recipe, ranks: int) -> list[tuple[str, dict]]:
     tried += [(f"learner.zero={stage}", {"learner": {"zero": stage}}) for stage in stages]
     if not learner.activation_checkpointing:
         tried.append(("learner.activation_checkpointing=true", {"learner": {"activation_checkpointing": True}}))
+    for size in (2, 4, 8):
+        if size > learner.sequence_parallel and ranks % size == 0 and shapes.heads % size == 0:
+            tried.append((f"learner.sequence_parallel={size}", {"learner": {"sequence_parallel": size}}))
     if max(learner.zero, *stages, 0):
         offload = [*dict.fromkeys([*learner.offload, "optimizer"])]
         tried.append((f"learner.offload=[{','.join(offload)}]", {"learner": {"offload": offload}}))

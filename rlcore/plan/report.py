@@ -81,7 +81,7 @@ def scaling_table(recipe: Recipe, lengths: Lengths, rates: Rates, gpus: int) -> 
     total, base = recipe.batch.problems * recipe.batch.group, 0.0
     for count in counts:
         learners, samplers = learner_ranks(recipe, count)
-        if learners < 1 or recipe.batch.problems % learners:
+        if learners < 1 or recipe.batch.problems % learners or learners % recipe.learner.sequence_parallel:
             continue
         run = simulate(recipe, lengths, rates, learners=learners, samplers=samplers)
         each = total / run.step / count

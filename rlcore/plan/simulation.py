@@ -62,8 +62,9 @@ def simulate(
             for part in parts
         ])  # fmt: skip
         tokens_C = drawn_CR.sum(1) + lengths.prompt + (lengths.replies - 1) * INSTRUCTION_TOKENS
-        tokens_L = np.array([part.sum() for part in np.array_split(tokens_C, learners)])
-        section = recipe.learner
+        section, sharing = recipe.learner, recipe.learner.sequence_parallel
+        parts = np.array_split(tokens_C, max(1, learners // sharing))
+        tokens_L = np.array([part.sum() for part in parts]) / sharing
         learning = (
             tokens_L.max() * rates.learner_token * section.epochs + rates.optimizer_step * section.optimizer_steps
         )

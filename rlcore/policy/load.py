@@ -1,5 +1,6 @@
 """Loading and saving a policy."""
 
+import copy
 import importlib.util
 import os
 from collections.abc import Iterable, Mapping
@@ -42,7 +43,7 @@ def load_policy(section: Model, texts: Iterable[str] = (), seed: int = 0, *, emb
     """The policy of a recipe, on the CPU. A `scratch` one has random weights from `seed`, its tokenizer learns `texts`.
 
     `embedded`: the embedded engine samples from this model, which leaves no choice of attention. Quantised weights go
-    straight to the CUDA device.
+    straight to the CUDA device where there is one.
 
     Raises UserError for a missing folder, unreadable or incomplete weights, a hub that does not answer, a missing or
     broken chat template, or a tokenizer that does not fit the model.
@@ -66,7 +67,7 @@ def save_policy(
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)  # save_pretrained only logs where this raises
-        policy.model.save_pretrained(folder, state_dict=None if weights is None else dict(weights))
+        _whole(policy.model).save_pretrained(folder, state_dict=None if weights is None else dict(weights))
         policy.tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
         raise UserError(f"the policy cannot be written to {folder}: {_one_line(error)}") from None
@@ -121,15 +122,28 @@ def _quantized(section: Model) -> dict[str, Any]:
     """How transformers loads the frozen weights of QLoRA (Dettmers et al. 2023): NF4, its constants quantised again."""
     if section.lora is None or section.lora.quantize == "none":
         return {}
-    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("model.lora.quantize needs CUDA and bitsandbytes: pip install 'rlcore[qlora]'")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("model.lora.quantize needs bitsandbytes: pip install 'rlcore[qlora]'")
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=section.dtype,
     )
-    return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
+    device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": settings, "device_map": {"": device}}
+
+
+def _whole(model: PreTrainedModel) -> PreTrainedModel:
+    """The model itself, or for a quantised one its shell without weights, which saves those it is given as they are."""
+    if getattr(model, "hf_quantizer", None) is None:
+        return model
+    config = copy.deepcopy(model.config)
+    del config.quantization_config
+    with torch.device("meta"):
+        whole = torch.nn.Module.to(type(model)(config), model.dtype)
+    whole.generation_config = model.generation_config
+    return whole
 
 
 def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:

@@ -89,12 +89,22 @@ def lora_dropout(model: nn.Module) -> Iterator[None]:
 
 def merged_weight(layer: Any) -> Tensor:
     """The weight of a plain layer that does what this one does with its adapter, in the dtype of its base."""
-    base = layer.get_base_layer().weight
-    if hasattr(base, "quant_state"):
-        from peft.utils.integrations import dequantize_module_weight
-
-        base = dequantize_module_weight(layer.get_base_layer())
+    base = whole_weight(layer.get_base_layer())
     return (base.float() + layer.get_delta_weight(ADAPTER).float()).to(base.dtype)
+
+
+def whole_weight(layer: Any) -> Tensor:
+    """The weight of a layer without an adapter, which may be quantised."""
+    if not quantized(layer.weight):
+        return layer.weight.data
+    from peft.utils.integrations import dequantize_module_weight
+
+    return dequantize_module_weight(layer).data
+
+
+def quantized(parameter: nn.Parameter) -> bool:
+    """Whether what it holds are codes of a quantised weight."""
+    return hasattr(parameter, "quant_state")
 
 
 def plain_name(name: str) -> str:

@@ -17,9 +17,7 @@ def batch_arithmetic(recipe: Recipe, ranks: int = 1) -> list[str]:
     words = "attempts" if replies == recipe.conversation.attempts else "replies"
     if problems % ranks:
         raise UserError(f"batch.problems {problems} does not divide evenly over {ranks} ranks")
-    local = trajectories // ranks
-    minibatch, updates = math.ceil(local / recipe.learner.minibatches), recipe.learner.optimizer_steps
-    rows = max(1, recipe.learner.micro_batch_tokens // longest)
+    updates = recipe.learner.optimizer_steps
     stages, steps = " + ".join(f"{stage.name} {stage.steps:,}" for stage in recipe.stages) or "no stages", recipe.steps
     return [
         f"{problems} problems x {group} trajectories = {trajectories} trajectories a step, x {replies} {words} = "
@@ -27,13 +25,26 @@ def batch_arithmetic(recipe: Recipe, ranks: int = 1) -> list[str]:
         f"up to {longest:,} tokens a trajectory ({recipe.conversation.max_prompt_tokens:,} of prompt + {replies} x "
         f"{recipe.conversation.max_attempt_tokens:,} sampled, beside the instruction) = up to "
         f"{trajectories * longest:,} tokens a step",
-        f"{ranks} rank{'s' * (ranks > 1)}: {local} trajectories each, {updates} optimizer "
-        f"step{'s' * (updates > 1)} a step on {minibatch} of them, at most "
-        f"{math.ceil(minibatch / rows)} micro-batches of {recipe.learner.micro_batch_tokens:,} tokens each",
+        _learner_line(recipe, ranks, trajectories, longest),
         f"{stages} = {steps:,} steps, {steps * updates:,} optimizer steps, {steps * trajectories:,} trajectories",
         _loss_line(recipe),
         *_sampling_lines(recipe),
     ]
+
+
+def _learner_line(recipe: Recipe, ranks: int, trajectories: int, longest: int) -> str:
+    """What each rank trains on, or each group of ranks that share sequences."""
+    learner, many = recipe.learner, "s" * (ranks > 1)
+    sharing, updates = learner.sequence_parallel, learner.optimizer_steps
+    if ranks % sharing:
+        raise UserError(f"learner.sequence_parallel {sharing} does not divide {ranks} rank{many}")
+    each = f", {sharing} on each sequence" if sharing > 1 else ""
+    local, tokens = trajectories * sharing // ranks, learner.micro_batch_tokens * sharing
+    minibatch, rows = math.ceil(local / learner.minibatches), max(1, tokens // longest)
+    return (
+        f"{ranks} rank{many}{each}: {local} trajectories each, {updates} optimizer step{'s' * (updates > 1)} a step on "
+        f"{minibatch} of them, at most {math.ceil(minibatch / rows)} micro-batches of {tokens:,} tokens each"
+    )
 
 
 def _loss_line(recipe: Recipe) -> str:

@@ -36,7 +36,7 @@ class Lora(Section):
     )
     dropout: Fraction = Field(0.0, description="before the adapters, in the learner's passes alone")
     quantize: Literal["none", "nf4"] = Field(
-        "none", description="nf4: the frozen weights in four bits (QLoRA, arXiv 2305.14314); CUDA and bitsandbytes"
+        "none", description="nf4: the frozen weights in four bits (QLoRA, arXiv 2305.14314); extra qlora"
     )
 
 

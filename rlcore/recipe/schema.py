@@ -212,6 +212,14 @@ class Learner(Section):
     activation_checkpointing: bool = Field(
         False, description="keep only what enters each layer, and compute the layer again in the backward pass"
     )
+    sequence_parallel: Positive = Field(
+        1,
+        description="ranks that compute each trajectory together, a stretch of its tokens each (DeepSpeed's Ulysses); "
+        "divides ranks and heads of attention",
+    )
+    fused_kernels: bool = Field(
+        False, description="norms, rotary embeddings and gated activations by Liger's kernels; CUDA, extra liger"
+    )
     micro_batch_tokens: Positive = Field(16384, description="padded tokens in one forward pass on each rank")
     max_skipped: Positive = Field(10, description="steps skipped in a row, for what is not finite, that stop the run")
     deadline: Annotated[float, Field(gt=0)] = Field(

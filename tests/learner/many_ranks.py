@@ -1,7 +1,8 @@
 """Run by one process or by torchrun: each rank trains on its share of the same batches; rank 0 writes what came out.
 
 Arguments: output file (.npz), folder of checkpoints to go on from ("" to start afresh), then the learners to train one
-after the other, as `ZERO,KL` or `ZERO,KL,EXTRA`: lora, bf16 or a loss.
+after the other, as `ZERO,KL` or `ZERO,KL,EXTRA,...`. An extra is a loss or one of `EXTRAS`; `sequence` lets all ranks
+share each sequence, `pairs` two of them.
 """
 
 import sys
@@ -12,27 +13,37 @@ import torch
 from tiny import random_batch, subset, tiny_learner, tiny_model
 
 from rlcore.learner import Learner, start_distributed
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LOSSES, Lora
 
 TRAJECTORIES, STEPS = 13, 3
+EXTRAS = {
+    "lora": {"lora": Lora(rank=4, targets=["q_proj", "down_proj"])},
+    "minibatches": {"minibatches": 3, "epochs": 2, "old_logprobs": "learner"},
+    "recomputed": {"activation_checkpointing": True},
+}
 
 
 def share(batch, rank: int, world: int):
-    """Uneven on purpose: with two ranks, the last one holds the three last trajectories."""
-    bounds = [0, *[TRAJECTORIES - 3] * (world - 1), TRAJECTORIES]
+    """Uneven on purpose: the last of several ranks holds the three last trajectories."""
+    bounds = [*np.linspace(0, TRAJECTORIES - 3, world).astype(int), TRAJECTORIES]
     return subset(batch, list(range(bounds[rank], bounds[rank + 1])))
 
 
 def learner_of(arm: str) -> Learner:
     zero, kl, *extra = arm.split(",")
     settings = {"zero": int(zero), "kl": kl, "micro_batch_tokens": 60, "max_grad_norm": 0.5}
-    if extra == ["lora"]:
-        settings["lora"] = Lora(rank=4, targets=["q_proj", "down_proj"])
-    elif extra and extra != ["bf16"]:
-        settings |= {"loss": extra[0], "entropy_bonus": 0.1}
+    world = torch.distributed.get_world_size()
+    for name in extra:
+        if name in LOSSES:
+            settings |= {"loss": name, "entropy_bonus": 0.1}
+        elif name in ("sequence", "pairs"):
+            settings["sequence_parallel"] = min(world, 2) if name == "pairs" else world
+        else:
+            settings |= EXTRAS.get(name, {})
     if zero == "3":  # tiny parameters too are split
         settings["deepspeed"] = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
-    return tiny_learner(tiny_model().to(torch.bfloat16) if extra == ["bf16"] else None, **settings)
+    model = tiny_model(kv_heads=1 if "one_key" in extra else 2)
+    return tiny_learner(model.to(torch.bfloat16) if "bf16" in extra else model, **settings)
 
 
 def main() -> None:

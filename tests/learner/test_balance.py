@@ -23,7 +23,9 @@ def test_fewer_units_than_parts_leave_parts_empty():
 
 
 def test_a_group_is_a_unit_and_strangers_are_not():
-    assert [list(rows) for rows in same_prompts(grouped_batch(groups=2, size=3))] == [[0, 1, 2], [3, 4, 5]]
+    grouped = grouped_batch(groups=2, size=3)
+    assert [list(rows) for rows in same_prompts(grouped, np.arange(6))] == [[0, 1, 2], [3, 4, 5]]
+    assert [list(rows) for rows in same_prompts(grouped, np.array([4, 1, 2]))] == [[4], [1, 2]]
     batch = random_batch(5)
     first = [batch.ids_N[start : start + 2].tolist() for start in batch.offsets_B1[:-1]]
-    assert len({tuple(ids) for ids in first}) == len(same_prompts(batch)) == 5
+    assert len({tuple(ids) for ids in first}) == len(same_prompts(batch, np.arange(5))) == 5

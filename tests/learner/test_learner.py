@@ -198,3 +198,20 @@ def test_the_learning_rate_rises_stays_and_falls():
     shares = [schedule(step) for step in range(21)]
     assert shares[:5] == [0.25, 0.5, 0.75, 1, 1]
     assert shares[10:] == pytest.approx([1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0])
+
+
+@pytest.mark.parametrize(
+    ("size", "change", "message"),
+    [
+        (3, {}, "3 does not divide the 4 heads"),
+        (2, {}, "2 does not divide 1 rank"),
+        (2, {"sliding_window": 8}, "without full attention"),
+        (2, {"_attn_implementation": "eager"}, r"model\.attention eager"),
+    ],
+)
+def test_models_and_ranks_that_cannot_share_sequences_are_named(size, change, message):
+    model = tiny_model()
+    for name, value in change.items():
+        setattr(model.config, name, value)
+    with pytest.raises(UserError, match=rf"learner\.sequence_parallel.*{message}"):
+        tiny_learner(model, sequence_parallel=size)

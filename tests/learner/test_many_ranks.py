@@ -1,4 +1,5 @@
-"""One process and two real ones give the same losses and weights, whatever the ZeRO stage."""
+"""One process and several real ones give the same losses and weights, whatever the ZeRO stage, minibatches and sharing
+of sequences."""
 
 import os
 import subprocess
@@ -10,8 +11,10 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("many_ranks.py")
 ARMS = ["0,exact", "1,k3", "2,exact", "3,exact", "3,k3", "0,k3,grpo", "2,exact,dr_grpo", "0,k1,gspo", "0,k2,cispo"]
-ARMS += ["0,k3,lora", "3,exact,lora", "1,k3,bf16", "3,k3,bf16"]
-MOVED = ["0,exact", "1,k3", "2,exact", "3,exact", "3,exact,lora"]
+ARMS += ["0,k3,lora", "3,exact,lora", "1,k3,bf16", "3,k3,bf16", "0,k3,minibatches"]
+ARMS += ["2,k3,pairs,minibatches", "0,k1,gspo,sequence", "3,exact,sequence,recomputed", "1,exact,sequence,one_key,lora"]
+MOVED = {1: ["0,exact", "1,k3", "2,exact", "3,exact", "3,exact,lora"]}
+MOVED[4] = [*MOVED[1], "2,k3,pairs,minibatches"]
 Results = dict[str, np.ndarray]
 
 
@@ -65,9 +68,12 @@ def test_a_checkpoint_of_many_processes_gives_the_same_logprobs_back(one_and_two
 
 
 def test_a_checkpoint_goes_on_with_another_number_of_ranks(one_and_two, folder):
-    """The next step after two ranks' checkpoint, taken by one rank, and the other way round: Adam's moments matter."""
-    for processes, source, expected in ((1, "checkpoints-2", one_and_two[1]), (2, "checkpoints-1", one_and_two[0])):
-        moved = run(folder / f"moved-{processes}.npz", processes, folder / source, MOVED)
+    """The next step after two ranks' checkpoint, taken by one, and after one's, taken by four: Adam's moments matter.
+
+    Among four ranks, `pairs` are two groups of two that share sequences.
+    """
+    for processes, source, expected in ((1, "checkpoints-2", one_and_two[1]), (4, "checkpoints-1", one_and_two[0])):
+        moved = run(folder / f"moved-{processes}.npz", processes, folder / source, MOVED[processes])
         assert_alike({name: expected[name] for name in moved}, moved)
 
 

@@ -1,12 +1,16 @@
 """Offloading, computing activations again and low precision change where and when things are computed, not what."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from tiny import grouped_batch, parameters, random_batch, tiny_learner, tiny_model
 
+from rlcore.learner.kernels import use_fused_kernels
 from rlcore.recipe.schema import Learner as Section
+from rlcore.types import UserError
 
 pytestmark = pytest.mark.usefixtures("ranks")
 SPLIT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
@@ -67,3 +71,11 @@ def test_a_step_that_is_not_finite_is_skipped_in_bfloat16_too():
 def test_offload_that_the_zero_stage_cannot_do_is_a_mistake(section):
     with pytest.raises(ValidationError, match="needs zero"):
         Section.model_validate(section)
+
+
+@pytest.mark.parametrize(("device", "message"), [("cpu", "needs CUDA"), ("cuda", r"rlcore\[liger\]")])
+def test_fused_kernels_that_cannot_be_had_are_a_mistake(device, message):
+    if device == "cuda" and find_spec("liger_kernel"):
+        pytest.skip("liger-kernel is installed")
+    with pytest.raises(UserError, match=rf"learner\.fused_kernels.*{message}"):
+        use_fused_kernels(tiny_model(), torch.device(device))

@@ -12,14 +12,14 @@ from rlcore.types import TokenBatch
 VOCABULARY = 61
 
 
-def tiny_model(seed: int = 0, tie: bool = True) -> Qwen2ForCausalLM:
+def tiny_model(seed: int = 0, tie: bool = True, kv_heads: int = 2) -> Qwen2ForCausalLM:
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=VOCABULARY,
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=kv_heads,
         intermediate_size=48,
         max_position_embeddings=128,
         initializer_range=0.2,  # far from uniform, so that log-probabilities tell tokens apart

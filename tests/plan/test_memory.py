@@ -110,6 +110,17 @@ def test_activations_are_what_autograd_keeps(dtype, size):
     assert measured == pytest.approx(planned, rel=0.06)
 
 
+def test_ranks_that_share_sequences_hold_a_part_of_the_longest():
+    shapes, held = shapes_of(Qwen2Config(**CONFIG), "tiny"), []
+    for sharing in (1, 4):
+        values = recipe(0, "float32").model_dump()
+        values["conversation"]["max_attempt_tokens"] = 100_000
+        values["learner"]["sequence_parallel"] = sharing
+        parts = learner_parts(Recipe.model_validate(values), shapes, 4)
+        held.append(next(part.learning for part in parts if part.name.startswith("activations")))
+    assert held[1] == pytest.approx(held[0] / 4, rel=1e-4)
+
+
 def test_the_embedded_engine_keeps_the_planned_cache():
     config, slots, tokens = Qwen2Config(**CONFIG), 6, 50
     engine = TorchEngine(Qwen2ForCausalLM(config).eval(), [], slots=slots, max_tokens=tokens)

@@ -45,6 +45,18 @@ def test_problems_that_do_not_divide_over_the_ranks_are_refused():
         batch_arithmetic(RECIPE, ranks=8)
 
 
+def test_ranks_that_share_sequences_train_together():
+    # 60 trajectories for 2 pairs of ranks, 30 each, in 4 minibatches of up to 8; 6 rows of 1,000 in 2 x 3,100 tokens.
+    learner = RECIPE.learner.model_copy(update={"sequence_parallel": 2})
+    recipe = RECIPE.model_copy(update={"learner": learner})
+    assert batch_arithmetic(recipe, ranks=4)[2] == (
+        "4 ranks, 2 on each sequence: 30 trajectories each, 4 optimizer steps a step on 8 of them, "
+        "at most 2 micro-batches of 6,200 tokens each"
+    )
+    with pytest.raises(UserError, match=r"learner.sequence_parallel 2 does not divide 3 ranks"):
+        batch_arithmetic(recipe, ranks=3)
+
+
 def test_what_is_sampled_beside_single_trajectories_has_its_lines():
     values = RECIPE.model_dump()
     values["batch"] = {"problems": 12, "group": 8, "branches": 2, "resample": 3}
