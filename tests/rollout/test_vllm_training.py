@@ -8,24 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.rollout.widen import widened_policy
 from tests.tiny import figures, rlcore, write_recipe
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (launch/setup_vllm_cpu.sh)")
-QUICKSTART = Path("recipes/quickstart")
+RECIPE = Path("recipes/quickstart.yaml")
 REWARD = """
-def even(completions):
-    return [float(next((c for c in reversed(text) if c.isdigit()), "1") in "02468") for text in completions]
+def names_d(completions):
+    return [float(" d" in text.partition(":")[0]) for text in completions]
 """
 STEPS = 6
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """The quickstart's policy, and a reward that it learns within a few steps: to end on an even digit."""
+    """With a reward that the quickstart's policy learns within a few steps: to choose the letter d."""
     folder = tmp_path_factory.mktemp("vllm")
-    widened_policy(QUICKSTART / "base", folder / "base")
-    (folder / "even.py").write_text(REWARD)
+    (folder / "names_d.py").write_text(REWARD)
     return folder
 
 
@@ -39,10 +37,9 @@ def finished(folder) -> Path:
 def arguments(folder: Path) -> list[str]:
     """The quickstart's recipe, shorter, seed 0."""
     return [
-        f"{QUICKSTART}.yaml",
+        str(RECIPE),
         "seed=0",
-        f"model.path={folder / 'base'}",
-        f"rewards.functions=[{{name: '{folder / 'even.py'}:even'}}]",
+        f"rewards.functions=[{{name: '{folder / 'names_d.py'}:names_d'}}]",
         f"stages=[{{name: only, steps: {STEPS}, kl: [0, 0]}}]",
         "batch.problems=16",
         "credit.baseline=group",
