@@ -139,7 +139,7 @@ def test_a_command_on_a_page_works(line, place, server, monkeypatch, capsys):
         return
     if words[0] != "rlcore":
         path = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        done = subprocess.run(line, shell=True, env=os.environ | path, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(line, shell=True, env=os.environ | path, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr
         return
     name, *rest = (word.replace("http://localhost:8000/v1", server) for word in words[1:])

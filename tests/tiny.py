@@ -47,7 +47,7 @@ def write_recipe(folder: Path, **changes: object) -> Path:
 def rlcore(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     """Runs the command in a process of its own."""
     command = [sys.executable, "-m", "rlcore.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, **options)
 
 
 def figures(run: Path) -> list[dict[str, object]]:

@@ -92,7 +92,7 @@ def test_every_kind_of_flip_and_every_arm_can_be_chosen(report: Path):
 
 def _in_browser(page: Path, fragment: str) -> str:
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{page}#{fragment}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=True).stdout
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

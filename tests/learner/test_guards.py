@@ -49,7 +49,7 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run():
 
 
 def test_out_of_memory_names_the_micro_batch_and_the_setting():
-    done = subprocess.run([sys.executable, HERE / "out_of_memory.py"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, HERE / "out_of_memory.py"], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "out of memory in a micro-batch of 400 trajectories padded to 2000 tokens (800,000 tokens" in done.stdout
     assert "lower learner.micro_batch_tokens (now 800,000)" in done.stdout
@@ -80,7 +80,7 @@ def test_a_rank_that_hangs_ends_the_others_with_the_name_of_the_phase():
                 if line.startswith("step 3"):
                     break
         second.send_signal(signal.SIGSTOP)
-        _, said = first.communicate(timeout=120)
+        _, said = first.communicate(timeout=900)
     finally:
         first.kill()
         second.kill()

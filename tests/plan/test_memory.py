@@ -46,7 +46,7 @@ def held(tmp_path_factory) -> dict[int, dict[str, list[int]]]:
     for processes in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command += [str(SCRIPT), str(output), *ARMS]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr[-3000:]
         measured[processes] = json.loads(output.read_text())
     return measured

@@ -47,7 +47,7 @@ def as_nobody(tier: str) -> str:
         pytest.skip("no Python 3.11 here that another user may run")
     command = [*become, python, "-c", SCRIPT, tier]
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

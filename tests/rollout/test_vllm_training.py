@@ -88,7 +88,7 @@ def test_ranks_that_split_the_weights_each_publish_all_of_them_to_their_own_engi
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     recipe = [*arguments(folder), "rollout.engine=vllm", "learner.zero=3", f"output={folder / 'two'}"]
     command = [*torchrun, "-m", "rlcore.train", *recipe, "stages.0.steps=2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert [record["learner/mismatch_kl"] < 1e-6 for record in figures(folder / "two")] == [True, True]
 

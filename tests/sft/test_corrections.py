@@ -84,7 +84,7 @@ def test_rounds_on_two_processes(repository, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     recipe = repository / "recipes/quickstart/ablations/pair_sft_plus.yaml"
     command = [*torchrun, "-m", "rlcore.train", str(recipe), f"output={tmp_path / 'two'}", *SMALL]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert load_evaluation(tmp_path / "two" / "evaluation.json").step == 1
 

@@ -159,7 +159,7 @@ print("ID", tracker.run_id)
 
 def _run(folder: Path, resume_step: str, steps: str, environment: dict[str, str]) -> str:
     command = [sys.executable, "-c", SCRIPT, str(folder), resume_step, steps]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -202,7 +202,7 @@ console.close()
 def test_a_bar_on_a_terminal(tmp_path: Path):
     ours, theirs = os.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
-    subprocess.run([sys.executable, "-c", BAR], env=environment, stdout=theirs, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", BAR], env=environment, stdout=theirs, check=True, timeout=900)
     out = os.read(ours, 1 << 16).decode()
     assert "\x1b[" in out
     for text in ("II [0;1]", "11/40", "t1 50.0  Δ -12.5", "left", "alarm [x]"):

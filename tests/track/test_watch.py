@@ -74,7 +74,7 @@ def test_on_a_terminal_it_follows_until_the_run_is_finished(run: Path):
         said += os.read(ours, 1 << 16)
     assert process.poll() is None
     (run / "final").mkdir()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=900) == 0
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):

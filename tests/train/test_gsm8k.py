@@ -25,7 +25,7 @@ def test_gsm8k_goes_all_the_way(command, benchmark_data, repository, tmp_path):
         "track.wandb=off",
     ]
     done = subprocess.run(
-        [*command, str(repository / "recipes/gsm8k_tiny.yaml"), *settings], capture_output=True, text=True, timeout=400
+        [*command, str(repository / "recipes/gsm8k_tiny.yaml"), *settings], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     records = figures(run)

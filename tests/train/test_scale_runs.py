@@ -48,7 +48,7 @@ def test_the_quickstart_with_zero_3_on_two_processes(repository, tmp_path):
     sizes = "model={scratch: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, vocab_size: 300}}"
     settings += [sizes, "track.wandb=off", "conversation.max_prompt_tokens=128", f"output={tmp_path / 'run'}"]
     done = subprocess.run(
-        [*TWO, str(repository / "recipes/quickstart.yaml"), *settings], capture_output=True, text=True, timeout=240
+        [*TWO, str(repository / "recipes/quickstart.yaml"), *settings], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     records = figures(tmp_path / "run")

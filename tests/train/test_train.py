@@ -63,7 +63,7 @@ def test_two_processes_share_the_problems_and_agree(tmp_path):
     recipe = write_recipe(tmp_path)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, "-m", "rlcore.train", str(recipe), f"output={tmp_path / 'two'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert rlcore("train", recipe, f"output={tmp_path / 'one'}").returncode == 0
     one, two = figures(tmp_path / "one"), figures(tmp_path / "two")

@@ -40,7 +40,7 @@ def runs(tmp_path_factory):
             (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
         recipes[kind] = path
     command = [sys.executable, "-c", SCRIPT, *map(str, recipes.values())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return {kind: path.parent / "run" for kind, path in recipes.items()}
 
