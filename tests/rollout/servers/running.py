@@ -97,7 +97,7 @@ def sample_all(rollout: ServersEngine, count: int, then: Callable[[], object] | 
     return asyncio.run(all_of_them())
 
 
-def until(true: Callable[[], object], seconds: float = 30) -> None:
+def until(true: Callable[[], object], seconds: float = 300) -> None:
     """Waits until something holds."""
     end = time.monotonic() + seconds
     while not true():

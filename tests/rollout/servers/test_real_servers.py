@@ -47,7 +47,7 @@ def rollout(model, tmp_path_factory):
     settings = section(start_servers=2, probe_deadline=20.0, weights_folder=str(folder), args=args)
     engine = ServersEngine(settings, model, STOPS, MAX_TOKENS, folder)
     try:
-        until(lambda: up(engine) == 2, 120)
+        until(lambda: up(engine) == 2, 600)
         yield engine
     finally:
         engine.close()

@@ -63,10 +63,10 @@ def train(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
 def test_a_run_goes_on_when_a_server_is_killed_and_leaves_nothing_when_it_is_stopped(tmp_path):
     recipe(tmp_path)
     trainer = train(tmp_path, "stages.1.steps=5000")
-    until(lambda: records(tmp_path), 120)
+    until(lambda: records(tmp_path), 600)
     ports = running(tmp_path)
     os.kill(next(iter(ports)), signal.SIGKILL)
-    until(lambda: any(record["servers/restarted"] for record in records(tmp_path)), 60)
+    until(lambda: any(record["servers/restarted"] for record in records(tmp_path)), 600)
     trainer.terminate()
     assert trainer.wait(60) == 0
     steps = records(tmp_path)
@@ -80,7 +80,7 @@ def test_a_run_goes_on_when_a_server_is_killed_and_leaves_nothing_when_it_is_sto
 def test_a_trainer_that_is_killed_leaves_no_server_no_file_and_no_port(tmp_path):
     recipe(tmp_path)
     trainer = train(tmp_path, "stages.1.steps=5000")
-    until(lambda: records(tmp_path), 120)
+    until(lambda: records(tmp_path), 600)
     ports = running(tmp_path)
     assert len(ports) == 2
     assert list(tmp_path.glob("rlcore-*/weights-*"))
