@@ -1,8 +1,8 @@
-"""Run by one process or by torchrun: each rank trains on its share of the same batches; rank 0 writes what came out.
+"""Called by one process, or run by torchrun: each rank trains on its share of the same batches; rank 0 writes.
 
-Arguments: output file (.npz), folder of checkpoints to go on from ("" to start afresh), then the learners to train one
-after the other, as `ZERO,KL` or `ZERO,KL,EXTRA,...`. An extra is a loss or one of `EXTRAS`; `sequence` lets all ranks
-share each sequence, `pairs` two of them.
+Arguments: output file (.npz), folder of checkpoints, whether to go on from them ("" for no), then the learners to train
+one after the other, as `ZERO,KL` or `ZERO,KL,EXTRA,...`. An extra is a loss or one of `EXTRAS`; `sequence` lets all
+ranks share each sequence, `pairs` two of them.
 """
 
 import sys
@@ -46,34 +46,30 @@ def learner_of(arm: str) -> Learner:
     return tiny_learner(model.to(torch.bfloat16) if "bf16" in extra else model, **settings)
 
 
-def main() -> None:
-    output, source, *arms = sys.argv[1:]
+def train(arms: list[str], folder: Path, *, resume: bool) -> dict[str, np.ndarray]:
+    """Reports and weights of each arm: of all steps, saved to `folder`, or of the one after those saved there."""
     ranks = start_distributed("cpu")
     batches = [share(random_batch(TRAJECTORIES, seed=step), ranks.rank, ranks.world) for step in range(STEPS + 1)]
     results = {}
     for arm in arms:
-        learner = learner_of(arm)
-        folder = Path(source or Path(output).parent / f"checkpoints-{ranks.world}") / arm
-        if source:
-            learner.load(folder)
-            reports = [learner.update(batches[STEPS])]
-        else:
+        learner, reports = learner_of(arm), []
+        if not resume:
             reports = [learner.update(batch) for batch in batches[:STEPS]]
-            learner.save(folder)
-            # What is written went through a checkpoint into another learner.
-            resumed = learner_of(arm)
-            resumed.load(folder)
-            same = np.array_equal(learner.logprobs(batches[0]), resumed.logprobs(batches[0]))
-            results[f"{arm}/resumed_equal"] = same
-            # The step that a learner which goes on from the checkpoint takes.
-            reports += [resumed.update(batches[STEPS])]
-            learner = resumed
+            learner.save(folder / arm)
+            trained, learner = learner, learner_of(arm)
+        learner.load(folder / arm)
+        if not resume:
+            same = np.array_equal(trained.logprobs(batches[0]), learner.logprobs(batches[0]))
+            results[f"{arm}/resumed_equal"] = np.array(same)
+        reports.append(learner.update(batches[STEPS]))
         for step, report in enumerate(reversed(reports)):
-            results |= {f"{arm}/{step}/{name}": value for name, value in report.items()}
+            results |= {f"{arm}/{step}/{name}": np.array(value) for name, value in report.items()}
         results |= {f"{arm}/weight/{name}": tensor.float().numpy().copy() for name, tensor in learner.weights()}
-    if ranks.first:
-        np.savez(output, **results)
+    return results
 
 
 if __name__ == "__main__":
-    main()
+    output, folder, resume, *arms = sys.argv[1:]
+    results = train(arms, Path(folder), resume=bool(resume))
+    if torch.distributed.get_rank() == 0:
+        np.savez(output, **results)

@@ -6,22 +6,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import many_ranks
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).with_name("many_ranks.py")
 ARMS = ["0,exact", "1,k3", "2,exact", "3,exact", "3,k3", "0,k3,grpo", "2,exact,dr_grpo", "0,k1,gspo", "0,k2,cispo"]
 ARMS += ["0,k3,lora", "3,exact,lora", "1,k3,bf16", "3,k3,bf16", "0,k3,minibatches"]
 ARMS += ["2,k3,pairs,minibatches", "0,k1,gspo,sequence", "3,exact,sequence,recomputed", "1,exact,sequence,one_key,lora"]
-MOVED = {1: ["0,exact", "1,k3", "2,exact", "3,exact", "3,exact,lora"]}
-MOVED[4] = [*MOVED[1], "2,k3,pairs,minibatches"]
+MOVED = {
+    1: ["0,exact", "1,k3", "2,exact", "3,exact", "3,exact,lora"],
+    4: ["0,exact", "3,exact", "2,k3,pairs,minibatches"],
+}
 Results = dict[str, np.ndarray]
 
 
-def run(output: Path, processes: int, source: Path | str = "", arms: list[str] = ARMS) -> Results:
+def run(processes: int, folder: Path, output: Path, arms: list[str], *, resume: bool = False) -> Results:
+    if processes == 1:
+        return many_ranks.train(arms, folder, resume=resume)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(torchrun if processes > 1 else []), str(SCRIPT), str(output), str(source), *arms]
-    paths = [str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")]
+    command = [sys.executable, *torchrun, str(many_ranks.__file__), str(output), str(folder), "go on" * resume, *arms]
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -34,8 +38,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one_and_two(folder) -> tuple[Results, Results]:
-    return run(folder / "one.npz", 1), run(folder / "two.npz", 2)
+def one_and_two(folder, ranks) -> tuple[Results, Results]:
+    return run(1, folder / "1", folder / "1.npz", ARMS), run(2, folder / "2", folder / "2.npz", ARMS)
 
 
 def assert_alike(one: Results, two: Results) -> None:
@@ -72,8 +76,8 @@ def test_a_checkpoint_goes_on_with_another_number_of_ranks(one_and_two, folder):
 
     Among four ranks, `pairs` are two groups of two that share sequences.
     """
-    for processes, source, expected in ((1, "checkpoints-2", one_and_two[1]), (4, "checkpoints-1", one_and_two[0])):
-        moved = run(folder / f"moved-{processes}.npz", processes, folder / source, MOVED[processes])
+    for processes, source, expected in ((1, "2", one_and_two[1]), (4, "1", one_and_two[0])):
+        moved = run(processes, folder / source, folder / "moved.npz", MOVED[processes], resume=True)
         assert_alike({name: expected[name] for name in moved}, moved)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.tiny import figures, rlcore, write_recipe
+from tests.tiny import figures, rlcore
 
 
 def test_a_run_leaves_figures_trajectories_evaluations_and_policies(finished):
@@ -43,12 +43,26 @@ def test_training_moves_the_policy_away_from_its_reference(finished):
     assert records[-1]["learner/kl_t2"] > 1e-4
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(finished, tmp_path):
-    recipe = finished.parent / "recipe.yaml"
-    assert rlcore("train", recipe, f"output={tmp_path / 'again'}").returncode == 0
+def test_the_same_seed_gives_the_same_run_and_no_process_is_left_behind(finished, tmp_path):
+    marker = f"RLCORE_TEST_{os.getpid()}"
+    environment = {**os.environ, "LEFT_BEHIND": marker}
+    again = rlcore("train", finished.parent / "recipe.yaml", f"output={tmp_path / 'again'}", env=environment)
+    assert again.returncode == 0, again.stderr
     assert figures(tmp_path / "again") == figures(finished)
-    assert rlcore("train", recipe, "seed=1", f"output={tmp_path / 'other'}").returncode == 0
-    assert figures(tmp_path / "other") != figures(finished)
+    alive = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            alive += [path] if marker.encode() in path.read_bytes() else []
+        except OSError:
+            continue
+    assert not alive
+
+
+def test_another_seed_gives_another_run(finished, tmp_path):
+    shorter = ["seed=1", "evaluate=null", "stages=[{name: one, steps: 1, reward: [0, 1], kl: [0.1, 0.01]}]"]
+    done = rlcore("train", finished.parent / "recipe.yaml", *shorter, f"output={tmp_path / 'other'}")
+    assert done.returncode == 0, done.stderr
+    assert figures(tmp_path / "other")[0]["learner/loss"] != figures(finished)[0]["learner/loss"]
 
 
 def test_a_finished_run_is_not_trained_again(finished, tmp_path):
@@ -59,19 +73,18 @@ def test_a_finished_run_is_not_trained_again(finished, tmp_path):
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
-def test_two_processes_share_the_problems_and_agree(tmp_path):
-    recipe = write_recipe(tmp_path)
+def test_two_processes_share_the_problems_and_agree(finished, tmp_path):
+    recipe = finished.parent / "recipe.yaml"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, "-m", "rlcore.train", str(recipe), f"output={tmp_path / 'two'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    assert rlcore("train", recipe, f"output={tmp_path / 'one'}").returncode == 0
-    one, two = figures(tmp_path / "one"), figures(tmp_path / "two")
+    one, two = figures(finished), figures(tmp_path / "two")
     assert [record["step"] for record in two] == [record["step"] for record in one]
     # The ranks draw random numbers of their own, but greedy evaluation of the untrained policy is the same measurement.
     greedy = [
-        json.loads((tmp_path / name / "evaluation_base.json").read_text())["evaluations"][0]["metrics"]
-        for name in ("one", "two")
+        json.loads((run / "evaluation_base.json").read_text())["evaluations"][0]["metrics"]
+        for run in (finished, tmp_path / "two")
     ]
     assert greedy[0] == greedy[1]
     assert all(math.isfinite(record["learner/loss"]) for record in two)
@@ -83,17 +96,3 @@ def test_evaluation_of_a_finished_run_repeats_its_greedy_figures(finished, tmp_p
     assert rlcore("eval", run).returncode == 0
     again = json.loads((run / "eval" / "evaluation.json").read_text())["evaluations"]
     assert again == json.loads((run / "evaluation.json").read_text())["evaluations"]
-
-
-def test_no_process_is_left_behind(tmp_path):
-    marker = f"RLCORE_TEST_{os.getpid()}"
-    recipe = write_recipe(tmp_path)
-    done = rlcore("train", recipe, f"output={tmp_path / 'run'}", env={**os.environ, "LEFT_BEHIND": marker})
-    assert done.returncode == 0, done.stderr
-    alive = []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            alive += [environment] if marker.encode() in environment.read_bytes() else []
-        except OSError:
-            continue
-    assert not alive
