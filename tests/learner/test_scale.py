@@ -45,16 +45,21 @@ def test_updates_stay_what_they_are(section, tmp_path):
     assert resumed.update(random_batch(seed=2)) == other.update(random_batch(seed=2))
 
 
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
-def test_bfloat16_accumulates_small_gradients_in_float32(zero):
-    """Hundreds of micro-batches, each below bfloat16's resolution of their sum, against float32 throughout."""
+@pytest.fixture(scope="module")
+def many_small(ranks):
+    """A batch, settings that make a micro-batch of every trajectory, and the gradient's norm in float32 throughout."""
     batch = random_batch(200, kl_weight=0.0)
-    settings = {"zero": zero, "kl_used": False, "loss": "reinforce", "micro_batch_tokens": 1}
+    settings = {"kl_used": False, "loss": "reinforce", "micro_batch_tokens": 1}
     rounded = tiny_model().to(torch.bfloat16).float()  # the same weights in both
-    exact = tiny_learner(rounded, **settings)
-    learner = tiny_learner(tiny_model().to(torch.bfloat16), **settings)
-    norms = [each.update(batch)["grad_norm"] for each in (exact, learner)]
-    assert norms[1] == pytest.approx(norms[0], rel=0.02)
+    return batch, settings, tiny_learner(rounded, **settings).update(batch)["grad_norm"]
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_bfloat16_accumulates_small_gradients_in_float32(zero, many_small):
+    """Hundreds of micro-batches, each below bfloat16's resolution of their sum."""
+    batch, settings, expected = many_small
+    learner = tiny_learner(tiny_model().to(torch.bfloat16), zero=zero, **settings)
+    assert learner.update(batch)["grad_norm"] == pytest.approx(expected, rel=0.02)
     assert learner.module.dtype == torch.bfloat16
 
 
