@@ -31,7 +31,7 @@ _TRUSTED: dict[str, Any] = {"__builtins__": {}, **_FUNCTIONS, **_MODULES}
 class Check:
     """One assertion. `calls` are expressions for the sandbox; `verdict` is the rest, with `_0`, `_1`, ... for them."""
 
-    calls: tuple[str, ...]
+    calls: tuple[ast.expr, ...]
     verdict: types.CodeType
 
     def holds(self, values: Sequence[Any]) -> bool:
@@ -91,16 +91,16 @@ def _known(node: ast.AST) -> bool:
 
 
 class _Holes(ast.NodeTransformer):
-    """Replaces every outermost call of the program's functions by a name, and keeps its source."""
+    """Replaces every outermost call of the program's functions by a name, and keeps the call."""
 
     def __init__(self, names: set[str], aliases: Mapping[str, str]) -> None:
         self.names, self.aliases = names, aliases
-        self.calls: list[str] = []
+        self.calls: list[ast.expr] = []
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if not (isinstance(node.func, ast.Name) and node.func.id in self.names):
             return self.generic_visit(node)
-        self.calls.append(ast.unparse(_Renamer(self.aliases).visit(node)))
+        self.calls.append(_Renamer(self.aliases).visit(node))
         return ast.Name(f"_{len(self.calls) - 1}", ast.Load())
 
 

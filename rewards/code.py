@@ -6,6 +6,7 @@ compares. Exit codes, printed text (where the problem asks for none) and objects
 
 from __future__ import annotations
 
+import ast
 import json
 import marshal
 import re
@@ -19,7 +20,7 @@ from rewards.answers import without_thoughts
 from rewards.pool import shared_pool
 from rewards.reward import Completion, text_of
 from rewards.sandbox import Job, JobOver, Sandbox
-from rewards.sandbox.guest import CALLS, CASES, DRIVER
+from rewards.sandbox.guest import CALLS, CASES, DRIVER, READY
 from rewards.sandbox.values import loads
 from rewards.suites import COLUMNS, BadTests, CallCase, Case, Driver, Suite, read_suite
 from rewards.verdict import Verdict
@@ -147,13 +148,14 @@ class Judge:
         mode = CASES if suite.cases else CALLS
         sources = [source for source in (_joined(suite.before, program), suite.after) if source.strip()]
         handles = suite.driver is not None
-        with self.programs.start_job(mode, timeout) as job:
-            job.send(marshal.dumps({"sources": sources, "calls": suite.questions, "handles": handles}))
+        work = marshal.dumps({"sources": sources, "calls": suite.questions, "handles": handles})
+        with self.programs.start_job(mode, timeout, work) as job:
             if suite.cases:
                 _run_cases(job, suite.cases, tally)
                 return
-            told = json.loads(job.receive())
-            if "ready" not in told:
+            answer = job.receive()
+            if answer != READY:
+                told = json.loads(answer[1:])
                 raise JobOver(f"{told['raised']}: {told['message']}")
             if suite.driver:
                 self._drive(job, suite.driver, tally, timeout)
@@ -162,9 +164,9 @@ class Judge:
 
     def _drive(self, job: Job, driver: Driver, tally: Tally, timeout: float) -> None:
         job.channel.settimeout(None)  # it is the tests' now, and they wait on it without a clock of their own
-        with self.tests.start_job(DRIVER, timeout, [job.channel]) as tests:
-            plan = {"prelude": driver.prelude, "tests": driver.tests, "names": driver.names, "check": driver.check}
-            result = json.loads(tests.ask(json.dumps(plan).encode()))
+        plan = {"prelude": driver.prelude, "tests": driver.tests, "names": driver.names, "check": driver.check}
+        with self.tests.start_job(DRIVER, timeout, json.dumps(plan).encode(), [job.channel]) as tests:
+            result = json.loads(tests.receive())
         tally.total, tally.passed, tally.first = result["total"], result["passed"], result["first"]
 
 
@@ -204,12 +206,12 @@ def _read_answers(job: Job, suite: Suite, tally: Tally) -> None:
         answers = [_value(job.receive()) for _ in check.calls]
         told = next((reason for _, reason in answers if reason), "")
         passed = not told and check.holds([value for value, _ in answers])
-        if not tally.add(passed, told or f"{check.calls[0][:100]} gave {_short(answers[0][0])}"):
+        if not tally.add(passed, "" if passed else told or _gave(check.calls[0], answers[0][0])):
             return
     for case in suite.calls:
         value, told = _value(job.receive())
         passed = not told and _same_json(value, case)
-        if not tally.add(passed, told or f"{case.expression[:100]} gave {_short(value)}"):
+        if not tally.add(passed, "" if passed else told or _gave(case.call, value)):
             return
 
 
@@ -221,10 +223,10 @@ def _value(reply: bytes) -> tuple[Any, str]:
     return None, f"raised {told['raised']}: {told['message']}"[:200]
 
 
-def _short(value: Any) -> str:
-    kind = type(value).__name__
+def _gave(call: ast.expr, value: Any) -> str:
     readable = isinstance(value, (float, str)) or (isinstance(value, int) and value.bit_length() < 256)
-    return f"{value!r}"[:80] if readable else f"a value of type {kind}"
+    shown = f"{value!r}"[:80] if readable else f"a value of type {type(value).__name__}"
+    return f"{ast.unparse(call)[:100]} gave {shown}"
 
 
 def _same_json(value: Any, case: CallCase) -> bool:

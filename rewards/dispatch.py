@@ -44,6 +44,7 @@ class Job:
         rows = len(self.completions)
         self.verdicts_RN: list[list[Verdict | None]] = [[None] * rows for _ in self.rewards]
         self.left = rows * len(self.rewards)
+        self.names = _distinct([reward.name for reward in self.rewards])
 
     def settle(self, reward: int, start: int, verdicts: Sequence[Verdict]) -> None:
         """Write down the verdicts of consecutive rows; the last ones complete the future."""
@@ -58,9 +59,8 @@ class Job:
             only, weight = parts[0], self.rewards[0].weight
             assert only is not None
             return only if only.score is None or weight == 1 else replace(only, score=weight * only.score)
-        names = _distinct([reward.name for reward in self.rewards])
-        weights = {name: reward.weight for name, reward in zip(names, self.rewards, strict=True)}
-        return combine({name: part for name, part in zip(names, parts, strict=True) if part is not None}, weights)
+        weights = {name: reward.weight for name, reward in zip(self.names, self.rewards, strict=True)}
+        return combine({name: part for name, part in zip(self.names, parts, strict=True) if part is not None}, weights)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -213,7 +213,9 @@ class Dispatcher:
         worker.task = task
         worker.deadline = time.monotonic() + budget
         with suppress(OSError):  # a worker that is gone shows as end of file, and its task is put back there
-            send_frame(worker.socket, pickle.dumps((task.reward, budget + 1, task.job.completions[rows], columns)))
+            send_frame(
+                worker.socket.fileno(), pickle.dumps((task.reward, budget + 1, task.job.completions[rows], columns))
+            )
 
     def _budget(self, reward: int, rows: int) -> float:
         limit = self._limits[reward]
@@ -236,7 +238,7 @@ class Dispatcher:
 
     def _hear(self, worker: Worker) -> None:
         try:
-            frame = recv_frame(worker.socket)
+            frame = recv_frame(worker.socket.fileno())
         except (EOFError, ConnectionError):
             self._lost(worker, Verdict(None, "error", "the reward's process died (crash, or CPU or memory limit)"))
             return
@@ -249,7 +251,7 @@ class Dispatcher:
         if "failed" not in reply:
             verdicts = unpack(reply)
             if reply["counted"]:
-                self.counters.setdefault(task.job.rewards[task.reward].name, Counter()).update(reply["counted"])
+                self.counters.setdefault(task.job.names[task.reward], Counter()).update(reply["counted"])
             cost = max(sum(verdict.seconds for verdict in verdicts) / len(verdicts), 1e-6)
             self._costs[task.reward] = (self._costs.get(task.reward, cost) + cost) / 2
             task.job.settle(task.reward, task.start, verdicts)

@@ -50,7 +50,7 @@ class Case:
 class CallCase:
     """An expression for the sandbox and the value that it must have."""
 
-    expression: str
+    call: ast.expr
     expected: Any
 
 
@@ -81,9 +81,9 @@ class Suite:
     @cached_property
     def questions(self) -> list[types.CodeType]:
         """The calls that the sandbox is to make, in order, compiled here once for all programs of the problem."""
-        expressions = [call for check in self.checks for call in check.calls]
-        expressions += [case.expression for case in self.calls]
-        return [compile(expression, "<call>", "eval", dont_inherit=True) for expression in expressions]
+        calls = [call for check in self.checks for call in check.calls] + [case.call for case in self.calls]
+        located = [ast.fix_missing_locations(ast.Expression(call)) for call in calls]
+        return [compile(expression, "<call>", "eval", dont_inherit=True) for expression in located]
 
 
 def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
@@ -222,4 +222,5 @@ def _loaded(value: Any) -> Any:
 def _call(name: str, arguments: list[Any], expected: Any) -> CallCase:
     if not name.isidentifier():
         raise BadTests(f"'{name}' is not the name of a function")
-    return CallCase(f"(Solution().{name} if 'Solution' in globals() else {name})(*{arguments!r})", expected)
+    call = f"(Solution().{name} if 'Solution' in globals() else {name})(*{arguments!r})"
+    return CallCase(ast.parse(call, mode="eval").body, expected)

@@ -1,31 +1,43 @@
-"""Length-prefixed frames over a stream socket."""
+"""Length-prefixed frames over the descriptor of a blocking stream socket."""
 
 from __future__ import annotations
 
-import socket
+import os
 import struct
 
 _HEADER = struct.Struct("!Q")
 HEADER_SIZE = _HEADER.size
 
 
-def send_frame(sock: socket.SocketType, payload: bytes) -> None:
+def framed(payload: bytes) -> bytes:
+    """A frame, to be sent alone or together with others."""
+    return _HEADER.pack(len(payload)) + payload
+
+
+def send_frame(descriptor: int, payload: bytes) -> None:
     """Send one frame; blocks until the kernel has taken all of it."""
-    sock.sendall(_HEADER.pack(len(payload)) + payload)
+    write_all(descriptor, framed(payload))
 
 
-def recv_frame(sock: socket.SocketType, limit: int | None = None) -> bytes:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write bytes; blocks until the kernel has taken all of them."""
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])
+
+
+def recv_frame(descriptor: int, limit: int | None = None) -> bytes:
     """Receive one frame. Raises EOFError when the peer is gone, ValueError for a frame of more than `limit` bytes."""
-    (size,) = _HEADER.unpack(_recv_exactly(sock, _HEADER.size))
+    (size,) = _HEADER.unpack(_recv_exactly(descriptor, _HEADER.size))
     if limit is not None and size > limit:
         raise ValueError(f"frame of {size} bytes, limit {limit}")
-    return _recv_exactly(sock, size)
+    return _recv_exactly(descriptor, size)
 
 
-def _recv_exactly(sock: socket.SocketType, size: int) -> bytes:
+def _recv_exactly(descriptor: int, size: int) -> bytes:
     chunks = []
     while size:
-        chunk = sock.recv(min(size, 1 << 20))
+        chunk = os.read(descriptor, min(size, 1 << 20))
         if not chunk:
             raise EOFError("peer closed the socket")
         chunks.append(chunk)

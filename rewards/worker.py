@@ -125,7 +125,7 @@ def _fork_worker(
             os.setpgid(0, 0)
             die_with_parent(server)
             control.close()
-            _work(rewards, memory_mb, socket.socket(fileno=descriptor))
+            _work(rewards, memory_mb, descriptor)
         except EOFError:
             pass
         finally:
@@ -135,7 +135,7 @@ def _fork_worker(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
-def _work(rewards: Sequence[Reward], memory_mb: int, jobs: socket.socket) -> None:
+def _work(rewards: Sequence[Reward], memory_mb: int, jobs: int) -> None:
     # RLIMIT_DATA counts what a process can fill; RLIMIT_AS would also count a library's unused reservations.
     limit = memory_mb << 20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

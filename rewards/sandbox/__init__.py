@@ -21,9 +21,9 @@ from pathlib import Path
 from types import TracebackType
 
 from rewards.sandbox.guest import OUTPUT_LIMIT
-from rewards.sandbox.zygote import BUBBLEWRAP, TIERS, UNSAFE, readable_paths
+from rewards.sandbox.zygote import BUBBLEWRAP, INLINE_LIMIT, TIERS, UNSAFE, readable_paths
 from rewards.verdict import RewardError
-from rewards.wire import HEADER_SIZE, send_frame
+from rewards.wire import HEADER_SIZE, framed
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Job:
         """Send one frame. Raises TimeoutError at the deadline, JobOver when the job is gone."""
         self._wait()
         try:
-            send_frame(self.channel, payload)
+            self.channel.sendall(framed(payload))
         except TimeoutError:
             raise
         except OSError as error:
@@ -121,13 +121,14 @@ class Sandbox:
         self.tier = self._start()
         log.info("sandbox tier: %s", self.tier)
 
-    def start_job(self, mode: str, seconds: float, extra: Sequence[socket.socket] = ()) -> Job:
+    def start_job(self, mode: str, seconds: float, payload: bytes, extra: Sequence[socket.socket] = ()) -> Job:
         """Start a job in one of the guest's modes, with `seconds` until every wait on it ends."""
         self._await_end()
         if self._zygote is None:
             self._start()
         mine, theirs = socket.socketpair()
-        request = marshal.dumps((mode, int(seconds) + 1))
+        inline = len(payload) <= INLINE_LIMIT
+        request = marshal.dumps((mode, int(seconds) + 1, payload if inline else b""))
         descriptors = [theirs.fileno(), *(other.fileno() for other in extra)]
         try:
             socket.send_fds(self._jobs, [request], descriptors)
@@ -139,7 +140,10 @@ class Sandbox:
             self._start()
             socket.send_fds(self._jobs, [request], descriptors)
         theirs.close()
-        return Job(self, mine, time.monotonic() + seconds)
+        job = Job(self, mine, time.monotonic() + seconds)
+        if not inline:
+            job.send(payload)
+        return job
 
     def end_job(self) -> None:
         """Have whatever the current job has left killed; the next job waits until it is."""

@@ -10,19 +10,18 @@ import importlib
 import json
 import marshal
 import os
-import socket
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 from rewards.sandbox import kernel, pytest_stub
-from rewards.sandbox.values import dumps, loads
-from rewards.wire import recv_frame, send_frame
+from rewards.sandbox.values import MAX_LENGTH, dumps, loads
+from rewards.wire import framed, recv_frame, send_frame, write_all
 
 CALLS, CASES, DRIVER = MODES = ("calls", "cases", "driver")
-OUTPUT_LIMIT = 4 << 20  # bytes of one value or of one case's standard output
+READY = b"r"  # what a program's process says when the program has been loaded
+OUTPUT_LIMIT = MAX_LENGTH  # bytes of one value or of one case's standard output
 _COMMON_MODULES = """
 abc bisect cmath collections copy dataclasses datetime decimal enum fractions functools heapq io itertools json math
 operator queue random re statistics string threading time typing
@@ -49,24 +48,26 @@ def f(text: str, numbers: List[int], far: float = 0.5) -> Dict[str, Tuple[int, .
 """
 
 
-def ask_sample(channel: socket.SocketType) -> None:
-    """Be the judging side of a small job, for a rehearsal."""
+def sample() -> bytes:
+    """A small job, for a rehearsal."""
     expressions = [*(f"f('To be or noon {n}', [{n}, 2, 7], far={n}.5)" for n in range(8)), "unknown()"]
     calls = [compile(expression, "<call>", "eval") for expression in expressions]
-    send_frame(channel, marshal.dumps({"sources": [_SAMPLE, ""], "calls": calls, "handles": False}))
-    channel.shutdown(socket.SHUT_WR)
+    return marshal.dumps({"sources": [_SAMPLE, ""], "calls": calls, "handles": False})
 
 
-def run(mode: str, channels: Sequence[socket.SocketType], confine: Callable[[], None]) -> None:
-    """Run one job. Whatever runs a program goes behind `confine` first; for cases that is a child for each."""
+def run(mode: str, payload: bytes, channels: Sequence[int], confine: Callable[[], None]) -> None:
+    """Run one job; `channels` are descriptors, and an empty `payload` comes through the first.
+
+    Whatever runs a program goes behind `confine` first; for cases that is a child for each.
+    """
     if mode == CASES:
-        _run_cases(channels[0], confine)
+        _run_cases(payload, channels[0], confine)
         return
     confine()
     if mode == CALLS:
-        _answer_calls(channels[0])
+        _answer_calls(payload, channels[0])
     else:
-        _drive(*channels)
+        _drive(payload, *channels)
 
 
 def _new_module(name: str) -> types.ModuleType:
@@ -76,8 +77,8 @@ def _new_module(name: str) -> types.ModuleType:
     return module
 
 
-def _told(error: BaseException) -> dict[str, str]:
-    return {"raised": type(error).__name__, "message": str(error)[:200]}
+def _raised(error: BaseException) -> bytes:
+    return b"e" + json.dumps({"raised": type(error).__name__, "message": str(error)[:200]}).encode()
 
 
 class _Objects:
@@ -91,38 +92,40 @@ class _Objects:
         return len(self.held) - 1
 
 
-def _answer_calls(channel: socket.SocketType) -> None:
-    """Run the program, then answer the job's calls and the questions of each message until the other side hangs up."""
-    job = marshal.loads(recv_frame(channel))
-    module, objects = _new_module("solution"), _Objects()
-    answer: dict[str, Any] = {"ready": True}
+def _answer_calls(payload: bytes, channel: int) -> None:
+    """Run the program and answer the job's calls; then, if it may hold objects, questions until the asker hangs up."""
+    job = marshal.loads(payload or recv_frame(channel))
+    module = _new_module("solution")
     try:
         for source in job["sources"]:
             _execute(source, module)
     except BaseException as error:  # the program may raise anything; that is an answer too
-        answer = _told(error)
-    send_frame(channel, json.dumps(answer).encode())
-    hold = objects.hold if job["handles"] else None
+        send_frame(channel, _raised(error))
+        return
+    unsent = framed(READY)
     for call in job["calls"]:
-        _answer(channel, hold, eval, call, module.__dict__)
-    while True:
-        question = loads(recv_frame(channel), lambda number, name: objects.held[number])
-        _answer(channel, hold, _evaluate, question, module)
+        write_all(channel, unsent + framed(_answer(None, eval, call, module.__dict__)))
+        unsent = b""
+    write_all(channel, unsent)
+    if job["handles"]:
+        objects = _Objects()
+        while True:
+            question = loads(recv_frame(channel), lambda number, name: objects.held[number])
+            send_frame(channel, _answer(objects.hold, _evaluate, question, module))
 
 
-def _answer(
-    channel: socket.SocketType, hold: Callable[[Any], int] | None, function: Callable[..., Any], *of: Any
-) -> None:
+def _answer(hold: Callable[[Any], int] | None, function: Callable[..., Any], *of: Any) -> bytes:
     try:
-        data = b"v" + dumps(function(*of), hold)
+        return b"v" + dumps(function(*of), hold)
     except BaseException as error:
-        data = b"e" + json.dumps(_told(error)).encode()
-    send_frame(channel, data)
+        return _raised(error)
 
 
 def _execute(source: str, module: types.ModuleType) -> None:
-    with suppress(SystemExit):  # a script that ends by sys.exit() has still defined what it defined
+    try:  # noqa: SIM105  (contextlib.suppress would write to ten more pages of memory, in each process)
         exec(compile(source, f"<{module.__name__}>", "exec", dont_inherit=True), module.__dict__)
+    except SystemExit:
+        pass  # a script that ends by sys.exit() has still defined what it defined
 
 
 def _evaluate(question: dict[str, Any], module: types.ModuleType) -> Any:
@@ -132,9 +135,9 @@ def _evaluate(question: dict[str, Any], module: types.ModuleType) -> Any:
     return target(*question["args"], **question["kwargs"])
 
 
-def _run_cases(channel: socket.SocketType, confine: Callable[[], None]) -> None:
+def _run_cases(payload: bytes, channel: int, confine: Callable[[], None]) -> None:
     """Run the program once for each standard input sent, each time in a new process."""
-    program = marshal.loads(recv_frame(channel))["sources"][0]
+    program = marshal.loads(payload or recv_frame(channel))["sources"][0]
     while True:
         given = json.loads(recv_frame(channel))["stdin"]
         read_from, written_to = os.memfd_create("stdin"), os.memfd_create("stdout")
@@ -145,7 +148,7 @@ def _run_cases(channel: socket.SocketType, confine: Callable[[], None]) -> None:
         if child == 0:
             os.dup2(read_from, 0)
             os.dup2(written_to, 1)
-            channel.close()
+            os.close(channel)
             try:
                 confine()
                 _run_script(program)
@@ -201,9 +204,9 @@ class Proxy:
         return str(self.__getattr__("__str__")())
 
 
-def _drive(channel: socket.SocketType, program: socket.SocketType) -> None:
+def _drive(payload: bytes, channel: int, program: int) -> None:
     """Run trusted tests here against a program that runs in another sandbox, reached through `program`."""
-    job = json.loads(recv_frame(channel))
+    job = json.loads(payload or recv_frame(channel))
 
     def ask(question: dict[str, Any]) -> Any:
         send_frame(program, dumps(question, _number))

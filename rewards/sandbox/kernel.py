@@ -27,10 +27,9 @@ _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 
 _NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "capset": 126, "landlock": 444},
-    "aarch64": {"clone": 220, "pivot_root": 41, "capset": 91, "landlock": 444},
+    "x86_64": {"pivot_root": 155, "capset": 126, "landlock": 444},
+    "aarch64": {"pivot_root": 41, "capset": 91, "landlock": 444},
 }
-_SIGCHLD = 17
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -63,7 +62,10 @@ def unshare(flags: int) -> None:
 
 def fork() -> int:
     """os.fork without Python's hooks around it, in two thirds of the time. The caller must have a single thread."""
-    return _check(libc.syscall(_number("clone"), ctypes.c_ulong(_SIGCHLD), None, None, None, None), "clone")
+    pid: int = libc.fork()
+    if pid < 0:
+        _check(pid, "fork")
+    return pid
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
@@ -93,7 +95,7 @@ def change_root(root: str) -> None:
     os.chdir("/")
 
 
-# Each job makes these two calls: what they need is made once, in the process that jobs are forked from.
+# Each job makes one of these calls or both: what they need is made once, in the process that jobs are forked from.
 _DEATH = words(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
 _NO_CAPABILITIES = (struct.pack("=Ii", 0x20080522, 0), bytes(24))
 

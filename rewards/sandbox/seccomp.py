@@ -104,10 +104,18 @@ def _numbers(table: str) -> list[int]:
 @cache
 def _program_filter() -> list[Any]:
     """Made once for all forks."""
-    program = [(_LOAD, 0, 0, _NUMBER_AT), *_only_with(_CLONE[ARCHITECTURE], (_JUMP_SET, _CLONE_THREAD))]
-    for number in _numbers(_ZYGOTE):
-        program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | EPERM)]
-    return _installing([*program, (_RETURN, 0, 0, _ALLOW)])
+    refused = _numbers(_ZYGOTE)
+    to_the_end = len(refused) + 4
+    program = [(_LOAD, 0, 0, _NUMBER_AT)]
+    program += [(_JUMP_EQUAL, to_the_end - at, 0, number) for at, number in enumerate(refused, 1)]
+    program += [
+        (_JUMP_EQUAL, 0, 2, _CLONE[ARCHITECTURE]),
+        (_LOAD, 0, 0, _ARGUMENTS_AT),
+        (_JUMP_SET, 0, 1, _CLONE_THREAD),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _ERRNO | EPERM),
+    ]
+    return _installing(program)
 
 
 def _obey(arguments: list[Any]) -> None:

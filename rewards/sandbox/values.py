@@ -8,12 +8,14 @@ travel. An iterator is sent as what it yields. Anything else is sent as the name
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 MAX_ITEMS = 100_000
 MAX_DEPTH = 100
+MAX_LENGTH = 4 << 20  # of one string; nor may the whole have more bytes than this
 
 
 class Opaque:
@@ -29,9 +31,11 @@ class Opaque:
 def dumps(value: Any, handle: Callable[[Any], int] | None = None) -> bytes:
     """Encode a value. `handle`, if given, gives the number under which an object stays with the sender.
 
-    Raises ValueError for one with more than MAX_ITEMS parts or nested deeper than MAX_DEPTH (so for a cyclic one).
+    Raises ValueError for one with more than MAX_ITEMS parts or a string longer than MAX_LENGTH, or nested deeper than
+    MAX_DEPTH (so for a cyclic one).
     """
-    return json.dumps(_Encoder(handle).encode(value, 0)).encode()
+    text = _scalar(value, type(value))
+    return (_Encoder(handle).encode(value, 0) if text is None else text).encode()
 
 
 def loads(data: bytes, proxy: Callable[[int, str], Any] | None = None) -> Any:
@@ -45,48 +49,77 @@ def loads(data: bytes, proxy: Callable[[int, str], Any] | None = None) -> Any:
         raise ValueError(f"not a value: {type(error).__name__}") from error
 
 
+def _scalar(value: Any, kind: type) -> str | None:
+    """JSON of a value that has no parts; None for any other."""
+    if value is None:
+        return "null"
+    if kind is bool:
+        return "true" if value else "false"
+    if issubclass(kind, int):
+        number = int.__int__(value)
+        return str(number) if abs(number) < 1 << 53 else f'{{"i": "{hex(number)}"}}'
+    if issubclass(kind, str):
+        _check_length(str.__len__(value))
+        return encode_basestring_ascii(str.__str__(value))
+    if issubclass(kind, float):
+        return _json_of_float(float.__float__(value))
+    if issubclass(kind, complex):
+        exact = complex.__pos__(value)
+        return f'{{"c": [{_json_of_float(exact.real)}, {_json_of_float(exact.imag)}]}}'
+    if issubclass(kind, (bytes, bytearray)):
+        base = bytes if issubclass(kind, bytes) else bytearray
+        _check_length(base.__len__(value))
+        return f'{{"b": "{base.hex(value)}"}}'
+    return None
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_LENGTH:
+        raise ValueError("the value is too large")
+
+
+def _json_of_float(number: float) -> str:
+    if number - number == 0.0:
+        return repr(number)
+    return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
+
+
 class _Encoder:
+    """Writes JSON itself: the standard encoder would first need a second structure, of plain lists and dicts."""
+
     def __init__(self, handle: Callable[[Any], int] | None) -> None:
         self.handle = handle
         self.items = 0
 
-    def encode(self, value: Any, depth: int) -> Any:
+    def encode(self, value: Any, depth: int) -> str:
         self.items += 1
         if self.items > MAX_ITEMS or depth > MAX_DEPTH:
             raise ValueError("the value is too large or cyclic")
         kind = type(value)
-        if value is None or kind is bool or kind is str:
-            return value
-        if issubclass(kind, int):
-            number = int.__int__(value)
-            return number if abs(number) < 1 << 53 else {"i": hex(number)}
-        if issubclass(kind, float):
-            return float.__float__(value)
-        if issubclass(kind, complex):
-            return {"c": [value.real, value.imag]}
-        if issubclass(kind, str):
-            return str.__str__(value)
-        if issubclass(kind, (bytes, bytearray)):
-            return {"b": bytes(value).hex()}
-        return self._container(value, kind, depth + 1)
+        text = _scalar(value, kind)
+        return self._container(value, kind, depth + 1) if text is None else text
 
-    def _container(self, value: Any, kind: type, depth: int) -> Any:
+    def _container(self, value: Any, kind: type, depth: int) -> str:
         if issubclass(kind, list):
-            return [self.encode(item, depth) for item in list.__iter__(value)]
+            return self._parts(list.__iter__(value), depth)
         if issubclass(kind, tuple):
-            return {"t": [self.encode(item, depth) for item in tuple.__iter__(value)]}
+            return f'{{"t": {self._parts(tuple.__iter__(value), depth)}}}'
         if issubclass(kind, dict):
-            pairs = dict.items(value)
-            return {"d": [[self.encode(key, depth), self.encode(item, depth)] for key, item in pairs]}
+            pairs = [f"[{self.encode(key, depth)},{self.encode(item, depth)}]" for key, item in dict.items(value)]
+            return f'{{"d": [{",".join(pairs)}]}}'
         if issubclass(kind, set):
-            return {"s": [self.encode(item, depth) for item in set.__iter__(value)]}
+            return f'{{"s": {self._parts(set.__iter__(value), depth)}}}'
         if issubclass(kind, frozenset):
-            return {"f": [self.encode(item, depth) for item in frozenset.__iter__(value)]}
+            return f'{{"f": {self._parts(frozenset.__iter__(value), depth)}}}'
         if kind in (range, map, filter, zip, enumerate, reversed) or hasattr(kind, "__next__"):
-            return {"n": [self.encode(item, depth) for item in islice(value, MAX_ITEMS)]}
+            return f'{{"n": {self._parts(islice(value, MAX_ITEMS), depth)}}}'
+        name = encode_basestring_ascii(kind.__name__)
         if self.handle is not None:
-            return {"h": self.handle(value), "o": kind.__name__}
-        return {"o": kind.__name__}
+            return f'{{"h": {self.handle(value)}, "o": {name}}}'
+        return f'{{"o": {name}}}'
+
+    def _parts(self, items: Iterable[Any], depth: int) -> str:
+        return "[" + ",".join([self.encode(item, depth) for item in items]) + "]"
 
 
 def _decode(data: Any, proxy: Callable[[int, str], Any] | None) -> Any:

@@ -13,15 +13,18 @@ import json
 import marshal
 import os
 import resource
+import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from rewards.sandbox import guest, kernel, seccomp
 
 NAMESPACES, BUBBLEWRAP, LANDLOCK, UNSAFE = TIERS = ("namespaces", "bubblewrap", "landlock", "unsafe")
+_OWN_PIDS = (NAMESPACES, BUBBLEWRAP)  # tiers whose processes all end with the first of their pid namespace
 SCRATCH = "/tmp"
 _NAMESPACES = (
     kernel.CLONE_NEWUSER
@@ -37,6 +40,11 @@ _FILE_MB = 16
 _OPEN_FILES = 64
 _TASKS = 64
 _DEVICES = ("null", "zero", "full", "random", "urandom")
+INLINE_LIMIT = 64 << 10  # bytes of a payload that travel with the job; a larger one follows on its channel
+_MESSAGE_LIMIT = INLINE_LIMIT + 1024
+_ROOM = socket.CMSG_LEN(2 * 4)  # for two descriptors
+_KILL = int(signal.SIGKILL)
+_COLLECT_AFTER = 10_000  # objects made: a collection of the usual 700 writes to all of them
 
 
 def readable_paths() -> list[str]:
@@ -65,13 +73,18 @@ def serve(jobs: socket.socket, control: socket.socket, tier: str, memory_mb: int
     for standard in (0, 1, 2):
         os.dup2(null, standard)
     os.close(null)
+    untaken = select.poll()
+    untaken.register(jobs, select.POLLIN)
+    work = _job_of(tier, jobs, control)
     while True:
-        leader = _fork_job(tier, jobs, control)
+        leader = kernel.fork()
+        if leader == 0:
+            work()
         if not control.recv(16):
             return  # the parent is gone
         _end(tier, leader)
-        with suppress(BlockingIOError):  # a job that its process did not live to take
-            jobs.recv(4096, socket.MSG_DONTWAIT)
+        if untaken.poll(0):  # a job that its process did not live to take
+            jobs.recv(1)
         control.send(b"ended")
 
 
@@ -175,29 +188,39 @@ def _mount_scratch() -> None:
     kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, data)
 
 
-def _fork_job(tier: str, jobs: socket.socket, control: socket.socket) -> int:
-    """The process of the next job: it is there, waiting, when the job comes."""
-    leader = kernel.fork()
-    if leader:
-        return leader
-    try:
-        control.close()
-        kernel.die_with_parent()
-        os.setpgid(0, 0)
-        _run_job(jobs, lambda cpu_seconds: _confine(tier, cpu_seconds))
-    finally:
-        os._exit(0)
+def _job_of(tier: str, jobs: socket.socket, control: socket.socket) -> Callable[[], None]:
+    """What the process of a job does. It is there, waiting, when the job comes.
+
+    Whatever is made here, before the fork, need not be made in it.
+    """
+    receive, descriptors, alone = jobs.recvmsg, (jobs.fileno(), control.fileno()), tier not in _OWN_PIDS
+
+    def confine(cpu_seconds: int) -> None:
+        _confine(tier, cpu_seconds)
+
+    def work() -> None:
+        try:
+            if alone:
+                kernel.die_with_parent()
+                os.setpgid(0, 0)
+            _run_job(receive, descriptors, confine)
+        finally:
+            os._exit(0)
+
+    return work
 
 
-def _run_job(jobs: socket.socket, confine: Callable[[int], None]) -> None:
-    message, ancillary, _, _ = jobs.recvmsg(64, socket.CMSG_LEN(2 * 4))
-    jobs.close()
-    if message:
-        mode, cpu_seconds = marshal.loads(message)
-        channels = [
-            socket.SocketType(fileno=number) for _, _, data in ancillary for number in memoryview(data).cast("i")
-        ]
-        guest.run(mode, channels, lambda: confine(cpu_seconds))
+def _run_job(receive: Callable[..., Any], descriptors: Sequence[int], confine: Callable[[int], None]) -> Sequence[int]:
+    """Take a job and run it, without `descriptors`. Returns those of the channels that it came with."""
+    message, ancillary, _, _ = receive(_MESSAGE_LIMIT, _ROOM)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    if not message:
+        return ()
+    mode, cpu_seconds, payload = marshal.loads(message)
+    channels = tuple(memoryview(ancillary[0][2]).cast("i"))
+    guest.run(mode, payload, channels, partial(confine, cpu_seconds))
+    return channels
 
 
 def _rehearse(times: int = 30) -> None:
@@ -208,22 +231,24 @@ def _rehearse(times: int = 30) -> None:
     for _ in range(times):
         parent, jobs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         asker, channel = socket.socketpair()
-        with parent, jobs, asker, channel, suppress(EOFError):
-            socket.send_fds(parent, [marshal.dumps((guest.CALLS, 1))], [channel.fileno()])
-            guest.ask_sample(asker)
-            _run_job(jobs, lambda cpu_seconds: None)
+        with parent, asker, channel:
+            socket.send_fds(parent, [marshal.dumps((guest.CALLS, 1, guest.sample()))], [channel.fileno()])
+            for descriptor in _run_job(jobs.recvmsg, [jobs.fileno()], lambda cpu_seconds: None):
+                os.close(descriptor)
+            jobs.detach()
 
 
 def _end(tier: str, leader: int) -> None:
     """Kill what the job has left: all others in this pid namespace, or the job's process group where there is none."""
-    with suppress(ProcessLookupError):
-        if tier in (NAMESPACES, BUBBLEWRAP):
-            os.kill(-1, signal.SIGKILL)
-        else:
-            os.killpg(leader, signal.SIGKILL)
-    with suppress(ChildProcessError):
+    try:  # noqa: SIM105  (here and below: contextlib.suppress would write to more pages of memory)
+        os.kill(-1 if tier in _OWN_PIDS else -leader, _KILL)
+    except ProcessLookupError:
+        pass
+    try:
         while os.waitpid(-1, 0):
             pass
+    except ChildProcessError:
+        pass
     if tier == NAMESPACES and os.listdir(SCRATCH):
         kernel.unmount(SCRATCH)
         _mount_scratch()
@@ -236,24 +261,28 @@ def _confine(tier: str, cpu_seconds: int) -> None:
         return
     if tier == NAMESPACES:
         resource.setrlimit(resource.RLIMIT_NPROC, (_TASKS, _TASKS))
-        _drop_user()
-    kernel.drop_capabilities()
-    kernel.die_with_parent()
+    if tier != NAMESPACES or not _drop_user():
+        kernel.drop_capabilities()
+    if tier not in _OWN_PIDS:
+        kernel.die_with_parent()
     seccomp.restrict()
 
 
-def _drop_user() -> None:
+def _drop_user() -> bool:
+    """Become nobody, and with that lose every capability. False for an ordinary user, who owns nothing in here."""
     try:
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     except OSError:
-        pass  # an ordinary user is the only one mapped, and owns nothing in here
+        return False  # no other user is mapped
+    return True
 
 
 def main() -> None:
     """Arguments: numbers of the two sockets of `serve`, tier, memory limit in MiB."""
     guest.preload()
     _rehearse()
+    gc.set_threshold(_COLLECT_AFTER)
     gc.freeze()  # a fork that collects garbage would copy every page it looks at
     jobs, control = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
     serve(jobs, control, sys.argv[3], int(sys.argv[4]))

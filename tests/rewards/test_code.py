@@ -220,7 +220,7 @@ def altered(program: str, names: set[str]) -> str:
 
 
 def judge_all(table, programs):
-    with RewardPool([{"name": "code", "kwargs": {"timeout": 100.0}}]) as pool:
+    with RewardPool([{"name": "code", "kwargs": {"timeout": 600.0}}]) as pool:
         verdicts = pool.score(programs, columns(table))
     return [(row["task_id"], verdict) for row, verdict in zip(table, verdicts, strict=True)]
 

@@ -18,13 +18,14 @@ from tests.rewards.programs import HONEST, HOSTILE, INNOCENT
 
 assert os.getuid() == os.geteuid() != 0
 try:
-    judge = Judge(tier=sys.argv[1] or None)
+    judge = Judge(memory_mb=128, tier=sys.argv[1] or None)
 except RewardError as error:
     print("none:", error)
     sys.exit()
 tests = {"test_list": ["assert f(2) == 4", "assert f(3) == 9", "assert f(5) == 25"]}
-wrong = [name for name, program in HOSTILE.items() if judge.judge(program, tests).score != 0]
-wrong += [name for name, program in {"honest": HONEST, **INNOCENT}.items() if judge.judge(program, tests).score != 1]
+def score(program): return judge.judge(program, tests, timeout=100.0).score
+wrong = [name for name, program in HOSTILE.items() if score(program) != 0]
+wrong += [name for name, program in {"honest": HONEST, **INNOCENT}.items() if score(program) != 1]
 judge.close()
 print(judge.programs.tier, wrong)
 """

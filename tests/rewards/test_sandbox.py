@@ -10,6 +10,7 @@ import pytest
 from rewards import RewardError
 from rewards.code import Judge
 from rewards.sandbox import Sandbox
+from rewards.sandbox.guest import READY
 from rewards.sandbox.values import dumps, loads
 from rewards.sandbox.zygote import BUBBLEWRAP, LANDLOCK, NAMESPACES
 from tests.rewards.programs import ENDLESS, HONEST, HOSTILE, INNOCENT
@@ -21,16 +22,19 @@ TESTS = {"test_list": ["assert f(2) == 4", "assert f(3) == 9", "assert f(5) == 2
 @pytest.fixture(scope="module", params=[NAMESPACES, BUBBLEWRAP, LANDLOCK])
 def judge(request):
     try:
-        judge = Judge(tier=request.param)
+        judge = Judge(memory_mb=128, tier=request.param)
     except RewardError as error:
         pytest.skip(str(error))
     yield judge
     judge.close()
 
 
-def judged(judge: Judge, program: str, timeout: float = 20.0):
+PATIENT = 300.0  # seconds: for programs that end by themselves, on a machine that may be busy
+
+
+def judged(judge: Judge, program: str, timeout: float = PATIENT):
     verdict = judge.judge(program, TESTS, timeout=timeout)
-    after = judge.judge(HONEST, TESTS, timeout=20.0)
+    after = judge.judge(HONEST, TESTS, timeout=PATIENT)
     assert after.score == 1.0, f"the next job got {after}"
     return verdict
 
@@ -83,10 +87,10 @@ def test_a_job_sees_nobody_and_has_no_privilege():
         "os.getcwd()": "/tmp",
     }
     sandbox = Sandbox(tier=NAMESPACES)
-    with sandbox.start_job("calls", 20.0) as job:
-        calls = [compile(question, "<call>", "eval") for question in questions]
-        job.send(marshal.dumps({"sources": ["import os"], "calls": calls, "handles": False}))
-        assert b"ready" in job.receive()
+    calls = [compile(question, "<call>", "eval") for question in questions]
+    work = marshal.dumps({"sources": ["import os"], "calls": calls, "handles": False})
+    with sandbox.start_job("calls", 20.0, work) as job:
+        assert job.receive() == READY
         assert {question: loads(job.receive()[1:]) for question in questions} == questions
     sandbox.close()
 
