@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,6 +44,7 @@ GRADE_TEMPLATE = TEMPLATE.replace(
 )
 METHODS = ("votes", "probability", "grade")
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
+_QUOTES = re.compile(r"<\s*/?\s*proposed\s*>", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 _FIRST_PAUSE = 0.1
@@ -53,11 +54,13 @@ _CACHE_SIZE = 1 << 14
 
 @dataclass
 class Usage:
-    """What the judge has cost this process."""
+    """What the judge has cost this process, and the votes it gave; a failure is a completion left without a score."""
 
     requests: int = 0
     retries: int = 0
+    votes: int = 0
     cache_hits: int = 0
+    failures: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -132,16 +135,23 @@ def judge_verdicts(
         {name: column[row] for name, column in named.items() if column is not None} for row in range(len(completions))
     ]
     questions = [
-        _fill(form, {"prompt": "", "answer": "", **row, "completion": text_of(completion), "scale": f"{scale:g}"})
+        _fill(form, {"prompt": "", "answer": "", **row, "completion": _quoted(completion), "scale": f"{scale:g}"})
         for row, completion in zip(rows, completions, strict=True)
     ]
     with ThreadPoolExecutor(max_workers=concurrency) as threads:
         asked = [threads.submit(_judge, endpoint, question, method, votes, scale, timeout) for question in questions]
-        return [future.result() for future in asked]
+        verdicts = [future.result() for future in asked]
+    usage.add(failures=sum(verdict.score is None for verdict in verdicts))
+    return verdicts
 
 
 judge_reward.verdicts = judge_verdicts  # type: ignore[attr-defined]
 judge_reward.counters = usage.counts  # type: ignore[attr-defined]
+
+
+def _quoted(completion: Completion) -> str:
+    """The text of a completion, which cannot end the quotation that a template puts it in."""
+    return _QUOTES.sub("", text_of(completion))
 
 
 def _fill(template: str, values: Mapping[str, Any]) -> str:
@@ -160,10 +170,11 @@ def _judge(endpoint: Endpoint, question: str, method: str, votes: int, scale: fl
     began = time.monotonic()
     scores: list[float] = []
     for vote in range(votes):
-        key = json.dumps([endpoint.url, endpoint.model, endpoint.temperature, question, method, scale, vote])
-        if key in _cache:
-            usage.add(cache_hits=1)
-            scores.append(_cache[key])
+        key = json.dumps([*astuple(endpoint), question, method, scale, vote])
+        known = _cache.get(key)
+        if known is not None:
+            usage.add(votes=1, cache_hits=1)
+            scores.append(known)
             continue
         try:
             reply = _ask(endpoint, question, method == "probability", began + timeout)
@@ -173,6 +184,7 @@ def _judge(endpoint: Endpoint, question: str, method: str, votes: int, scale: fl
             return Verdict(None, "error", str(error), time.monotonic() - began)
         score = _read(reply, method, scale)
         if score is not None:
+            usage.add(votes=1)
             _remember(key, score)
             scores.append(score)
     seconds = time.monotonic() - began
@@ -196,7 +208,7 @@ def _read(reply: Mapping[str, Any], method: str, scale: float) -> float | None:
         if method == "probability":
             return _probability_of_yes(choice["logprobs"]["content"][0]["top_logprobs"])
         text = without_thoughts(choice["message"]["content"] or "")
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError, ValueError):
         return None
     if method == "grade":
         numbers = _NUMBER.findall(text)

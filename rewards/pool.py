@@ -76,7 +76,7 @@ class RewardPool:
 
         A chunk that was cut off at the deadline is not in it.
         """
-        return {name: dict(counter) for name, counter in self._dispatcher.counters.items()}
+        return {name: dict(counter) for name, counter in list(self._dispatcher.counters.items())}
 
     def close(self) -> None:
         """End the workers. What is still being scored fails with RewardError."""

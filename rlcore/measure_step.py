@@ -11,6 +11,7 @@ from rlcore.evaluate.gather import gather_rows
 from rlcore.evaluate.measure import standing, trajectory_rows
 from rlcore.evaluate.metrics import dead_group_share, row_means
 from rlcore.learner import LearnerReport, Ranks, watch
+from rlcore.learner.distributed import share
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Conversation
 from rlcore.types import Groups, Trajectory, UserError
@@ -62,6 +63,12 @@ def step_metrics(
         **{f"learner/{name}": value for name, value in report.items()},
         **clock.metrics(),
     }
+
+
+def reward_counts(counts: Counter[str], ranks: Ranks) -> dict[str, float]:
+    """`rewards/REWARD/COUNTER`: what the rewards of all ranks have counted."""
+    total = sum(share(counts, ranks), Counter[str]())
+    return {f"rewards/{name}": float(count) for name, count in total.items()}
 
 
 def distributions(trajectories: Sequence[Trajectory], section: Conversation) -> dict[str, np.ndarray]:

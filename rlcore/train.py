@@ -8,7 +8,7 @@ from rlcore.collect import Collector
 from rlcore.evaluate.gather import own_first
 from rlcore.evaluate.results import Results
 from rlcore.learner import start_distributed
-from rlcore.measure_step import Clock, check_scored, step_metrics
+from rlcore.measure_step import Clock, check_scored, reward_counts, step_metrics
 from rlcore.recipe import Recipe
 from rlcore.run import Run
 
@@ -38,7 +38,8 @@ def train(recipe: Recipe) -> Results | None:
             clock.start("publish")
             run.rollout.engine.publish(run.learner.weights(), version=step + 1)
             metrics = step_metrics(collected.measured, recipe, report, clock, ranks, run.base_t1)
-            run.record(stage, collected.groups, metrics | run.rollout.engine.metrics())
+            metrics |= run.rollout.engine.metrics() | reward_counts(run.rollout.reward_counts(), ranks)
+            run.record(stage, collected.groups, metrics)
         return run.finish()
     return None
 

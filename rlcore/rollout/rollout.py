@@ -1,5 +1,6 @@
 """The rollout side of a run: problems in, scored groups of trajectories out."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -49,6 +50,10 @@ class Rollout:
             on_attempt=self._scorer.start,
         )
         return self._scorer.score(groups)
+
+    def reward_counts(self) -> Counter[str]:
+        """What the rewards have counted on this rank since the last call, as REWARD/COUNTER."""
+        return self._scorer.counts()
 
     def first_attempts(
         self, problems: Sequence[Problem], count: int, *, draw: tuple[str | int, ...]

@@ -1,5 +1,6 @@
 """Scoring that overlaps with sampling: attempts go to the reward workers as they end, verdicts are collected after."""
 
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -25,6 +26,7 @@ class Scorer:
             self._pool = RewardPool(specs, workers=section.workers, deadline=section.deadline)
         except RewardError as error:
             raise UserError(f"rewards: {error}") from None
+        self._counted: Counter[str] = Counter()
         self._waiting: dict[Key, Problem] = {}
         self._sent: dict[Key, tuple[Future[list[Verdict]], int]] = {}
 
@@ -42,6 +44,12 @@ class Scorer:
         scored = [[self._judged(trajectory) for trajectory in group] for group in groups]
         self._sent.clear()
         return scored
+
+    def counts(self) -> Counter[str]:
+        """What the rewards have counted since the last call, as REWARD/COUNTER; for most it is nothing."""
+        counted = Counter({f"{reward}/{name}": n for reward, c in self._pool.counters.items() for name, n in c.items()})
+        new, self._counted = counted - self._counted, counted
+        return new
 
     def close(self) -> None:
         self._pool.close()
