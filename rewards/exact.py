@@ -7,6 +7,7 @@ from fractions import Fraction
 from math import factorial
 
 _TOKEN = re.compile(r"\s*(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|\\[a-zA-Z]+|[-+*/^!(){}])")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
 _TIMES = {"*", "\\cdot", "\\times", "\\ast"}
 _OVER = {"/", "\\div"}
 _MAX_BITS = 1 << 16
@@ -24,9 +25,16 @@ def rational(text: str) -> Fraction | None:
     if len(text) > _MAX_LENGTH:
         return None
     try:
-        return _Reader(text).whole()
+        return _Reader(_REPEATING.sub(_as_fraction, text)).whole()
     except (_NotExact, ZeroDivisionError):
         return None
+
+
+def _as_fraction(decimal: re.Match[str]) -> str:
+    r"""`0.1\overline{6}` is 1/10 + 6/90."""
+    whole, first, repeated = decimal.groups()
+    numerator = int(f"{whole}{first}{repeated}") - int(f"0{whole}{first}")
+    return f"({numerator}/{(10 ** len(repeated) - 1) * 10 ** len(first)})"
 
 
 def _bounded(value: Fraction) -> Fraction:

@@ -158,6 +158,8 @@ def compare(gold: Answer, found: Answer) -> bool | Open:
 def _compare_measures(gold: Answer, found: Answer) -> bool | Open:
     if gold.unit != found.unit and ((gold.unit and found.unit) or not (gold.sure_unit and found.sure_unit)):
         return False
+    if (gold.percent and found.unit) or (gold.unit and found.percent):
+        return False
     if gold.value is not None and found.value is not None:
         return _same_value(gold, found, gold.value, found.value)
     if gold.percent != found.percent:

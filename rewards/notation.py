@@ -11,7 +11,9 @@ from rewards.exact import rational
 
 _UNICODE = str.maketrans({"−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "\\div ", "∞": "\\infty ",
                           "∅": "\\emptyset ", "°": "^\\circ ", "π": "\\pi ", "√": "\\sqrt ", "€": "$", "£": "$",
-                          "\u00a0": " ", "\u202f": " "})  # fmt: skip
+                          "\u00a0": " ", "\u202f": " ", "²": "^2", "³": "^3", "½": "\\frac{1}{2}",
+                          "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}",
+                          **{chr(0xFEE0 + code): chr(code) for code in range(0x21, 0x7F)}})  # fmt: skip
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
@@ -163,8 +165,9 @@ def _in_words(text: str) -> str:
         return choice[1]
     if _CLOCK.fullmatch(plain):
         return re.sub(r"[ .]", "", plain.casefold())
-    short = "\\text" not in text and len(plain) < 4 and plain.casefold() not in _SHORT_WORDS
-    if short or not _WORDS.fullmatch(plain):
+    short = len(plain) < 4 and plain.casefold() not in _SHORT_WORDS
+    formula = short or " - " in plain or not re.search("[A-Za-z]{2}", plain)
+    if ("\\text" not in text and formula) or not _WORDS.fullmatch(plain):
         return ""
     return " ".join(plain.casefold().split())
 

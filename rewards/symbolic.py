@@ -53,7 +53,10 @@ def equal(gold: str, prediction: str) -> Verdict:
     formula = _parse(prediction)
     if not formula:
         return Verdict(0.0, "wrong", "the answer cannot be read")
-    same = verify(reference[0], formula[0], timeout_seconds=None) and _same_numbers(reference[0], formula[0])
+    try:
+        same = verify(reference[0], formula[0], timeout_seconds=None) and _same_numbers(reference[0], formula[0])
+    except Exception as error:  # computer algebra fails in many ways on what nobody would write: that pays nothing
+        return Verdict(0.0, "wrong", f"the answer cannot be compared: {type(error).__name__}")
     return Verdict(1.0, "correct") if same else Verdict(0.0, "wrong")
 
 
@@ -82,7 +85,7 @@ def _same_numbers(gold: Any, prediction: Any) -> bool:
     """A second look where both are numbers: math-verify compares absolute differences, which hides small numbers."""
     import sympy
 
-    if not all(isinstance(side, sympy.Expr) and side.is_number for side in (gold, prediction)):
+    if gold == prediction or not all(isinstance(side, sympy.Expr) and side.is_number for side in (gold, prediction)):
         return True
     tolerance = sympy.Float(_FLOAT_TOLERANCE if gold.has(sympy.Float) or prediction.has(sympy.Float) else _TOLERANCE)
     left, right = sympy.N(gold, _DIGITS), sympy.N(prediction, _DIGITS)
