@@ -19,6 +19,7 @@ _FUNCTIONS = {
                      round, set, sorted, str, sum, tuple)
 }  # fmt: skip
 _MODULES = {"math": math}
+_UNBOUNDED = {"range", "math.comb", "math.factorial", "math.perm"}  # one number can keep these busy for hours
 _NODES = (
     ast.Compare, ast.cmpop, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator, ast.Constant,
     ast.Name, ast.Load, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Subscript, ast.Slice, ast.Call, ast.keyword,
@@ -81,6 +82,8 @@ def _read(test: ast.expr, aliases: Mapping[str, str] | None) -> Check | None:
 
 
 def _known(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in _UNBOUNDED:
+        return all(isinstance(argument, ast.Constant) for argument in node.args)
     if isinstance(node, ast.Attribute):
         return isinstance(node.value, ast.Name) and node.value.id in _MODULES
     if isinstance(node, ast.Name):

@@ -140,7 +140,7 @@ class Judge:
             status, detail = "timeout", f"not done after {timeout:g} s"
         except JobOver as error:
             detail = str(error)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             detail = "the program broke into the conversation with the judge"
         return tally.verdict(status, detail, time.perf_counter() - began)
 

@@ -228,7 +228,8 @@ class Dispatcher:
         share = math.ceil(rows / (2 * self._size))  # smaller towards the end, so that no worker waits long for the last
         size = max(1, min(share, max(due, task.job.rewards[task.reward].at_once)))
         # One row alone would hide that a function returns too few or too many scores, so no row goes or is left alone;
-        # unless two may well pass the deadline: then they would be tried one by one in any case.
+        # unless two may well pass the deadline: then they would be tried one by one in any case. What a function
+        # returns for a lone row, it returns for having seen that row only.
         if cost is None or 2 * cost < self._budget(task.reward, 1):
             size = min(max(size, 2), rows)
             size += rows - size == 1

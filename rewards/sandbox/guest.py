@@ -215,7 +215,8 @@ def _drive(payload: bytes, channel: int, program: int) -> None:
             return loads(reply[1:], lambda number, name: Proxy(ask, {"of": _Handle(number)}))
         told = json.loads(reply[1:])
         kind = getattr(builtins, told["raised"], Raised)
-        ordinary = isinstance(kind, type) and issubclass(kind, Exception)
+        # StopIteration would end the loop that calls the program, as if it had passed all of it.
+        ordinary = isinstance(kind, type) and issubclass(kind, Exception) and kind is not StopIteration
         raise (kind if ordinary else Raised)(told["message"])
 
     solution = _new_module("solution")

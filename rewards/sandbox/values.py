@@ -15,6 +15,7 @@ from typing import Any
 
 MAX_ITEMS = 100_000
 MAX_DEPTH = 100
+MAX_COLLISIONS = 1000
 MAX_LENGTH = 4 << 20  # of one string; nor may the whole have more bytes than this
 
 
@@ -134,6 +135,19 @@ def _decode(data: Any, proxy: Callable[[int, str], Any] | None) -> Any:
     return _TAGS[tag](content, proxy)
 
 
+def _distinct(content: Any, proxy: Callable[[int, str], Any] | None) -> list[Any]:
+    """Members of a set. Numbers can be chosen to share a hash; a set of many such takes the square of their count."""
+    members = list(_items(content, proxy))
+    if len(members) - len(set(map(hash, members))) > MAX_COLLISIONS:
+        raise ValueError("members that share their hash")
+    return members
+
+
+def _dict(content: Any, proxy: Callable[[int, str], Any] | None) -> dict[Any, Any]:
+    keys = _distinct([key for key, _ in content], proxy)
+    return dict(zip(keys, _items([item for _, item in content], proxy), strict=True))
+
+
 def _items(content: Any, proxy: Callable[[int, str], Any] | None) -> Iterator[Any]:
     return (_decode(item, proxy) for item in content)
 
@@ -143,8 +157,8 @@ _TAGS: dict[str, Callable[[Any, Any], Any]] = {
     "c": lambda content, proxy: complex(*content),
     "b": lambda content, proxy: bytes.fromhex(content),
     "t": lambda content, proxy: tuple(_items(content, proxy)),
-    "s": lambda content, proxy: set(_items(content, proxy)),
-    "f": lambda content, proxy: frozenset(_items(content, proxy)),
-    "d": lambda content, proxy: {_decode(key, proxy): _decode(item, proxy) for key, item in content},
+    "s": lambda content, proxy: set(_distinct(content, proxy)),
+    "f": lambda content, proxy: frozenset(_distinct(content, proxy)),
+    "d": _dict,
     "n": lambda content, proxy: iter(list(_items(content, proxy))),
 }

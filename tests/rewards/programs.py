@@ -45,6 +45,10 @@ HOSTILE = {
     "cyclic value": "def f(x):\n    a = []\n    a.append(a)\n    return a",
     "deep value": "def f(x):\n    a = []\n    for _ in range(10**5): a = [a]\n    return a",
     "endless iterator": "import itertools\ndef f(x): return itertools.count()",
+    "a reply too deep to read": (
+        "import os, struct\nfor fd in range(3, 64):\n    text = b'e' + b'[' * 200000\n"
+        "    try: os.write(fd, struct.pack('!Q', len(text)) + text)\n    except OSError: pass\ndef f(x): return 4"
+    ),
     "memory": "def f(x):\n    a = []\n    while True: a.append(bytearray(1 << 20))",
     "recursion": "def f(x): return f(x)",
     "daemon": "import os\ndef f(x):\n    if os.fork() == 0:\n        while True: os.setsid()\n    return x * x",

@@ -88,6 +88,26 @@ def test_assertions_taken_apart(judge, test, program, right):
     assert judge.judge(program, {"test_list": [test]}).score == float(right)
 
 
+def test_where_a_call_stood_does_not_tell_what_is_expected(judge):
+    peeks = (
+        "import sys\ndef f(x):\n    places = list(sys._getframe(1).f_code.co_positions())\n"
+        "    return 100 if {p[2:] for p in places} == {(0, 0)} else 0\n"
+    )
+    assert judge.judge(peeks, {"test_list": ["assert 100 == f(1)", "assert 100 == f(2)"]}).score == 1.0
+
+
+@pytest.mark.parametrize("test", ["assert sum(range(f(1))) == 3", "assert math.factorial(f(1)) == 6"])
+def test_what_a_returned_number_could_keep_busy_for_hours_runs_in_a_sandbox(judge, test):
+    assert judge.judge("def f(x): return 3", {"test_list": [test]}).score == 1.0
+    assert judge.judge("def f(x): return 10**10", {"test_list": [test]}, timeout=1.0).score == 0.0
+
+
+def test_a_program_cannot_end_the_loop_that_tests_it(judge):
+    row = {"entry_point": "f", "test": "def check(candidate):\n    assert all(map(candidate, [1, 2]))\n"}
+    assert judge.judge("def f(x): return True", row).score == 1.0
+    assert judge.judge("def f(x): raise StopIteration", row).score == 0.0
+
+
 def test_humaneval_with_a_loop_uses_a_second_sandbox(judge):
     row = {
         "prompt": "def helper(x):\n    return x * x\n\ndef f(x):\n    '''Square.'''\n",

@@ -3,7 +3,6 @@
 import marshal
 import os
 import signal
-import time
 
 import pytest
 
@@ -58,13 +57,15 @@ def test_innocent_programs_are_right(judge, name):
 
 
 def test_a_bomb_leaves_no_process_and_no_file_behind(judge):
-    judge.judge(HONEST, TESTS)
-    time.sleep(0.5)  # the process of the next job is forked ahead
-    processes, files = len(processes_of(os.getpid())), len(os.listdir("/proc/self/fd"))
+    work = marshal.dumps({"sources": ["pass"], "calls": [], "handles": True})
+    with judge.programs.start_job("calls", PATIENT, work) as job:
+        assert job.receive() == READY  # so that the process of a job is among those counted
+        processes = len(processes_of(os.getpid()))
+    files = len(os.listdir("/proc/self/fd"))
     for name in ("fork bomb", "thread bomb", "swallowed signals"):
         judge.judge(ENDLESS[name], TESTS, timeout=0.5)
     judge.judge(HONEST, TESTS)
-    assert eventually(lambda: len(processes_of(os.getpid())) == processes)
+    assert eventually(lambda: len(processes_of(os.getpid())) <= processes)
     assert len(os.listdir("/proc/self/fd")) == files
 
 
@@ -107,16 +108,17 @@ def test_a_job_has_no_descriptor_but_its_own_socket_and_the_null_device():
 
 
 def test_a_zygote_that_dies_is_replaced():
-    others = processes_of(os.getpid())
     judge = Judge(tier=NAMESPACES)
-    assert judge.judge(HONEST, TESTS).score == 1.0
-    below = processes_of(os.getpid()) - others
-    for pid in below:
-        os.kill(pid, signal.SIGKILL)
-    assert gone(below - {judge.programs._zygote.pid})
-    assert judge.judge(HONEST, TESTS).score == 1.0
+    assert judge.judge(HONEST, TESTS, timeout=PATIENT).score == 1.0
+    zygote = judge.programs._zygote.pid
+    below = processes_of(zygote)
+    assert below
+    os.kill(zygote, signal.SIGKILL)
+    assert gone(below)
+    assert judge.judge(HONEST, TESTS, timeout=PATIENT).score == 1.0
+    below = processes_of(judge.programs._zygote.pid)
     judge.close()
-    assert gone(processes_of(os.getpid()) - others)
+    assert gone(below)
 
 
 def test_without_any_tier_it_refuses_unless_told(monkeypatch):
@@ -141,6 +143,16 @@ def test_plain_values_survive_exactly(value):
     back = loads(dumps(value))
     assert back == value
     assert type(back) is type(value)
+
+
+SAME_HASH = [dumps(n * (2**61 - 1)).decode() for n in range(2000)]
+
+
+@pytest.mark.parametrize("form", ['{"s": [%s]}', '{"f": [%s]}', '{"d": [%s]}'])
+def test_numbers_that_share_a_hash_do_not_keep_the_judge_busy(form):
+    members = [f"[{n}, 0]" for n in SAME_HASH] if '"d"' in form else SAME_HASH
+    with pytest.raises(ValueError, match="share their hash"):
+        loads((form % ",".join(members)).encode())
 
 
 @pytest.mark.parametrize(
