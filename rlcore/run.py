@@ -1,21 +1,25 @@
 """A training run: a setup, its learner and its folder, opened together, saved together and closed together."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from torch import Tensor
+
 from rlcore.credit import adapted_kl
 from rlcore.data import ProblemOrder
 from rlcore.evaluate.measure import trajectory_record
 from rlcore.evaluate.results import Results, load_evaluation
 from rlcore.evaluation import BASE, LATEST, evaluate_and_save, open_tracker
+from rlcore.files import move_into_place, seal_files
 from rlcore.interrupt import Interrupt, Stopped
 from rlcore.learner import Learner, Ranks, watch
 from rlcore.learner.checkpoints import Checkpoints, read_state
 from rlcore.measure_step import distributions
-from rlcore.policy import check_same_parameters, parameter_shapes, place_policy
+from rlcore.policy import check_same_parameters, parameter_shapes, save_policy
 from rlcore.recipe import Recipe
 from rlcore.recipe.compare import check_same_recipe
 from rlcore.recipe.schema import Stage
@@ -103,6 +107,10 @@ class Run:
                 results = self._evaluate(self.recipe.evaluate.problems, BASE, self.step)
             self.base_t1 = results.evaluations[-1].metrics["t1"][0]
 
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """What the rollout engine is given: all of the policy's weights, or its adapters alone."""
+        return self.learner.adapters() if self.recipe.adapters_apart else self.learner.weights()
+
     def steps(self) -> Iterator[tuple[int, Stage]]:
         """Step numbers, from the one to go on at, with their stage and its β, each saved where the recipe says."""
         stages = [(stage, step) for stage in self.recipe.stages for step in range(stage.steps)]
@@ -183,7 +191,14 @@ class Run:
         """Writes the policy as a plain Hugging Face folder. All ranks take part: ZeRO-3 splits the weights."""
         weights = self.learner.whole_weights()
         if self.ranks.first:
-            place_policy(self._setup.policy, self.folder / name, weights)
+            partial = self.folder / f"partial-{name}"
+            shutil.rmtree(partial, ignore_errors=True)
+            save_policy(self._setup.policy, partial, weights)
+            try:
+                seal_files(partial, partial.iterdir())
+                move_into_place(partial, self.folder / name)
+            except OSError as error:
+                raise UserError(f"the policy cannot be written to {self.folder / name}: {error.strerror}") from None
 
     def _checkpoint_to_resume(self) -> tuple[Path | None, list[str]]:
         """The checkpoint to go on from, and what is to be said of damaged ones."""
@@ -197,4 +212,4 @@ class Run:
         self.step, self.best, self.base_t1 = state["step"], state["best"], state["base_t1"]
         self._best_step, self._saved = state["best_step"], self.step
         self._kl = state["kl"]
-        self.rollout.engine.publish(self.learner.weights(), self.step)
+        self.rollout.engine.publish(self.weights(), self.step)

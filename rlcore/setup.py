@@ -37,7 +37,7 @@ class Setup:
         self.conversation, asked = (Conversation(self.policy.tokenizer, talk, stop_ids(self.policy)) for talk in talks)
         _check_lengths(self.conversation, self.policy, self.problems)
         _check_lengths(asked, self.policy, self.held_out)
-        if recipe.learner.zero < 3 or recipe.rollout.engine != "torch":  # ZeRO-3 moves it to the device in parts
+        if recipe.learner.zero < 3:  # ZeRO-3 moves it to the device in parts
             torch.nn.Module.to(self.policy.model, ranks.device)
         self._engine = _start_engine(
             recipe, self.policy, ranks.device, max(self.conversation.max_tokens, asked.max_tokens)
@@ -66,11 +66,13 @@ def _start_engine(recipe: Recipe, policy: Policy, device: torch.device, max_toke
         from rlcore.rollout.vllm.servers import ServersEngine
 
         folder = Path(recipe.output) / "servers"
-        return ServersEngine(section, policy.model, stops, max_tokens, folder)
+        return ServersEngine(section, policy.model, stops, max_tokens, folder, device)
     if section.engine == "vllm":
         from rlcore.rollout.vllm.in_process import InProcessEngine
 
-        return InProcessEngine(section, policy.model, recipe.model.path, stops, max_tokens)
+        return InProcessEngine(
+            section, policy.model, recipe.model.path, stops, max_tokens, device, recipe.adapters_apart
+        )
     # ZeRO-3 takes the policy's parameters apart, so each rank samples from a whole copy on its device; up to ZeRO-2 the
     # engine samples from the learner's own tensors.
     split = recipe.learner.zero == 3

@@ -36,7 +36,7 @@ def train(recipe: Recipe) -> Results | None:
             run.rollout.engine.sleep()
             report = run.learner.update(batch)
             clock.start("publish")
-            run.rollout.engine.publish(run.learner.weights(), version=step + 1)
+            run.rollout.engine.publish(run.weights(), version=step + 1)
             metrics = step_metrics(collected.measured, recipe, report, clock, ranks, run.base_t1)
             metrics |= run.rollout.engine.metrics() | reward_counts(run.rollout.reward_counts(), ranks)
             run.record(stage, collected.groups, metrics)

@@ -23,7 +23,7 @@ from rlcore.learner.reference import Reference
 from rlcore.learner.sequence_parallel import check_stretches
 from rlcore.learner.state_files import Counters, load_counters, load_state, optimizer_steps, save_counters, save_state
 from rlcore.learner.tally import LearnerReport, Tally
-from rlcore.learner.weights import gathered_weights
+from rlcore.learner.weights import gathered_adapters, gathered_weights
 from rlcore.policy.lora import add_lora, lora_dropout
 from rlcore.recipe.schema import Learner as LearnerSection
 from rlcore.recipe.schema import Lora
@@ -148,6 +148,10 @@ class Learner:
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """`(name, whole tensor)` of every parameter, adapters merged. Copy what must outlive the next one."""
         return gathered_weights(self.module)
+
+    def adapters(self) -> Iterator[tuple[str, Tensor]]:
+        """`(name, whole tensor)` of the adapters' parameters. Copy what must outlive the next one."""
+        return gathered_adapters(self.module)
 
     def whole_weights(self) -> dict[str, Tensor]:
         """All of `weights` at once, copied to the CPU of the first rank; empty on the others."""

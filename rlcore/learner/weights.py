@@ -1,4 +1,4 @@
-"""Reading the whole weights of a model that ZeRO-3 may have split over the ranks, with its adapters merged."""
+"""Reading the whole weights of a model that ZeRO-3 may have split over the ranks: adapters merged, or they alone."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from rlcore.policy.lora import lora_layers, merged_weight, plain_name, quantized, whole_weight
+from rlcore.policy.lora import is_adapter, lora_layers, merged_weight, plain_name, quantized, whole_weight
 
 BUCKET_BYTES = 512 << 20
 """Most memory that gathered parameters take at once (one larger parameter alone is still gathered whole)."""
@@ -28,7 +28,17 @@ def gathered_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
     ZeRO-3 parts are gathered by bucket, by all ranks together: a tensor is valid only until the next one is asked for.
     """
-    weights = _weights(model)
+    yield from _gathered(model, _weights(model))
+
+
+@torch.no_grad()
+def gathered_adapters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """`(name, tensor)` of every parameter of the adapters, as `gathered_weights` gives the others."""
+    named = model.named_parameters()
+    yield from _gathered(model, [_Weight(name, [part], part.detach) for name, part in named if is_adapter(name)])
+
+
+def _gathered(model: nn.Module, weights: list[_Weight]) -> Iterator[tuple[str, Tensor]]:
     if not any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
         yield from ((weight.name, weight.value()) for weight in weights)
         return
@@ -43,7 +53,6 @@ def gathered_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _weights(model: nn.Module) -> list[_Weight]:
     layers = lora_layers(model)
     adapted = {f"{name}.base_layer.weight": layer for name, layer in layers.items()}
-    own = {id(part) for layer in layers.values() for name, part in layer.named_parameters() if "lora_" in name}
     weights = []
     for name, parameter in model.named_parameters():
         if name in adapted:
@@ -52,7 +61,7 @@ def _weights(model: nn.Module) -> list[_Weight]:
         elif quantized(parameter):
             layer = model.get_submodule(name.removesuffix(".weight"))
             weights.append(_Weight(name, [parameter], partial(whole_weight, layer)))
-        elif id(parameter) not in own:
+        elif not is_adapter(name):
             weights.append(_Weight(plain_name(name), [parameter], parameter.detach))
     return weights
 

@@ -1,11 +1,13 @@
-"""Low-rank adapters inside a model that keeps its class: put in, switched off for a while, and merged."""
+"""Low-rank adapters inside a model that keeps its class: put in, switched off for a while, merged, written alone."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -105,6 +107,20 @@ def whole_weight(layer: Any) -> Tensor:
 def quantized(parameter: nn.Parameter) -> bool:
     """Whether what it holds are codes of a quantised weight."""
     return hasattr(parameter, "quant_state")
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of this name is an adapter's."""
+    return ".lora_" in name
+
+
+def save_adapter(folder: Path, section: Lora, tensors: Mapping[str, Tensor], base: str | None) -> None:
+    """Writes adapters as peft does. `tensors` are called as in the model, which was loaded from `base`."""
+    named = {f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}": tensors[name].contiguous() for name in tensors}
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = lora_config(section)
+    config.base_model_name_or_path = base
+    config.save_pretrained(str(folder))
 
 
 def plain_name(name: str) -> str:

@@ -76,6 +76,9 @@ class Vllm(Section):
         0.5, description="share of a GPU's memory for weights and KV cache; 0.9 suits the GPUs of a server"
     )
     quantization: str | None = Field(None, description="of the sampler's weights, while the learner keeps its own: fp8")
+    merge_adapters: bool = Field(
+        False, description="publish LoRA adapters merged into the weights, as is done in servers mode and with QLoRA"
+    )
     sleep_level: Literal[0, 1, 2] = Field(
         2,
         description="what is given up during the update: 0 nothing, 1 the KV cache (weights wait on the host), 2 both",
@@ -325,6 +328,16 @@ class Recipe(Section):
         """Whether the sampler's log-probabilities are the learner's own but for rounding in float32."""
         plain = self.rollout.top_p == 1 and self.rollout.top_k == 0
         return self.rollout.engine == "torch" and self.model.dtype == "float32" and plain
+
+    @property
+    def adapters_apart(self) -> Lora | None:
+        """The adapters, where the rollout engine takes them as they are and not merged into the weights.
+
+        The weights under them have to be the sampler's too: quantised ones are published as they come out, merged.
+        """
+        lora, rollout = self.model.lora, self.rollout
+        takes = rollout.engine == "vllm" and rollout.mode == "in_process" and not rollout.vllm.merge_adapters
+        return lora if takes and lora and lora.quantize == "none" else None
 
     @property
     def held_out_conversation(self) -> Conversation:

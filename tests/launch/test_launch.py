@@ -4,6 +4,7 @@ Slurm's own commands are stand-ins here that do as much as the job file asks of 
 signals and the training are real.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import Qwen2Config
 
 from tests.tiny import figures, write_recipe
 
@@ -157,17 +159,32 @@ def test_the_server_command_follows_the_recipe(tmp_path):
     """With a stand-in for vLLM: what it would be started with."""
     (tmp_path / "vllm").write_text('#!/bin/sh\necho "$VLLM_SERVER_DEV_MODE $*"\n')
     (tmp_path / "vllm").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(LAUNCH.parent)}
-    recipe = LAUNCH.parent / "recipes/score_math_llama_3.3_70b.yaml"
-    command = [str(LAUNCH / "serve.sh"), str(recipe), "rollout.slots=99"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    Qwen2Config(hidden_size=64, num_attention_heads=2).save_pretrained(tmp_path / "model")
+    path = write_recipe(tmp_path, model={"path": "./model", "dtype": "bfloat16"}, rollout={"slots": 7})
+    settings = {"tensor_parallel": 8, "gpu_memory_utilization": 0.9, "args": {"seed": 3}}
+    settings["command"] = f"{tmp_path}/vllm serve"
+    environment = {**os.environ, "PORT": "8123", "PYTHONPATH": str(LAUNCH.parent)}
+
+    def serve(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [LAUNCH / "serve.sh", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+
+    done = serve(path, "rollout.slots=99", f"rollout.vllm={json.dumps(settings)}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("1 serve meta-llama/Llama-3.3-70B-Instruct --host 0.0.0.0 --port 8000 ")
-    assert (
-        "--tensor-parallel-size 8 --data-parallel-size 1 --gpu-memory-utilization 0.9 --max-num-seqs 99 " in done.stdout
-    )
-    assert '--weight-transfer-config {"backend": "rlcore"}' in done.stdout
-    wrong = subprocess.run([command[0], "no.yaml"], env=environment, capture_output=True, text=True, timeout=900)
-    assert wrong.returncode != 0
-    assert "launch/serve.sh: " in wrong.stderr
-    assert "Traceback" not in wrong.stderr
+    assert done.stdout.startswith(f"1 serve {tmp_path}/model --host 0.0.0.0 --port 8123 ")
+    for option in (
+        "--dtype bfloat16",
+        "--max-num-seqs 99",
+        f"--max-model-len {64 + 2 * (8 + 512)}",
+        "--gpu-memory-utilization 0.9",
+        "--logprobs-mode processed_logprobs",
+        "--tensor-parallel-size 8 --data-parallel-size 1",
+        '--weight-transfer-config {"backend": "rlcore"}',
+        "--enable-scale-out",
+        "--seed 3",
+    ):
+        assert f" {option}" in done.stdout
+    refused = serve("no.yaml")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: ")
+    assert "Traceback" not in refused.stderr

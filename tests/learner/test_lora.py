@@ -52,6 +52,14 @@ def test_updates_are_those_of_pefts_own_model():
         torch.testing.assert_close(value, merged.get_parameter(name).detach(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("zero", [0, 3])
+def test_adapters_alone_can_be_read_whole(zero):
+    learner = tiny_learner(lora=LORA, zero=zero, kl_used=False)
+    shapes = {name: tuple(tensor.shape) for name, tensor in learner.adapters()}
+    assert len(shapes) == 2 * len(lora_layers(learner.module))
+    assert {shape[0] if "lora_A" in name else shape[1] for name, shape in shapes.items()} == {LORA.rank}
+
+
 @pytest.mark.parametrize("zero", [0, 2, 3])
 def test_a_loaded_learner_goes_on_bit_for_bit(zero, tmp_path):
     learner, resumed = (tiny_learner(lora=LORA, zero=zero, kl="k3") for _ in range(2))

@@ -7,7 +7,9 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rlcore.recipe.schema import Rollout
+from rlcore.learner.weights import gathered_adapters
+from rlcore.policy.lora import add_lora
+from rlcore.recipe.schema import Lora, Rollout
 from rlcore.rollout import RolloutEngine, Sample, Sampling, TorchEngine
 from rlcore.types import UserError
 
@@ -33,12 +35,12 @@ def random_model(heads: int, tie: bool = True) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config).eval()
 
 
-def started(model: Qwen2ForCausalLM, **vllm: object):
+def started(model: Qwen2ForCausalLM, lora: Lora | None = None, **vllm: object):
     from rlcore.rollout.vllm.in_process import InProcessEngine
 
     section = {"args": {"kv_cache_memory_bytes": 1 << 26}} | vllm
     settings = Rollout.model_validate({"engine": "vllm", "slots": 32, "vllm": section})
-    return InProcessEngine(settings, model, None, stop_ids=[STOP], max_tokens=256)
+    return InProcessEngine(settings, model, None, stop_ids=[STOP], max_tokens=256, lora=lora)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
@@ -200,8 +202,30 @@ def test_prompts_that_do_not_fit_into_one_pass_wait_for_the_next(pair):
 def test_a_model_or_setting_that_vllm_does_not_take_is_refused_in_one_line():
     with pytest.raises(UserError, match=r"heads of size 16; on the CPU vLLM takes 32, 64"):
         started(random_model(heads=4))
+    with pytest.raises(
+        UserError, match=r"quantization fp8: on the CPU vLLM has fp8_per_channel and int8_.*, of bfloat16"
+    ):
+        started(random_model(heads=2).bfloat16(), quantization="fp8")
     with pytest.raises(UserError, match=r"vllm.*no_such_setting"):
         started(random_model(heads=2), args={"no_such_setting": 1})
+
+
+def test_adapters_are_published_as_they_are():
+    model, lora = random_model(heads=2), Lora(rank=4, alpha=8)
+    engine = started(model, lora)
+    add_lora(model, lora, seed=0)
+    torch.manual_seed(0)
+    for version in range(3):  # at 0 the adapters have no effect and are not published yet
+        (sample,) = samples(engine, [PROMPT], Sampling(8), seed=version)
+        assert sample.version == version
+        assert sample.logprobs == pytest.approx(learners_logprobs(model, PROMPT, sample, 1), abs=1e-4)
+        with torch.no_grad():
+            for _, parameter in gathered_adapters(model):
+                parameter.normal_(std=0.2)
+        assert sample.logprobs != pytest.approx(learners_logprobs(model, PROMPT, sample, 1), abs=1e-2)
+        engine.sleep()
+        engine.publish(gathered_adapters(model), version + 1)
+    engine.close()
 
 
 def test_a_quantised_kv_cache_samples_from_the_published_weights_but_for_its_error():

@@ -116,6 +116,34 @@ def test_an_exported_policy_answers_in_vllm_as_in_transformers(finished, tmp_pat
 
 
 @needs_vllm
+def test_a_run_with_adapters_samples_as_its_learner(folder):
+    settings = ["rollout.engine=vllm", "model.lora={rank: 4}", "learner.zero=3", "stages.0.steps=2", "evaluate=null"]
+    done = rlcore("train", *arguments(folder), f"output={folder / 'lora'}", *settings)
+    assert done.returncode == 0, done.stderr
+    assert [record["learner/mismatch_kl"] < 1e-6 for record in figures(folder / "lora")] == [True, True]
+
+
+@needs_vllm
+def test_a_sampler_of_quantised_weights_is_corrected_for(folder):
+    done = rlcore(
+        "train",
+        *arguments(folder),
+        f"output={folder / 'int8'}",
+        "rollout={engine: vllm, vllm: {quantization: int8_per_channel_weight_only}}",
+        "model.dtype=bfloat16",
+        "learner={lr: 1e-3, correction: {mode: mask, bounds: [0.95, 1.05]}}",
+        "stages.0.steps=2",
+        "evaluate=null",
+    )
+    assert done.returncode == 0, done.stderr
+    for record in figures(folder / "int8"):
+        assert 1e-6 < record["learner/mismatch_kl"] < 0.1
+        assert 0 < record["learner/corrected"] < 0.5
+        assert record["learner/correction"] == pytest.approx(1, abs=0.5)
+        assert record["learner/skipped"] == 0
+
+
+@needs_vllm
 def test_ranks_that_split_the_weights_each_publish_all_of_them_to_their_own_engine(folder):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     recipe = [*arguments(folder), "rollout.engine=vllm", "learner.zero=3", f"output={folder / 'two'}"]

@@ -4,10 +4,12 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
 
 from rlcore.recipe import schema
 from rlcore.types import UserError
+from rlcore.vllm_plugin import BACKEND
 
 ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # whose threads run where is not vLLM's to say
@@ -22,18 +24,22 @@ CPU_ARGUMENTS = {
 }
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """What vLLM's attention on the CPU is compiled for."""
+CPU_QUANTIZATIONS = ("fp8_per_channel", "int8_per_channel_weight_only")
+"""What vLLM 0.32 can quantise weights to on the CPU."""
 CPU_PASS = 4096
 """Prompt tokens in one forward pass on the CPU, or one whole prompt if that is longer."""
 
 
-def engine_arguments(section: schema.Rollout, model: PreTrainedModel, max_tokens: int) -> dict[str, Any]:
-    """Arguments of vLLM's engine for an exact sampler of `model`, before what the mode and the recipe add.
+def engine_arguments(
+    section: schema.Rollout, config: PretrainedConfig, dtype: torch.dtype, max_tokens: int, *, on_cpu: bool
+) -> dict[str, Any]:
+    """Arguments of vLLM's engine for an exact sampler of a model, before what the mode and the recipe add.
 
-    Raises UserError for a model that vLLM cannot run on the CPU, if that is where it lies.
+    Raises UserError for a model or a quantisation that vLLM cannot run on the CPU, if that is where it is to run.
     """
     return {
         "skip_tokenizer_init": True,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch."),
         "max_model_len": max_tokens,
         "max_num_seqs": section.slots,
         "gpu_memory_utilization": section.vllm.gpu_memory_utilization,
@@ -41,7 +47,19 @@ def engine_arguments(section: schema.Rollout, model: PreTrainedModel, max_tokens
         "logprobs_mode": "processed_logprobs",  # of the distribution that was really sampled
         "enable_prefix_caching": True,
         "disable_log_stats": True,
-        **(_cpu_arguments(model, max_tokens) if model.device.type == "cpu" else {}),
+        **(_cpu_arguments(section.vllm.quantization, config, dtype, max_tokens) if on_cpu else {}),
+    }
+
+
+def server_arguments(section: schema.Vllm) -> dict[str, Any]:
+    """What a server is told besides: its GPUs, its routes, and how it takes weights."""
+    return {
+        "tensor_parallel_size": section.tensor_parallel,
+        "data_parallel_size": section.data_parallel,
+        "generation_config": "vllm",
+        "weight_transfer_config": {"backend": BACKEND if section.transfer == "files" else section.transfer},
+        "enable_scale_out": True,  # the route for token ids in and out
+        "disable_uvicorn_access_log": True,
     }
 
 
@@ -58,10 +76,15 @@ def describe_model(model: PreTrainedModel, path: str | None, folder: Path) -> di
     return {"model": str(folder), "load_format": "dummy"}
 
 
-def _cpu_arguments(model: PreTrainedModel, max_tokens: int) -> dict[str, Any]:
-    config = model.config.get_text_config()
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+def _cpu_arguments(
+    quantization: str | None, config: PretrainedConfig, dtype: torch.dtype, max_tokens: int
+) -> dict[str, Any]:
+    text = config.get_text_config()
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     if size not in CPU_HEAD_SIZES:
         sizes = ", ".join(map(str, CPU_HEAD_SIZES))
         raise UserError(f"rollout.engine vllm: the model has heads of size {size}; on the CPU vLLM takes {sizes}")
+    if quantization and (quantization not in CPU_QUANTIZATIONS or dtype != torch.bfloat16):
+        possible = " and ".join(CPU_QUANTIZATIONS)
+        raise UserError(f"rollout.vllm.quantization {quantization}: on the CPU vLLM has {possible}, of bfloat16 models")
     return CPU_ARGUMENTS | {"max_num_batched_tokens": max(CPU_PASS, max_tokens)}

@@ -36,8 +36,9 @@ Place = tuple[str, int]
 class LearnerSource(WeightSource):
     """The learner's whole weights. What they are called and look like is known before any is gathered."""
 
-    def __init__(self, model: nn.Module):
-        """`model` before ZeRO-3 splits it."""
+    def __init__(self, model: nn.Module, device: torch.device):
+        """`model` before ZeRO-3 splits it; its weights are sent from `device`, wherever they lie."""
+        self._device = device
         named = model.named_parameters()
         self._metadata = [ParamMeta(name, weight.dtype, tuple(weight.shape)) for name, weight in named]
         self.weights: Iterable[tuple[str, torch.Tensor]] = ()
@@ -57,7 +58,7 @@ class LearnerSource(WeightSource):
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         # vLLM packs several tensors at a time; a gathered one is let go of when the next is asked for.
-        return ((name, tensor.detach().clone()) for name, tensor in self.weights)
+        return ((name, tensor.detach().to(self._device, copy=True)) for name, tensor in self.weights)
 
 
 class ManyServers:
@@ -105,7 +106,7 @@ class DirectTransfer:
 
     def __init__(self, backend: Literal["nccl", "ipc"], model: nn.Module, rank: int, deadline: float):
         self._backend = backend
-        self._source = LearnerSource(model)
+        self._source = LearnerSource(model, torch.device("cuda", torch.cuda.current_device()))
         self._rank = rank
         self._deadline = deadline
         self._engine: TrainerWeightTransferEngine | None = None

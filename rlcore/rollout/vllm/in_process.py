@@ -17,7 +17,9 @@ import torch
 from torch import distributed
 from transformers import PreTrainedModel
 
+from rlcore.policy.lora import save_adapter
 from rlcore.recipe import schema
+from rlcore.recipe.schema import Lora
 from rlcore.rollout.engine import Sample, Sampling
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.vllm.arguments import ENVIRONMENT, describe_model, engine_arguments
@@ -29,6 +31,8 @@ OWN_ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 """Set before vLLM is imported, where the user has not set them."""
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM has room for; adapters of a lower rank fit in."""
 
 
 class InProcessEngine:
@@ -41,8 +45,13 @@ class InProcessEngine:
         path: str | None,
         stop_ids: Sequence[int],
         max_tokens: int,
+        device: torch.device | None = None,
+        lora: Lora | None = None,
     ):
         """`path`: where `model` was loaded from; vLLM reads weights there itself if they are quantised.
+
+        `device`: where to sample, if not where the model lies. With `lora`, what is published from here on is the
+        parameters of such adapters alone.
 
         Raises UserError where vLLM is not installed or does not take the model or the settings.
         """
@@ -55,8 +64,12 @@ class InProcessEngine:
             os.environ.setdefault(name, value)
         self.version = 0
         self._stop_ids = sorted(stop_ids)
-        self._device = model.device
-        self._sleep_level = section.vllm.sleep_level
+        self._device = device or model.device
+        self._lora = lora
+        self._adapter: Any = None
+        """vLLM's name for the adapters, once there are any."""
+        # Publishing adapters brings back no other weights: those wait on the host.
+        self._sleep_level = min(section.vllm.sleep_level, 1) if lora else section.vllm.sleep_level
         self._asleep = False
         self._seed = 0
         self._salt = 0
@@ -65,10 +78,12 @@ class InProcessEngine:
         self._driver: asyncio.Task[None] | None = None
         quantised = getattr(model.config, "quantization_config", None) is not None
         with TemporaryDirectory(prefix="rlcore-") as folder, _own_threads():
-            arguments = _engine_arguments(section, model, max_tokens) | describe_model(model, path, Path(folder))
+            arguments = _engine_arguments(section, model, max_tokens, self._device, lora) | describe_model(
+                model, path, Path(folder)
+            )
             self._engine = _start(arguments | section.vllm.args)
         if not quantised:
-            self.publish(((name, parameter.data) for name, parameter in model.named_parameters()), 0)
+            self._load_weights((name, parameter.data) for name, parameter in model.named_parameters())
 
     def release(self, key: int) -> None:
         """What a conversation leaves in the prefix cache makes room when others need it."""
@@ -79,11 +94,12 @@ class InProcessEngine:
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Copies the weights in, and wakes up if asleep. KV caches of earlier weights are never used again."""
-        from rlcore.rollout.vllm.loading import load_weights
-
         if self._asleep:
             self._engine.wake_up(["weights"])
-        self._engine.collective_rpc(load_weights, args=(weights,))
+        if self._lora:
+            self._load_adapters(self._lora, weights)
+        else:
+            self._load_weights(weights)
         if self._asleep:
             self._engine.wake_up(["kv_cache"])
         self._asleep = False
@@ -110,6 +126,21 @@ class InProcessEngine:
         client.engine_core.scheduler.shutdown()
         destroy_model_parallel()
 
+    def _load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        from rlcore.rollout.vllm.loading import load_weights
+
+        self._engine.collective_rpc(load_weights, args=(weights,))
+
+    def _load_adapters(self, lora: Lora, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """As vLLM loads them, from a folder: they are small, and it is there for that moment only."""
+        from vllm.lora.request import LoRARequest
+
+        tensors = {name: tensor.to("cpu", copy=True) for name, tensor in weights}
+        with TemporaryDirectory(prefix="rlcore-") as folder:
+            save_adapter(Path(folder), lora, tensors, None)
+            self._engine.add_lora(LoRARequest("policy", 1, folder, load_inplace=True))
+            self._adapter = LoRARequest("policy", 1, folder)
+
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
         from vllm.inputs.engine import tokens_input
 
@@ -120,6 +151,7 @@ class InProcessEngine:
             request,
             tokens_input(list(ids), cache_salt=str(self._salt)),
             self._parameters(sampling, mixed_seed(self._seed, key, len(ids))),
+            lora_request=self._adapter,
         )
         self._answers[request] = answer
         if self._driver is None or self._driver.done():
@@ -179,13 +211,23 @@ class InProcessEngine:
             yield
 
 
-def _engine_arguments(section: schema.Rollout, model: PreTrainedModel, max_tokens: int) -> dict[str, Any]:
+def _engine_arguments(
+    section: schema.Rollout, model: PreTrainedModel, max_tokens: int, device: torch.device, lora: Lora | None
+) -> dict[str, Any]:
     ranks = distributed.get_world_size() if distributed.is_initialized() else 1
     return {
-        **engine_arguments(section, model, max_tokens),
+        **engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=device.type == "cpu"),
         "distributed_executor_backend": "external_launcher" if ranks > 1 else None,
-        **({"enable_sleep_mode": section.vllm.sleep_level > 0} if model.device.type == "cuda" else {}),
+        **({"enable_sleep_mode": section.vllm.sleep_level > 0} if device.type == "cuda" else {}),
+        **(_lora_arguments(lora) if lora else {}),
     }
+
+
+def _lora_arguments(lora: Lora) -> dict[str, Any]:
+    rank = next((rank for rank in LORA_RANKS if rank >= lora.rank), None)
+    if rank is None:
+        raise UserError(f"model.lora.rank {lora.rank}: vLLM takes {LORA_RANKS[-1]}; or rollout.vllm.merge_adapters")
+    return {"enable_lora": True, "max_loras": 1, "max_cpu_loras": 1, "max_lora_rank": rank}
 
 
 def _start(arguments: dict[str, Any]) -> Any:

@@ -9,6 +9,8 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
+from rlcore.policy.lora import plain_name
+
 
 def load_weights(worker: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
     """`replace_weights` in a worker of this process."""
@@ -25,7 +27,7 @@ def replace_weights(model: nn.Module, config: ModelConfig, weights: Iterable[tup
     After an error the model is of no use until weights are loaded again. Raises ValueError, naming the first, for
     parameters that got no weights.
     """
-    expected = {name for name, _ in model.named_parameters()}
+    expected = {plain_name(name) for name, _ in model.named_parameters()}
     initialize_layerwise_reload(model)
     try:
         loaded = model.load_weights(weights)  # type: ignore[operator]
@@ -34,8 +36,8 @@ def replace_weights(model: nn.Module, config: ModelConfig, weights: Iterable[tup
         _forget_half_loaded(model)
         raise
     repack_tied_heads(model)
-    if config.quantization is None and loaded is not None and expected - loaded:
-        first, *more = sorted(expected - loaded)
+    if config.quantization is None and loaded is not None and (missing := expected - set(map(plain_name, loaded))):
+        first, *more = sorted(missing)
         raise ValueError(f"vLLM got no weights for {first} and {len(more)} more parameters")
 
 

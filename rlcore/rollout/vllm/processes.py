@@ -80,12 +80,12 @@ class ServerProcess:
         return f"{(errors or lines or ['it said nothing'])[-1][-300:]} (see {self._log})"
 
 
-def serve_command(command_line: str, port: int, arguments: Mapping[str, Any]) -> list[str]:
+def serve_command(command_line: str, port: int, arguments: Mapping[str, Any], host: str = "127.0.0.1") -> list[str]:
     """The command of a server on this machine: `command_line`, the model, and vLLM's engine arguments as options."""
     # Not the command `vllm`: it may be another environment's, and in the CPU build it does not find its own version.
     command_line = command_line or f"{sys.executable} -m vllm.entrypoints.launchers.api_server.entry --model"
     options = {key.replace("_", "-"): value for key, value in arguments.items() if value is not None}
-    command = [*command_line.split(), str(options.pop("model")), "--host", "127.0.0.1", "--port", str(port)]
+    command = [*command_line.split(), str(options.pop("model")), "--host", host, "--port", str(port)]
     for key, value in options.items():
         if isinstance(value, bool):
             command.append(f"--{key}" if value else f"--no-{key}")

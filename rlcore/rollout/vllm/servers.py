@@ -17,14 +17,13 @@ from transformers import PreTrainedModel
 from rlcore.recipe import schema
 from rlcore.rollout.engine import Sample, Sampling
 from rlcore.rollout.sampling import mixed_seed
-from rlcore.rollout.vllm.arguments import describe_model, engine_arguments
+from rlcore.rollout.vllm.arguments import describe_model, engine_arguments, server_arguments
 from rlcore.rollout.vllm.fleet import Fleet
 from rlcore.rollout.vllm.guard import Guard
 from rlcore.rollout.vllm.keeper import Keeper
 from rlcore.rollout.vllm.processes import ServerProcess, free_port, serve_command, server_environment
 from rlcore.rollout.vllm.shared_weights import SharedWeights
 from rlcore.types import UserError
-from rlcore.vllm_plugin import BACKEND
 
 Answer = TypeVar("Answer")
 
@@ -42,8 +41,11 @@ class ServersEngine:
         stop_ids: Sequence[int],
         max_tokens: int,
         folder: Path,
+        device: torch.device | None = None,
     ):
         """`folder` gets what servers of ours print. The weights of `model` are published as version 0.
+
+        `device`: where the learner computes, if not where the model lies; servers do on the same kind.
 
         Raises UserError when no server can be had.
         """
@@ -60,7 +62,8 @@ class ServersEngine:
             self._guard = Guard()
             if self._direct is None:
                 self._weights = self._shared_weights(model, section.vllm.weights_folder)
-            self._processes = _processes(section, model, max_tokens, folder, self._guard)
+            on_cpu = (device or model.device).type == "cpu"
+            self._processes = _processes(section, model, max_tokens, folder, self._guard, on_cpu=on_cpu)
         urls = self._from_first(list(self._processes) or section.servers)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollout servers", daemon=True)
@@ -212,24 +215,17 @@ def _direct(vllm: schema.Vllm, model: PreTrainedModel, rank: int) -> Any:
 
 
 def _processes(
-    section: schema.Rollout, model: PreTrainedModel, max_tokens: int, folder: Path, guard: Guard
+    section: schema.Rollout, model: PreTrainedModel, max_tokens: int, folder: Path, guard: Guard, *, on_cpu: bool
 ) -> dict[str, ServerProcess]:
     """The servers to start, by URL."""
     vllm = section.vllm
-    arguments = engine_arguments(section, model, max_tokens) | {
-        "tensor_parallel_size": vllm.tensor_parallel,
-        "data_parallel_size": vllm.data_parallel,
-        "generation_config": "vllm",
-        "weight_transfer_config": {"backend": BACKEND if vllm.transfer == "files" else vllm.transfer},
-        "enable_scale_out": True,  # the route for token ids in and out
-        "disable_uvicorn_access_log": True,
-    }
+    arguments = engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=on_cpu) | server_arguments(vllm)
     processes = {}
     for number in range(section.start_servers):
         port = free_port()
         described = describe_model(model, None, folder / "model")
         command = serve_command(vllm.command, port, arguments | described | vllm.args)
-        gpus, on_cpu = vllm.gpus[number] if vllm.gpus else None, model.device.type == "cpu"
+        gpus = vllm.gpus[number] if vllm.gpus else None
         environment = server_environment(gpus, on_cpu=on_cpu, ipc=vllm.transfer == "ipc")
         log = folder / f"server-{number}.log"
         processes[f"http://127.0.0.1:{port}"] = ServerProcess(command, environment, log, guard)

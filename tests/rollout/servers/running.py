@@ -80,7 +80,10 @@ def weights(value: float) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def sample_all(rollout: ServersEngine, count: int, then: Callable[[], object] | None = None) -> list[list[Sample]]:
-    """Two attempts of `count` trajectories in groups of four, all at once; `then` is called while they run."""
+    """Two attempts of `count` trajectories in groups of four, all at once.
+
+    `then` is called once every server has a request to answer, or when they all have answered.
+    """
 
     async def episode(key: int) -> list[Sample]:
         prompt = [key // 4, 7, 7]
@@ -90,9 +93,11 @@ def sample_all(rollout: ServersEngine, count: int, then: Callable[[], object] | 
     async def all_of_them() -> list[list[Sample]]:
         episodes = [asyncio.create_task(episode(key)) for key in range(count)]
         if then:
-            await asyncio.sleep(0.3)
+            servers = rollout._fleet.servers
+            while not (all(server.requests for server in servers) or all(task.done() for task in episodes)):
+                await asyncio.sleep(0.01)
             await asyncio.to_thread(then)
-        return await asyncio.wait_for(asyncio.gather(*episodes), 60)
+        return await asyncio.wait_for(asyncio.gather(*episodes), 300)
 
     return asyncio.run(all_of_them())
 

@@ -23,7 +23,7 @@ def stubs():
 
 def test_the_source_yields_what_it_announced_in_tensors_that_stay():
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2).bfloat16())
-    source = LearnerSource(model)
+    source = LearnerSource(model, torch.device("cpu"))
     assert source.size == (3 * 4 + 4) * 4 + (4 * 2 + 2) * 2
     gathered = torch.zeros(12)
 

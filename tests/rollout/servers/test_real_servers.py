@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import signal
+import subprocess
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ import torch
 from rlcore.policy import load_policy, save_policy
 from rlcore.recipe.schema import Model
 from rlcore.rollout import Sample, Sampling
+from rlcore.rollout.vllm.guard import kill_group
+from rlcore.rollout.vllm.processes import free_port
 from rlcore.rollout.vllm.servers import ServersEngine
 from tests.rollout.servers.running import section, until, up
 from tests.tiny import rlcore, write_recipe
@@ -156,19 +159,29 @@ def test_requests_that_run_at_a_publication_go_on_with_the_new_weights(rollout, 
         assert apart[1][before["end"] :].max() < 1e-3  # the KV cache was computed anew, too
 
 
-def test_a_recipe_trains_on_these_servers(rollout, model, tmp_path):
-    urls = ",".join(rollout._fleet.urls)
-    vllm = f"{{weights_folder: {tmp_path}, start_deadline: 60}}"
-    settings = f"rollout={{engine: vllm, mode: servers, servers: [{urls}], vllm: {vllm}}}"
-    rollout._call(rollout._fleet.steady.acquire())  # else this engine would want its own weights back
-    done = rlcore("train", model.recipe_path, f"output={tmp_path / 'run'}", settings)
-    rollout._call(rollout._release(rollout._fleet.label))
+def test_a_recipe_trains_on_a_server_that_was_started_by_hand(model, tmp_path):
+    """By `launch/serve.sh`, as on another machine."""
+    port = free_port()
+    args = "rollout.vllm.args={kv_cache_memory_bytes: 67108864}"
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            ["launch/serve.sh", model.recipe_path, args],
+            env={**os.environ, "PORT": str(port)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        vllm = f"{{weights_folder: {tmp_path}, start_deadline: 900}}"
+        settings = f"rollout={{engine: vllm, mode: servers, servers: [http://127.0.0.1:{port}], vllm: {vllm}}}"
+        done = rlcore("train", model.recipe_path, f"output={tmp_path / 'run'}", settings)
+    finally:
+        kill_group(server.pid)
+        server.wait()
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(steps) == 6
     assert all(abs(step["learner/mismatch_k1"]) < 1e-4 for step in steps)
-    publish(rollout, model, 90)  # the servers are this test's again
-    until(lambda: up(rollout) == 2)
 
 
 def test_a_server_killed_in_mid_rollout_costs_nothing_but_time(rollout, model):

@@ -1,0 +1,52 @@
+"""`python -m rlcore.rollout.vllm.serve RECIPE [key=value ...]`: becomes the vLLM server of a recipe, at $PORT.
+
+It listens on all addresses: for learners on other machines, which name its URL as `rollout.servers`.
+"""
+
+import os
+import sys
+
+import torch
+from transformers import AutoConfig
+
+from rlcore.recipe import Recipe, load_recipe
+from rlcore.rollout.conversation import MAX_MESSAGE_TOKENS
+from rlcore.rollout.vllm.arguments import engine_arguments, server_arguments
+from rlcore.rollout.vllm.processes import serve_command, server_environment
+from rlcore.types import UserError
+
+AS_A_SERVER = "engine=vllm", "mode=servers", "servers=[]", "start_servers=1", "vllm.gpus=[]"
+"""The recipe's rollout, whatever it says, as one that starts a single server."""
+
+
+def main() -> None:
+    try:
+        recipe = load_recipe(sys.argv[1], [*sys.argv[2:], *(f"rollout.{setting}" for setting in AS_A_SERVER)])
+        command, environment = server_of(recipe, int(os.environ.get("PORT", "8000")))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    os.execvpe(command[0], command, environment)
+
+
+def server_of(recipe: Recipe, port: int) -> tuple[list[str], dict[str, str]]:
+    """Command and environment. Raises UserError for a recipe whose model has no folder or hub name."""
+    path, talk, section = recipe.model.path, recipe.conversation, recipe.rollout
+    if path is None:
+        raise UserError("a server needs model.path: each process would make another scratch model")
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {path} cannot be loaded: {' '.join(str(error).split())}") from None
+    on_cpu = recipe.device == "cpu" or not torch.cuda.is_available()
+    # Room for the messages between the attempts too, whose length the learner finds out from the tokenizer.
+    longest = talk.max_prompt_tokens + talk.replies * (talk.max_attempt_tokens + 2 * MAX_MESSAGE_TOKENS)
+    longest = min(longest, getattr(config.get_text_config(), "max_position_embeddings", longest))
+    arguments = engine_arguments(section, config, getattr(torch, recipe.model.dtype), longest, on_cpu=on_cpu)
+    arguments |= {"model": path, **server_arguments(section.vllm), **section.vllm.args}
+    environment = server_environment(None, on_cpu=on_cpu, ipc=section.vllm.transfer == "ipc")
+    return serve_command(section.vllm.command, port, arguments, host="0.0.0.0"), environment
+
+
+if __name__ == "__main__":
+    main()
