@@ -1,9 +1,10 @@
-"""Publication of weights through files in shared memory against a plain copy of the same bytes.
+"""Publication of weights, to servers and to vLLM in this process, against a plain copy of the same bytes.
 
     python -m tests.bench.publication [--device cuda]
 
-Writing the file is measured everywhere; with vLLM and an installed rlcore, so is the whole publication to a real server
-(write, pause, load, resume) of a random Qwen2 model. Copies and publications take turns. A plain copy is
+Writing the file for servers is measured everywhere; with vLLM and an installed rlcore, so are the whole publication of
+a random Qwen2 model in process (load), and to a real server (write, pause, load, resume). On a CPU, loading includes
+putting the weights in the order that vLLM's kernels there work on. Copies and publications take turns. A plain copy is
 `tensor.copy_` of every parameter into memory that has been used before, as a publication's file has.
 """
 
@@ -19,6 +20,7 @@ import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.recipe.schema import Rollout
+from rlcore.rollout.vllm.in_process import InProcessEngine
 from rlcore.rollout.vllm.servers import ServersEngine
 from rlcore.rollout.vllm.shared_weights import SharedWeights, mapped_weights
 
@@ -45,9 +47,14 @@ def main() -> None:
         assert all(torch.equal(mine.cpu(), theirs) for (_, mine), (_, theirs) in zip(weights, found, strict=True))
         _compare("file written", lambda: shared.write(weights), copy, size)
     if importlib.util.find_spec("vllm") is None:
-        print("vLLM is not installed: no server to publish to")
+        print("vLLM is not installed: nothing to publish to")
         return
-    settings = {"engine": "vllm", "mode": "servers", "start_servers": 1, "slots": 16}
+    args = {"kv_cache_memory_bytes": 1 << 28}
+    section = Rollout.model_validate({"engine": "vllm", "slots": 16, "vllm": {"args": args}})
+    vllm = InProcessEngine(section, model, None, stop_ids=[1], max_tokens=64)
+    _compare("published in process", lambda: vllm.publish(weights, 1), copy, size)
+    vllm.close()
+    settings = {"engine": "vllm", "mode": "servers", "start_servers": 1, "slots": 16, "vllm": {"args": args}}
     with tempfile.TemporaryDirectory() as logs:
         engine = ServersEngine(Rollout.model_validate(settings), model, [1], 64, Path(logs))
         try:

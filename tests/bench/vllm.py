@@ -2,18 +2,24 @@
 
     python -m tests.bench.vllm
 
-The same conversations, each attempt of a length of its own (log-normal, cut at a limit), from the same random Qwen2
-model. With a barrier, all second attempts wait for the last first attempt, as in a loop over `LLM.generate`; it runs on
-the same vLLM engine. The three take turns in one process.
+The same conversations from the same random Qwen2 model, four ways that take turns in one process: rlcore through vLLM;
+a plain loop over vLLM's own `LLM.generate`, which answers all first attempts before it takes the second ones; rlcore's
+engine made to wait like that; and the embedded engine. Weights are new each time, so no KV cache of before is used.
+
+Each attempt has a length of its own, log-normal and cut at a limit: with a standard deviation of 1 the mean is 1.6
+times the median and one in fifty reaches eight times. How much a barrier costs depends on how the lengths of a
+conversation's two attempts correlate (if both are long, the second one is waited for anyway), on how many sequences
+run at once, and on what a step of many costs beside a step of one, so all of that is varied or printed. A round draws
+new lengths. On the CPU there is one thread, and seconds are its CPU seconds, because others may use the machine.
 """
 
 import argparse
 import asyncio
 import gc
+import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
-from statistics import median
+from collections.abc import Callable, Sequence
+from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
@@ -22,56 +28,106 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.recipe.schema import Rollout
 from rlcore.rollout import RolloutEngine, Sampling, TorchEngine
+from rlcore.rollout.vllm.arguments import engine_arguments
 from rlcore.rollout.vllm.in_process import InProcessEngine
 
 VOCABULARY, PROMPT, CORRECTION = 512, 64, 16
-REPEATS = 5
+TYPICAL, LIMIT, SPREAD = 24, 192, 1.0
+"""Tokens of the median attempt and of the longest, and the standard deviation of the logarithm."""
+LONGEST = PROMPT + CORRECTION + 2 * LIMIT
+NEXT_MESSAGE = list(range(2, 2 + CORRECTION))
 
 Conversation = tuple[list[int], Sequence[int]]
-"""A prompt, and the tokens of each attempt."""
+"""A prompt, and the number of tokens of each attempt."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--conversations", type=int, default=64)
-    parser.add_argument("--slots", type=int, default=64)
-    parser.add_argument("--median", type=int, default=24, help="tokens of an attempt")
-    parser.add_argument("--limit", type=int, default=192, help="tokens of the longest attempt")
+    parser.add_argument("--slots", type=int, default=16, help="sequences that run at once")
+    parser.add_argument("--conversations", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--correlation", type=float, nargs="+", default=[0.0, 0.5], help="of the attempts' lengths")
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     model = _model().to(options.device)
-    longest = PROMPT + CORRECTION + 2 * options.limit
-    vllm = InProcessEngine(Rollout(engine="vllm", slots=options.slots), model, None, stop_ids=[], max_tokens=longest)
-    torch_engine = TorchEngine(model, [], slots=options.slots, max_tokens=longest)
+    section = Rollout(engine="vllm", slots=options.slots)
+    vllm = InProcessEngine(section, model, None, stop_ids=[], max_tokens=LONGEST)
+    plain = PlainLoop(section, model)
+    embedded = TorchEngine(model, [], slots=options.slots, max_tokens=LONGEST)
     gc.freeze()  # as a run does once everything is loaded (rlcore/setup.py)
-    conversations = _conversations(options.conversations, options.median, options.limit)
-    lengths = np.array([tokens for _, tokens in conversations])
-    print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads")
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {options.conversations} conversations,", end=" ")
-    print(f"{options.slots} slots, attempts of {np.median(lengths):.0f} tokens (median), {lengths.max()} at most")
-    ways = {
-        "vLLM, no barrier": partial(_no_barrier, vllm, conversations),
-        "vLLM, barrier": partial(_barrier, vllm, conversations),
-        "embedded, no barrier": partial(_no_barrier, torch_engine, conversations),
-    }
 
     def renew() -> None:
-        """A step begins with new weights, and so with no KV cache of the time before."""
         vllm.publish(((name, parameter.data) for name, parameter in model.named_parameters()), 0)
+        plain.renew()
 
+    ways: dict[str, Callable[[list[Conversation]], None]] = {
+        "rlcore, vLLM": lambda conversations: asyncio.run(_no_barrier(vllm, conversations)),
+        "LLM.generate": plain.run,
+        "rlcore, vLLM, barrier": lambda conversations: asyncio.run(_barrier(vllm, conversations)),
+        "rlcore, embedded": lambda conversations: asyncio.run(_no_barrier(embedded, conversations)),
+    }
+    clock = time.process_time if options.device == "cpu" else time.perf_counter
+
+    def seconds(way: Callable[[list[Conversation]], None], conversations: list[Conversation]) -> float:
+        renew()
+        start = clock()
+        way(conversations)
+        return clock() - start
+
+    print(f"torch {torch.__version__}, {options.device}, {sum(p.numel() for p in model.parameters()):,} parameters")
     for way in ways.values():
-        _seconds(way, renew)
-    seconds = {name: [] for name in ways}
-    for _ in range(REPEATS):
-        for name, way in ways.items():
-            seconds[name].append(_seconds(way, renew))
-    ours = seconds["vLLM, no barrier"]
-    for name, theirs in seconds.items():
-        ratios = [t / o for o, t in zip(ours, theirs, strict=True)]
-        print(f"{name:20} {len(conversations) / median(theirs):7.1f} trajectories/s", end="")
-        print(
-            f"   no barrier through vLLM is {median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+        seconds(way, _conversations(options.slots, 0, 0))
+    alone, together = (
+        min(seconds(ways["rlcore, vLLM"], [([2], (LIMIT, 1))] * count) for _ in range(3))
+        for count in (1, options.slots)
+    )
+    print(f"a step of {options.slots} sequences takes {together / alone:.1f} times as long as a step of one")
+    for count in options.conversations:
+        for correlation in options.correlation:
+            rounds = [_conversations(count, correlation, seed) for seed in range(options.rounds)]
+            taken = [{name: seconds(way, round) for name, way in ways.items()} for round in rounds]
+            print(f"{count} conversations, {options.slots} at once, lengths correlate by {correlation:g}")
+            for name in ways:
+                rate = count / geometric_mean(each[name] for each in taken)
+                ratios = [each[name] / each["rlcore, vLLM"] for each in taken]
+                print(
+                    f"  {name:22}{rate:6.1f} trajectories/s; rlcore is {geometric_mean(ratios):.2f} times as fast",
+                    end="",
+                )
+                print(f" ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+class PlainLoop:
+    """What a user of vLLM writes: `LLM.generate` for the first attempts, then for the second ones."""
+
+    def __init__(self, section: Rollout, model: Qwen2ForCausalLM):
+        from vllm import LLM
+
+        on_cpu = model.device.type == "cpu"
+        arguments = engine_arguments(section, model.config, model.dtype, LONGEST, on_cpu=on_cpu)
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            self._llm = LLM(**arguments, model=folder)
+
+    def renew(self) -> None:
+        self._llm.reset_prefix_cache()
+
+    def run(self, conversations: list[Conversation]) -> None:
+        prompts = [ids for ids, _ in conversations]
+        with torch.compiler.set_stance("force_eager"):  # as rlcore does it: compiling takes longer than it saves
+            for attempt in range(2):
+                settings = [self._settings(lengths[attempt]) for _, lengths in conversations]
+                answers = self._llm.generate([{"prompt_token_ids": ids} for ids in prompts], settings, use_tqdm=False)
+                prompts = [
+                    [*ids, *answer.outputs[0].token_ids, *NEXT_MESSAGE]
+                    for ids, answer in zip(prompts, answers, strict=True)
+                ]
+
+    def _settings(self, tokens: int) -> Any:
+        from vllm import SamplingParams
+
+        return SamplingParams(max_tokens=tokens, temperature=1.0, logprobs=0, ignore_eos=True, detokenize=False)
 
 
 def _model() -> Qwen2ForCausalLM:
@@ -87,17 +143,12 @@ def _model() -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config).eval()
 
 
-def _conversations(count: int, typical: int, limit: int) -> list[Conversation]:
-    rng = np.random.default_rng(0)
-    tokens = np.exp(rng.normal(np.log(typical), 1.0, (count, 2))).astype(int).clip(1, limit)
-    return [(rng.integers(2, VOCABULARY, PROMPT).tolist(), pair.tolist()) for pair in tokens]
-
-
-def _seconds(way: Callable[[], Coroutine[Any, Any, None]], renew: Callable[[], None]) -> float:
-    renew()
-    start = time.perf_counter()
-    asyncio.run(way())
-    return time.perf_counter() - start
+def _conversations(count: int, correlation: float, seed: int) -> list[Conversation]:
+    rng = np.random.default_rng(seed)
+    shared, own = rng.normal(size=(count, 1)), rng.normal(size=(count, 2))
+    normal = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+    lengths = (TYPICAL * np.exp(SPREAD * normal)).astype(int).clip(1, LIMIT)
+    return [(rng.integers(2, VOCABULARY, PROMPT).tolist(), pair.tolist()) for pair in lengths]
 
 
 async def _no_barrier(engine: RolloutEngine, conversations: list[Conversation]) -> None:
@@ -120,7 +171,7 @@ async def _barrier(engine: RolloutEngine, conversations: list[Conversation]) -> 
 
 async def _attempt(engine: RolloutEngine, key: int, ids: list[int], tokens: int, *, last: bool) -> list[int]:
     sample = await engine.sample(ids, Sampling(tokens), key=key, last=last)
-    return [*ids, *sample.ids, *range(2, 2 + CORRECTION)]
+    return [*ids, *sample.ids, *NEXT_MESSAGE]
 
 
 if __name__ == "__main__":
