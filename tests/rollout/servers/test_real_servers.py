@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from rlcore.policy import load_policy, save_policy
 from rlcore.recipe.schema import Model
@@ -47,6 +48,8 @@ def model(tmp_path_factory):
 def rollout(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("servers")
     args = {"kv_cache_memory_bytes": 1 << 26, "enable_prompt_tokens_details": True}
+    # With its tokenizer, a server answers by text as well.
+    args |= {"skip_tokenizer_init": False, "tokenizer": str(model.recipe_path.parent / "policy")}
     settings = section(start_servers=2, probe_deadline=20.0, weights_folder=str(folder), args=args)
     engine = ServersEngine(settings, model, STOPS, MAX_TOKENS, folder)
     try:
@@ -102,6 +105,36 @@ def test_tokens_stops_and_log_probabilities_are_those_of_the_learners_model(roll
         assert s.finish == ("stop" if s.ids[-1] in STOPS else "length")
         assert s.finish == "stop" or len(s.ids) == 24
     assert {s.finish for s in drawn} == {"stop", "length"}
+
+
+def readable(text: str) -> str:
+    """The text without what stands for halves of characters, of which servers show fewer."""
+    return text.replace("\N{REPLACEMENT CHARACTER}", "")
+
+
+def test_an_evaluation_by_text_measures_the_model_that_is_served(rollout, model, tmp_path):
+    """`evaluate.endpoint` against vLLM's own chat completions: greedy attempts are the model's own, word for word."""
+    policy = str(model.recipe_path.parent / "policy")
+    recipe = write_recipe(tmp_path, model={"path": policy})
+    settings = [f"evaluate.endpoint={rollout._fleet.urls[0]}/v1", "evaluate.samples=2", f"output={tmp_path / 'run'}"]
+    done = rlcore("eval", recipe, *settings)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run/eval/attempts-0.jsonl").read_text().splitlines()[1:]
+    records = {mode: [r for r in map(json.loads, lines) if r["stage"] == mode] for mode in ("greedy", "sampled")}
+    assert [len(found) for found in records.values()] == [8, 16]
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    for record in records["greedy"]:
+        messages = list(record["messages"])
+        for attempt in record["attempts"]:
+            ids = tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+            reply = model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
+            assert readable(attempt["text"]) == readable(tokenizer.decode(reply, skip_special_tokens=True))
+            assert attempt["finish"] == ("stop" if reply[-1] == tokenizer.eos_token_id else "length")
+            assert attempt["tokens"] == len(reply)
+            messages += [{"role": "assistant", "content": attempt["text"]}, {"role": "user", "content": "Check it."}]
+    assert len({r["attempts"][0]["text"] for r in records["sampled"]}) > 8, "every request has a seed of its own"
 
 
 def test_the_second_attempt_finds_the_firsts_cache_but_no_other_versions(rollout):
