@@ -222,4 +222,4 @@ def test_a_server_killed_in_mid_rollout_costs_nothing_but_time(rollout, model):
     drawn = samples(rollout, 48, Sampling(max_tokens=100), then=lambda: os.kill(victim.pid, signal.SIGKILL))
     assert len(drawn) == 48
     assert difference(model, drawn) < 1e-3
-    until(lambda: rollout._fleet.counts["taken_out"] == 1)
+    until(lambda: rollout._fleet.counts["taken_out"])
