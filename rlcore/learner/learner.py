@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from rlcore.learner.activations import checkpoint_layers
 from rlcore.learner.averaging import LossTokens
 from rlcore.learner.balance import gathered, part_of
+from rlcore.learner.decoder import has_few_operations
 from rlcore.learner.engine import engine_settings, guarded_step, set_schedule, start_engine
 from rlcore.learner.guards import memory_named
 from rlcore.learner.kernels import use_fused_kernels
@@ -81,13 +82,15 @@ class Learner:
         self._rank = torch.distributed.get_rank()
         # Ranks that share each sequence hold the same part of a batch.
         self._part, self._place = divmod(self._rank, section.sequence_parallel)
+        # ZeRO-3 gathers a layer's weights when it is called, at the same passes on all ranks; and a layer that is
+        # computed again must be called, and must not write into a cache again.
+        free = section.zero < 3 and not section.activation_checkpointing
+        self._share_prompts = policy.shares_prompts and free
+        policy.few_operations = free and policy.separable and not policy.sequence and has_few_operations(model)
         settings = engine_settings(section, policy, self._device)
         self._reference = Reference(policy, settings) if kl_used else None
         if section.activation_checkpointing:
             checkpoint_layers(model)
-        # ZeRO-3 gathers weights at every pass through the model, so all ranks must make the same passes. A layer that
-        # is computed again must not write into a cache again.
-        self._share_prompts = policy.shares_prompts and section.zero < 3 and not section.activation_checkpointing
         self._engine = start_engine(section, settings, policy, total_steps)
         self._skipped_in_row = 0
         if policy.sequence:

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlcore.hints import nearest_path
+from rlcore.policy.scratch import scratch_config
 from rlcore.recipe import schema
 from rlcore.types import UserError
 
@@ -53,7 +54,7 @@ def model_shapes(section: schema.Model, config_file: Path | None = None) -> Shap
     Raises UserError, in one line, when there is no configuration to be had or none of a causal language model.
     """
     if config_file is None and section.scratch is not None:
-        return shapes_of(_scratch_config(section.scratch), "model.scratch", section.lora)
+        return shapes_of(scratch_config(section.scratch, section.scratch.vocab_size), "model.scratch", section.lora)
     where = str(config_file or section.path)
     if config_file and not config_file.exists():
         raise UserError(f"model configuration {config_file} does not exist{nearest_path(config_file)}")
@@ -114,17 +115,3 @@ def _adapter_parameters(linear: dict[str, tuple[int, int]], lora: schema.Lora) -
         sides for name, sides in linear.items() if lora.targets == "all-linear" or name.split(".")[-1] in lora.targets
     ]
     return lora.rank * sum(inputs + outputs for inputs, outputs in wanted)
-
-
-def _scratch_config(sizes: schema.Scratch) -> Any:
-    return AutoConfig.for_model(
-        "qwen2",
-        vocab_size=sizes.vocab_size,
-        hidden_size=sizes.hidden_size,
-        intermediate_size=sizes.intermediate_size,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        num_key_value_heads=sizes.kv_heads,
-        max_position_embeddings=sizes.max_positions,
-        tie_word_embeddings=True,
-    )

@@ -28,10 +28,10 @@ def scratch_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     return tokenizer
 
 
-def scratch_model(sizes: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A Qwen2-architecture model with random weights from `seed`; the caller's random state is left as it was."""
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
+def scratch_config(sizes: Scratch, vocab_size: int) -> Qwen2Config:
+    """The configuration of a model of these sizes. A trained tokenizer may have fewer tokens than `sizes` allow."""
+    return Qwen2Config(
+        vocab_size=vocab_size,
         hidden_size=sizes.hidden_size,
         intermediate_size=sizes.intermediate_size,
         num_hidden_layers=sizes.layers,
@@ -41,9 +41,13 @@ def scratch_model(sizes: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int)
         max_position_embeddings=sizes.max_positions,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def scratch_model(sizes: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """A Qwen2-architecture model with random weights from `seed`; the caller's random state is left as it was."""
+    config = scratch_config(sizes, len(tokenizer))
+    config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Qwen2ForCausalLM(config)

@@ -10,17 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
+from transformers import PreTrainedModel
 
 from rlcore.rollout.slots import SlotCache, decode_attention
-
-DECODERS = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
-
-
-def is_common_decoder(model: PreTrainedModel) -> bool:
-    """Whether `last_logits` computes this model."""
-    windows = {kind for kind in getattr(model.config, "layer_types", None) or [] if kind != "full_attention"}
-    return type(model) in DECODERS and not windows
 
 
 def last_logits(

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from rlcore.rollout.decoder import is_common_decoder, last_logits
+from rlcore.policy.family import is_common_decoder
+from rlcore.rollout.decoder import last_logits
 from rlcore.rollout.engine import Sample, Sampling
 from rlcore.rollout.rows import Request, Rows
 from rlcore.rollout.sampling import draw
