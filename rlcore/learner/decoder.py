@@ -20,8 +20,9 @@ from transformers import PreTrainedModel
 from rlcore.learner.packing import MicroBatch
 from rlcore.policy.family import is_common_decoder
 
-LONGEST = 512
-"""Attention keeps the whole matrix of a row's scores. Where rows are longer, flash attention is better."""
+SHORT = 96
+"""Rows of at most so many tokens keep the whole matrix of their scores; for longer ones torch's flash attention, which
+leaves out what causality hides, is faster."""
 
 
 def has_few_operations(model: PreTrainedModel) -> bool:
@@ -30,12 +31,6 @@ def has_few_operations(model: PreTrainedModel) -> bool:
         return False
     projections = [module for name, module in model.named_modules() if name.endswith("_proj")]
     return model.config.hidden_act == "silu" and all(type(module) is nn.Linear for module in projections)
-
-
-def fits(micro: MicroBatch) -> bool:
-    """Whether its rows are padded ones (not packed) of at most `LONGEST` tokens."""
-    width = micro.ids_RT.shape[1] + (micro.prompts.ids_PS.shape[1] if micro.prompts else 0)
-    return micro.positions_RT is None and width <= LONGEST
 
 
 def last_states(model: PreTrainedModel, micro: MicroBatch) -> Tensor:
@@ -100,14 +95,14 @@ def _attended(attention: Any, normed_ND: Tensor, turns_N1X: Tensor, rows: _Rows)
     prompts = rows.prompts[0] * rows.prompts[1]
     if rows.owner_R is None:
         query, key, value = (part.unflatten(0, rows.rows) for part in parts)
-        return _Attend.apply(query, key, value, attention.scaling).flatten(0, 1)
+        return _attend(query, key, value, attention.scaling).flatten(0, 1)
     first, rest = zip(*(part.split([prompts, len(part) - prompts]) for part in parts), strict=True)
     query, key, value = (part.unflatten(0, rows.prompts) for part in first)
-    mixed_PS = _Attend.apply(query, key, value, attention.scaling)
+    mixed_PS = _attend(query, key, value, attention.scaling)
     seen = (part.index_select(0, rows.owner_R) for part in (key, value))
     query, key, value = (part.unflatten(0, rows.rows) for part in rest)
     key, value = (torch.cat(both, dim=1) for both in zip(seen, (key, value), strict=True))
-    mixed_RT = _Attend.apply(query, key, value, attention.scaling)
+    mixed_RT = _attend(query, key, value, attention.scaling)
     return torch.cat([mixed_PS.flatten(0, 1), mixed_RT.flatten(0, 1)])
 
 
@@ -188,8 +183,24 @@ class _Gated(torch.autograd.Function):
         return both
 
 
+def _attend(query_RQhd: Tensor, key_RKgd: Tensor, value_RKgd: Tensor, scaling: float) -> Tensor:
+    """Causal attention of the last Q of K tokens of each row, in grouped heads: `[R, Q, heads * d]`."""
+    queries, seen = query_RQhd.shape[1], key_RKgd.shape[1]
+    if seen <= SHORT:
+        return _Attend.apply(query_RQhd, key_RKgd, value_RKgd, scaling)
+    mask = None if queries == seen else torch.ones(queries, seen, dtype=torch.bool).tril_(seen - queries)
+    mixed = functional.scaled_dot_product_attention(
+        *(part.transpose(1, 2) for part in (query_RQhd, key_RKgd, value_RKgd)),
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=True,
+    )
+    return mixed.transpose(1, 2).flatten(2)
+
+
 class _Attend(torch.autograd.Function):
-    """Causal attention of the last Q of K tokens of each row, in grouped heads, from the whole matrix of its scores."""
+    """`_attend` from the whole matrix of scores."""
 
     @staticmethod
     def forward(ctx: Any, query_RQhd: Tensor, key_RKgd: Tensor, value_RKgd: Tensor, scaling: float) -> Tensor:

@@ -8,7 +8,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rlcore.learner.activations import kept_on_host
-from rlcore.learner.decoder import fits, last_states
+from rlcore.learner.decoder import last_states
 from rlcore.learner.packing import MicroBatch
 from rlcore.learner.sequence_parallel import SequenceParallel
 from rlcore.learner.token_head import Scores, score_hidden, score_logits
@@ -42,7 +42,7 @@ class PolicyModule(nn.Module):
         # Other kernels keep packed trajectories apart by a mask that grows with the square of the row.
         self.packs = "flash" in str(model.config._attn_implementation) and keeps_apart(model)
         self.few_operations = False
-        """Whether hidden states are computed by `decoder.last_states` where it can; `Learner` says so."""
+        """Whether hidden states are computed by `decoder.last_states`; `Learner` says so."""
 
     def forward(
         self, micro: MicroBatch, reference: Compared | None = None, *, states_only: bool = False
@@ -74,7 +74,7 @@ class PolicyModule(nn.Module):
         """
         run = self.model.base_model if self.separable else self.model
         with kept_on_host(self.offload_activations, micro.ids_RT.device):
-            if self.few_operations and fits(micro):
+            if self.few_operations and micro.positions_RT is None:
                 return last_states(self.model, micro)
             if micro.prompts is None:
                 states_RTX = run(input_ids=micro.ids_RT, position_ids=micro.positions_RT, use_cache=False, **named)[0]

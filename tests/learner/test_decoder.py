@@ -53,7 +53,9 @@ def models() -> dict[str, PreTrainedModel]:
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3", "llama", "llama 3"])
 @pytest.mark.parametrize("batch", [random_batch(8), grouped_batch(3, 3, 20)], ids=["alone", "shared prompts"])
-def test_states_and_gradients_are_those_of_transformers(name, batch):
+@pytest.mark.parametrize("short", [0, 96], ids=["flash attention", "whole scores"])
+def test_states_and_gradients_are_those_of_transformers(name, batch, short, monkeypatch):
+    monkeypatch.setattr(decoder, "SHORT", short)
     own = models()[name]
     other = copy.deepcopy(own)
     assert has_few_operations(own)
@@ -73,19 +75,19 @@ def test_states_and_gradients_are_those_of_transformers(name, batch):
 
 
 @pytest.mark.usefixtures("ranks")
-def test_learners_with_and_without_it_have_the_same_gradients(monkeypatch):
+@pytest.mark.parametrize("batch", [random_batch(kl_weight=1.0), grouped_batch()], ids=["alone", "shared prompts"])
+def test_learners_with_and_without_it_have_the_same_gradients(batch):
     results = []
-    for longest in (512, 0, 25):  # of 25: some micro-batches one way, some the other
-        monkeypatch.setattr(decoder, "LONGEST", longest)
-        for batch in (random_batch(kl_weight=1.0), grouped_batch()):
-            learner = gradient_learner(kl="exact", micro_batch_tokens=80)
-            report = learner.update(batch)
-            results.append((report, gradients(learner)))
-    for at, (report, found) in enumerate(results[2:]):
-        expected, gradient = results[at % 2]
-        assert report == pytest.approx(expected, rel=1e-4, abs=1e-5)
-        for key, value in gradient.items():
-            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5)
+    for few_operations in (True, False):
+        learner = gradient_learner(kl="exact", micro_batch_tokens=80)
+        for policy in (learner._engine.module, learner._reference._policy):
+            assert policy.few_operations
+            policy.few_operations = few_operations
+        results.append((learner.update(batch), gradients(learner)))
+    (report, found), (expected, gradient) = results
+    assert report == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    for key, value in gradient.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.usefixtures("ranks")
