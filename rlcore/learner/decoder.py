@@ -189,12 +189,9 @@ def _attend(query_RQhd: Tensor, key_RKgd: Tensor, value_RKgd: Tensor, scaling: f
     if seen <= SHORT:
         return _Attend.apply(query_RQhd, key_RKgd, value_RKgd, scaling)
     mask = None if queries == seen else torch.ones(queries, seen, dtype=torch.bool).tril_(seen - queries)
+    query, key, value = (part.transpose(1, 2) for part in (query_RQhd, key_RKgd, value_RKgd))
     mixed = functional.scaled_dot_product_attention(
-        *(part.transpose(1, 2) for part in (query_RQhd, key_RKgd, value_RKgd)),
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=scaling,
-        enable_gqa=True,
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
     )
     return mixed.transpose(1, 2).flatten(2)
 

@@ -121,8 +121,9 @@ def test_no_forward_pass_is_made_that_nothing_needs(settings, passes):
     """Old log-probabilities cost a pass only if other weights follow; without any β the reference is never run."""
     counted = []
     learner = tiny_learner(**{"kl_used": False, **settings})
-    learner.module.base_model.register_forward_hook(lambda *_: counted.append("policy"))
+    learner.module.get_input_embeddings().register_forward_hook(lambda *_: counted.append("policy"))
     if learner._reference:
-        learner._reference._policy.model.base_model.register_forward_hook(lambda *_: counted.append("reference"))
+        embedding = learner._reference._policy.model.get_input_embeddings()
+        embedding.register_forward_hook(lambda *_: counted.append("reference"))
     learner.update(random_batch(6, kl_weight=0.0))
     assert counted == ["policy"] * passes
