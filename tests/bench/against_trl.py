@@ -322,7 +322,7 @@ def _median(values: Any) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="*", choices=[*JOBS, "growth"], default=["quickstart", "long", "growth"])
+    parser.add_argument("jobs", nargs="*", choices=[*JOBS, "growth"], default=["quickstart", "tail", "growth"])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--trl-batch", type=int, help="trajectories in one forward pass of TRL")
     options = parser.parse_args()
