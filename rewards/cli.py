@@ -80,7 +80,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     rows = []
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue

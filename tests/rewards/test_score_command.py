@@ -66,11 +66,17 @@ def test_mistakes_are_one_line_and_exit_2(data, arguments, told):
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [("", "no rows"), ("{\n", "line 1: not JSON"), ("[1]\n", "line 1: a list"), ('{"x": 1}\n', "none of the columns")],
+    [
+        (b"", "no rows"),
+        (b"{\n", "line 1: not JSON"),
+        (b"\xff\xfe\xff\n", "line 1: not JSON"),
+        (b"[1]\n", "line 1: a list"),
+        (b'{"x": 1}\n', "none of the columns"),
+    ],
 )
 def test_bad_files(tmp_path, content, told):
     path = tmp_path / "bad.jsonl"
-    path.write_text(content)
+    path.write_bytes(content)
     done = run("--reward", "math", path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert told in done.stderr
