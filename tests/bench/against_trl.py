@@ -326,6 +326,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--trl-batch", type=int, help="trajectories in one forward pass of TRL")
     options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that are measured
     for job in options.jobs:
         if job == "growth":
             growth(options.rounds)
