@@ -76,7 +76,10 @@ def serve(control: socket.socket, parent: int) -> None:
     children: set[int] = set()
     signal.signal(signal.SIGCHLD, lambda *_: _reap(children))
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, CONTROL_LIMIT, 1)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(control, CONTROL_LIMIT, 1)
+        except ConnectionResetError:  # it hung up without having read all that was sent
+            break
         if not message:
             break
         if descriptors:
@@ -196,4 +199,5 @@ def unpack(packed: dict[str, Any]) -> list[Verdict]:
 
 def main() -> None:
     """Entry of the server process: the number of its control socket and the pid of its parent are its arguments."""
-    serve(socket.socket(fileno=int(sys.argv[1])), parent=int(sys.argv[2]))
+    with suppress(EOFError, ConnectionError):  # the parent ended before it was answered
+        serve(socket.socket(fileno=int(sys.argv[1])), parent=int(sys.argv[2]))

@@ -1,7 +1,9 @@
 """Worker processes: deadlines, crashes, limits, and nothing left behind."""
 
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rewards import RewardError, RewardPool, Verdict, score
+from rewards.worker import Setup
 
 FUNCTIONS = f"{Path(__file__).parent / 'functions.py'}:"
 
@@ -213,3 +216,17 @@ def test_bad_settings():
         RewardPool(["pair_sum"], deadline=0)
     with pytest.raises(RewardError, match="at least one reward"):
         RewardPool([])
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_server_whose_parent_hangs_up_at_once_says_nothing(told):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    start = "from rewards.worker import main; main()"
+    command = [sys.executable, "-c", start, str(theirs.fileno()), str(os.getpid())]
+    server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True)
+    theirs.close()
+    if told:
+        ours.send(pickle.dumps(Setup(sys.path, ["math"], 512)))
+    ours.close()
+    _, said = server.communicate(timeout=300)
+    assert (server.returncode, said) == (0, "")

@@ -7,9 +7,11 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -199,7 +201,7 @@ def test_a_recipe_trains_on_a_server_that_was_started_by_hand(model, tmp_path):
     with (tmp_path / "server.log").open("w") as log:
         server = subprocess.Popen(
             ["launch/serve.sh", model.recipe_path, args],
-            env={**os.environ, "PORT": str(port)},
+            env={**os.environ, "PORT": str(port), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
             stdout=log,
             stderr=log,
             start_new_session=True,
