@@ -22,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from rlcore.learner.packing import MicroBatch, micro_batches
 from rlcore.learner.planning import Planned
 from rlcore.learner.token_head import Scores
+from rlcore.policy.family import partial_layers
 from rlcore.types import TokenBatch, UserError
 
 
@@ -50,9 +51,7 @@ class SequenceParallel:
         keys = getattr(config, "num_key_value_heads", None) or heads
         if heads % size or (keys % size and size % keys):
             raise UserError(f"{setting} does not divide the {heads} heads of attention ({keys} of keys) of the model")
-        if getattr(config, "sliding_window", None) or set(getattr(config, "layer_types", None) or ()) - {
-            "full_attention"
-        }:
+        if getattr(config, "sliding_window", None) or partial_layers(config):
             raise UserError(f"{setting}: {type(model).__name__} has layers without full attention")
         if attention not in ALL_ATTENTION_FUNCTIONS:
             raise UserError(f"{setting} does not go with model.attention {attention}")

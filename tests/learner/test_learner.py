@@ -81,8 +81,8 @@ def test_micro_batch_size_does_not_change_the_update(loss):
     for report, weights in results[1:]:
         assert report["loss"] == pytest.approx(results[0][0]["loss"], rel=1e-5)
         assert report["grad_norm"] == pytest.approx(results[0][0]["grad_norm"], rel=1e-4)
-        for name, tensor in weights.items():
-            torch.testing.assert_close(tensor, results[0][1][name], rtol=1e-3, atol=1e-4)
+        for name, tensor in weights.items():  # Adam's first step magnifies the rounding of a gradient near 0
+            torch.testing.assert_close(tensor, results[0][1][name], rtol=1e-4, atol=5e-5)
 
 
 def test_minibatches_and_epochs_take_as_many_steps_and_compare_with_the_sampler_only_before_the_first():
