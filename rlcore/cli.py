@@ -150,30 +150,34 @@ def _plan_arguments(command: argparse.ArgumentParser) -> None:
     add_arguments(command)
 
 
-def _plan(options: argparse.Namespace) -> None:
-    from rlcore.plan.command import plan  # transformers takes seconds to import
+# A recipe is read before what takes seconds to import: its mistakes are told at once.
 
-    plan(load_recipe(options.recipe, options.overrides), options)
+
+def _plan(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.overrides)
+    from rlcore.plan.command import plan
+
+    plan(recipe, options)
 
 
 def _train(options: argparse.Namespace) -> None:
-    from rlcore.experiment import run_experiment  # torch and DeepSpeed take seconds to import
-
     recipe = load_recipe(options.recipe, options.overrides)
+    from rlcore.experiment import run_experiment
+
     if os.environ.get("RANK", "0") == "0":
         print("\n".join(batch_arithmetic(recipe, int(os.environ.get("WORLD_SIZE", "1")))))
     run_experiment(recipe)
 
 
 def _eval(options: argparse.Namespace) -> None:
-    from rlcore.evaluation import evaluate
-
     path, overrides = Path(options.recipe), options.overrides
     if path.is_dir():  # a run, for the policy it ended with, or one of its policies: final, best
         policy = path / "final" if (path / "recipe.yaml").exists() else path
         overrides = [f"model={{path: {policy}}}", f"output={policy.parent}", *overrides]
         path = policy.parent / "recipe.yaml"
     recipe = load_recipe(path, overrides)
+    from rlcore.evaluation import evaluate
+
     evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / "eval")}))
 
 
@@ -213,9 +217,10 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _curate(options: argparse.Namespace) -> None:
+    recipe, wanted = load_recipe(options.recipe, options.overrides), parse_options(options)
     from rlcore.curate.run import curate
 
-    print(curate(load_recipe(options.recipe, options.overrides), parse_options(options), options.output))
+    print(curate(recipe, wanted, options.output))
 
 
 def _doctor(options: argparse.Namespace) -> None:

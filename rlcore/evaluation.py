@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rlcore.data import load_problems
 from rlcore.evaluate.journal import Journal
-from rlcore.evaluate.report import write_report
 from rlcore.evaluate.results import Results, save_evaluation
 from rlcore.evaluate.run import evaluate_policy, modes_of
 from rlcore.interrupt import Interrupt, Stopped
@@ -49,6 +48,8 @@ def evaluate(recipe: Recipe) -> Results | None:
                 return None
             tracker.log(0, "evaluation", {k: v for part in results.evaluations for k, v in part.values.items()})
             if ranks.first:
+                from rlcore.evaluate.report import write_report  # draws plots: matplotlib
+
                 tracker.say(f"report: {write_report(folder, [folder])}")
             return results
     finally:

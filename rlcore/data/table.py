@@ -2,11 +2,10 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import datasets
 
 from rlcore.data.bad_rows import BadRows
 from rlcore.hints import nearest_path
@@ -62,17 +61,19 @@ def read_parquet(path: str) -> Table:
     """The rows of one Parquet file."""
     if not Path(path).exists():
         raise UserError(f"data file {path} does not exist{nearest_path(path)}")
-    return _through_datasets(path, lambda: datasets.Dataset.from_parquet(path))
+    return _through_datasets(path, lambda datasets: datasets.Dataset.from_parquet(path))
 
 
 def read_hub(path: str, subset: str | None, split: str) -> Table:
     """A data set of the Hugging Face hub, or a local folder of the same form."""
-    return _through_datasets(path, lambda: datasets.load_dataset(path, subset, split=split))
+    return _through_datasets(path, lambda datasets: datasets.load_dataset(path, subset, split=split))
 
 
-def _through_datasets(path: str, load: Any) -> Table:
+def _through_datasets(path: str, load: Callable[[Any], Any]) -> Table:
+    import datasets  # takes a second
+
     try:
-        rows = load().to_list()
+        rows = load(datasets).to_list()
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"data set {path} cannot be loaded: {' '.join(str(error).split())}") from None
     return Table(path, rows, list(range(1, len(rows) + 1)))

@@ -2,7 +2,6 @@
 
 import torch
 from transformers import PreTrainedModel
-from transformers.integrations.liger import apply_liger_kernel
 from transformers.utils import is_liger_kernel_available
 
 from rlcore.types import UserError
@@ -28,6 +27,7 @@ def use_fused_kernels(model: PreTrainedModel, device: torch.device) -> None:
     if not is_liger_kernel_available():
         raise UserError("learner.fused_kernels needs liger-kernel: pip install 'rlcore[liger]'")
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN  # needs Triton
+    from transformers.integrations.liger import apply_liger_kernel  # imports peft, which takes a second
 
     if model.config.model_type not in MODEL_TYPE_TO_APPLY_LIGER_FN:
         raise UserError(f"learner.fused_kernels: Liger has none for models of type {model.config.model_type}")

@@ -18,7 +18,6 @@ from rlcore.track.console import open_console
 from rlcore.track.dashboard import EVAL, TRAINER, Dashboard
 from rlcore.track.jsonl import JsonlFile, cut_records
 from rlcore.track.tensorboard import open_tensorboard
-from rlcore.track.wandb_run import open_wandb
 from rlcore.types import UserError
 
 
@@ -58,11 +57,12 @@ class Tracker:
         self._history = deque[Mapping[str, Any]](kept, maxlen=HISTORY)
         self._sounding = {name for name in ALARMS if self._history and f"alarm/{name}" in self._history[-1]}
         self._console = open_console(total_steps, done=resume_step or 0)
-        opened = (
-            open_wandb(folder, section, recipe_dict, run_name, self.run_id, say=self._console.say),
-            open_tensorboard(folder, section, resume_step),
-        )
-        self._dashboards: list[Dashboard] = [dashboard for dashboard in opened if dashboard]
+        opened: list[Dashboard | None] = [open_tensorboard(folder, section, resume_step)]
+        if section.wandb != "off":
+            from rlcore.track.wandb_run import open_wandb  # wandb takes a second to import
+
+            opened.append(open_wandb(folder, section, recipe_dict, run_name, self.run_id, say=self._console.say))
+        self._dashboards = [dashboard for dashboard in opened if dashboard]
         self._every = section.every
         self._unshown: list[Record] = []
 
