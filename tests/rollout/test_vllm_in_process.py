@@ -162,12 +162,16 @@ def test_after_sleep_and_publication_it_samples_from_the_new_weights(pair, level
     assert sample.logprobs == pytest.approx(learners_logprobs(model, PROMPT, sample, 1), abs=1e-4)
 
 
-def test_weights_that_lack_a_parameter_are_refused_by_name(pair):
+@pytest.mark.parametrize(("lacking", "named"), [("mlp.down_proj", "mlp.down_proj"), ("self_attn.k_proj", "qkv_proj")])
+def test_weights_that_lack_a_parameter_are_refused_by_name(pair, lacking, named):
     model, engine = pair
-    weights = [(n, p.data) for n, p in model.named_parameters() if n != "model.layers.1.mlp.down_proj.weight"]
-    with pytest.raises(ValueError, match=r"no weights for model\.layers\.1\.mlp\.down_proj\.weight"):
+    lacking = f"model.layers.1.{lacking}.weight"
+    weights = [(name, parameter.data) for name, parameter in model.named_parameters() if name != lacking]
+    with pytest.raises(ValueError, match=rf"no weights for model\.layers\.1\..*{named}\.weight"):
         engine.publish(weights, 1)
     publish(model, engine)
+    (sample,) = samples(engine, [PROMPT], Sampling(8))
+    assert sample.logprobs == pytest.approx(learners_logprobs(model, PROMPT, sample, 1), abs=1e-4)
 
 
 def test_a_request_that_cannot_be_taken_fails_and_the_engine_goes_on(pair):
