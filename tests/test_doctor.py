@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlcore import doctor
-from tests.tiny import rlcore
+from tests.processes import rlcore
 
 
 def test_this_machine_is_fit_and_every_lack_has_a_remedy(tmp_path):

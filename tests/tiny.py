@@ -1,8 +1,6 @@
 """A recipe small enough to train for a few steps in a test, on problems it can partly solve by chance."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
@@ -42,12 +40,6 @@ def write_recipe(folder: Path, **changes: object) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({**recipe, **changes}))
     return path
-
-
-def rlcore(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a process of its own."""
-    command = [sys.executable, "-m", "rlcore.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, **options)
 
 
 def figures(run: Path) -> list[dict[str, object]]:

@@ -1,6 +1,7 @@
 """DeepSpeed: its settings, its engine around the policy, and one guarded optimizer step."""
 
 import math
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -18,13 +19,14 @@ def start_engine(section: LearnerSection, settings: dict[str, Any], module: nn.M
 
     if settings["zero_optimization"]["stage"] == 3:
         split_parameters(module, settings)
-    engine, *_ = deepspeed.initialize(
-        model=module,
-        model_parameters=trained_parameters(module),
-        config=settings,
-        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(section, total_steps)),
-        dist_init_required=False,
-    )
+    with redirect_stdout(None):  # it prints the memory in use
+        engine, *_ = deepspeed.initialize(
+            model=module,
+            model_parameters=trained_parameters(module),
+            config=settings,
+            lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(section, total_steps)),
+            dist_init_required=False,
+        )
     return engine
 
 

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from chat_server import ChatServer
 
-from tests.tiny import rlcore, write_recipe
+from tests.processes import rlcore
+from tests.tiny import write_recipe
 
 SAMPLES = 4
 
@@ -40,9 +41,9 @@ def test_a_served_model_an_interruption_and_going_on(tmp_path):
     recipe = served_recipe(tmp_path)
     environment = {**os.environ, "OPENAI_API_KEY": "secret"}
     with ChatServer(delay=0.05).serving() as server:
-        command = [sys.executable, "-m", "rlcore.cli", "eval", str(recipe), f"evaluate.endpoint={server.url}"]
-        first = [*command, f"output={tmp_path / 'first'}"]
-        process = subprocess.Popen(first, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        first = ["eval", str(recipe), f"evaluate.endpoint={server.url}", f"output={tmp_path / 'first'}"]
+        command = [sys.executable, "-m", "rlcore.cli", *first]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         deadline = time.monotonic() + 120
         while len(server.asked) < 32 * 2 + 40:  # all greedy ones, and some of the sampled
             assert time.monotonic() < deadline, "the evaluation did not get so far"
@@ -58,7 +59,7 @@ def test_a_served_model_an_interruption_and_going_on(tmp_path):
         assert server.keys == {"Bearer secret"}
         assert {body["model"] for body in server.asked} == {"first-model"}
         server.status = [503]  # one refusal that passes
-        done = subprocess.run(first, capture_output=True, text=True, timeout=900, env=environment)
+        done = rlcore(*first, env=environment)
         assert done.returncode == 0, done.stderr
         whole, chunk = 2 * 32 * (1 + SAMPLES), 2 * 2 * SAMPLES
         assert whole < len(server.asked) <= whole + chunk + 1, "more than the chunk in hand was asked for again"

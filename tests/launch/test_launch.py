@@ -18,13 +18,14 @@ import pytest
 import yaml
 from transformers import Qwen2Config
 
+from tests.processes import torchrun
 from tests.tiny import figures, write_recipe
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])
 
 SRUN = """#!{python}
-import os, signal, subprocess, sys
+import os, signal, subprocess, sys, time
 split = next(i for i, word in enumerate(sys.argv) if i and not word.startswith("--"))
 options = dict(word.split("=", 1) for word in sys.argv[1:split])
 nodes = options["--nodelist"].split(",")
@@ -38,6 +39,10 @@ if "TRAIN" in os.environ and command[0] == "torchrun":
         local = [command[0], "--local-addr", node, *command[1:]]
         tasks.append(subprocess.Popen([sys.executable, "-m", "torch.distributed.run", *local[1:]]))
 else:
+    deadline = time.monotonic() + 120
+    while "SERVERS" in os.environ and "serve.sh" not in open(os.environ["SAID"]).read():  # learners wait for servers
+        assert time.monotonic() < deadline, "no server was started"
+        time.sleep(0.01)
     tasks = [subprocess.Popen(["sleep", "600" if "serve.sh" in command[0] else "0"]) for _ in nodes]
 signal.signal(signal.SIGTERM, lambda *_: [task.send_signal(signal.SIGTERM) for task in tasks])
 sys.exit(max(abs(task.wait()) for task in tasks))
@@ -105,8 +110,7 @@ STAGES = [{"name": "one", "steps": 4, "reward": [0, 1], "kl": [0.1, 0.01]}]
 def test_two_nodes_train_like_one_node_of_two_processes_and_go_on_after_a_signal(tmp_path):
     """Two agents meet over the loopback; USR1, as before the time limit, saves and queues the job again."""
     recipe = write_recipe(tmp_path, stages=STAGES, evaluate=None, checkpoint={"every": 1})
-    alone = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    subprocess.run([*alone, "rlcore.train", recipe, f"output={tmp_path / 'alone'}"], check=True, timeout=900)
+    assert torchrun(2, "-m", "rlcore.train", recipe, f"output={tmp_path / 'alone'}").returncode == 0
 
     output = tmp_path / "nodes"
     job = slurm(tmp_path, recipe, f"output={output}", TRAIN="yes")

@@ -1,4 +1,4 @@
-"""Called by one process, or run by torchrun: each rank trains on its share of the same batches; rank 0 writes.
+"""Run by one process or by torchrun: each rank trains on its share of the same batches; rank 0 writes.
 
 Arguments: output file (.npz), folder of checkpoints, whether to go on from them ("" for no), then the learners to train
 one after the other, as `ZERO,KL` or `ZERO,KL,EXTRA,...`. An extra is a loss or one of `EXTRAS`; `sequence` lets all
@@ -15,7 +15,7 @@ from tiny import random_batch, subset, tiny_learner, tiny_model
 from rlcore.learner import Learner, start_distributed
 from rlcore.recipe.schema import LOSSES, Lora
 
-TRAJECTORIES, STEPS = 13, 3
+TRAJECTORIES, STEPS = 13, 2
 EXTRAS = {
     "lora": {"lora": Lora(rank=4, targets=["q_proj", "down_proj"])},
     "minibatches": {"minibatches": 3, "epochs": 2, "old_logprobs": "learner"},

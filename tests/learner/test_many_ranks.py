@@ -1,14 +1,14 @@
 """One process and several real ones give the same losses and weights, whatever the ZeRO stage, minibatches and sharing
 of sequences."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import many_ranks
 import numpy as np
 import pytest
+
+from tests.processes import python, torchrun
 
 ARMS = ["0,exact", "1,k3", "2,exact", "3,exact", "3,k3", "0,k3,grpo", "2,exact,dr_grpo", "0,k1,gspo", "0,k2,cispo"]
 ARMS += ["0,k3,lora", "3,exact,lora", "1,k3,bf16", "3,k3,bf16", "0,k3,minibatches"]
@@ -21,13 +21,8 @@ Results = dict[str, np.ndarray]
 
 
 def run(processes: int, folder: Path, output: Path, arms: list[str], *, resume: bool = False) -> Results:
-    if processes == 1:
-        return many_ranks.train(arms, folder, resume=resume)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *torchrun, str(many_ranks.__file__), str(output), str(folder), "go on" * resume, *arms]
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    launch = python if processes == 1 else partial(torchrun, processes)
+    done = launch(many_ranks.__file__, output, folder, "go on" * resume, *arms)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(np.load(output))
 
@@ -38,7 +33,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one_and_two(folder, ranks) -> tuple[Results, Results]:
+def one_and_two(folder) -> tuple[Results, Results]:
     return run(1, folder / "1", folder / "1.npz", ARMS), run(2, folder / "2", folder / "2.npz", ARMS)
 
 

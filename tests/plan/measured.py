@@ -51,6 +51,7 @@ def live() -> int:
 def main() -> None:
     output, *arms = sys.argv[1:]
     ranks = start_distributed("cpu")
+    gc.freeze()  # `live` need not look at what was imported
     held: dict[str, list[int]] = {}
     alive = []  # what an engine leaves behind when it ends would blur the next one's figures
     step = rlcore.learner.learner.guarded_step

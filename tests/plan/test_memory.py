@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from rlcore.plan.shapes import model_shapes, shapes_of
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Lora
 from rlcore.rollout import Sampling, TorchEngine
+from tests.processes import torchrun
 
 SCRIPT = Path(__file__).with_name("measured.py")
 ARMS = {
@@ -45,12 +43,9 @@ def recipe(zero: int, dtype: str) -> Recipe:
 def held(tmp_path_factory) -> dict[int, dict[str, list[int]]]:
     """Bytes of the first rank, by number of processes."""
     output = tmp_path_factory.mktemp("held") / "held.json"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
     measured = {}
     for processes, arms in ARMS.items():
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command += [str(SCRIPT), str(output), *arms]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+        done = torchrun(processes, SCRIPT, output, *arms)
         assert done.returncode == 0, done.stderr[-3000:]
         measured[processes] = json.loads(output.read_text())
     return measured

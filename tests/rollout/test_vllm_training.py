@@ -11,7 +11,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlcore.export import export
-from tests.tiny import figures, rlcore, write_recipe
+from tests.processes import rlcore, torchrun
+from tests.tiny import figures, write_recipe
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (launch/setup_vllm_cpu.sh)")
 RECIPE = Path("recipes/quickstart.yaml")
@@ -145,10 +146,8 @@ def test_a_sampler_of_quantised_weights_is_corrected_for(folder):
 
 @needs_vllm
 def test_ranks_that_split_the_weights_each_publish_all_of_them_to_their_own_engine(folder):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     recipe = [*arguments(folder), "rollout.engine=vllm", "learner.zero=3", f"output={folder / 'two'}"]
-    command = [*torchrun, "-m", "rlcore.train", *recipe, "stages.0.steps=2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = torchrun(2, "-m", "rlcore.train", *recipe, "stages.0.steps=2")
     assert done.returncode == 0, done.stderr
     assert [record["learner/mismatch_kl"] < 1e-6 for record in figures(folder / "two")] == [True, True]
 

@@ -1,8 +1,6 @@
 """Which conversations STaR and Pair-SFT learn, what of them, and real rounds of both on one process and two."""
 
 import json
-import subprocess
-import sys
 from random import Random
 
 import pytest
@@ -13,7 +11,8 @@ from rlcore.recipe import load_recipe
 from rlcore.sft.corrections import pair_rows, star_rows
 from rlcore.sft.trainer import IGNORED
 from rlcore.types import Problem, Trajectory, Turn, UserError
-from tests.tiny import rlcore, write_recipe
+from tests.processes import rlcore, torchrun
+from tests.tiny import write_recipe
 
 PROBLEM = Problem("p", ({"role": "user", "content": "?"},))
 
@@ -81,10 +80,8 @@ def test_rounds_on_one_process_and_the_same_run_again(repository, tmp_path):
 
 
 def test_rounds_on_two_processes(repository, tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     recipe = repository / "recipes/quickstart/ablations/pair_sft_plus.yaml"
-    command = [*torchrun, "-m", "rlcore.train", str(recipe), f"output={tmp_path / 'two'}", *SMALL]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = torchrun(2, "-m", "rlcore.train", recipe, f"output={tmp_path / 'two'}", *SMALL)
     assert done.returncode == 0, done.stderr
     assert load_evaluation(tmp_path / "two" / "evaluation.json").step == 1
 

@@ -13,7 +13,8 @@ from wandb_file import axes, history
 from rlcore.cli import main
 from rlcore.track.alarms import ALARMS
 from rlcore.track.workspace import PANELS
-from tests.tiny import rlcore, write_recipe
+from tests.processes import rlcore
+from tests.tiny import write_recipe
 
 LINE = re.compile(r"^\| `(?P<name>[a-z_]+/[^`]+)` \|", re.MULTILINE)
 PLACES = {"{n}": r"\d+", "{mode}": "(greedy|sampled)", "{name}": r"\w+"}

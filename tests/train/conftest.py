@@ -1,6 +1,7 @@
 import pytest
 
-from tests.tiny import rlcore, write_recipe
+from tests.processes import rlcore
+from tests.tiny import write_recipe
 
 
 @pytest.fixture(scope="session")

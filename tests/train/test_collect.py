@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny import figures, rlcore, write_recipe
+from tests.processes import rlcore
+from tests.tiny import figures, write_recipe
 
 STAGES = [
     {"name": "one", "steps": 2, "reward": [0, 1], "kl": [0.1, 0.01], "kl_target": [1e-4, 0]},

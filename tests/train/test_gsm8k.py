@@ -2,21 +2,18 @@
 
 import json
 import math
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
 from rlcore.policy import load_policy
 from rlcore.recipe import schema
+from tests.processes import python, torchrun
 from tests.tiny import figures
 
-ONE = [sys.executable, "-m", "rlcore.train"]
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rlcore.train"]
 
-
-@pytest.mark.parametrize("command", [ONE, TWO], ids=["one process", "two processes"])
-def test_gsm8k_goes_all_the_way(command, benchmark_data, repository, tmp_path):
+@pytest.mark.parametrize("launch", [python, partial(torchrun, 2)], ids=["one process", "two processes"])
+def test_gsm8k_goes_all_the_way(launch, benchmark_data, repository, tmp_path):
     run = tmp_path / "run"
     settings = [
         f"data.path={benchmark_data / 'gsm8k_train.jsonl'}",
@@ -24,9 +21,7 @@ def test_gsm8k_goes_all_the_way(command, benchmark_data, repository, tmp_path):
         f"output={run}",
         "track.wandb=off",
     ]
-    done = subprocess.run(
-        [*command, str(repository / "recipes/gsm8k_tiny.yaml"), *settings], capture_output=True, text=True, timeout=900
-    )
+    done = launch("-m", "rlcore.train", repository / "recipes/gsm8k_tiny.yaml", *settings)
     assert done.returncode == 0, done.stderr
     records = figures(run)
     assert [record["stage"] for record in records] == ["stage_1", "stage_1", "stage_2", "stage_2"]

@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.tiny import REWARD, figures, rlcore, write_recipe
-
-RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+from tests.processes import python, rlcore, torchrun
+from tests.tiny import REWARD, figures, write_recipe
 
 
 def recipe_of(run: Path) -> Path:
@@ -27,9 +27,8 @@ def start(recipe: Path, output: Path) -> subprocess.Popen[str]:
 
 def train(recipe: Path, output: Path, processes: int) -> str:
     """Runs the recipe to its end; what it said."""
-    launch = [*RANKS, str(processes)] if processes > 1 else [sys.executable]
-    command = [*launch, "-m", "rlcore.train", str(recipe), f"output={output}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    launch = partial(torchrun, processes) if processes > 1 else python
+    done = launch("-m", "rlcore.train", recipe, f"output={output}")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -103,6 +102,7 @@ SLOW_REWARD = (
     REWARD
     + """
 import time
+from functools import partial
 from pathlib import Path
 
 def slow_reward(completions, letter):

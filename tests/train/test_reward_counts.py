@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.processes import rlcore
 from tests.rewards.judge_server import Server
-from tests.tiny import figures, rlcore, write_recipe
+from tests.tiny import figures, write_recipe
 
 
 def test_what_a_judge_counts_is_in_the_figures_of_each_step_under_its_name(tmp_path):

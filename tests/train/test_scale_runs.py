@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from rlcore.export import export
 from rlcore.types import UserError
-from tests.tiny import figures, rlcore, write_recipe
+from tests.processes import rlcore
+from tests.tiny import figures, write_recipe
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rlcore.train"]
 LORA = "model.lora={rank: 4, alpha: 8}"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.tiny import figures, rlcore
+from tests.processes import rlcore
+from tests.tiny import figures
 
 
 def test_a_run_leaves_figures_trajectories_evaluations_and_policies(finished):
@@ -45,8 +46,10 @@ def test_training_moves_the_policy_away_from_its_reference(finished):
 
 def test_the_same_seed_gives_the_same_run_and_no_process_is_left_behind(finished, tmp_path):
     marker = f"RLCORE_TEST_{os.getpid()}"
+    words = ["train", finished.parent / "recipe.yaml", f"output={tmp_path / 'again'}"]
+    command = [sys.executable, "-m", "rlcore.cli", *words]
     environment = {**os.environ, "LEFT_BEHIND": marker}
-    again = rlcore("train", finished.parent / "recipe.yaml", f"output={tmp_path / 'again'}", env=environment)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert again.returncode == 0, again.stderr
     assert figures(tmp_path / "again") == figures(finished)
     alive = []

@@ -1,12 +1,11 @@
 """A short training of every conversation kind, all in one process of their own."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import yaml
 
+from tests.processes import python
 from tests.tiny import figures, write_recipe
 
 KINDS = ("critique", "verify", "feedback", "stop")
@@ -39,8 +38,9 @@ def runs(tmp_path_factory):
             rows = [json.loads(line) | {"public_tests": ["assert f(1) == 2"]} for line in (folder / name).open()]
             (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
         recipes[kind] = path
-    command = [sys.executable, "-c", SCRIPT, *map(str, recipes.values())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    script = tmp_path_factory.mktemp("script") / "train.py"
+    script.write_text(SCRIPT)
+    done = python(script, *recipes.values())
     assert done.returncode == 0, done.stderr
     return {kind: path.parent / "run" for kind, path in recipes.items()}
 

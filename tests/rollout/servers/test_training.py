@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from tests.processes import torchrun
 from tests.rollout.servers.running import STUB, Stub, post, until
 from tests.tiny import write_recipe
 
@@ -93,12 +94,8 @@ def test_two_ranks_share_servers_and_publish_split_weights(tmp_path):
     stubs = [Stub(), Stub()]
     try:
         path = recipe(tmp_path, servers=[stub.url for stub in stubs])
-        command = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "rlcore.train"]
-        subprocess.run(
-            [sys.executable, "-m", *command, path, f"output={tmp_path / 'run'}", "learner.zero=3"],
-            check=True,
-            timeout=900,
-        )
+        done = torchrun(2, "-m", "rlcore.train", path, f"output={tmp_path / 'run'}", "learner.zero=3")
+        assert done.returncode == 0, done.stderr
         with safe_open(tmp_path / "run" / "final" / "model.safetensors", "pt") as trained:
             first = trained.get_tensor("model.embed_tokens.weight")[0, 0].item()
         answers = [post(stub.url, "/seen") for stub in stubs]
