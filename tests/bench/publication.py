@@ -1,11 +1,12 @@
 """Publication of weights, to servers and to vLLM in this process, against a plain copy of the same bytes.
 
-    python -m tests.bench.publication [--device cuda]
+    python -m tests.bench.publication [--device cuda] [--large]
 
 Writing the file for servers is measured everywhere; with vLLM and an installed rlcore, so are the whole publication of
 a random Qwen2 model in process (load), and to a real server (write, pause, load, resume). On a CPU, loading includes
-putting the weights in the order that vLLM's kernels there work on. Copies and publications take turns. A plain copy is
-`tensor.copy_` of every parameter into memory that has been used before, as a publication's file has.
+packing the weights for the kernels that vLLM has there; in process it is measured without as well, as on a GPU, where
+nothing is packed. Copies and publications take turns. A plain copy is `tensor.copy_` of every parameter into memory
+that has been used before, as a publication's file has. `--large` takes the shape of Qwen2.5-0.5B, in bfloat16.
 """
 
 import argparse
@@ -30,8 +31,9 @@ REPEATS = 7
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--large", action="store_true")
     options = parser.parse_args()
-    model = _model().to(options.device)
+    model = (_large() if options.large else _small()).to(options.device)
     weights = [(name, parameter.data) for name, parameter in model.named_parameters()]
     size = sum(tensor.numel() * tensor.element_size() for _, tensor in weights)
     print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads, {size / 1e6:.0f} MB")
@@ -54,6 +56,13 @@ def main() -> None:
     vllm = InProcessEngine(section, model, None, stop_ids=[1], max_tokens=64)
     _compare("published in process", lambda: vllm.publish(weights, 1), copy, size)
     vllm.close()
+    if options.device == "cpu":
+        from vllm import _custom_ops
+
+        _custom_ops._supports_onednn = False  # vLLM's layers compute with plain weights then
+        plain = InProcessEngine(section, model, None, stop_ids=[1], max_tokens=64)
+        _compare("published in process, nothing packed", lambda: plain.publish(weights, 1), copy, size)
+        plain.close()
     settings = {"engine": "vllm", "mode": "servers", "start_servers": 1, "slots": 16, "vllm": {"args": args}}
     with tempfile.TemporaryDirectory() as logs:
         engine = ServersEngine(Rollout.model_validate(settings), model, [1], 64, Path(logs))
@@ -80,20 +89,41 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _model() -> PreTrainedModel:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=8192,
-        hidden_size=512,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        intermediate_size=1536,
-        max_position_embeddings=256,
-        tie_word_embeddings=False,
-        dtype=torch.float32,
+def _small() -> PreTrainedModel:
+    return _random(
+        Qwen2Config(
+            vocab_size=8192,
+            hidden_size=512,
+            num_hidden_layers=8,
+            num_attention_heads=8,
+            num_key_value_heads=2,
+            intermediate_size=1536,
+            max_position_embeddings=256,
+            tie_word_embeddings=False,
+            dtype=torch.float32,
+        )
     )
-    return Qwen2ForCausalLM(config).eval()
+
+
+def _large() -> PreTrainedModel:
+    return _random(
+        Qwen2Config(
+            vocab_size=151936,
+            hidden_size=896,
+            num_hidden_layers=24,
+            num_attention_heads=14,
+            num_key_value_heads=2,
+            intermediate_size=4864,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            dtype=torch.bfloat16,
+        )
+    )
+
+
+def _random(config: Qwen2Config) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return Qwen2ForCausalLM(config).eval().to(config.dtype)
 
 
 if __name__ == "__main__":

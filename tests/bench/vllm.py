@@ -6,16 +6,19 @@ The same conversations from the same random Qwen2 model, four ways that take tur
 a plain loop over vLLM's own `LLM.generate`, which answers all first attempts before it takes the second ones; rlcore's
 engine made to wait like that; and the embedded engine. Weights are new each time, so no KV cache of before is used.
 
-Each attempt has a length of its own, log-normal and cut at a limit: with a standard deviation of 1 the mean is 1.6
-times the median and one in fifty reaches eight times. How much a barrier costs depends on how the lengths of a
-conversation's two attempts correlate (if both are long, the second one is waited for anyway), on how many sequences
-run at once, and on what a step of many costs beside a step of one, so all of that is varied or printed. A round draws
+Each attempt has a length of its own, log-normal with a median of 24 tokens and cut at a limit. By default (`--spread
+1 --limit 192`) the mean is 1.6 times the median and one in fifty reaches the limit; with `--spread 1.4 --limit 384` the
+limit is 16 times the median, and one in forty reaches it. How much a barrier costs depends on how the lengths of a
+conversation's two attempts correlate (if both are long, the second one is waited for anyway), on how many sequences run
+at once, and on what a step of many costs beside a step of one, so all of that is varied or printed; so is what a
+barrier would cost if there was nothing but steps, each as dear as one of its number of sequences is here. A round draws
 new lengths. On the CPU there is one thread, and seconds are its CPU seconds, because others may use the machine.
 """
 
 import argparse
 import asyncio
 import gc
+import heapq
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -32,9 +35,8 @@ from rlcore.rollout.vllm.arguments import engine_arguments
 from rlcore.rollout.vllm.in_process import InProcessEngine
 
 VOCABULARY, PROMPT, CORRECTION = 512, 64, 16
-TYPICAL, LIMIT, SPREAD = 24, 192, 1.0
-"""Tokens of the median attempt and of the longest, and the standard deviation of the logarithm."""
-LONGEST = PROMPT + CORRECTION + 2 * LIMIT
+TYPICAL = 24
+"""Tokens of the median attempt."""
 NEXT_MESSAGE = list(range(2, 2 + CORRECTION))
 
 Conversation = tuple[list[int], Sequence[int]]
@@ -47,14 +49,17 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=16, help="sequences that run at once")
     parser.add_argument("--conversations", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--correlation", type=float, nargs="+", default=[0.0, 0.5], help="of the attempts' lengths")
+    parser.add_argument("--spread", type=float, default=1.0, help="standard deviation of the lengths' logarithm")
+    parser.add_argument("--limit", type=int, default=192, help="tokens of the longest attempt")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    longest = PROMPT + CORRECTION + 2 * options.limit
     torch.set_num_threads(1)
     model = _model().to(options.device)
     section = Rollout(engine="vllm", slots=options.slots)
-    vllm = InProcessEngine(section, model, None, stop_ids=[], max_tokens=LONGEST)
-    plain = PlainLoop(section, model)
-    embedded = TorchEngine(model, [], slots=options.slots, max_tokens=LONGEST)
+    vllm = InProcessEngine(section, model, None, stop_ids=[], max_tokens=longest)
+    plain = PlainLoop(section, model, longest)
+    embedded = TorchEngine(model, [], slots=options.slots, max_tokens=longest)
     gc.freeze()  # as a run does once everything is loaded (rlcore/setup.py)
 
     def renew() -> None:
@@ -77,17 +82,20 @@ def main() -> None:
 
     print(f"torch {torch.__version__}, {options.device}, {sum(p.numel() for p in model.parameters()):,} parameters")
     for way in ways.values():
-        seconds(way, _conversations(options.slots, 0, 0))
+        seconds(way, _conversations(options.slots, 0, options, 0))
     alone, together = (
-        min(seconds(ways["rlcore, vLLM"], [([2], (LIMIT, 1))] * count) for _ in range(3))
+        min(seconds(ways["rlcore, vLLM"], [([2], (options.limit, 1))] * count) for _ in range(3))
         for count in (1, options.slots)
     )
+    rise = (together / alone - 1) / (options.slots - 1)
     print(f"a step of {options.slots} sequences takes {together / alone:.1f} times as long as a step of one")
     for count in options.conversations:
         for correlation in options.correlation:
-            rounds = [_conversations(count, correlation, seed) for seed in range(options.rounds)]
+            rounds = [_conversations(count, correlation, options, seed) for seed in range(options.rounds)]
             taken = [{name: seconds(way, round) for name, way in ways.items()} for round in rounds]
-            print(f"{count} conversations, {options.slots} at once, lengths correlate by {correlation:g}")
+            bound = geometric_mean(_steps_ratio([pair for _, pair in round], options.slots, rise) for round in rounds)
+            print(f"{count} conversations, {options.slots} at once, lengths correlate by {correlation:g}:", end=" ")
+            print(f"a barrier's steps alone cost {bound:.2f} times as much")
             for name in ways:
                 rate = count / geometric_mean(each[name] for each in taken)
                 ratios = [each[name] / each["rlcore, vLLM"] for each in taken]
@@ -101,11 +109,11 @@ def main() -> None:
 class PlainLoop:
     """What a user of vLLM writes: `LLM.generate` for the first attempts, then for the second ones."""
 
-    def __init__(self, section: Rollout, model: Qwen2ForCausalLM):
+    def __init__(self, section: Rollout, model: Qwen2ForCausalLM, longest: int):
         from vllm import LLM
 
         on_cpu = model.device.type == "cpu"
-        arguments = engine_arguments(section, model.config, model.dtype, LONGEST, on_cpu=on_cpu)
+        arguments = engine_arguments(section, model.config, model.dtype, longest, on_cpu=on_cpu)
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             self._llm = LLM(**arguments, model=folder)
@@ -143,12 +151,28 @@ def _model() -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config).eval()
 
 
-def _conversations(count: int, correlation: float, seed: int) -> list[Conversation]:
+def _conversations(count: int, correlation: float, options: argparse.Namespace, seed: int) -> list[Conversation]:
     rng = np.random.default_rng(seed)
     shared, own = rng.normal(size=(count, 1)), rng.normal(size=(count, 2))
     normal = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
-    lengths = (TYPICAL * np.exp(SPREAD * normal)).astype(int).clip(1, LIMIT)
+    lengths = (TYPICAL * np.exp(options.spread * normal)).astype(int).clip(1, options.limit)
     return [(rng.integers(2, VOCABULARY, PROMPT).tolist(), pair.tolist()) for pair in lengths]
+
+
+def _steps_ratio(lengths: Sequence[Sequence[int]], slots: int, rise: float) -> float:
+    """What the steps with a barrier cost, over what they cost without one."""
+    barrier = sum(_steps([[pair[attempt]] for pair in lengths], slots, rise) for attempt in range(2))
+    return barrier / _steps(lengths, slots, rise)
+
+
+def _steps(conversations: Sequence[Sequence[int]], slots: int, rise: float) -> float:
+    """Cost of all steps in units of a step of one sequence; each sequence more in it adds `rise`."""
+    ends: list[int] = []
+    """Steps after which the places that were taken are free, the soonest first."""
+    for lengths in conversations:
+        start = heapq.heappop(ends) if len(ends) == slots else 0
+        heapq.heappush(ends, start + sum(lengths))
+    return max(ends) + rise * (sum(map(sum, conversations)) - max(ends))
 
 
 async def _no_barrier(engine: RolloutEngine, conversations: list[Conversation]) -> None:

@@ -190,5 +190,5 @@ def test_the_server_command_follows_the_recipe(tmp_path):
         assert f" {option}" in done.stdout
     refused = serve("no.yaml")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: ")
+    assert refused.stderr.startswith("rlcore: ")
     assert "Traceback" not in refused.stderr

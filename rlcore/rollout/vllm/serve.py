@@ -3,6 +3,7 @@
 It listens on all addresses: for learners on other machines, which name its URL as `rollout.servers`.
 """
 
+import argparse
 import os
 import sys
 
@@ -20,11 +21,15 @@ AS_A_SERVER = "engine=vllm", "mode=servers", "servers=[]", "start_servers=1", "v
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m rlcore.rollout.vllm.serve", description=__doc__)
+    parser.add_argument("recipe", help="path of the recipe, a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in place of the recipe's")
+    options = parser.parse_args()
     try:
-        recipe = load_recipe(sys.argv[1], [*sys.argv[2:], *(f"rollout.{setting}" for setting in AS_A_SERVER)])
-        command, environment = server_of(recipe, int(os.environ.get("PORT", "8000")))
+        recipe = load_recipe(options.recipe, [*options.overrides, *(f"rollout.{setting}" for setting in AS_A_SERVER)])
+        command, environment = server_of(recipe, _port())
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"rlcore: {error}", file=sys.stderr)
         sys.exit(2)
     os.execvpe(command[0], command, environment)
 
@@ -46,6 +51,13 @@ def server_of(recipe: Recipe, port: int) -> tuple[list[str], dict[str, str]]:
     arguments |= {"model": path, **server_arguments(section.vllm), **section.vllm.args}
     environment = server_environment(None, on_cpu=on_cpu, ipc=section.vllm.transfer == "ipc")
     return serve_command(section.vllm.command, port, arguments, host="0.0.0.0"), environment
+
+
+def _port() -> int:
+    text = os.environ.get("PORT", "8000")
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise UserError(f"PORT={text} is no port")
+    return int(text)
 
 
 if __name__ == "__main__":
