@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         _run(args)
     except (RewardError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"rlcore: {error}", file=sys.stderr)
         return 2
     return 0
 

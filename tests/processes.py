@@ -1,6 +1,7 @@
 """Commands and ranks in processes of their own, forked from one that has imported what takes seconds.
 
-What depends on a fresh interpreter (signals, exit codes of `torchrun`, imports) is tested with one.
+What depends on a fresh interpreter (signals, exit codes of `torchrun`, an environment that libraries read when they are
+imported) is tested with one.
 """
 
 import atexit
