@@ -62,6 +62,8 @@ def test_a_recipe_that_is_not_text(refused, tmp_path):
         (["data.columns.prompt=questoin"], "did you mean question"),
         (["model={path: no/such/folder}"], "no/such/folder"),
         (["device=tpu"], "device"),
+        (["stages=[]", "sft={rows: star}", "model.lora={rank: 4}"], "no model.lora"),
+        (["stages=[]", "sft={rows: star}", "learner.sequence_parallel=2"], "learner.sequence_parallel"),
     ],
 )
 def test_values_that_cannot_work_are_named(refused, tmp_path, overrides, said):

@@ -360,8 +360,8 @@ class Recipe(Section):
             raise ValueError("model.lora.quantize needs learner.zero 2 or less: quantised weights are not split")
         if self.sft and self.stages:
             raise ValueError("sft stands in place of stages: give one of them, the other in a recipe named by after")
-        if self.sft and self.model.lora:
-            raise ValueError("sft trains all weights: leave model.lora out, and give it to a recipe after this one")
+        if self.sft and (self.model.lora or self.learner.sequence_parallel > 1):
+            raise ValueError("sft trains all weights, on whole sequences: no model.lora or learner.sequence_parallel")
         two = self.conversation.kind == "correct" and self.conversation.attempts == 2
         if self.sft and self.sft.rows != "column" and not two:
             raise ValueError(f"sft.rows {self.sft.rows} needs conversations of two attempts, of kind correct")
