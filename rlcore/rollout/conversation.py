@@ -113,7 +113,10 @@ class Conversation:
         first = self._render(question)
         differences = []
         for name, attempt in PROBES.items():
-            appended = self._encode(first) + self._encode(attempt) + self._tail_ids(self.script.instruction)
+            attempt_ids = self._encode(attempt)
+            if self.tokenizer.unk_token_id in attempt_ids:  # such an answer is never sampled
+                continue
+            appended = self._encode(first) + attempt_ids + self._tail_ids(self.script.instruction)
             rendered = self._encode(self._render(self._two_turns(question, attempt, self.script.instruction)))
             if appended != rendered:
                 differences.append(f"{name}: {self._first_difference(appended, rendered)}")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rlcore.policy import phrase_tokenizer
 from rlcore.policy.scratch import scratch_tokenizer
 from rlcore.recipe import schema
 from rlcore.rollout import Conversation
@@ -88,6 +89,13 @@ def test_a_template_that_strips_thinking_is_named_and_what_was_sampled_is_kept()
 def test_a_template_that_trims_says_so():
     (difference,) = conversation(LLAMA3, "<|eot_id|>").check.differences
     assert "ends in a space" in difference
+
+
+def test_answers_that_the_tokenizer_has_no_words_for_say_nothing_about_its_template():
+    """Its template trims answers, but none that it can sample ends in a space."""
+    tokenizer = phrase_tokenizer([" The", " answer", " is", " 5", ".", f" {INSTRUCTION}"])
+    section = schema.Conversation(instruction=INSTRUCTION, max_prompt_tokens=100)
+    assert Conversation(tokenizer, section, [tokenizer.eos_token_id]).check.exact
 
 
 @pytest.mark.parametrize("template", [ONE_TURN, LAST_TURN_ONLY], ids=["raises", "drops the attempt"])
