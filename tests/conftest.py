@@ -4,6 +4,7 @@ import os
 
 # Tiny models gain nothing from a second thread, and lose much where processes share the cores. Set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # else to ask for CUDA spoils it for forked processes
 os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it in every process; the process group lasts a whole session
 
 from pathlib import Path
