@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from rlcore.learner.packing import MicroBatch
-from rlcore.policy.family import is_common_decoder
+from rlcore.policy.family import in_pairs, is_common_decoder, turns
 
 SHORT = 96
 """Rows of at most so many tokens keep the whole matrix of their scores; for longer ones torch's flash attention, which
@@ -30,7 +30,7 @@ def has_few_operations(model: PreTrainedModel) -> bool:
     if not is_common_decoder(model) or model.device.type != "cpu" or model.dtype != torch.float32:
         return False
     projections = [module for name, module in model.named_modules() if name.endswith("_proj")]
-    return model.config.hidden_act == "silu" and all(type(module) is nn.Linear for module in projections)
+    return all(type(module) is nn.Linear for module in projections)
 
 
 def last_states(model: PreTrainedModel, micro: MicroBatch) -> Tensor:
@@ -38,9 +38,7 @@ def last_states(model: PreTrainedModel, micro: MicroBatch) -> Tensor:
     decoder: Any = model.model
     rows = _Rows.of(micro)
     hidden = decoder.embed_tokens(rows.ids_N)
-    cos_NX, sin_NX = (turns[0] for turns in decoder.rotary_emb(hidden, rows.positions_N[None]))
-    half = cos_NX.shape[-1] // 2
-    turns_N1X = torch.complex(cos_NX[:, None, :half], sin_NX[:, None, :half])
+    turns_N1X = turns(decoder, rows.positions_N).unsqueeze(1)
     for layer in decoder.layers:
         mixed_ND = _attended(layer.self_attn, _norm(layer.input_layernorm, hidden), turns_N1X, rows)
         if layer is decoder.layers[-1]:
@@ -90,7 +88,7 @@ def _attended(attention: Any, normed_ND: Tensor, turns_N1X: Tensor, rows: _Rows)
     for at, name in enumerate(("q_norm", "k_norm")):
         if hasattr(attention, name):
             norm = getattr(attention, name)
-            parts[at] = _Norm.apply(parts[at], _in_pairs(norm.weight, size), norm.variance_epsilon)
+            parts[at] = _Norm.apply(parts[at], in_pairs(norm.weight, size), norm.variance_epsilon)
         parts[at] = _turned(parts[at], turns_N1X)
     prompts = rows.prompts[0] * rows.prompts[1]
     if rows.owner_R is None:
@@ -109,22 +107,11 @@ def _attended(attention: Any, normed_ND: Tensor, turns_N1X: Tensor, rows: _Rows)
 def _product(states_ND: Tensor, *layers: nn.Linear, paired: tuple[int, ...] = ()) -> Tensor:
     """The outputs of several layers of one input, side by side; heads of the sizes in `paired` have theirs in pairs."""
     sizes = paired or (0,) * len(layers)
-    weight = torch.cat([_in_pairs(layer.weight, size) for layer, size in zip(layers, sizes, strict=True)])
+    weight = torch.cat([in_pairs(layer.weight, size) for layer, size in zip(layers, sizes, strict=True)])
     if layers[0].bias is None:
         return functional.linear(states_ND, weight)
-    bias = torch.cat([_in_pairs(layer.bias, size) for layer, size in zip(layers, sizes, strict=True)])
+    bias = torch.cat([in_pairs(layer.bias, size) for layer, size in zip(layers, sizes, strict=True)])
     return functional.linear(states_ND, weight, bias)
-
-
-def _in_pairs(weight: Tensor, size: int) -> Tensor:
-    """Rows of heads of `size` in another order: after each of the first half its partner in the second.
-
-    What a rotation turns into each other then stands side by side, as the parts of a complex number. Queries and keys
-    are reordered alike, so their products stay what they are.
-    """
-    if not size:
-        return weight
-    return weight.unflatten(0, (-1, 2, size // 2)).transpose(1, 2).flatten(0, 2)
 
 
 def _turned(states_Nhd: Tensor, turns_N1X: Tensor) -> Tensor:

@@ -104,8 +104,9 @@ def sampler_parts(recipe: Recipe, shapes: Shapes, gpu_bytes: int) -> list[Part]:
         return [Part("vLLM: weights and KV cache", share, kept, weights if level == 1 else 0)]
     cache = kv_cache_bytes(shapes, rollout.slots, longest_conversation(recipe) + 1, size)
     copied = weights if recipe.learner.zero == 3 else 0
+    layers = shapes.linear_parameters * size  # of the common decoders, in the form in which they sample
     return [
-        Part("sampler's copy of the weights", copied, copied),
+        Part("sampler's copy of the weights", copied + layers, copied),
         Part(f"KV cache of {rollout.slots:,} slots", cache, cache),
     ]
 

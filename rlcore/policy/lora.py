@@ -95,6 +95,11 @@ def merged_weight(layer: Any) -> Tensor:
     return (base.float() + layer.get_delta_weight(ADAPTER).float()).to(base.dtype)
 
 
+def present_weight(layer: Any) -> Tensor:
+    """What a layer multiplies by, with its adapter if it has one."""
+    return merged_weight(layer) if hasattr(layer, "get_delta_weight") else whole_weight(layer)
+
+
 def whole_weight(layer: Any) -> Tensor:
     """The weight of a layer without an adapter, which may be quantised."""
     if not quantized(layer.weight):

@@ -32,6 +32,10 @@ class Rows:
         """Where the attempt being sampled starts."""
         self.limit_S = np.zeros(slots, dtype=np.int64)
         """The length at which it is cut."""
+        self.kinds: list[Sampling] = []
+        """The different settings that requests have asked for."""
+        self.kind_S = np.zeros(slots, dtype=np.int64)
+        """Which of them each slot's request asks for."""
         self.requests: list[Request | None] = [None] * slots
 
     def open(self, slot: int, request: Request, cached: int) -> None:
@@ -41,6 +45,9 @@ class Rows:
         self.length_S[slot] = self.start_S[slot] = length
         self.cached_S[slot] = cached
         self.limit_S[slot] = length + request.sampling.max_tokens
+        if request.sampling not in self.kinds:
+            self.kinds.append(request.sampling)
+        self.kind_S[slot] = self.kinds.index(request.sampling)
         self.requests[slot] = request
 
     def append(self, slots_R: np.ndarray, tokens_R: np.ndarray, logprobs_R: np.ndarray) -> None:
@@ -66,7 +73,8 @@ class Rows:
 
     def move(self, sources: list[int], targets: list[int]) -> None:
         """Takes rows to other slots, which are free."""
-        for values in (self.ids_SC, self.logprobs_SC, self.length_S, self.cached_S, self.start_S, self.limit_S):
+        counts = (self.length_S, self.cached_S, self.start_S, self.limit_S, self.kind_S)
+        for values in (self.ids_SC, self.logprobs_SC, *counts):
             values[targets] = values[sources]
         for source, target in zip(sources, targets, strict=True):
             self.requests[target], self.requests[source] = self.requests[source], None

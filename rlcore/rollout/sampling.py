@@ -21,14 +21,18 @@ def draw(logits_NV: torch.Tensor, sampling: Sampling, generator: torch.Generator
     """
     logits_NV = logits_NV.float()
     if sampling.temperature == 0:
-        tokens_N = logits_NV.argmax(-1)
+        probability_NV = logits_NV.softmax(-1)
+        tokens_N1 = logits_NV.argmax(-1, keepdim=True)
     else:
-        logits_NV = _keep(logits_NV / sampling.temperature, sampling.top_k, sampling.top_p)
-        # Gumbel-max by exponential race: argmax of p / Exp(1) is a draw from p.
-        noise_NV = torch.empty_like(logits_NV).exponential_(generator=generator).clamp_min_(1e-20)
-        tokens_N = (logits_NV - noise_NV.log_()).argmax(-1)
-    chosen_N = logits_NV.gather(-1, tokens_N[:, None])[:, 0]
-    return tokens_N, chosen_N - logits_NV.logsumexp(-1)
+        if sampling.temperature != 1:
+            logits_NV = logits_NV / sampling.temperature
+        probability_NV = _keep(logits_NV, sampling.top_k, sampling.top_p).softmax(-1)
+        # The first token up to which the probabilities add up to more than a uniform share of their sum: one random
+        # number a row, and never a token of probability 0, as the share is below 1 by more than a rounding.
+        sums_NV = probability_NV.cumsum(-1)
+        share_N1 = torch.rand(len(sums_NV), 1, generator=generator, device=sums_NV.device)
+        tokens_N1 = torch.searchsorted(sums_NV, share_N1.mul_(sums_NV[:, -1:]), right=True)
+    return tokens_N1[:, 0], probability_NV.gather(-1, tokens_N1)[:, 0].log_()
 
 
 def _keep(logits_NV: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:

@@ -14,11 +14,11 @@ import torch
 from transformers import PreTrainedModel
 
 from rlcore.policy.family import is_common_decoder
-from rlcore.rollout.decoder import last_logits
+from rlcore.rollout.decoder import FewOperations
 from rlcore.rollout.engine import Sample, Sampling
 from rlcore.rollout.rows import Request, Rows
 from rlcore.rollout.sampling import draw
-from rlcore.rollout.slots import SlotCache, use_decode_attention
+from rlcore.rollout.slots import SlotCache, unseen, use_decode_attention
 
 ADMIT_SHARE = 0.25
 """A forward pass over new prompt tokens runs once they wait for this share of the rows that are decoding."""
@@ -43,6 +43,7 @@ class TorchEngine:
         self._cache = SlotCache(model.config.num_hidden_layers, slots, max_tokens + 1)
         self._driver: asyncio.Task[None] | None = None
         self._common = is_common_decoder(model)
+        self._decoder: FewOperations | None = None
         self._forget()
         use_decode_attention(model)
 
@@ -85,6 +86,8 @@ class TorchEngine:
         """Advances all requests until none is left; a failure is handed to everyone who waits."""
         try:
             self.model.eval()
+            # The weights may have changed since attempts were last sampled.
+            self._decoder = FewOperations(self.model) if self._common else None
             with torch.no_grad():
                 while len(self._active) or self._waiting:
                     if len(self._waiting) >= ADMIT_SHARE * len(self._active):
@@ -104,6 +107,7 @@ class TorchEngine:
         self._active = np.zeros(0, dtype=np.int64)
         self._parked: dict[int, int] = {}
         self._waiting: list[Request] = []
+        self._decoder = None
 
     # Admission: new conversations and next turns enter the batch.
 
@@ -168,7 +172,7 @@ class TorchEngine:
         self._rows.cached_S[slots_R] = length_R1[:, 0]
         width = int(length_R1.max())
         self._cache.aim(self._tensor(slots_R), self._tensor(columns_RQ), width, None)
-        return self._forward(tokens_RQ, positions_RQ, width)
+        return self._forward(tokens_RQ, positions_RQ)
 
     # Decoding: every active row advances by one token.
 
@@ -185,21 +189,18 @@ class TorchEngine:
         rows.cached_S[slots_R] += 1
         width = int(positions_S.max()) + 1
         self._cache.aim(torch.arange(span, device=self.device), self._tensor(columns_S)[:, None], width, span)
-        logits_SV = self._forward(tokens_S[:, None], positions_S[:, None], width)
+        logits_SV = self._forward(tokens_S[:, None], positions_S[:, None])
         self._active = slots_R[:0]
         self._sample_at(slots_R, logits_SV if len(slots_R) == span else logits_SV[self._tensor(slots_R)])
 
-    def _forward(self, tokens_RQ: np.ndarray, positions_RQ: np.ndarray, width: int) -> torch.Tensor:
+    def _forward(self, tokens_RQ: np.ndarray, positions_RQ: np.ndarray) -> torch.Tensor:
         """Logits `[R, V]` after the last token of each row, which sees the columns up to its own position."""
         ids, positions = self._tensor(tokens_RQ), self._tensor(positions_RQ)
-        unseen_R1QW = (torch.arange(width, device=self.device) > positions[:, :, None])[:, None]
-        mask_R1QW = torch.zeros(unseen_R1QW.shape, dtype=self.model.dtype, device=self.device)
-        mask_R1QW.masked_fill_(unseen_R1QW, torch.finfo(self.model.dtype).min)
-        if self._common:
-            return last_logits(self.model, ids, positions, mask_R1QW, self._cache)
+        if self._decoder:
+            return self._decoder.last_logits(ids, positions, self._cache)
         return self.model(
             input_ids=ids,
-            attention_mask=mask_R1QW,
+            attention_mask=unseen(positions[:, None], self._cache.width, self.model.dtype),
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
@@ -208,15 +209,14 @@ class TorchEngine:
 
     def _sample_at(self, slots_R: np.ndarray, logits_RV: torch.Tensor) -> None:
         """Draws one token for each of these rows; rows that end are answered, the others become active."""
-        places: dict[Sampling, list[int]] = {}
-        for at, slot in enumerate(slots_R.tolist()):
-            places.setdefault(self._rows.request(slot).sampling, []).append(at)
-        for sampling, mine in places.items():
-            logits_rV = logits_RV if len(places) == 1 else logits_RV[self._tensor(mine)]
-            tokens_r, logprobs_r = draw(logits_rV, sampling, self._generator)
+        kinds_R = self._rows.kind_S[slots_R]
+        for kind in set(kinds_R.tolist()):
+            mine = np.flatnonzero(kinds_R == kind)
+            logits_rV = logits_RV if len(mine) == len(slots_R) else logits_RV[self._tensor(mine)]
+            tokens_r, logprobs_r = draw(logits_rV, self._rows.kinds[kind], self._generator)
             self._rows.append(slots_R[mine], tokens_r.cpu().numpy(), logprobs_r.cpu().numpy())
         length_R = self._rows.length_S[slots_R]
-        stopped_R = np.isin(self._rows.ids_SC[slots_R, length_R - 1], self._stop_ids)
+        stopped_R = (self._rows.ids_SC[slots_R, length_R - 1][:, None] == self._stop_ids).any(1)
         ended_R = stopped_R | (length_R >= self._rows.limit_S[slots_R])
         for at in np.flatnonzero(ended_R).tolist():
             self._answer(int(slots_R[at]), "stop" if stopped_R[at] else "length")

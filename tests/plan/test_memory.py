@@ -15,6 +15,7 @@ from rlcore.plan.shapes import model_shapes, shapes_of
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Lora
 from rlcore.rollout import Sampling, TorchEngine
+from rlcore.rollout.decoder import FewOperations
 from tests.processes import torchrun
 
 SCRIPT = Path(__file__).with_name("measured.py")
@@ -119,10 +120,14 @@ def test_ranks_that_share_sequences_hold_a_part_of_the_longest():
     assert held[1] == pytest.approx(held[0] / 4, rel=1e-4)
 
 
-def test_the_embedded_engine_keeps_the_planned_cache():
+def test_the_embedded_engine_keeps_the_planned_cache_and_copies_the_planned_weights():
     config, slots, tokens = Qwen2Config(**CONFIG), 6, 50
-    engine = TorchEngine(Qwen2ForCausalLM(config).eval(), [], slots=slots, max_tokens=tokens)
+    model, shapes = Qwen2ForCausalLM(config).eval(), shapes_of(config, "tiny")
+    engine = TorchEngine(model, [], slots=slots, max_tokens=tokens)
     asyncio.run(engine.sample([1, 2, 3], Sampling(4), key=0, last=True))
     layers = engine._cache.layers
     measured = sum(tensor.nbytes for layer in layers for tensor in (layer.keys, layer.values))
-    assert measured == kv_cache_bytes(shapes_of(config, "tiny"), slots, tokens + 1, 4)
+    assert measured == kv_cache_bytes(shapes, slots, tokens + 1, 4)
+    products = [part for layer in FewOperations(model)._layers for part in vars(layer).values()]
+    copied = sum(part._weight_IO.nbytes for part in products if hasattr(part, "_weight_IO"))
+    assert copied == shapes.linear_parameters * 4

@@ -17,6 +17,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from rlcore.policy.lora import add_lora
+from rlcore.recipe.schema import Lora
 from rlcore.rollout import Sample, Sampling, TorchEngine
 
 STOP, VOCABULARY = 1, 40
@@ -36,7 +38,7 @@ def model(family: str):
     }
     made = {
         "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**sizes, **decoder)),
-        "llama": lambda: LlamaForCausalLM(LlamaConfig(**sizes, **decoder)),
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**sizes, **decoder, attention_bias=True, mlp_bias=True)),
         "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**sizes, **decoder, head_dim=32)),
         "mistral": lambda: MistralForCausalLM(MistralConfig(**sizes, **decoder)),
         "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**sizes, n_embd=32, n_layer=2, n_head=4, n_positions=256)),
@@ -45,6 +47,8 @@ def model(family: str):
         for parameter in made.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(25 if family == "gpt2" else 6)
+            elif family != "gpt2":  # norms and biases are all ones and zeros at first
+                parameter.add_(0.05 * torch.randn_like(parameter))
     return made.eval()
 
 
@@ -90,9 +94,19 @@ def test_greedy_attempts_equal_a_plain_loop(family, slots):
     assert len(lengths) > 1, "the attempts should end at different lengths for this to test anything"
 
 
+def adapted():
+    """A model with adapters that do something."""
+    made = model("qwen2")
+    add_lora(made, Lora(rank=4), seed=0)
+    for name, parameter in made.named_parameters():
+        if ".lora_" in name:
+            parameter.data.normal_(std=0.3)
+    return made
+
+
 @pytest.mark.parametrize("sampling", [Sampling(10), Sampling(10, temperature=0.6)], ids=["T=1", "T=0.6"])
-def test_logprobs_are_those_of_the_sampled_distribution(sampling):
-    reference = model("qwen2")
+@pytest.mark.parametrize("reference", [model("qwen2"), adapted()], ids=["whole", "adapters"])
+def test_logprobs_are_those_of_the_sampled_distribution(reference, sampling):
     chosen = [prompt for prompt in prompts(10) for _ in range(4)]
     engine = TorchEngine(reference, [STOP], slots=16, max_tokens=64)
     engine.seed(0)
@@ -176,6 +190,27 @@ def test_conversations_longer_than_foreseen_still_fit():
     engine = TorchEngine(reference, [STOP], slots=4, max_tokens=8)
     (first, second), *_ = two_attempts(engine, prompts(3), Sampling(90, temperature=0))
     assert list(second.ids) == generated(reference, [*prompts(3)[0], *first.ids, *TAIL], 90)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "mistral"])
+def test_a_prompt_of_many_tokens_is_computed_as_one_of_few(family):
+    reference = model(family)
+    prompt = torch.randint(2, VOCABULARY, (100,), generator=torch.Generator().manual_seed(0)).tolist()
+    engine = TorchEngine(reference, [STOP], slots=4, max_tokens=128)
+    assert list(asyncio.run(_one(engine, prompt)).ids) == generated(reference, prompt, 10)
+
+
+def test_weights_that_changed_in_place_are_sampled_from():
+    """As the learner's own do, which are not published."""
+    own = model("qwen2")
+    engine = TorchEngine(own, [STOP], slots=4, max_tokens=64, live=True)
+    prompt = prompts(1)[0]
+    before = asyncio.run(_one(engine, prompt))
+    with torch.no_grad():
+        for parameter in own.parameters():
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+    after = asyncio.run(_one(engine, prompt))
+    assert list(after.ids) == generated(own, prompt, 10) != list(before.ids)
 
 
 def test_published_weights_are_sampled_from_and_named_by_their_version():
