@@ -4,8 +4,8 @@
 
 Writing the file for servers is measured everywhere; with vLLM and an installed rlcore, so are the whole publication of
 a random Qwen2 model in process (load), and to a real server (write, pause, load, resume). On a CPU, loading includes
-packing the weights for the kernels that vLLM has there; in process it is measured without as well, as on a GPU, where
-nothing is packed. Copies and publications take turns. A plain copy is `tensor.copy_` of every parameter into memory
+packing the weights for the kernels that vLLM has there; it is measured without as well, as on a GPU, where nothing is
+packed. Copies and publications take turns. A plain copy is `tensor.copy_` of every parameter into memory
 that has been used before, as a publication's file has. `--large` takes the shape of Qwen2.5-0.5B, in bfloat16.
 """
 
@@ -14,6 +14,7 @@ import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +27,8 @@ from rlcore.rollout.vllm.servers import ServersEngine
 from rlcore.rollout.vllm.shared_weights import SharedWeights, mapped_weights
 
 REPEATS = 7
+PLAIN = {"worker_extension_cls": "tests.bench.plain_weights.PlainWeights"}
+"""What makes vLLM's layers compute with plain weights on the CPU."""
 
 
 def main() -> None:
@@ -51,25 +54,24 @@ def main() -> None:
     if importlib.util.find_spec("vllm") is None:
         print("vLLM is not installed: nothing to publish to")
         return
-    args = {"kv_cache_memory_bytes": 1 << 28}
-    section = Rollout.model_validate({"engine": "vllm", "slots": 16, "vllm": {"args": args}})
-    vllm = InProcessEngine(section, model, None, stop_ids=[1], max_tokens=64)
-    _compare("published in process", lambda: vllm.publish(weights, 1), copy, size)
-    vllm.close()
-    if options.device == "cpu":
-        from vllm import _custom_ops
+    ways = {"": {}, ", nothing packed": PLAIN} if options.device == "cpu" else {"": {}}
+    for how, args in ways.items():  # servers first: vLLM in this process leaves settings in the environment
+        section = _section({"mode": "servers", "start_servers": 1}, args)
+        with tempfile.TemporaryDirectory() as logs:
+            servers = ServersEngine(section, model, [1], 64, Path(logs))
+            try:
+                _compare(f"published to a server{how}", partial(servers.publish, weights, 1), copy, size)
+            finally:
+                servers.close()
+    for how, args in ways.items():
+        inside = InProcessEngine(_section({}, args), model, None, stop_ids=[1], max_tokens=64)
+        _compare(f"published in process{how}", partial(inside.publish, weights, 1), copy, size)
+        inside.close()
 
-        _custom_ops._supports_onednn = False  # vLLM's layers compute with plain weights then
-        plain = InProcessEngine(section, model, None, stop_ids=[1], max_tokens=64)
-        _compare("published in process, nothing packed", lambda: plain.publish(weights, 1), copy, size)
-        plain.close()
-    settings = {"engine": "vllm", "mode": "servers", "start_servers": 1, "slots": 16, "vllm": {"args": args}}
-    with tempfile.TemporaryDirectory() as logs:
-        engine = ServersEngine(Rollout.model_validate(settings), model, [1], 64, Path(logs))
-        try:
-            _compare("published to a server", lambda: engine.publish(weights, 1), copy, size)
-        finally:
-            engine.close()
+
+def _section(mode: dict[str, object], args: dict[str, str]) -> Rollout:
+    vllm = {"args": {"kv_cache_memory_bytes": 1 << 28, **args}}
+    return Rollout.model_validate({"engine": "vllm", "slots": 16, "vllm": vllm, **mode})
 
 
 def _compare(what: str, ours: Callable[[], object], copy: Callable[[], None], size: int) -> None:

@@ -99,6 +99,8 @@ def server_environment(gpus: str | None, *, on_cpu: bool, ipc: bool) -> dict[str
     environment = ENVIRONMENT | {key: value for key, value in os.environ.items() if key not in RANK_SETTINGS}
     environment = {key: value for key, value in environment.items() if not key.startswith("TORCHELASTIC_")}
     environment["VLLM_SERVER_DEV_MODE"] = "1"
+    # A server that is late to read what came on an idle connection would drop it after 5 seconds, the requests with it.
+    environment.setdefault("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "600")
     if ipc:
         environment["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # handles travel pickled, on this machine
     if on_cpu:
