@@ -63,6 +63,8 @@ def _is_known(module: nn.Module) -> bool:
     if is_deferred_attention_layer(module):
         # Some kernels keep a converted copy of the sinks; other kinds of attention, products of their weights.
         return type(module) is Attention and method is None and getattr(module.impl, "sinks", None) is None
+    if isinstance(module, LinearBase) and cast(Tensor, module.weight).ndim > 2:
+        return False  # a convolution, which the CPU keeps in an order of its own
     return method is None or type(method) in (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
 
 
