@@ -28,9 +28,10 @@ def draw(logits_NV: torch.Tensor, sampling: Sampling, generator: torch.Generator
             logits_NV = logits_NV / sampling.temperature
         probability_NV = _keep(logits_NV, sampling.top_k, sampling.top_p).softmax(-1)
         # The first token up to which the probabilities add up to more than a uniform share of their sum: one random
-        # number a row, and never a token of probability 0, as the share is below 1 by more than a rounding.
-        sums_NV = probability_NV.cumsum(-1)
-        share_N1 = torch.rand(len(sums_NV), 1, generator=generator, device=sums_NV.device)
+        # number a row, and never a token of probability 0, as the share is below 1 by more than a rounding. In float32
+        # the sums of a large vocabulary would be too coarse for its rare tokens.
+        sums_NV = probability_NV.cumsum(-1, dtype=torch.float64)
+        share_N1 = torch.rand(len(sums_NV), 1, generator=generator, device=sums_NV.device, dtype=torch.float64)
         tokens_N1 = torch.searchsorted(sums_NV, share_N1.mul_(sums_NV[:, -1:]), right=True)
     return tokens_N1[:, 0], probability_NV.gather(-1, tokens_N1)[:, 0].log_()
 

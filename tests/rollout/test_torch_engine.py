@@ -100,7 +100,7 @@ def adapted():
     add_lora(made, Lora(rank=4), seed=0)
     for name, parameter in made.named_parameters():
         if ".lora_" in name:
-            parameter.data.normal_(std=0.3)
+            parameter.data.normal_(std=0.1)
     return made
 
 
