@@ -1,9 +1,9 @@
 """The common decoders in few operations, for training on a CPU: transformers' arithmetic, with closed-form gradients.
 
 On a CPU a small model is bound by how often activations are read and written, not by its matrix products. Here prompts
-and rows are one list of N tokens for all but attention; projections of the same input are one product; a norm, a gate
-and attention are one autograd node each, which keeps only what its backward pass reads; a rotation is one complex
-product; and the last layer goes on only where a loss token is predicted.
+and rows are one list of N tokens for all but attention; projections of the same input are one product, with the weight
+of the norm before them; a norm and a gate are one autograd node each, which keeps only what its backward pass reads; a
+rotation is one complex product; and the last layer goes on only where a loss token is predicted.
 
 Shapes: N tokens of the model's width D, or of heads x d in attention; P prompts of S tokens; R rows of T tokens, which
 see W = S + T; n loss tokens.
@@ -19,10 +19,6 @@ from transformers import PreTrainedModel
 
 from rlcore.learner.packing import MicroBatch
 from rlcore.policy.family import in_pairs, is_common_decoder, turns
-
-SHORT = 96
-"""Rows of at most so many tokens keep the whole matrix of their scores; for longer ones torch's flash attention, which
-leaves out what causality hides, is faster."""
 
 
 def has_few_operations(model: PreTrainedModel) -> bool:
@@ -40,13 +36,13 @@ def last_states(model: PreTrainedModel, micro: MicroBatch) -> Tensor:
     hidden = decoder.embed_tokens(rows.ids_N)
     turns_N1X = turns(decoder, rows.positions_N).unsqueeze(1)
     for layer in decoder.layers:
-        mixed_ND = _attended(layer.self_attn, _norm(layer.input_layernorm, hidden), turns_N1X, rows)
+        mixed_ND = _attended(layer.self_attn, layer.input_layernorm, hidden, turns_N1X, rows)
         if layer is decoder.layers[-1]:
             mixed_ND, hidden = mixed_ND[rows.source_n], hidden[rows.source_n]
         hidden = hidden + layer.self_attn.o_proj(mixed_ND)
-        gate_and_up = _product(_norm(layer.post_attention_layernorm, hidden), layer.mlp.gate_proj, layer.mlp.up_proj)
+        gate_and_up = _product(hidden, layer.post_attention_layernorm, layer.mlp.gate_proj, layer.mlp.up_proj)
         hidden = hidden + layer.mlp.down_proj(_Gated.apply(gate_and_up))
-    return _norm(decoder.norm, hidden)
+    return _Norm.apply(hidden, decoder.norm.variance_epsilon) * decoder.norm.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +75,16 @@ class _Rows:
         )
 
 
-def _attended(attention: Any, normed_ND: Tensor, turns_N1X: Tensor, rows: _Rows) -> Tensor:
+def _attended(attention: Any, norm: Any, states_ND: Tensor, turns_N1X: Tensor, rows: _Rows) -> Tensor:
     """What attention mixes for each token, `[N, heads * d]`, before the output projection."""
     size, layers = attention.head_dim, (attention.q_proj, attention.k_proj, attention.v_proj)
     widths = [layer.out_features for layer in layers]
-    projected = _product(normed_ND, *layers, paired=(size, size, 0))
+    projected = _product(states_ND, norm, *layers, paired=(size, size, 0))
     parts = [part.unflatten(1, (-1, size)) for part in projected.split(widths, dim=1)]
     for at, name in enumerate(("q_norm", "k_norm")):
         if hasattr(attention, name):
             norm = getattr(attention, name)
-            parts[at] = _Norm.apply(parts[at], in_pairs(norm.weight, size), norm.variance_epsilon)
+            parts[at] = _Norm.apply(parts[at], norm.variance_epsilon) * in_pairs(norm.weight, size)
         parts[at] = _turned(parts[at], turns_N1X)
     prompts = rows.prompts[0] * rows.prompts[1]
     if rows.owner_R is None:
@@ -104,14 +100,18 @@ def _attended(attention: Any, normed_ND: Tensor, turns_N1X: Tensor, rows: _Rows)
     return torch.cat([mixed_PS.flatten(0, 1), mixed_RT.flatten(0, 1)])
 
 
-def _product(states_ND: Tensor, *layers: nn.Linear, paired: tuple[int, ...] = ()) -> Tensor:
-    """The outputs of several layers of one input, side by side; heads of the sizes in `paired` have theirs in pairs."""
+def _product(states_ND: Tensor, norm: Any, *layers: nn.Linear, paired: tuple[int, ...] = ()) -> Tensor:
+    """The outputs of several layers of the same normed states, side by side.
+
+    Heads of the sizes in `paired` have theirs in pairs.
+    """
     sizes = paired or (0,) * len(layers)
-    weight = torch.cat([in_pairs(layer.weight, size) for layer, size in zip(layers, sizes, strict=True)])
+    normed_ND = _Norm.apply(states_ND, norm.variance_epsilon)
+    weight = torch.cat([in_pairs(layer.weight, size) for layer, size in zip(layers, sizes, strict=True)]) * norm.weight
     if layers[0].bias is None:
-        return functional.linear(states_ND, weight)
+        return functional.linear(normed_ND, weight)
     bias = torch.cat([in_pairs(layer.bias, size) for layer, size in zip(layers, sizes, strict=True)])
-    return functional.linear(states_ND, weight, bias)
+    return functional.linear(normed_ND, weight, bias)
 
 
 def _turned(states_Nhd: Tensor, turns_N1X: Tensor) -> Tensor:
@@ -119,31 +119,25 @@ def _turned(states_Nhd: Tensor, turns_N1X: Tensor) -> Tensor:
     return torch.view_as_real(torch.view_as_complex(states_Nhd.unflatten(-1, (-1, 2))) * turns_N1X).flatten(-2)
 
 
-def _norm(norm: Any, states: Tensor) -> Tensor:
-    return _Norm.apply(states, norm.weight, norm.variance_epsilon)
-
-
 class _Norm(torch.autograd.Function):
-    """x̂ · w with x̂ = x / rms(x), over the last dimension (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    """x̂ = x / rms(x) over the last dimension (Zhang and Sennrich 2019, arXiv 1910.07467), without its weight."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: Any, states: Tensor, epsilon: float) -> Tensor:
         mean_square = torch.linalg.vector_norm(states, dim=-1, keepdim=True).square_().div_(states.shape[-1])
         scale = mean_square.add_(epsilon).rsqrt_()
         normed = states * scale
-        ctx.save_for_backward(normed, scale, weight)
-        return normed * weight
+        ctx.save_for_backward(normed, scale)
+        return normed
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """∂/∂x = (g · w - x̂ · mean(g · w · x̂)) / rms(x)."""
+        """∂/∂x = (g - x̂ · mean(g · x̂)) / rms(x)."""
         (grad,) = gradients
-        normed, scale, weight = ctx.saved_tensors
+        normed, scale = ctx.saved_tensors
         product = grad * normed
-        grad_weight = product.flatten(0, -2).sum(0)
-        mean = (product @ weight).div_(weight.shape[0]).unsqueeze(-1)
-        grad = torch.mul(grad, weight, out=product).addcmul_(normed, mean, value=-1).mul_(scale)
-        return grad, grad_weight, None
+        mean = product.mean(-1, keepdim=True)
+        return torch.addcmul(grad, normed, mean, value=-1, out=product).mul_(scale), None
 
 
 class _Gated(torch.autograd.Function):
@@ -173,41 +167,9 @@ class _Gated(torch.autograd.Function):
 def _attend(query_RQhd: Tensor, key_RKgd: Tensor, value_RKgd: Tensor, scaling: float) -> Tensor:
     """Causal attention of the last Q of K tokens of each row, in grouped heads: `[R, Q, heads * d]`."""
     queries, seen = query_RQhd.shape[1], key_RKgd.shape[1]
-    if seen <= SHORT:
-        return _Attend.apply(query_RQhd, key_RKgd, value_RKgd, scaling)
     mask = None if queries == seen else torch.ones(queries, seen, dtype=torch.bool).tril_(seen - queries)
     query, key, value = (part.transpose(1, 2) for part in (query_RQhd, key_RKgd, value_RKgd))
     mixed = functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
     )
     return mixed.transpose(1, 2).flatten(2)
-
-
-class _Attend(torch.autograd.Function):
-    """`_attend` from the whole matrix of scores."""
-
-    @staticmethod
-    def forward(ctx: Any, query_RQhd: Tensor, key_RKgd: Tensor, value_RKgd: Tensor, scaling: float) -> Tensor:
-        query, key, value = (part.transpose(1, 2).contiguous() for part in (query_RQhd, key_RKgd, value_RKgd))
-        (rows, groups, seen, _), queries = key.shape, query.shape[2]
-        weights = query.view(rows, groups, -1, query.shape[-1]) @ key.transpose(2, 3)
-        unseen_QK = torch.full((queries, seen), -torch.inf).triu_(seen - queries + 1)
-        by_query = weights.view(rows, -1, queries, seen)
-        torch.add(unseen_QK, by_query, alpha=scaling, out=by_query)
-        weights = weights.softmax(-1)
-        ctx.save_for_backward(query, key, value, weights)
-        ctx.scaling = scaling
-        return (weights @ value).view(query.shape).transpose(1, 2).flatten(2)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, weights = ctx.saved_tensors
-        rows, heads, queries, size = query.shape
-        grouped = (*key.shape[:2], -1, size)
-        mixed = gradients[0].view(rows, queries, heads, size).transpose(1, 2).reshape(grouped)
-        grad_value = weights.transpose(2, 3) @ mixed
-        scores = mixed @ value.transpose(2, 3)
-        scores = torch._softmax_backward_data(scores, weights, -1, scores.dtype).mul_(ctx.scaling)
-        grad_query = (scores @ key).view(query.shape)
-        grad_key = scores.transpose(2, 3) @ query.view(grouped)
-        return grad_query.transpose(1, 2), grad_key.transpose(1, 2), grad_value.transpose(1, 2), None

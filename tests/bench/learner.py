@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.learner import Learner, start_distributed
+from rlcore.learner.decoder import has_few_operations
 from rlcore.learner.engine import engine_settings
 from rlcore.learner.losses import entropy, kl_exact, ppo
 from rlcore.learner.packing import MicroBatch, micro_batches
@@ -75,6 +76,7 @@ def quickstart_batch(trajectories: int) -> TokenBatch:
 def bare_step(batch: TokenBatch) -> Callable[[], None]:
     """The learner's forward pass and losses without DeepSpeed and without statistics."""
     policy = PolicyModule(quickstart_model(), 1.0)
+    policy.few_operations = has_few_operations(policy.model)
     reference = Reference(policy, engine_settings(SECTION, policy, CPU))
     return _plain_loop(batch, policy, lambda micro: policy(micro, reference.compared(micro)), share_prompts=True)
 

@@ -20,7 +20,6 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from rlcore.learner import decoder
 from rlcore.learner.decoder import has_few_operations, last_states
 from rlcore.learner.packing import micro_batches
 from rlcore.learner.planning import plan_micro_batches
@@ -53,9 +52,7 @@ def models() -> dict[str, PreTrainedModel]:
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3", "llama", "llama 3"])
 @pytest.mark.parametrize("batch", [random_batch(8), grouped_batch(3, 3, 20)], ids=["alone", "shared prompts"])
-@pytest.mark.parametrize("short", [0, 96], ids=["flash attention", "whole scores"])
-def test_states_and_gradients_are_those_of_transformers(name, batch, short, monkeypatch):
-    monkeypatch.setattr(decoder, "SHORT", short)
+def test_states_and_gradients_are_those_of_transformers(name, batch):
     own = models()[name]
     other = copy.deepcopy(own)
     assert has_few_operations(own)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import full_log_softmax, parameters, random_batch, tiny_learner, tiny_model
+from tiny import full_log_softmax, gradient_learner, gradients, parameters, random_batch, tiny_learner, tiny_model
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from rlcore.learner import Learner
@@ -72,17 +72,17 @@ def test_updates_and_reports_are_those_of_a_plain_torch_loop(kind):
 def test_micro_batch_size_does_not_change_the_update(loss):
     results = []
     for budget in (1, 50, 10_000):
-        learner = tiny_learner(loss=loss, kl="exact", micro_batch_tokens=budget)
+        learner = gradient_learner(loss=loss, kl="exact", micro_batch_tokens=budget)
         report = learner.update(random_batch(20))
-        results.append((report, parameters(learner)))
+        results.append((report, gradients(learner)))
     counts = [report["micro_batches"] for report, _ in results]
     assert counts[0] == 20
     assert counts[0] > counts[1] > counts[2] == 1
-    for report, weights in results[1:]:
+    for report, found in results[1:]:
         assert report["loss"] == pytest.approx(results[0][0]["loss"], rel=1e-5)
         assert report["grad_norm"] == pytest.approx(results[0][0]["grad_norm"], rel=1e-4)
-        for name, tensor in weights.items():  # Adam's first step magnifies the rounding of a gradient near 0
-            torch.testing.assert_close(tensor, results[0][1][name], rtol=1e-4, atol=5e-5)
+        for name, gradient in found.items():  # not the weights: Adam magnifies the rounding of a gradient near 0
+            torch.testing.assert_close(gradient, results[0][1][name], rtol=1e-4, atol=1e-5 * report["grad_norm"])
 
 
 def test_minibatches_and_epochs_take_as_many_steps_and_compare_with_the_sampler_only_before_the_first():
