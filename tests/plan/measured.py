@@ -1,4 +1,4 @@
-"""Run by one process or by torchrun: bytes that a rank really holds at an optimizer step and after it.
+"""Run by one process or by torchrun: bytes that a rank really holds at an optimizer step.
 
 Arguments: output file (.json), then the learners to measure one after the other, as `ZERO,DTYPE`; rank 0 writes.
 """
@@ -6,6 +6,7 @@ Arguments: output file (.json), then the learners to measure one after the other
 import gc
 import json
 import sys
+import time
 
 import numpy as np
 import torch
@@ -48,16 +49,25 @@ def live() -> int:
     return sum(storages.values())
 
 
+def settled() -> int:
+    """`live` once nothing is let go of: threads of the process group hold what they reduced for some milliseconds."""
+    before, held = sys.maxsize, live()
+    while held < before:
+        time.sleep(0.2)
+        before, held = held, live()
+    return held
+
+
 def main() -> None:
     output, *arms = sys.argv[1:]
     ranks = start_distributed("cpu")
     gc.freeze()  # `live` need not look at what was imported
-    held: dict[str, list[int]] = {}
+    held: dict[str, int] = {}
     alive = []  # what an engine leaves behind when it ends would blur the next one's figures
     step = rlcore.learner.learner.guarded_step
 
     def measured_step(engine: object, max_grad_norm: float) -> tuple[float, bool]:
-        at_step.append(live())
+        at_step.append(settled())
         return step(engine, max_grad_norm)
 
     rlcore.learner.learner.guarded_step = measured_step
@@ -69,7 +79,7 @@ def main() -> None:
         alive.append(learner)
         for _ in range(2):
             learner.update(batch())
-        held[arm] = [at_step[1] - before, live() - before]
+        held[arm] = at_step[1] - before
     if ranks.first:
         with open(output, "w") as file:
             json.dump(held, file)
