@@ -347,12 +347,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
+        attempts = self.conversation.attempts
         for stage in self.stages:
             for key in ("reward", "kl"):
-                if len(getattr(stage, key)) != self.conversation.attempts:
-                    raise ValueError(
-                        f"stage {stage.name}: {key} needs {self.conversation.attempts} values, one for each attempt"
-                    )
+                if len(getattr(stage, key)) != attempts:
+                    raise ValueError(f"stage {stage.name}: {key} needs {attempts} values, one for each attempt")
             self._offline_fits(stage)
         if self.rollout.engine == "torch" and self.model.attention.startswith("flash"):
             raise ValueError(f"model.attention {self.model.attention} needs rollout.engine vllm")
@@ -362,7 +361,7 @@ class Recipe(Section):
             raise ValueError("sft stands in place of stages: give one of them, the other in a recipe named by after")
         if self.sft and (self.model.lora or self.learner.sequence_parallel > 1):
             raise ValueError("sft trains all weights, on whole sequences: no model.lora or learner.sequence_parallel")
-        two = self.conversation.kind == "correct" and self.conversation.attempts == 2
+        two = self.conversation.kind == "correct" and attempts == 2
         if self.sft and self.sft.rows != "column" and not two:
             raise ValueError(f"sft.rows {self.sft.rows} needs conversations of two attempts, of kind correct")
         if self.batch.group == 1 and self.credit.baseline != "none":
