@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,9 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
     mine = [problem for problem in problems[ranks.rank :: ranks.world] if problem.id not in known]
     console = open_console(0, done=0) if ranks.first else None
     setup = Setup(recipe, ranks)
+    shown = console.progress("pass rates", len(mine)) if console else nullcontext(lambda done: None)
     try:
-        with file.open("ab") as lines:
+        with file.open("ab") as lines, shown as advance:
             for start in range(0, len(mine), PART):
                 part = mine[start : start + PART]
                 groups = setup.rollout.attempts(
@@ -44,8 +46,7 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
                     known[problem.id] = _rate(group)
                     lines.write(to_json({"id": problem.id, "pass_rate": known[problem.id]}) + b"\n")
                 lines.flush()
-                if console:
-                    console.say(f"pass rates: {start + len(part):,} of {len(mine):,} problems of this rank")
+                advance(len(part))
     finally:
         setup.close()
         if console:

@@ -31,6 +31,7 @@ class Journal:
         self._done = {name: records for name, records in self._done.items() if len(records) == records[0]["of"]}
         part = path.with_name(path.name + ".part")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)  # another rank may be later than this one
             if lines and not same:
                 os.replace(path, path.with_name(f"{path.stem}.previous.jsonl"))
             kept = [record for records in self._done.values() for record in records]

@@ -54,7 +54,9 @@ class Bar:
             expand=True,
             speed_estimate_period=3600,
         )
-        self._task = self._progress.add_task("starting", total=total_steps, completed=done, figures="")
+        self._task = self._progress.add_task(
+            "starting", total=total_steps, completed=done, figures="", visible=total_steps > 0
+        )
         self._progress.start()
 
     def show(self, step: int, stage: str, metrics: Mapping[str, float]) -> None:

@@ -3,6 +3,8 @@
 import argparse
 import json
 import math
+import subprocess
+import sys
 
 import datasets
 import numpy as np
@@ -15,6 +17,7 @@ from rlcore.curate.select import band_of, select
 from rlcore.data import load_problems
 from rlcore.recipe import load_recipe
 from rlcore.types import UserError
+from tests.tiny import write_recipe
 
 TALE = "a train leaves the station at nine and meets another one that left an hour before at what time do they meet"
 
@@ -92,6 +95,32 @@ def test_from_the_command_to_parquet_and_back(repository, tmp_path, capsys):
     main([*command[:-1], "4"])
     assert measured.read_bytes() == before
     assert len(datasets.Dataset.from_parquet(str(folder / "problems.parquet"))) == 4
+
+
+def test_two_ranks_choose_what_one_does(tmp_path):
+    """With pass rates that no random number decides."""
+    recipe = write_recipe(tmp_path, evaluate=None)
+    (tmp_path / "my_reward.py").write_text(
+        "def letter_reward(completions, letter):\n    return [float(l in 'aei') for l in letter]\n"
+    )
+    options = ["--samples", "2", "--lowest", "0.5", "--highest", "1", "--count", "10"]
+    alone = [sys.executable, "-m"]
+    torchrun = [*alone, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    for name, start in (("one", alone), ("two", torchrun)):
+        command = [*start, "rlcore.cli", "curate", str(recipe), "--output", str(tmp_path / name), *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("problems.parquet") == 1
+    one, two = tmp_path / "one", tmp_path / "two"
+    measured = [(two / f"pass_rates-{rank}-of-2.jsonl").read_bytes().splitlines() for rank in (0, 1)]
+    assert [len(lines) for lines in measured] == [16, 16]
+    alone_measured = (one / "pass_rates-0-of-1.jsonl").read_bytes().splitlines()
+    assert sorted(measured[0] + measured[1]) == sorted(alone_measured)
+    for name in ("removed.jsonl", "statistics.json", "statistics.md"):
+        assert (two / name).read_bytes() == (one / name).read_bytes()
+    chosen = [datasets.Dataset.from_parquet(str(folder / "problems.parquet")) for folder in (one, two)]
+    assert chosen[0].to_list() == chosen[1].to_list()
+    assert len(chosen[0]) == 10
 
 
 @pytest.mark.parametrize(

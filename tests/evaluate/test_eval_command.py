@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +71,13 @@ def test_a_served_model_an_interruption_and_going_on(tmp_path):
 
 
 def check_figures(folder: Path) -> None:
-    """The figures against the attempts in the file, counted anew."""
+    """The figures against the attempts in the files of all ranks, counted anew."""
     greedy, sampled = json.loads((folder / "evaluation.json").read_text())["evaluations"]
-    lines = [json.loads(line) for line in (folder / "attempts-0.jsonl").read_text().splitlines()[1:]]
+    files = sorted(folder.glob("attempts-*.jsonl"))
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()[1:]]
     assert len(lines) == 32 * (1 + SAMPLES)
+    asked = Counter((line["stage"], line["problem_id"]) for line in lines)
+    assert Counter(asked.values()) == {1: 32, SAMPLES: 32}
     for part in (greedy, sampled):
         scores = np.array([[a["score"] for a in r["attempts"]] for r in lines if r["stage"] == part["mode"]])
         assert part["metrics"]["t1"][0] == pytest.approx(scores[:, 0].mean())
@@ -91,10 +95,30 @@ def check_figures(folder: Path) -> None:
     assert "Majority votes are left out" in (folder / "report.html").read_text()
 
 
-def test_a_run_s_policy_goes_on_from_a_torn_file(tmp_path):
-    recipe = served_recipe(tmp_path)
-    assert rlcore("eval", recipe, f"output={tmp_path / 'whole'}").returncode == 0
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """An evaluation on one rank; its recipe is beside it."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = rlcore("eval", served_recipe(folder), f"output={folder / 'whole'}")
+    assert done.returncode == 0, done.stderr
+    return folder / "whole"
+
+
+def test_two_ranks_share_the_problems_and_measure_what_one_does(whole, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    recipe = whole.parent / "recipe.yaml"
+    command = [*torchrun, "rlcore.cli", "eval", str(recipe), f"output={tmp_path / 'two'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    one, two = (evaluation(folder)["evaluations"] for folder in (whole, tmp_path / "two"))
+    assert two[0] == one[0], "greedy attempts do not depend on how many ranks there are"
+    assert two[1]["metrics"].keys() == one[1]["metrics"].keys()
+    check_figures(tmp_path / "two" / "eval")
+    assert done.stdout.count("report: ") == 1
+
+
+def test_a_run_s_policy_goes_on_from_a_torn_file(whole, tmp_path):
+    recipe, torn = whole.parent / "recipe.yaml", tmp_path / "torn"
     shutil.copytree(whole, torn)
     kept = (torn / "eval" / "attempts-0.jsonl").read_bytes()
     (torn / "eval" / "attempts-0.jsonl").write_bytes(kept[: int(len(kept) * 0.6)])
