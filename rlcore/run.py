@@ -1,6 +1,5 @@
 """A training run: a setup, its learner and its folder, opened together, saved together and closed together."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,12 +13,11 @@ from rlcore.data import ProblemOrder
 from rlcore.evaluate.measure import trajectory_record
 from rlcore.evaluate.results import Results, load_evaluation
 from rlcore.evaluation import BASE, LATEST, evaluate_and_save, open_tracker
-from rlcore.files import move_into_place, seal_files
 from rlcore.interrupt import Interrupt, Stopped
 from rlcore.learner import Learner, Ranks, watch
 from rlcore.learner.checkpoints import Checkpoints, read_state
 from rlcore.measure_step import distributions
-from rlcore.policy import check_same_parameters, parameter_shapes, save_policy
+from rlcore.policy import check_same_parameters, parameter_shapes, place_policy
 from rlcore.recipe import Recipe
 from rlcore.recipe.compare import check_same_recipe
 from rlcore.recipe.schema import Stage
@@ -191,14 +189,7 @@ class Run:
         """Writes the policy as a plain Hugging Face folder. All ranks take part: ZeRO-3 splits the weights."""
         weights = self.learner.whole_weights()
         if self.ranks.first:
-            partial = self.folder / f"partial-{name}"
-            shutil.rmtree(partial, ignore_errors=True)
-            save_policy(self._setup.policy, partial, weights)
-            try:
-                seal_files(partial, partial.iterdir())
-                move_into_place(partial, self.folder / name)
-            except OSError as error:
-                raise UserError(f"the policy cannot be written to {self.folder / name}: {error.strerror}") from None
+            place_policy(self._setup.policy, self.folder / name, weights)
 
     def _checkpoint_to_resume(self) -> tuple[Path | None, list[str]]:
         """The checkpoint to go on from, and what is to be said of damaged ones."""

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
+from rlcore.files import move_into_place, seal_files
 from rlcore.hints import nearest_path
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.schema import Model, Scratch
@@ -71,6 +73,21 @@ def save_policy(
         policy.tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
         raise UserError(f"the policy cannot be written to {folder}: {_one_line(error)}") from None
+
+
+def place_policy(
+    policy: Policy, folder: str | os.PathLike[str], weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """As `save_policy`, whole or not at all; a folder that stands there is replaced."""
+    place = Path(folder)
+    partial = place.with_name(f"partial-{place.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_policy(policy, partial, weights)
+    try:
+        seal_files(partial, partial.iterdir())
+        move_into_place(partial, place)
+    except OSError as error:
+        raise UserError(f"the policy cannot be written to {place}: {error.strerror}") from None
 
 
 def stop_ids(policy: Policy) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """A recipe with an `sft` section: supervised rounds on the policy's own corrections or on demonstrations."""
 
 import math
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -10,9 +11,10 @@ from rlcore.data import ProblemOrder, rank_slice
 from rlcore.evaluate.gather import gather_list
 from rlcore.evaluate.results import Results, load_evaluation
 from rlcore.evaluation import evaluate_and_save, open_tracker
+from rlcore.interrupt import Interrupt, Stopped
 from rlcore.learner import Ranks, start_distributed
 from rlcore.measure_step import check_scored
-from rlcore.policy import save_policy
+from rlcore.policy import place_policy
 from rlcore.recipe import Recipe
 from rlcore.recipe.compare import check_same_recipe
 from rlcore.recipe.schema import Sft
@@ -22,41 +24,62 @@ from rlcore.sft.trainer import Row, Schedule, train_supervised
 from rlcore.track import Tracker
 from rlcore.types import Groups, Problem, UserError
 
+ROUND = "round-"
+"""Names the folder of the policy that a round left, which lasts until the next one's."""
+
 
 def fine_tune(recipe: Recipe) -> Results | None:
     """Runs the rounds, writes the policy to `final/` and evaluates it; a run that is finished is only read.
 
-    Returns the evaluation, None for a recipe without one. Raises UserError where too few conversations are worth
-    learning, or the folder holds a run of another recipe.
+    The policy of the last finished round lies in the folder, and a run that ended early goes on from there: rounds
+    carry nothing else over. Returns the evaluation; None for a recipe without one, or when it was asked to stop. Raises
+    UserError where too few conversations are worth learning, or the folder holds a run of another recipe.
     """
     assert recipe.sft
-    folder, done = Path(recipe.output), Path(recipe.output) / "evaluation.json"
-    if (folder / "final").is_dir() and (done.exists() or recipe.evaluate is None):
+    folder, evaluated = Path(recipe.output), Path(recipe.output) / "evaluation.json"
+    done, policy = _rounds_done(folder, recipe.sft.rounds)
+    if policy:
         check_same_recipe(folder, yaml.safe_load((folder / "recipe.yaml").read_text()), recipe)
-        return load_evaluation(done) if recipe.evaluate else None
+    if done == recipe.sft.rounds and (evaluated.exists() or recipe.evaluate is None):
+        return load_evaluation(evaluated) if recipe.evaluate else None
     ranks = start_distributed(recipe.device)
     if recipe.sft.batch % ranks.world:
         raise UserError(f"sft.batch {recipe.sft.batch} does not divide evenly over {ranks.world} ranks")
-    setup = Setup(recipe, ranks)
+    model = recipe.model.model_copy(update={"path": str(policy), "scratch": None}) if policy else recipe.model
+    setup = Setup(recipe.model_copy(update={"model": model}), ranks)
     try:
-        with open_tracker(recipe, ranks, resume_step=None) as tracker:
-            for number in range(recipe.sft.rounds):
-                _round(recipe, recipe.sft, setup, ranks, tracker, number)
-            if ranks.first:
-                save_policy(setup.policy, folder / "final")
-            if recipe.evaluate is None:
+        with open_tracker(recipe, ranks, resume_step=done or None) as tracker:
+            try:
+                with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():
+                    return _rounds(recipe, recipe.sft, setup, ranks, tracker, done)
+            except Stopped:
+                tracker.say("stopped; the same command goes on after the last round that was finished")
                 return None
-            return evaluate_and_save(
-                recipe,
-                setup,
-                ranks,
-                tracker,
-                problems=recipe.evaluate.problems,
-                step=recipe.sft.rounds,
-                name="evaluation",
-            )
     finally:
         setup.close()
+
+
+def _rounds(recipe: Recipe, section: Sft, setup: Setup, ranks: Ranks, tracker: Tracker, done: int) -> Results | None:
+    """The rounds after those that are `done`, then the evaluation."""
+    folder = Path(recipe.output)
+    for number in range(done, section.rounds):
+        _round(recipe, section, setup, ranks, tracker, number)
+        if ranks.first:
+            last = number + 1 == section.rounds
+            place_policy(setup.policy, folder / ("final" if last else f"{ROUND}{number + 1}"))
+            shutil.rmtree(folder / f"{ROUND}{number}", ignore_errors=True)
+    if recipe.evaluate is None:
+        return None
+    problems = recipe.evaluate.problems
+    return evaluate_and_save(recipe, setup, ranks, tracker, problems=problems, step=section.rounds)
+
+
+def _rounds_done(folder: Path, rounds: int) -> tuple[int, Path | None]:
+    """How many rounds are finished, and the policy that the last of them left."""
+    if (folder / "final").is_dir():
+        return rounds, folder / "final"
+    found = {int(path.name.removeprefix(ROUND)): path for path in folder.glob(f"{ROUND}*")}
+    return max(found.items(), default=(0, None))
 
 
 def _round(recipe: Recipe, section: Sft, setup: Setup, ranks: Ranks, tracker: Tracker, number: int) -> None:

@@ -1,6 +1,10 @@
 """Which conversations STaR and Pair-SFT learn, what of them, and real rounds of both on one process and two."""
 
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -12,7 +16,7 @@ from rlcore.sft.corrections import pair_rows, star_rows
 from rlcore.sft.trainer import IGNORED
 from rlcore.types import Problem, Trajectory, Turn, UserError
 from tests.processes import rlcore, torchrun
-from tests.tiny import write_recipe
+from tests.tiny import figures, write_recipe
 
 PROBLEM = Problem("p", ({"role": "user", "content": "?"},))
 
@@ -63,14 +67,35 @@ QUICK = ["evaluate.problems=32", "evaluate.data.options.count=100", "data.option
 SMALL = ["sft.problems=64", "sft.samples=4", "sft.batch=8", *QUICK]
 
 
-def test_rounds_on_one_process_and_the_same_run_again(repository, tmp_path):
+def killed_in_round_2(recipe: Path, run: Path) -> None:
+    """Starts the run and kills it as soon as its first round is finished."""
+    command = [sys.executable, "-m", "rlcore.cli", "train", str(recipe), f"output={run}", "sft.rounds=2", *SMALL]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (run / "round-1").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "no round was finished"
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+
+
+def test_rounds_on_one_process_killed_and_the_same_run_again(repository, tmp_path):
     run, recipe = tmp_path / "run", repository / "recipes/quickstart/ablations/star_plus.yaml"
+    killed_in_round_2(recipe, tmp_path / "killed")
+    again = rlcore("train", recipe, f"output={tmp_path / 'killed'}", "sft.rounds=2", *SMALL)
+    assert again.returncode == 0, again.stderr
+    assert "round 2: " in again.stdout
+    assert "round 1: " not in again.stdout
     done = rlcore("train", recipe, f"output={run}", "sft.rounds=2", *SMALL)
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2]
     assert all(record["sft/rows"] >= 8 and record["sft/loss"] > 0 for record in records)
     assert load_evaluation(run / "evaluation.json").step == 2
+    assert figures(tmp_path / "killed") == figures(run)
+    assert (tmp_path / "killed/evaluation.json").read_bytes() == (run / "evaluation.json").read_bytes()
+    assert not list(tmp_path.glob("*/round-*"))
     before = (run / "metrics.jsonl").stat().st_mtime_ns
     assert rlcore("train", recipe, f"output={run}", "sft.rounds=2", *SMALL).returncode == 0
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before
