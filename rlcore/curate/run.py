@@ -46,7 +46,10 @@ def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path:
     left = [index for index in range(len(problems)) if index not in removed]
     asked = _first_attempts(recipe)
     measured = {"samples": options.samples, "recipe": asked.model_dump(mode="json", exclude={"data", "output"})}
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"curate: {folder} cannot be written: {error.strerror}") from None
     if ranks.first and not same_settings(folder, measured):
         raise UserError(f"{folder} holds pass rates measured under other settings: give another --output")
     rate_of = dict(

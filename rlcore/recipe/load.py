@@ -61,7 +61,8 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"recipe {path} does not exist{nearest_path(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} cannot be read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UserError(f"recipe {path} cannot be read: {reason}") from None
     try:
         values = parse_yaml(text)
     except yaml.YAMLError as error:

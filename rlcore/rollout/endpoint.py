@@ -30,6 +30,8 @@ class Endpoint:
 
     def __init__(self, url: str, model: str | None, deadline: float):
         """Asks what is served: `model` where there is such, else the first. Raises UserError without an answer."""
+        if not url.startswith(("http://", "https://")):
+            raise UserError(f"evaluate.endpoint {url} is no URL: give it as http://HOST:PORT/v1")
         self.url, self._deadline = url.rstrip("/"), deadline
         served = asyncio.run(self._served())
         self.model = model if model in served else served[0]

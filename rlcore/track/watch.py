@@ -17,6 +17,7 @@ from rlcore.evaluate.records import Record
 from rlcore.evaluate.results import Results
 from rlcore.evaluate.run_folder import RunFolder, read_run
 from rlcore.track.alarms import ALARMS, WINDOW, recent_mean
+from rlcore.types import UserError
 
 BARS = " ▁▂▃▄▅▆▇█"
 SPARK = 40
@@ -34,6 +35,8 @@ def watch(folder: Path, *, every: float, once: bool) -> None:
 
     Raises UserError where the folder holds no run.
     """
+    if every <= 0:
+        raise UserError("--every must be above 0 seconds")
     console = Console(highlight=False)
     if once or not console.is_terminal:
         console.print(view(read_run(folder)))
