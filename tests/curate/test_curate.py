@@ -3,8 +3,7 @@
 import argparse
 import json
 import math
-import subprocess
-import sys
+from functools import partial
 
 import datasets
 import numpy as np
@@ -17,6 +16,7 @@ from rlcore.curate.select import band_of, select
 from rlcore.data import load_problems
 from rlcore.recipe import load_recipe
 from rlcore.types import UserError
+from tests.processes import python, torchrun
 from tests.tiny import write_recipe
 
 TALE = "a train leaves the station at nine and meets another one that left an hour before at what time do they meet"
@@ -104,11 +104,8 @@ def test_two_ranks_choose_what_one_does(tmp_path):
         "def letter_reward(completions, letter):\n    return [float(l in 'aei') for l in letter]\n"
     )
     options = ["--samples", "2", "--lowest", "0.5", "--highest", "1", "--count", "10"]
-    alone = [sys.executable, "-m"]
-    torchrun = [*alone, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    for name, start in (("one", alone), ("two", torchrun)):
-        command = [*start, "rlcore.cli", "curate", str(recipe), "--output", str(tmp_path / name), *options]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    for name, launch in (("one", python), ("two", partial(torchrun, 2))):
+        done = launch("-m", "rlcore.cli", "curate", recipe, "--output", tmp_path / name, *options)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("problems.parquet") == 1
     one, two = tmp_path / "one", tmp_path / "two"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from chat_server import ChatServer
 
-from tests.processes import rlcore
+from tests.processes import rlcore, torchrun
 from tests.tiny import write_recipe
 
 SAMPLES = 4
@@ -105,10 +105,8 @@ def whole(tmp_path_factory) -> Path:
 
 
 def test_two_ranks_share_the_problems_and_measure_what_one_does(whole, tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     recipe = whole.parent / "recipe.yaml"
-    command = [*torchrun, "rlcore.cli", "eval", str(recipe), f"output={tmp_path / 'two'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = torchrun(2, "-m", "rlcore.cli", "eval", recipe, f"output={tmp_path / 'two'}")
     assert done.returncode == 0, done.stderr
     one, two = (evaluation(folder)["evaluations"] for folder in (whole, tmp_path / "two"))
     assert two[0] == one[0], "greedy attempts do not depend on how many ranks there are"

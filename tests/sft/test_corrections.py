@@ -71,7 +71,7 @@ def killed_in_round_2(recipe: Path, run: Path) -> None:
     """Starts the run and kills it as soon as its first round is finished."""
     command = [sys.executable, "-m", "rlcore.cli", "train", str(recipe), f"output={run}", "sft.rounds=2", *SMALL]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while not (run / "round-1").exists():
         assert process.poll() is None
         assert time.monotonic() < deadline, "no round was finished"
