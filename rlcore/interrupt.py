@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM end a run where it can be saved; a second Ctrl-C ends it at once."""
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +11,11 @@ import torch
 from rlcore.learner import Ranks
 
 
-class Stopped(BaseException):
+class Stopped(KeyboardInterrupt):  # what asyncio lets through
     """The run was asked to stop and can be saved as it is. All ranks raise it together."""
 
 
-class _Asked(BaseException):
+class _Asked(KeyboardInterrupt):
     """Leaves a part that may be left at any moment."""
 
 
@@ -81,4 +82,17 @@ class Interrupt:
         self._asked = True
         error, self._leave = self._leave, None
         if error:
-            raise error
+            _raise_soon(error)
+
+
+def _raise_soon(error: type[BaseException]) -> None:
+    """Raises it: in an event loop between its callbacks, which else take it for a failure of their own."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise error from None
+    loop.call_soon_threadsafe(_raise, error)
+
+
+def _raise(error: type[BaseException]) -> None:
+    raise error
