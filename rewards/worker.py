@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import resource
+import select
 import signal
 import socket
 import sys
@@ -74,8 +75,12 @@ def serve(control: socket.socket, parent: int) -> None:
         getattr(reward.function, "prepare", lambda: None)()
     gc.freeze()  # what was loaded is shared with the workers and not scanned in each
     children: set[int] = set()
-    signal.signal(signal.SIGCHLD, lambda *_: _reap(children))
+    ended = _wakeup_on_ended_children()
     while True:
+        if ended in select.select([control, ended], [], [])[0]:
+            ended.recv(CONTROL_LIMIT)
+            _reap(children)
+            continue
         try:
             message, descriptors, _, _ = socket.recv_fds(control, CONTROL_LIMIT, 1)
         except ConnectionResetError:  # it hung up without having read all that was sent
@@ -83,10 +88,10 @@ def serve(control: socket.socket, parent: int) -> None:
         if not message:
             break
         if descriptors:
-            _fork_worker(rewards, setup.memory_mb, control, descriptors[0], children)
+            children.add(_fork_worker(rewards, setup.memory_mb, control, descriptors[0]))
+            os.close(descriptors[0])
         elif (pid := int(message)) in children:
             _kill_group(pid)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     for pid in children:
         _kill_group(pid)
 
@@ -95,6 +100,15 @@ def one_line(error: BaseException) -> str:
     """Type and message of an exception on one line."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message}"[:300] if message else type(error).__name__
+
+
+def _wakeup_on_ended_children() -> socket.socket:
+    """A socket that can be read after a child has ended: a handler that reaped could be interrupted by itself."""
+    ended, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
+    signal.set_wakeup_fd(wakeup.detach(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return ended
 
 
 def _reap(children: set[int]) -> None:
@@ -115,16 +129,13 @@ def _kill_group(leader: int) -> None:
         os.kill(leader, signal.SIGKILL)
 
 
-def _fork_worker(
-    rewards: Sequence[Reward], memory_mb: int, control: socket.socket, descriptor: int, children: set[int]
-) -> None:
+def _fork_worker(rewards: Sequence[Reward], memory_mb: int, control: socket.socket, descriptor: int) -> int:
     server = os.getpid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     pid = os.fork()
     if pid == 0:
         try:
+            os.close(signal.set_wakeup_fd(-1))
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
             os.setpgid(0, 0)
             die_with_parent(server)
             control.close()
@@ -133,9 +144,7 @@ def _fork_worker(
             pass
         finally:
             os._exit(0)
-    children.add(pid)
-    os.close(descriptor)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    return pid
 
 
 def _work(rewards: Sequence[Reward], memory_mb: int, jobs: int) -> None:

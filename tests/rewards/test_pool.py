@@ -63,6 +63,12 @@ def test_only_the_culprits_of_a_chunk_are_lost():
     assert "MemoryError" in failed["fill"].detail
 
 
+def test_many_workers_that_end_at_once_are_all_replaced():
+    with RewardPool([FUNCTIONS + "by_text"], workers=16) as pool:
+        assert {verdict.status for verdict in pool.score(["exit"] * 400, {})} == {"error"}
+        assert pool.score(["fine"], {})[0].score == 1.0
+
+
 def test_a_killed_worker_takes_what_it_started_along():
     with RewardPool([FUNCTIONS + "by_text"], workers=1, deadline=0.5) as pool:
         assert pool.score(["fine"], {})[0].score == 1.0
