@@ -66,7 +66,7 @@ def _start_engine(recipe: Recipe, policy: Policy, device: torch.device, max_toke
         from rlcore.rollout.vllm.servers import ServersEngine
 
         folder = Path(recipe.output) / "servers"
-        return ServersEngine(section, policy.model, stops, max_tokens, folder, device)
+        return ServersEngine(section, policy.model, stops, max_tokens, folder, device, recipe.adapters_apart)
     if section.engine == "vllm":
         from rlcore.rollout.vllm.in_process import InProcessEngine
 

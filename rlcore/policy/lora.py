@@ -41,6 +41,16 @@ def add_lora(model: PreTrainedModel, section: Lora, seed: int) -> None:
             parameter.data = parameter.data.to(model.device, model.dtype)
 
 
+def adapters_without_effect(model: PreTrainedModel, section: Lora) -> Iterator[tuple[str, Tensor]]:
+    """`(name, zeros)` of every parameter that `add_lora` would put into a model; the model is left as it is."""
+    with torch.device("meta"):
+        shell = type(model)(model.config)
+    add_lora(shell, section, seed=0)
+    for name, parameter in shell.named_parameters():
+        if is_adapter(name):
+            yield name, torch.zeros(parameter.shape, dtype=model.dtype)
+
+
 def lora_config(section: Lora) -> "LoraConfig":
     """The adapters as peft describes them."""
     from peft import LoraConfig

@@ -76,9 +76,7 @@ class Vllm(Section):
         0.5, description="share of a GPU's memory for weights and KV cache; 0.9 suits the GPUs of a server"
     )
     quantization: str | None = Field(None, description="of the sampler's weights, while the learner keeps its own: fp8")
-    merge_adapters: bool = Field(
-        False, description="publish LoRA adapters merged into the weights, as is done in servers mode and with QLoRA"
-    )
+    merge_adapters: bool = Field(False, description="publish LoRA adapters merged, as NCCL, CUDA IPC and QLoRA do")
     sleep_level: Literal[0, 1, 2] = Field(
         2,
         description="what is given up during the update: 0 nothing, 1 the KV cache (weights wait on the host), 2 both",
@@ -336,8 +334,9 @@ class Recipe(Section):
         The weights under them have to be the sampler's too: quantised ones are published as they come out, merged.
         """
         lora, rollout = self.model.lora, self.rollout
-        takes = rollout.engine == "vllm" and rollout.mode == "in_process" and not rollout.vllm.merge_adapters
-        return lora if takes and lora and lora.quantize == "none" else None
+        by_nccl_or_ipc = rollout.mode == "servers" and rollout.vllm.transfer != "files"
+        merged = rollout.engine == "torch" or by_nccl_or_ipc or rollout.vllm.merge_adapters
+        return lora if lora and lora.quantize == "none" and not merged else None
 
     @property
     def held_out_conversation(self) -> Conversation:

@@ -8,6 +8,8 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from rlcore.recipe import schema
+from rlcore.recipe.schema import Lora
+from rlcore.rollout.vllm.adapters import adapter_arguments
 from rlcore.types import UserError
 from rlcore.vllm_plugin import BACKEND
 
@@ -51,8 +53,8 @@ def engine_arguments(
     }
 
 
-def server_arguments(section: schema.Vllm) -> dict[str, Any]:
-    """What a server is told besides: its GPUs, its routes, and how it takes weights."""
+def server_arguments(section: schema.Vllm, lora: Lora | None) -> dict[str, Any]:
+    """What a server is told besides: its GPUs, its routes, and how it takes weights, and adapters by themselves."""
     return {
         "tensor_parallel_size": section.tensor_parallel,
         "data_parallel_size": section.data_parallel,
@@ -60,6 +62,7 @@ def server_arguments(section: schema.Vllm) -> dict[str, Any]:
         "weight_transfer_config": {"backend": BACKEND if section.transfer == "files" else section.transfer},
         "enable_scale_out": True,  # the route for token ids in and out
         "disable_uvicorn_access_log": True,
+        **(_server_lora_arguments(lora) if lora else {}),
     }
 
 
@@ -74,6 +77,12 @@ def describe_model(model: PreTrainedModel, path: str | None, folder: Path) -> di
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     return {"model": str(folder), "load_format": "dummy"}
+
+
+def _server_lora_arguments(lora: Lora) -> dict[str, Any]:
+    extension = "rlcore.rollout.vllm.worker.WorkerExtension"
+    # One server in front: several would each have to be told of the adapters.
+    return {**adapter_arguments(lora), "worker_extension_cls": extension, "api_server_count": 1}
 
 
 def _cpu_arguments(

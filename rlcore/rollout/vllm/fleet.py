@@ -41,8 +41,10 @@ class Keeper(Protocol):
 class Fleet:
     """`label` names the current weights, `RUN:VERSION`; it is None until weights are published."""
 
-    def __init__(self, section: schema.Vllm, urls: Sequence[str], stop_ids: Sequence[int]):
+    def __init__(self, section: schema.Vllm, urls: Sequence[str], stop_ids: Sequence[int], adapters: str | None = None):
+        """`adapters`: what servers call those that they are to sample with."""
         self.section = section
+        self.adapters = adapters
         self.urls = list(urls)
         self.stop_ids = sorted(stop_ids)
         self.servers: list[Server] = []
@@ -114,6 +116,7 @@ class Fleet:
                 sampling,
                 seed=seed,
                 stop_ids=self.stop_ids,
+                adapters=self.adapters,
                 salt=label,
                 replica=replica.rank,
                 deadline=self.section.request_deadline,

@@ -17,11 +17,11 @@ import torch
 from torch import distributed
 from transformers import PreTrainedModel
 
-from rlcore.policy.lora import save_adapter
 from rlcore.recipe import schema
 from rlcore.recipe.schema import Lora
 from rlcore.rollout.engine import Sample, Sampling
 from rlcore.rollout.sampling import mixed_seed
+from rlcore.rollout.vllm.adapters import ADAPTERS, adapter_arguments, write_adapters
 from rlcore.rollout.vllm.arguments import ENVIRONMENT, describe_model, engine_arguments
 from rlcore.types import UserError
 
@@ -31,8 +31,6 @@ OWN_ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 """Set before vLLM is imported, where the user has not set them."""
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM has room for; adapters of a lower rank fit in."""
 
 
 class InProcessEngine:
@@ -135,11 +133,10 @@ class InProcessEngine:
         """As vLLM loads them, from a folder: they are small, and it is there for that moment only."""
         from vllm.lora.request import LoRARequest
 
-        tensors = {name: tensor.to("cpu", copy=True) for name, tensor in weights}
         with TemporaryDirectory(prefix="rlcore-") as folder:
-            save_adapter(Path(folder), lora, tensors, None)
-            self._engine.add_lora(LoRARequest("policy", 1, folder, load_inplace=True))
-            self._adapter = LoRARequest("policy", 1, folder)
+            write_adapters(Path(folder), lora, weights)
+            self._engine.add_lora(LoRARequest(ADAPTERS, 1, folder, load_inplace=True))
+            self._adapter = LoRARequest(ADAPTERS, 1, folder)
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
         from vllm.inputs.engine import tokens_input
@@ -219,15 +216,8 @@ def _engine_arguments(
         **engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=device.type == "cpu"),
         "distributed_executor_backend": "external_launcher" if ranks > 1 else None,
         **({"enable_sleep_mode": section.vllm.sleep_level > 0} if device.type == "cuda" else {}),
-        **(_lora_arguments(lora) if lora else {}),
+        **(adapter_arguments(lora) if lora else {}),
     }
-
-
-def _lora_arguments(lora: Lora) -> dict[str, Any]:
-    rank = next((rank for rank in LORA_RANKS if rank >= lora.rank), None)
-    if rank is None:
-        raise UserError(f"model.lora.rank {lora.rank}: vLLM takes {LORA_RANKS[-1]}; or rollout.vllm.merge_adapters")
-    return {"enable_lora": True, "max_loras": 1, "max_cpu_loras": 1, "max_lora_rank": rank}
 
 
 def _start(arguments: dict[str, Any]) -> Any:

@@ -25,17 +25,21 @@ class Keeper:
         self._processes = processes
         self._started: set[str] = set()
         self._payload: dict[str, Any] | None = None
+        self._adapters: str | None = None
         self._waiting: set[Server] = set()
         """Servers that need weights and can get them only when the learner sends them to all (NCCL, IPC)."""
 
-    async def publish(self, payload: dict[str, Any], label: str) -> None:
-        """Gives weights to every server that is up; those that fail to take them are taken out. The fleet is held."""
+    async def publish(self, payload: dict[str, Any] | None, adapters: str | None, label: str) -> None:
+        """Gives weights to every server that is up; those that fail to take them are taken out. The fleet is held.
+
+        `adapters` is a folder. Without a `payload` they are changed alone, and the weights under them stay.
+        """
         fleet = self._fleet
-        self._payload, fleet.label = payload, label
+        self._payload, self._adapters, fleet.label = payload or self._payload, adapters, label
 
         async def give(server: Server) -> None:
             try:
-                await self._give(server)
+                await self._give(server, whole=payload is not None)
             except ServerFault as fault:
                 fleet.take_out(server, str(fault))
 
@@ -62,7 +66,7 @@ class Keeper:
             while self._payload is None:
                 await self._fleet.news()
             async with self._fleet.steady:
-                await self._give(server)
+                await self._give(server, whole=True)
         else:
             await self._wait_for_weights(server)
 
@@ -113,19 +117,30 @@ class Keeper:
         finally:
             self._waiting.discard(server)
 
-    async def _give(self, server: Server) -> None:
+    async def _give(self, server: Server, *, whole: bool) -> None:
         """One publication to one server. What fails leaves it paused: it samples from no mixture of weights."""
+        deadline, label = self._section.publish_deadline, self._fleet.label
+        assert label is not None
+        await server.pause(self._section.pause, deadline)
+        if whole:
+            await self._give_weights(server, label if self._adapters is None else None)
+        if self._adapters is not None:
+            if whole:
+                await server.add_adapters(self._adapters, deadline)
+            await server.change_adapters(self._adapters, label, deadline)
+        await server.resume(deadline)
+
+    async def _give_weights(self, server: Server, label: str | None) -> None:
+        """Replaces all weights of a paused server. Without a `label` they have none yet: adapters are to follow."""
         deadline = self._section.publish_deadline
         assert self._payload is not None
-        await server.pause(self._section.pause, deadline)
         try:
             await server.start_update(deadline)
         except ServerFault:  # an earlier publication was cut off in between
             await server.finish_update(None, deadline)
             await server.start_update(deadline)
         await server.update(self._payload, deadline)
-        await server.finish_update(self._fleet.label, deadline)
-        await server.resume(deadline)
+        await server.finish_update(label, deadline)
 
     async def _answers_soon(self, server: Server, process: ServerProcess) -> bool:
         """Whether a server of ours needs no new start: it lives, answers, and was not in trouble before."""

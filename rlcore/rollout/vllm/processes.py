@@ -94,7 +94,7 @@ def serve_command(command_line: str, port: int, arguments: Mapping[str, Any], ho
     return command
 
 
-def server_environment(gpus: str | None, *, on_cpu: bool, ipc: bool) -> dict[str, str]:
+def server_environment(gpus: str | None, *, on_cpu: bool, ipc: bool, lora: bool) -> dict[str, str]:
     """The trainer's environment without its place among the learner's ranks, with vLLM's routes for RL switched on."""
     environment = ENVIRONMENT | {key: value for key, value in os.environ.items() if key not in RANK_SETTINGS}
     environment = {key: value for key, value in environment.items() if not key.startswith("TORCHELASTIC_")}
@@ -103,6 +103,8 @@ def server_environment(gpus: str | None, *, on_cpu: bool, ipc: bool) -> dict[str
     environment.setdefault("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "600")
     if ipc:
         environment["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # handles travel pickled, on this machine
+    if lora:
+        environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     if on_cpu:
         environment["TORCHDYNAMO_DISABLE"] = "1"  # compiling vLLM's few compiled functions takes seconds and a compiler
     if gpus is not None:

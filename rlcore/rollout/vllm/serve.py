@@ -36,7 +36,7 @@ def main() -> None:
 
 def server_of(recipe: Recipe, port: int) -> tuple[list[str], dict[str, str]]:
     """Command and environment. Raises UserError for a recipe whose model has no folder or hub name."""
-    path, talk, section = recipe.model.path, recipe.conversation, recipe.rollout
+    path, talk, section, lora = recipe.model.path, recipe.conversation, recipe.rollout, recipe.adapters_apart
     if path is None:
         raise UserError("a server needs model.path: each process would make another scratch model")
     try:
@@ -48,8 +48,8 @@ def server_of(recipe: Recipe, port: int) -> tuple[list[str], dict[str, str]]:
     longest = talk.max_prompt_tokens + talk.replies * (talk.max_attempt_tokens + 2 * MAX_MESSAGE_TOKENS)
     longest = min(longest, getattr(config.get_text_config(), "max_position_embeddings", longest))
     arguments = engine_arguments(section, config, getattr(torch, recipe.model.dtype), longest, on_cpu=on_cpu)
-    arguments |= {"model": path, **server_arguments(section.vllm), **section.vllm.args}
-    environment = server_environment(None, on_cpu=on_cpu, ipc=section.vllm.transfer == "ipc")
+    arguments |= {"model": path, **server_arguments(section.vllm, lora), **section.vllm.args}
+    environment = server_environment(None, on_cpu=on_cpu, ipc=section.vllm.transfer == "ipc", lora=bool(lora))
     return serve_command(section.vllm.command, port, arguments, host="0.0.0.0"), environment
 
 

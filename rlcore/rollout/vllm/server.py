@@ -1,13 +1,24 @@
 """One vLLM server, over HTTP: token ids in, token ids and log-probabilities out, and its routes for weight updates."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
 
 from rlcore.rollout.engine import Sampling
+from rlcore.rollout.vllm.adapters import ADAPTERS
 from rlcore.types import UserError
+
+LORA = "adapters"
+"""The phase of a publication in which they are changed."""
+LORA_OPTIONS = {
+    "LoRA is not enabled": "--enable-lora",
+    "max_lora_rank": "--max-lora-rank of at least model.lora.rank",
+    "no attribute 'load_adapters'": "--worker-extension-cls rlcore.rollout.vllm.worker.WorkerExtension",
+}
+"""By what vLLM says of it: the option that a server lacks."""
 
 
 class ServerFault(Exception):
@@ -57,6 +68,7 @@ class Server:
         *,
         seed: int,
         stop_ids: Sequence[int],
+        adapters: str | None,
         salt: str,
         replica: int,
         deadline: float,
@@ -80,6 +92,7 @@ class Server:
                 "detokenize": False,
             },
             "cache_salt": salt,
+            "model": adapters,
         }
         headers = {"X-data-parallel-rank": str(replica)} if len(self.replicas) > 1 else None
         answer = await self._call("sampling", "POST", "/inference/v1/generate", deadline, request, headers)
@@ -119,6 +132,19 @@ class Server:
         body = {"weight_version": label} if label is not None else None
         await self._call("end of the update", "POST", "/finish_weight_update", deadline, body)
 
+    async def add_adapters(self, folder: str, deadline: float) -> None:
+        """Tells it of adapters after an update of the weights under them, anew if it was told of some before."""
+        known = await self._call(LORA, "GET", "/v1/models", deadline)
+        name = {"lora_name": ADAPTERS}
+        if any(model["id"] == ADAPTERS for model in known["data"]):
+            await self._call(LORA, "POST", "/v1/unload_lora_adapter", deadline, name)
+        await self._call(LORA, "POST", "/v1/load_lora_adapter", deadline, {**name, "lora_path": folder})
+
+    async def change_adapters(self, folder: str, label: str, deadline: float) -> None:
+        """Replaces the adapters it was told of, and gives weights and adapters together their new label."""
+        await self._call(LORA, "POST", "/collective_rpc", deadline, {"method": "load_adapters", "args": [folder]})
+        await self._call(LORA, "POST", "/update_weight_version", deadline, {"new_version": label})
+
     async def resume(self, deadline: float) -> None:
         await self._call("resume", "POST", "/resume", deadline)
 
@@ -137,18 +163,24 @@ class Server:
                 asyncio.timeout(deadline),
                 self._session.request(method, self.url + path, json=body, headers=headers) as response,
             ):
-                if response.status < 400:
-                    return await response.json(content_type=None)
-                text = " ".join((await response.text()).split())[:300]
-                status = response.status
+                status, text = response.status, await response.text()
+                if status < 400:
+                    return json.loads(text) if text.startswith("{") else {}
         except TimeoutError:
             raise ServerFault(f"{where}: no answer within {deadline:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ServerFault(f"{where}: {str(error) or type(error).__name__}") from None
+        text = " ".join(text.split())[:300]
         if status == 404 and not path.startswith("/inference"):
+            variable = "VLLM_ALLOW_RUNTIME_LORA_UPDATING" if "_lora_" in path else "VLLM_SERVER_DEV_MODE"
             raise UserError(
-                f"{self.url} has no route {path.split('?')[0]}: start vllm serve with VLLM_SERVER_DEV_MODE=1 in its "
+                f"{self.url} has no route {path.split('?')[0]}: start vllm serve with {variable}=1 in its "
                 "environment, or with launch/serve.sh"
+            )
+        if option := next((option for said, option in LORA_OPTIONS.items() if phase == LORA and said in text), None):
+            raise UserError(
+                f"{self.url} does not take the adapters: start vllm serve with {option}, or with launch/serve.sh; or "
+                "set rollout.vllm.merge_adapters"
             )
         if 400 <= status < 500 and phase == "sampling":
             raise RuntimeError(f"{where}: refused with {status}: {text}")

@@ -14,9 +14,12 @@ import torch
 from torch import distributed
 from transformers import PreTrainedModel
 
+from rlcore.policy.lora import adapters_without_effect
 from rlcore.recipe import schema
+from rlcore.recipe.schema import Lora
 from rlcore.rollout.engine import Sample, Sampling
 from rlcore.rollout.sampling import mixed_seed
+from rlcore.rollout.vllm.adapters import ADAPTERS, AdapterFolders
 from rlcore.rollout.vllm.arguments import describe_model, engine_arguments, server_arguments
 from rlcore.rollout.vllm.fleet import Fleet
 from rlcore.rollout.vllm.guard import Guard
@@ -42,10 +45,12 @@ class ServersEngine:
         max_tokens: int,
         folder: Path,
         device: torch.device | None = None,
+        lora: Lora | None = None,
     ):
         """`folder` gets what servers of ours print. The weights of `model` are published as version 0.
 
-        `device`: where the learner computes, if not where the model lies; servers do on the same kind.
+        `device`: where the learner computes, if not where the model lies; servers do on the same kind. With `lora`,
+        what is published from here on is the parameters of such adapters alone.
 
         Raises UserError when no server can be had.
         """
@@ -61,14 +66,15 @@ class ServersEngine:
         if self._rank == 0:
             self._guard = Guard()
             if self._direct is None:
-                self._weights = self._shared_weights(model, section.vllm.weights_folder)
+                self._weights, self._adapters = self._shared_weights(model, section.vllm.weights_folder, lora)
+                self._first_adapters = adapters_without_effect(model, lora) if lora else iter(())
             on_cpu = (device or model.device).type == "cpu"
-            self._processes = _processes(section, model, max_tokens, folder, self._guard, on_cpu=on_cpu)
+            self._processes = _processes(section, model, max_tokens, folder, self._guard, lora, on_cpu=on_cpu)
         urls = self._from_first(list(self._processes) or section.servers)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollout servers", daemon=True)
         self._thread.start()
-        self._fleet = Fleet(section.vllm, urls, stop_ids)
+        self._fleet = Fleet(section.vllm, urls, stop_ids, ADAPTERS if lora else None)
         self._keeper = Keeper(self._fleet, self._processes) if self._rank == 0 else None
         try:
             self._call(self._fleet.open(self._keeper))
@@ -99,7 +105,7 @@ class ServersEngine:
         """Servers keep their memory: it is not the learner's."""
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
-        """Gives weights to all servers; returns when at least one of them is up.
+        """Gives weights, or adapters alone, to all servers; returns when at least one of them is up.
 
         Raises UserError when no server is left, or where the weights cannot be written.
         """
@@ -131,13 +137,17 @@ class ServersEngine:
         self._thread.join()
         self._loop.close()
 
-    def _shared_weights(self, model: PreTrainedModel, parent: str) -> SharedWeights:
+    def _shared_weights(
+        self, model: PreTrainedModel, parent: str, lora: Lora | None
+    ) -> tuple[SharedWeights, AdapterFolders | None]:
         """In a new folder, which goes away with this process."""
         folder = Path(parent) / f"rlcore-{self._run}"
         self._guard.remove(folder)
         try:
             folder.mkdir()
-            return SharedWeights(folder, model)
+            if lora:
+                return SharedWeights(folder, model, files=1), AdapterFolders(folder, lora)
+            return SharedWeights(folder, model), None
         except OSError as error:
             self._guard.close()
             raise UserError(f"rollout.vllm.weights_folder {parent} cannot be used: {error.strerror}") from None
@@ -148,9 +158,15 @@ class ServersEngine:
             for _ in weights:  # gathering a split parameter needs all ranks
                 pass
             return self._from_first(0)
-        payload = self._weights.write(weights)
-        self._call(self._keeper.publish(payload, label))
-        return self._from_first(payload["size"])
+        whole, adapters, size = None, None, 0
+        if self._adapters is None or self._fleet.label is None:
+            whole = self._weights.write(weights)
+            weights, size = self._first_adapters, whole["size"]
+        if self._adapters:
+            adapters, added = self._adapters.write(weights)
+            size += added
+        self._call(self._keeper.publish(whole, adapters, label))
+        return self._from_first(size)
 
     def _send(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
         """From GPU to GPU; returns the bytes."""
@@ -215,18 +231,26 @@ def _direct(vllm: schema.Vllm, model: PreTrainedModel, rank: int) -> Any:
 
 
 def _processes(
-    section: schema.Rollout, model: PreTrainedModel, max_tokens: int, folder: Path, guard: Guard, *, on_cpu: bool
+    section: schema.Rollout,
+    model: PreTrainedModel,
+    max_tokens: int,
+    folder: Path,
+    guard: Guard,
+    lora: Lora | None,
+    *,
+    on_cpu: bool,
 ) -> dict[str, ServerProcess]:
     """The servers to start, by URL."""
     vllm = section.vllm
-    arguments = engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=on_cpu) | server_arguments(vllm)
+    arguments = engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=on_cpu)
+    arguments |= server_arguments(vllm, lora)
     processes = {}
     for number in range(section.start_servers):
         port = free_port()
         described = describe_model(model, None, folder / "model")
         command = serve_command(vllm.command, port, arguments | described | vllm.args)
         gpus = vllm.gpus[number] if vllm.gpus else None
-        environment = server_environment(gpus, on_cpu=on_cpu, ipc=vllm.transfer == "ipc")
+        environment = server_environment(gpus, on_cpu=on_cpu, ipc=vllm.transfer == "ipc", lora=bool(lora))
         log = folder / f"server-{number}.log"
         processes[f"http://127.0.0.1:{port}"] = ServerProcess(command, environment, log, guard)
     return processes

@@ -19,10 +19,13 @@ ALIGNMENT = 64
 
 
 class SharedWeights:
-    """The trainer's side: two files in `folder`, mapped for good, laid out for the parameters of `model`."""
+    """The trainer's side: files in `folder`, mapped for good, laid out for the parameters of `model`."""
 
-    def __init__(self, folder: Path, model: nn.Module):
-        """`model` before ZeRO-3 splits it. Raises OSError where the folder cannot hold the files."""
+    def __init__(self, folder: Path, model: nn.Module, files: int = 2):
+        """`model` before ZeRO-3 splits it; one of the `files` is enough for weights that are written once.
+
+        Raises OSError where the folder cannot hold the files.
+        """
         named = dict(model.named_parameters())
         offsets, self.size = [], 0
         for weight in named.values():
@@ -37,7 +40,7 @@ class SharedWeights:
             "offsets": offsets,
         }
         self._files = []
-        for path in (folder / "weights-0", folder / "weights-1"):
+        for path in (folder / f"weights-{number}" for number in range(files)):
             with path.open("w+b") as file:
                 os.posix_fallocate(file.fileno(), 0, self.size)  # else a full disk ends the process at a later write
                 mapping = mmap.mmap(file.fileno(), self.size)

@@ -4,14 +4,17 @@ vLLM finds it through the plugin entry point `rlcore`, as the weight-transfer ba
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.lora.request import LoRARequest
 from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
 
+from rlcore.rollout.vllm.adapters import ADAPTERS
 from rlcore.rollout.vllm.loading import replace_weights
 from rlcore.rollout.vllm.shared_weights import mapped_weights
 
@@ -56,3 +59,16 @@ class SharedWeightsEngine(WeightTransferEngine[SharedWeightsInit, SharedWeightsU
 
     def shutdown(self) -> None:
         pass
+
+
+class WorkerExtension:
+    """What vLLM's workers can be asked for besides, as methods of theirs."""
+
+    def load_adapters(self: Any, folder: str) -> None:
+        """Replaces the adapters that the server was told of by those in `folder`, for running requests too.
+
+        vLLM's own route for that would have each request load them again at each step. Raises ValueError where it was
+        told of none, and for adapters that do not fit the model, before anything is changed.
+        """
+        (number,) = self.list_loras()
+        self.add_lora(LoRARequest(ADAPTERS, number, folder, load_inplace=True))

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen2Config
 
-from rlcore.recipe.schema import Rollout
+from rlcore.recipe.schema import Lora, Rollout
 from rlcore.rollout import Sample, Sampling
 from rlcore.rollout.vllm.processes import free_port
 from rlcore.rollout.vllm.servers import ServersEngine
@@ -53,9 +53,12 @@ def section(servers: Sequence[str] = (), start_servers: int = 0, **vllm: object)
 
 
 @contextmanager
-def engine(folder: Path, **settings: object) -> Iterator[ServersEngine]:
+def engine(
+    folder: Path, model: torch.nn.Module | None = None, lora: Lora | None = None, **settings: object
+) -> Iterator[ServersEngine]:
     """An engine whose `weights_folder` is `folder`; it is closed at the end."""
-    made = ServersEngine(section(**{"weights_folder": str(folder), **settings}), Pretended(), [1], 64, folder / "logs")
+    rollout = section(**{"weights_folder": str(folder), **settings})
+    made = ServersEngine(rollout, model or Pretended(), [1], 64, folder / "logs", lora=lora)
     try:
         yield made
     finally:

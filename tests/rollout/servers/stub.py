@@ -1,9 +1,10 @@
 """A stand-in for `vllm serve` that speaks the same routes: a process that can be killed, frozen, and told to misbehave.
 
 It samples nothing: a request is answered with tokens that follow from its seed, and with the first published weight as
-the log-probability of each, so that a test sees which weights answered. `POST /behave` sets how it goes on:
-`{"status": 500}` fails requests, `{"delay": 1.0}` answers them late, `{"fail": "update"}` fails that part of the next
-publication, `{"refuse": "update"}` of all. `GET /seen` lists the requests it answered.
+the log-probability of each, so that a test sees which weights answered; what the adapters hold is added to it if the
+request names them. `POST /behave` sets how it goes on: `{"status": 500}` fails requests, `{"delay": 1.0}` answers them
+late, `{"fail": "update"}` or `"adapters"` fails that part of the next publication, `{"refuse": "update"}` of all,
+`{"lacks": "..."}` says so where adapters are loaded. `GET /seen` lists the requests it answered.
 """
 
 import json
@@ -15,9 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlparse
 
 import numpy as np
+from safetensors.numpy import load_file
 
 lock = threading.Condition()
 state = {"label": "default", "paused": False, "updating": False, "weight": 0.0, "seen": [], "init": None}
+adapters = {"known": False, "loaded": None}  # to the server by name, and in its worker
 behaviour: dict[str, object] = {}
 
 
@@ -28,7 +31,7 @@ class Refused(Exception):
 def generate(body):
     with lock:
         lock.wait_for(lambda: not state["paused"])
-        label, weight = state["label"], -abs(state["weight"])
+        label, weight = state["label"], -abs(state["weight"] + (adapters["loaded"] if body["model"] else 0))
     time.sleep(float(behaviour.get("delay", 0)))
     if behaviour.get("status"):
         raise Refused("told to fail")
@@ -67,8 +70,38 @@ def finish_update(body):
     if not state["updating"]:
         raise Refused("finish_weight_update called without a matching start_weight_update")
     state["updating"] = False
+    adapters["loaded"] = None  # as vLLM does
     if body:
         state["label"] = body["weight_version"]
+
+
+def load_adapters(folder):
+    if "lacks" in behaviour or behaviour.pop("fail", None) == "adapters":
+        raise Refused(behaviour.get("lacks", "told to fail"))
+    adapters["loaded"] = {
+        float(tensor.mean()) for tensor in load_file(f"{folder}/adapter_model.safetensors").values()
+    }.pop()
+
+
+def adapter_route(path, body):
+    if path == "/v1/models":
+        return {"data": [{"id": name} for name in ("base", "policy")[: 1 + adapters["known"]]]}
+    if path == "/v1/unload_lora_adapter":
+        adapters["known"] = False
+    elif path == "/v1/load_lora_adapter":
+        if adapters["known"]:
+            raise Refused("the adapter has already been loaded")
+        load_adapters(body["lora_path"])
+        adapters["known"] = True
+        return "Success: it is loaded"
+    elif path == "/collective_rpc":
+        if adapters["loaded"] is None:
+            raise Refused("there are no adapters to replace")
+        (folder,) = body["args"]
+        load_adapters(folder)
+    elif path == "/update_weight_version":
+        state["label"] = body["new_version"]
+    return None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -87,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
             status, answer = 200, self.route(urlparse(self.path).path, body) or {}
         except Refused as refused:
             status, answer = 500, {"error": str(refused)}
-        data = json.dumps(answer).encode()
+        data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -117,6 +150,8 @@ class Handler(BaseHTTPRequestHandler):
                 behaviour.update(body)
             elif path == "/seen":
                 return {"seen": state["seen"], "weight": state["weight"], "init": state["init"]}
+            else:
+                return adapter_route(path, body)
             return None
 
     def log_message(self, *arguments):

@@ -195,13 +195,13 @@ def test_requests_that_run_at_a_publication_go_on_with_the_new_weights(rollout, 
         assert apart[1][before["end"] :].max() < 1e-3  # the KV cache was computed anew, too
 
 
-def test_a_recipe_trains_on_a_server_that_was_started_by_hand(model, tmp_path):
+def test_a_recipe_trains_adapters_on_a_server_that_was_started_by_hand(model, tmp_path):
     """By `launch/serve.sh`, as on another machine."""
-    port = free_port()
+    port, lora = free_port(), "model.lora={rank: 4}"
     args = "rollout.vllm.args={kv_cache_memory_bytes: 67108864}"
     with (tmp_path / "server.log").open("w") as log:
         server = subprocess.Popen(
-            ["launch/serve.sh", model.recipe_path, args],
+            ["launch/serve.sh", model.recipe_path, lora, args],
             env={**os.environ, "PORT": str(port), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
             stdout=log,
             stderr=log,
@@ -210,13 +210,15 @@ def test_a_recipe_trains_on_a_server_that_was_started_by_hand(model, tmp_path):
     try:
         vllm = f"{{weights_folder: {tmp_path}, start_deadline: 900}}"
         settings = f"rollout={{engine: vllm, mode: servers, servers: [http://127.0.0.1:{port}], vllm: {vllm}}}"
-        done = rlcore("train", model.recipe_path, f"output={tmp_path / 'run'}", settings)
+        done = rlcore("train", model.recipe_path, f"output={tmp_path / 'run'}", lora, settings)
     finally:
         kill_group(server.pid)
         server.wait()
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(steps) == 6
+    assert len({step["publish/bytes"] for step in steps}) == 1
+    assert steps[0]["publish/bytes"] < 0.2 * sum(parameter.nbytes for parameter in model.parameters())
     assert all(abs(step["learner/mismatch_k1"]) < 1e-4 for step in steps)
 
 
