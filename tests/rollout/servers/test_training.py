@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from tests.processes import torchrun
 from tests.rollout.servers.running import STUB, Stub, post, until
@@ -105,3 +106,17 @@ def test_two_ranks_share_servers_and_publish_split_weights(tmp_path):
     assert [answer["weight"] for answer in answers] == [first, first]
     assert sum(len(answer["seen"]) for answer in answers) == 6 * 4 * 4 * 2  # steps, problems, group, attempts
     assert records(tmp_path)[-1]["servers/up"] == 2
+
+
+def test_two_ranks_publish_split_adapters_alone(tmp_path):
+    stub = Stub()
+    try:
+        lora = "model.lora={rank: 2}"
+        path = recipe(tmp_path, servers=[stub.url])
+        done = torchrun(2, "-m", "rlcore.train", path, f"output={tmp_path / 'run'}", "learner.zero=3", lora)
+    finally:
+        stub.kill()
+    assert done.returncode == 0, done.stderr
+    merged = load_file(tmp_path / "run" / "final" / "model.safetensors")
+    sides = [sum(weight.shape) for name, weight in merged.items() if name.endswith("proj.weight")]
+    assert {record["publish/bytes"] for record in records(tmp_path)} == {2 * sum(sides) * 4}  # rank 2, float32
