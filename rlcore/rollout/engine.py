@@ -40,7 +40,7 @@ class RolloutEngine(Protocol):
         """Starts the random numbers anew."""
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
-        """Loads these full weights; what is sampled from here on carries `version`."""
+        """Loads all weights, or the adapters alone; what is sampled from here on carries `version`."""
 
     def sleep(self) -> None:
         """Gives up memory, where the engine holds any of its own, until the next `publish`."""
