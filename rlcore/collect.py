@@ -39,18 +39,19 @@ class Collector:
 
     def collect(self, step: int, stage: Stage) -> Collected:
         """The groups of a step; a dead one gives way to one of another problem, for `batch.resample` rounds at most."""
-        groups = self._sample(self._share(self._run.order, step), stage, ("train", step, self._ranks.rank))
-        measured = list(groups)
         rounds = self._recipe.batch.resample
-        for number in range(rounds):
-            dead = np.flatnonzero(~credit.live_groups(groups, stage, self._recipe.credit))
-            if not len(dead):
-                break
-            spares = self._share(self._spares, step * rounds + number)[: len(dead)]
-            fresh = self._sample(spares, stage, ("spare", step, number, self._ranks.rank))
-            measured += fresh
-            for at, group in zip(dead, fresh, strict=True):
-                groups[at] = group
+        with self._run.rollout.together():
+            groups = self._sample(self._share(self._run.order, step), stage, ("train", step, self._ranks.rank))
+            measured = list(groups)
+            for number in range(rounds):
+                dead = np.flatnonzero(~credit.live_groups(groups, stage, self._recipe.credit))
+                if not len(dead):
+                    break
+                spares = self._share(self._spares, step * rounds + number)[: len(dead)]
+                fresh = self._sample(spares, stage, ("spare", step, number, self._ranks.rank))
+                measured += fresh
+                for at, group in zip(dead, fresh, strict=True):
+                    groups[at] = group
         offline = self._recipe.offline_first_attempts(stage) * self._recipe.batch.branches
         return Collected(groups, [group[offline:] for group in measured])
 

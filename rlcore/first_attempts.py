@@ -45,7 +45,7 @@ def _sample(run: "Run", problems: list[Problem]) -> dict[str, list[Turn]]:
     most = max(run.recipe.offline_first_attempts(stage) for stage in run.recipe.stages)
     mine = problems[run.ranks.rank :: run.ranks.world]
     found: list[tuple[str, list[Turn]]] = []
-    with run.tracker.progress("first attempts", len(mine)) as advance:
+    with run.tracker.progress("first attempts", len(mine)) as advance, run.rollout.together():
         for start in range(0, len(mine), run.recipe.batch.problems):
             watch(f"first attempts from problem {start + 1} on")
             part = mine[start : start + run.recipe.batch.problems]

@@ -69,10 +69,10 @@ def _start_engine(recipe: Recipe, policy: Policy, device: torch.device, max_toke
         return ServersEngine(section, policy.model, stops, max_tokens, folder, device, recipe.adapters_apart)
     if section.engine == "vllm":
         from rlcore.rollout.vllm.in_process import InProcessEngine
+        from rlcore.rollout.vllm.tensor_parallel import TensorParallelEngine
 
-        return InProcessEngine(
-            section, policy.model, recipe.model.path, stops, max_tokens, device, recipe.adapters_apart
-        )
+        kind = TensorParallelEngine if section.vllm.tensor_parallel > 1 else InProcessEngine
+        return kind(section, policy.model, recipe.model.path, stops, max_tokens, device, recipe.adapters_apart)
     # ZeRO-3 takes the policy's parameters apart, so each rank samples from a whole copy on its device; up to ZeRO-2 the
     # engine samples from the learner's own tensors.
     split = recipe.learner.zero == 3

@@ -32,7 +32,7 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
     setup = Setup(recipe, ranks)
     shown = console.progress("pass rates", len(mine)) if console else nullcontext(lambda done: None)
     try:
-        with file.open("ab") as lines, shown as advance:
+        with file.open("ab") as lines, shown as advance, setup.rollout.together():
             for start in range(0, len(mine), PART):
                 part = mine[start : start + PART]
                 groups = setup.rollout.attempts(

@@ -1,6 +1,7 @@
 """Evaluating a policy: greedy and sampled attempts on held-out problems, shared out over all ranks."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Protocol
@@ -24,6 +25,9 @@ NO_VOTES = "majority votes are left out: the reward reads no answers that could 
 
 class Asks(Protocol):
     """Whatever holds conversations with a policy (`rlcore.rollout.Rollout`)."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Around all attempts before ranks meet elsewhere."""
 
     def attempts(
         self, problems: Sequence[Problem], *, group: int, temperature: float, draw: tuple[str | int, ...]
@@ -70,19 +74,20 @@ def evaluate_policy(
     for mode in modes_of(recipe, full=full):
         records: list[Record] = []
         size = max(1, recipe.rollout.slots // mode.samples)
-        for start in range(0, most, size):
-            chunk = journal.read(mode.name, start)
-            if chunk is None and mine[start : start + size]:
-                groups = asks.attempts(
-                    mine[start : start + size],
-                    group=mode.samples,
-                    temperature=mode.temperature,
-                    draw=("evaluate", start, ranks.rank),
-                )
-                told = [trajectory_record(t, step=step, stage=mode.name) for group in groups for t in group]
-                chunk = journal.write(mode.name, start, told)
-            records += chunk or []
-            on_conversations(len(chunk or []))
+        with asks.together():
+            for start in range(0, most, size):
+                chunk = journal.read(mode.name, start)
+                if chunk is None and mine[start : start + size]:
+                    groups = asks.attempts(
+                        mine[start : start + size],
+                        group=mode.samples,
+                        temperature=mode.temperature,
+                        draw=("evaluate", start, ranks.rank),
+                    )
+                    told = [trajectory_record(t, step=step, stage=mode.name) for group in groups for t in group]
+                    chunk = journal.write(mode.name, start, told)
+                records += chunk or []
+                on_conversations(len(chunk or []))
         evaluation, values_N, voted = _measure(mode, records, recipe, ranks)
         evaluations.append(evaluation)
         histograms = {"edit_ratio": histogram(values_N)} if values_N is not None else {}

@@ -11,6 +11,7 @@ from rlcore.learner.token_head import CHUNK_ELEMENTS
 from rlcore.plan.lengths import longest_conversation
 from rlcore.plan.shapes import Shapes
 from rlcore.recipe import Recipe
+from rlcore.recipe.schema import Rollout
 
 GIB = 1 << 30
 REDUCE_BUCKET = 500_000_000
@@ -47,9 +48,14 @@ def learner_ranks(recipe: Recipe, gpus: int) -> tuple[int, int]:
     """Learner ranks and samplers on so many GPUs: the same ones, unless servers that rlcore starts take their own."""
     rollout = recipe.rollout
     if rollout.mode != "servers":
-        return gpus, gpus
+        return gpus, max(1, gpus // shared_by(rollout))
     copies = rollout.vllm.data_parallel * (rollout.start_servers or len(rollout.servers))
     return gpus - (copies * rollout.vllm.tensor_parallel if rollout.start_servers else 0), copies
+
+
+def shared_by(rollout: Rollout) -> int:
+    """GPUs that hold one sampler together."""
+    return rollout.vllm.tensor_parallel if rollout.engine == "vllm" else 1
 
 
 def learner_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
@@ -101,7 +107,7 @@ def sampler_parts(recipe: Recipe, shapes: Shapes, gpu_bytes: int) -> list[Part]:
     if rollout.engine == "vllm":
         share, level = int(rollout.vllm.gpu_memory_utilization * gpu_bytes), rollout.vllm.sleep_level
         kept = 0 if level else share
-        return [Part("vLLM: weights and KV cache", share, kept, weights if level == 1 else 0)]
+        return [Part("vLLM: weights and KV cache", share, kept, weights // shared_by(rollout) if level == 1 else 0)]
     cache = kv_cache_bytes(shapes, rollout.slots, longest_conversation(recipe) + 1, size)
     copied = weights if recipe.learner.zero == 3 else 0
     layers = shapes.linear_parameters * size  # of the common decoders, in the form in which they sample

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import Lengths
-from rlcore.plan.memory import dtype_bytes
+from rlcore.plan.memory import dtype_bytes, shared_by
 from rlcore.plan.shapes import Shapes
 from rlcore.recipe import Recipe
 from rlcore.types import UserError
@@ -69,7 +69,7 @@ def estimated_rates(recipe: Recipe, shapes: Shapes, cluster: Cluster, lengths: L
     reference = any(any(stage.kl) for stage in recipe.stages)
     cached = 2 * shapes.layers * shapes.kv_size * size * seen
     weights, ring = shapes.parameters * size, cluster.ring_gb_per_s * 1e9
-    shared = rollout.vllm.tensor_parallel if rollout.mode == "servers" else 1
+    shared = shared_by(rollout)
     # ZeRO-3 gathers the weights in both passes and scatters the gradients; below, gradients are reduced and spread.
     collective = (3 if recipe.learner.zero == 3 else 2) * weights / ring if cluster.gpus > 1 else 0.0
     published = rollout.mode == "servers" or recipe.learner.zero == 3

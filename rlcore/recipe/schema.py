@@ -70,7 +70,7 @@ class Conversation(Section):
 class Vllm(Section):
     """The vLLM engine (see rlcore/rollout/README.md)."""
 
-    tensor_parallel: Positive = Field(1, description="GPUs that share one copy of the weights; servers mode")
+    tensor_parallel: Positive = Field(1, description="GPUs, or ranks in process, that share one copy of the weights")
     data_parallel: Positive = Field(1, description="copies of the weights in each server that rlcore starts")
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="share of a GPU's memory for weights and KV cache; 0.9 suits the GPUs of a server"
@@ -109,7 +109,7 @@ class Rollout(Section):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = Field(0, description="0: all tokens")
-    slots: Positive = Field(512, description="sequences decoded at once by the engine of each rank, or by each server")
+    slots: Positive = Field(512, description="sequences decoded at once by each engine, in process or a server")
     deadline: Seconds = Field(1800.0, description="seconds until a step's sampling is given up")
     vllm: Vllm = Vllm()
 
@@ -124,8 +124,8 @@ class Rollout(Section):
             raise ValueError("servers and start_servers need mode servers")
         if self.vllm.gpus and len(self.vllm.gpus) != self.start_servers:
             raise ValueError(f"vllm.gpus names the devices of {len(self.vllm.gpus)} servers, not {self.start_servers}")
-        if self.mode == "in_process" and self.vllm.tensor_parallel * self.vllm.data_parallel > 1:
-            raise ValueError("vllm.tensor_parallel and vllm.data_parallel need mode servers")
+        if self.mode == "in_process" and self.vllm.data_parallel > 1:
+            raise ValueError("vllm.data_parallel needs mode servers")
         return self
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +89,10 @@ class EndpointRollout:
         self._settings, self._seed = recipe.rollout, recipe.seed
         self._section, self._script, self._run = section, read_script(section), KINDS[section.kind].run
         self._endpoint, self._scorer = endpoint, scorer
+
+    def together(self) -> AbstractContextManager[None]:
+        """Ranks wait for nobody."""
+        return nullcontext()
 
     def attempts(
         self, problems: Sequence[Problem], *, group: int, temperature: float, draw: tuple[str | int, ...]

@@ -1,6 +1,7 @@
 """The one interface of everything that samples attempts."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -44,6 +45,9 @@ class RolloutEngine(Protocol):
 
     def sleep(self) -> None:
         """Gives up memory, where the engine holds any of its own, until the next `publish`."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Around all requests of a phase, before ranks meet elsewhere: those that share an engine leave it together."""
 
     def metrics(self) -> dict[str, float]:
         """Figures to log since the last `publish`, and of it."""

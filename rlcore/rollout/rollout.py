@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Literal
 
 from rlcore.recipe import Recipe
@@ -21,6 +22,10 @@ class Rollout:
         self._recipe = recipe
         self._conversation = conversation
         self._scorer = scorer
+
+    def together(self) -> AbstractContextManager[None]:
+        """Around all attempts of a phase, before ranks meet elsewhere: those that share an engine leave it together."""
+        return self.engine.together()
 
     def attempts(
         self,

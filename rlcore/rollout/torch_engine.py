@@ -7,6 +7,7 @@ its KV cache stays in its slot until the conversation's next request continues i
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import numpy as np
@@ -61,6 +62,10 @@ class TorchEngine:
 
     def sleep(self) -> None:
         """The model stays: it may be the learner's."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Ranks wait for nobody."""
+        return nullcontext()
 
     def metrics(self) -> dict[str, float]:
         """There are none."""

@@ -114,7 +114,8 @@ def _sample(
     """Scored conversations on the problems, as many at once as the engine has slots."""
     groups: Groups = []
     part = max(1, recipe.rollout.slots // section.samples)
-    with tracker.progress(f"sampling for round {number + 1}", len(problems) * section.samples) as advance:
+    shown = tracker.progress(f"sampling for round {number + 1}", len(problems) * section.samples)
+    with shown as advance, setup.rollout.together():
         for start in range(0, len(problems), part):
             groups += setup.rollout.attempts(
                 problems[start : start + part],

@@ -9,6 +9,7 @@ import pytest
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.command import calibrated
 from rlcore.plan.lengths import INSTRUCTION_TOKENS, Lengths
+from rlcore.plan.memory import learner_ranks
 from rlcore.plan.rates import Rates, estimated_rates, measured_run
 from rlcore.plan.shapes import model_shapes
 from rlcore.plan.simulation import rollout_seconds, simulate
@@ -87,3 +88,16 @@ def test_twice_the_bandwidth_halves_decoding(repository):
         for rate in (1000, 2000)
     )
     assert slow.decode_step == pytest.approx(2 * fast.decode_step)
+
+
+def test_gpus_that_share_an_engine_are_one_sampler_as_fast_as_both(repository):
+    recipes = [
+        load_recipe(
+            repository / "recipes" / "quickstart.yaml", ["rollout.engine=vllm", f"rollout.vllm.tensor_parallel={n}"]
+        )
+        for n in (1, 2)
+    ]
+    assert [learner_ranks(recipe, 8) for recipe in recipes] == [(8, 8), (8, 4)]
+    cluster = Cluster(token_overhead_ms=0)
+    one, two = (estimated_rates(recipe, model_shapes(recipe.model), cluster, LENGTHS) for recipe in recipes)
+    assert one.decode_step == pytest.approx(2 * two.decode_step)

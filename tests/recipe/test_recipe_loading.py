@@ -178,7 +178,7 @@ def test_paths_are_relative_to_the_recipe_they_stand_in(base, tmp_path, monkeypa
         (["rollout.mode=servers", "rollout.start_servers=2"], "rollout: mode servers needs engine vllm"),
         (["rollout.engine=vllm", "rollout.mode=servers"], "needs one of servers (URLs) and start_servers"),
         (["rollout.engine=vllm", "rollout.start_servers=2"], "servers and start_servers need mode servers"),
-        (["rollout.engine=vllm", "rollout.vllm.tensor_parallel=2"], "need mode servers"),
+        (["rollout.engine=vllm", "rollout.vllm.data_parallel=2"], "data_parallel needs mode servers"),
     ],
 )
 def test_settings_of_servers_without_servers_are_refused(base, overrides, what):

@@ -7,7 +7,7 @@ learner's tensors into the worker's: nothing is serialised and no other process 
 import asyncio
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +31,7 @@ OWN_ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 """Set before vLLM is imported, where the user has not set them."""
+CPU_LAUNCHER = "rlcore.rollout.vllm.launcher.CpuLauncher"
 
 
 class InProcessEngine:
@@ -71,6 +72,8 @@ class InProcessEngine:
         self._asleep = False
         self._seed = 0
         self._salt = 0
+        self._place = 0
+        """Among the ranks that share the engine."""
         self._requests = 0
         self._answers: dict[str, asyncio.Future[Sample]] = {}
         self._driver: asyncio.Task[None] | None = None
@@ -110,6 +113,10 @@ class InProcessEngine:
             self._engine.sleep(self._sleep_level)
             self._asleep = True
 
+    def together(self) -> AbstractContextManager[None]:
+        """Nothing is shared."""
+        return nullcontext()
+
     def metrics(self) -> dict[str, float]:
         """There are none."""
         return {}
@@ -139,21 +146,20 @@ class InProcessEngine:
             self._adapter = LoRARequest(ADAPTERS, 1, folder)
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
-        from vllm.inputs.engine import tokens_input
-
         self._requests += 1
-        request = str(self._requests)
+        request = f"{self._place}-{self._requests}"
         answer: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
-        self._engine.add_request(
-            request,
-            tokens_input(list(ids), cache_salt=str(self._salt)),
-            self._parameters(sampling, mixed_seed(self._seed, key, len(ids))),
-            lora_request=self._adapter,
-        )
+        self._submit(request, ids, sampling, mixed_seed(self._seed, key, len(ids)))
         self._answers[request] = answer
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._drive())
         return await answer
+
+    def _submit(self, name: str, ids: Sequence[int], sampling: Sampling, seed: int) -> None:
+        from vllm.inputs.engine import tokens_input
+
+        prompt = tokens_input(list(ids), cache_salt=str(self._salt))
+        self._engine.add_request(name, prompt, self._parameters(sampling, seed), lora_request=self._adapter)
 
     def _parameters(self, sampling: Sampling, seed: int) -> Any:
         from vllm import SamplingParams
@@ -212,9 +218,13 @@ def _engine_arguments(
     section: schema.Rollout, model: PreTrainedModel, max_tokens: int, device: torch.device, lora: Lora | None
 ) -> dict[str, Any]:
     ranks = distributed.get_world_size() if distributed.is_initialized() else 1
+    share, on_cpu = section.vllm.tensor_parallel, device.type == "cpu"
+    if ranks % share:
+        raise UserError(f"rollout.vllm.tensor_parallel {share} does not divide {ranks} rank{'s' * (ranks > 1)}")
     return {
-        **engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=device.type == "cpu"),
-        "distributed_executor_backend": "external_launcher" if ranks > 1 else None,
+        **engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=on_cpu),
+        "tensor_parallel_size": share,
+        "distributed_executor_backend": (CPU_LAUNCHER if on_cpu else "external_launcher") if ranks > 1 else None,
         **({"enable_sleep_mode": section.vllm.sleep_level > 0} if device.type == "cuda" else {}),
         **(adapter_arguments(lora) if lora else {}),
     }

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,6 +121,10 @@ class ServersEngine:
             self._call(self._fleet.replicas())
         self._barrier()
         self._measure(size, seconds)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Ranks wait for nobody."""
+        return nullcontext()
 
     def metrics(self) -> dict[str, float]:
         """Of the last publication and of what happened since the one before it, over all ranks."""

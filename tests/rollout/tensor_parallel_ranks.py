@@ -1,0 +1,127 @@
+"""What two ranks that hold one vLLM engine find: `torchrun ... -m tests.rollout.tensor_parallel_ranks FOLDER`."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from transformers import Qwen2ForCausalLM
+
+from rlcore.interrupt import Interrupt, Stopped
+from rlcore.learner import Ranks, start_distributed
+from rlcore.learner.weights import gathered_adapters
+from rlcore.policy.lora import add_lora
+from rlcore.recipe.schema import Lora, Rollout
+from rlcore.rollout import Sample, Sampling
+from rlcore.rollout.vllm.tensor_parallel import TensorParallelEngine
+from tests.rollout.test_vllm_in_process import PROMPT, STOP, learners_logprobs, publish, random_model, samples
+
+GREEDY = Sampling(16, temperature=0)
+
+
+def main(folder: Path) -> None:
+    ranks = start_distributed("cpu")
+    model = random_model(heads=2, tie=False)
+    found = {}
+    for lora in (None, Lora(rank=4, alpha=8)):
+        engine = started(model, lora)
+        if lora:
+            found |= adapters(model, engine, lora)
+        else:
+            found |= requests(model, engine, ranks) | publications(model, engine) | leaving(engine, ranks)
+        engine.close()
+    (folder / f"{ranks.rank}.json").write_text(json.dumps(found))
+
+
+def started(model: Qwen2ForCausalLM, lora: Lora | None) -> TensorParallelEngine:
+    section = {"tensor_parallel": 2, "args": {"kv_cache_memory_bytes": 1 << 26}}
+    settings = Rollout.model_validate({"engine": "vllm", "slots": 32, "vllm": section})
+    return TensorParallelEngine(settings, model, None, stop_ids=[STOP], max_tokens=256, lora=lora)
+
+
+def requests(model: Qwen2ForCausalLM, engine: TensorParallelEngine, ranks: Ranks) -> dict[str, object]:
+    """Rank 1 asks for more, and more often, than rank 0, and once for what the engine refuses."""
+    mine = [PROMPT[:n] for n in ((5, 33) if ranks.rank == 0 else (1, 32, 70))]
+    refused = ""
+    with engine.together():
+        answers = samples(engine, mine, GREEDY)
+        if ranks.rank == 1:
+            mine.append([3] * 64)
+            answers += samples(engine, mine[-1:], GREEDY)
+            try:
+                samples(engine, [[3] * 257], GREEDY)
+            except Exception as error:
+                refused = str(error)
+    with engine.together():
+        drawn = samples(engine, [PROMPT] * 4, Sampling(16), seed=ranks.rank)
+    return {
+        "greedy": [
+            answer.ids == greedy(model, ids, len(answer.ids)) for ids, answer in zip(mine, answers, strict=True)
+        ],
+        "differences": [difference(model, ids, answer) for ids, answer in zip(mine, answers, strict=True)],
+        "differences drawn": [difference(model, PROMPT, answer) for answer in drawn],
+        "drawn": [answer.ids for answer in drawn],
+        "refused": refused,
+    }
+
+
+def publications(model: Qwen2ForCausalLM, engine: TensorParallelEngine) -> dict[str, object]:
+    """Each parameter is changed and published alone: the differences with the weights before it, and with its own."""
+    differences = {}
+    for version, (name, parameter) in enumerate(model.named_parameters(), start=1):
+        before = one(engine)
+        with torch.no_grad():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(version))
+        engine.sleep()
+        publish(model, engine, version)
+        differences[name] = difference(model, PROMPT, before), difference(model, PROMPT, one(engine))
+    return {"published": differences}
+
+
+def adapters(model: Qwen2ForCausalLM, engine: TensorParallelEngine, lora: Lora) -> dict[str, object]:
+    add_lora(model, lora, seed=0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for _, parameter in gathered_adapters(model):
+            parameter.normal_(std=0.2)
+    before = difference(model, PROMPT, one(engine))
+    engine.publish(gathered_adapters(model), 1)
+    return {"adapters": (before, difference(model, PROMPT, one(engine)))}
+
+
+def leaving(engine: TensorParallelEngine, ranks: Ranks) -> dict[str, object]:
+    """Rank 1 leaves by an error, then as it is asked to stop, while rank 0 samples."""
+    ended = []
+    for stop in (False, True):
+        try:
+            with Interrupt(ranks) as interrupt, interrupt.nothing_to_save(), engine.together():
+                if ranks.rank == 1 and not stop:
+                    raise ValueError("no such reward")
+                if ranks.rank == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                samples(engine, [PROMPT], GREEDY)
+        except (RuntimeError, ValueError, Stopped) as error:
+            ended.append(f"{type(error).__name__}: {error}")
+    return {"ended": ended, "after": len(one(engine).ids)}
+
+
+def one(engine: TensorParallelEngine) -> Sample:
+    with engine.together():
+        return samples(engine, [PROMPT], Sampling(4))[0]
+
+
+def greedy(model: Qwen2ForCausalLM, ids: list[int], tokens: int) -> tuple[int, ...]:
+    answer = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=tokens, eos_token_id=STOP)
+    return tuple(answer[0, len(ids) :].tolist())
+
+
+def difference(model: Qwen2ForCausalLM, ids: list[int], sample: Sample) -> float:
+    """The largest difference between the log-probabilities of the sampler and the learner's."""
+    learners = learners_logprobs(model, ids, sample, 1)
+    return max(abs(mine - theirs) for mine, theirs in zip(sample.logprobs, learners, strict=True))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
