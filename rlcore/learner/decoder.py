@@ -1,15 +1,14 @@
 """The common decoders in few operations, for training on a CPU: transformers' arithmetic, with closed-form gradients.
 
-On a CPU a small model is bound by how often activations are read and written, not by its matrix products. Here prompts
-and rows are one list of N tokens for all but attention; projections of the same input are one product, with the weight
-of the norm before them; a norm and a gate are one autograd node each, which keeps only what its backward pass reads; a
-rotation is one complex product; and the last layer goes on only where a loss token is predicted.
+On a CPU a small model is bound by how often activations are read and written, not by its matrix products. Here the
+trajectories of a micro-batch are a tree (`tree.py`), whose N nodes are one list without padding for all but attention;
+projections of the same input are one product, with the weight of the norm before them; a norm and a gate are one
+autograd node each, which keeps only what its backward pass reads; a rotation is one complex product; and the last layer
+goes on only where a loss token is predicted.
 
-Shapes: N tokens of the model's width D, or of heads x d in attention; P prompts of S tokens; R rows of T tokens, which
-see W = S + T; n loss tokens.
+Shapes: N nodes of the model's width D, or of heads x d in attention; R rows of T nodes; u predictions.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from rlcore.learner.packing import MicroBatch
+from rlcore.learner.packing import MicroBatch, Paths
 from rlcore.policy.family import in_pairs, is_common_decoder, turns
 
 
@@ -30,53 +29,28 @@ def has_few_operations(model: PreTrainedModel) -> bool:
 
 
 def last_states(model: PreTrainedModel, micro: MicroBatch) -> Tensor:
-    """The last hidden states that the loss tokens are predicted from, `[n, D]`."""
+    """The last hidden states that tokens are predicted from in a micro-batch that is a tree, `[u, D]`."""
     decoder: Any = model.model
-    rows = _Rows.of(micro)
-    hidden = decoder.embed_tokens(rows.ids_N)
-    turns_N1X = turns(decoder, rows.positions_N).unsqueeze(1)
+    branches, positions_RT = micro.branches, micro.positions_RT
+    if branches is None or positions_RT is None:
+        raise ValueError("the micro-batch is not a tree")
+    hidden = decoder.embed_tokens(micro.ids_RT[0])
+    turns_N1X = turns(decoder, positions_RT[0]).unsqueeze(1)
+    place_N = branches.place_N
     for layer in decoder.layers:
-        mixed_ND = _attended(layer.self_attn, layer.input_layernorm, hidden, turns_N1X, rows)
         if layer is decoder.layers[-1]:
-            mixed_ND, hidden = mixed_ND[rows.source_n], hidden[rows.source_n]
+            place_N = place_N[micro.source_u]
+        mixed_ND = _attended(layer.self_attn, layer.input_layernorm, hidden, turns_N1X, branches.paths)[place_N]
+        if layer is decoder.layers[-1]:
+            hidden = hidden[micro.source_u]
         hidden = hidden + layer.self_attn.o_proj(mixed_ND)
         gate_and_up = _product(hidden, layer.post_attention_layernorm, layer.mlp.gate_proj, layer.mlp.up_proj)
         hidden = hidden + layer.mlp.down_proj(_Gated.apply(gate_and_up))
     return _Norm.apply(hidden, decoder.norm.variance_epsilon) * decoder.norm.weight
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """The tokens of a micro-batch as one list, prompts first, and how attention sees them."""
-
-    ids_N: Tensor
-    positions_N: Tensor
-    source_n: Tensor
-    prompts: tuple[int, int]
-    """P and S."""
-    rows: tuple[int, int]
-    """R and T."""
-    owner_R: Tensor | None
-
-    @classmethod
-    def of(cls, micro: MicroBatch) -> "_Rows":
-        rows, length = micro.ids_RT.shape
-        if micro.prompts is None:
-            positions_N = torch.arange(length).repeat(rows)
-            return cls(micro.ids_RT.flatten(), positions_N, micro.source_n, (0, 0), (rows, length), None)
-        prompts, start = micro.prompts.ids_PS.shape
-        return cls(
-            torch.cat([micro.prompts.ids_PS.flatten(), micro.ids_RT.flatten()]),
-            torch.cat([torch.arange(start).repeat(prompts), torch.arange(start, start + length).repeat(rows)]),
-            micro.source_n + prompts * start,
-            (prompts, start),
-            (rows, length),
-            micro.prompts.owner_R,
-        )
-
-
-def _attended(attention: Any, norm: Any, states_ND: Tensor, turns_N1X: Tensor, rows: _Rows) -> Tensor:
-    """What attention mixes for each token, `[N, heads * d]`, before the output projection."""
+def _attended(attention: Any, norm: Any, states_ND: Tensor, turns_N1X: Tensor, paths: list[Paths]) -> Tensor:
+    """What attention mixes for each asking place of the paths, `[places, heads * d]`, before the output projection."""
     size, layers = attention.head_dim, (attention.q_proj, attention.k_proj, attention.v_proj)
     widths = [layer.out_features for layer in layers]
     projected = _product(states_ND, norm, *layers, paired=(size, size, 0))
@@ -86,18 +60,12 @@ def _attended(attention: Any, norm: Any, states_ND: Tensor, turns_N1X: Tensor, r
             norm = getattr(attention, name)
             parts[at] = _Norm.apply(parts[at], norm.variance_epsilon) * in_pairs(norm.weight, size)
         parts[at] = _turned(parts[at], turns_N1X)
-    prompts = rows.prompts[0] * rows.prompts[1]
-    if rows.owner_R is None:
-        query, key, value = (part.unflatten(0, rows.rows) for part in parts)
-        return _attend(query, key, value, attention.scaling).flatten(0, 1)
-    first, rest = zip(*(part.split([prompts, len(part) - prompts]) for part in parts), strict=True)
-    query, key, value = (part.unflatten(0, rows.prompts) for part in first)
-    mixed_PS = _attend(query, key, value, attention.scaling)
-    seen = (part.index_select(0, rows.owner_R) for part in (key, value))
-    query, key, value = (part.unflatten(0, rows.rows) for part in rest)
-    key, value = (torch.cat(both, dim=1) for both in zip(seen, (key, value), strict=True))
-    mixed_RT = _attend(query, key, value, attention.scaling)
-    return torch.cat([mixed_PS.flatten(0, 1), mixed_RT.flatten(0, 1)])
+    mixed = []
+    for path in paths:
+        asking = path.node_RT[:, path.start :]
+        query, key, value = (part[at] for part, at in zip(parts, (asking, path.node_RT, path.node_RT), strict=True))
+        mixed.append(_attend(query, key, value, attention.scaling).flatten(0, 1))
+    return torch.cat(mixed)
 
 
 def _product(states_ND: Tensor, norm: Any, *layers: nn.Linear, paired: tuple[int, ...] = ()) -> Tensor:

@@ -17,13 +17,18 @@ def memory_named(micro: MicroBatch, budget: int) -> Iterator[None]:
     except RuntimeError as error:  # torch.OutOfMemoryError on CUDA is one
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        rows, width = micro.ids_RT.shape
-        prompts = ""
-        if micro.prompts:
-            count, length = micro.prompts.ids_PS.shape
-            prompts = f" after {count} shared prompts of {length}"
         raise UserError(
-            f"out of memory in a micro-batch of {rows} trajectories padded to {width} tokens{prompts} "
-            f"({rows * width:,} tokens, {len(micro.target_n):,} in the loss): lower learner.micro_batch_tokens "
-            f"(now {budget:,})"
+            f"out of memory in a micro-batch of {_described(micro)}, {len(micro.index_n):,} in the loss: lower "
+            f"learner.micro_batch_tokens (now {budget:,})"
         ) from None
+
+
+def _described(micro: MicroBatch) -> str:
+    rows, width = micro.ids_RT.shape
+    if micro.branches:
+        return f"{width:,} tokens, equal beginnings counted once"
+    prompts = ""
+    if micro.prompts:
+        count, length = micro.prompts.ids_PS.shape
+        prompts = f" after {count} shared prompts of {length}"
+    return f"{rows} trajectories padded to {width} tokens{prompts} ({rows * width:,} tokens)"

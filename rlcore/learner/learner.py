@@ -194,10 +194,11 @@ class Learner:
     def _plans(self, batch: TokenBatch, minibatches: list[np.ndarray]) -> tuple[list[list[Planned]], list[int]]:
         """This rank's micro-batches of each minibatch, and how many of them the ranks with most have."""
         section, parts = self._section, self._world // self._section.sequence_parallel
-        budget, pack = section.micro_batch_tokens * section.sequence_parallel, self._engine.module.packs
+        budget, policy = section.micro_batch_tokens * section.sequence_parallel, self._engine.module
         shared = self._share_prompts
+        layout = {"share_prompts": shared, "pack": policy.packs, "tree": policy.few_operations}
         mine = [part_of(batch, chosen, self._part, parts, share_prompts=shared) for chosen in minibatches]
-        plans = [plan_micro_batches(batch, chosen, budget, shared, pack) for chosen in mine]
+        plans = [plan_micro_batches(batch, chosen, budget, **layout) for chosen in mine]
         counts_M = torch.tensor([len(plan) for plan in plans], device=self._device)
         if self._world > 1:
             torch.distributed.all_reduce(counts_M, torch.distributed.ReduceOp.MAX)

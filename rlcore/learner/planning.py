@@ -6,9 +6,11 @@ micro-batch, and the trajectories go on from its keys and values.
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from rlcore.learner.tree import in_order, last_loss_tokens, shared_beginnings
 from rlcore.types import TokenBatch
 
 WORTHWHILE = 0.2
@@ -24,8 +26,8 @@ class Planned:
     prefix: int
     tokens: int
     """Tokens that the model computes, padding included."""
-    packed: bool = False
-    """Whether the trajectories stand one after the other in one row, without padding."""
+    layout: Literal["padded", "packed", "tree"] = "padded"
+    """packed: one after the other in one row, without padding. tree: equal beginnings are one (`tree.py`)."""
 
 
 def split_minibatches(batch: TokenBatch, parts: int, seed: tuple[int, ...]) -> list[np.ndarray]:
@@ -39,15 +41,24 @@ def split_minibatches(batch: TokenBatch, parts: int, seed: tuple[int, ...]) -> l
 
 
 def plan_micro_batches(
-    batch: TokenBatch, chosen: np.ndarray, budget: int, share_prompts: bool, pack: bool = False
+    batch: TokenBatch,
+    chosen: np.ndarray,
+    budget: int,
+    *,
+    share_prompts: bool = False,
+    pack: bool = False,
+    tree: bool = False,
 ) -> list[Planned]:
     """Micro-batches of at most `budget` padded tokens for those `chosen` trajectories that have loss tokens.
 
-    `pack` puts them into one row where no prompts are shared. A trajectory longer than the budget gets a micro-batch of
-    its own. Longest first: too large a budget fails at once.
+    `pack` puts them into one row where no prompts are shared; `tree` makes them trees, whatever the other two say. A
+    trajectory longer than the budget gets a micro-batch of its own. But for trees, longest first: too large a budget
+    fails at once.
     """
     first_loss_B = _first_loss_tokens(batch)
     chosen = chosen[first_loss_B[chosen] < batch.lengths_B[chosen]]
+    if tree:
+        return _plan_trees(batch, chosen, budget)
     if share_prompts:
         # The first loss token is predicted at the one before it, so that one is computed for each trajectory.
         prefix_B = np.maximum(first_loss_B - 1, 0)
@@ -93,7 +104,22 @@ def _plan_packed(lengths_B: np.ndarray, chosen: np.ndarray, budget: int) -> list
             room.append(budget)
         rows[place].append(row)
         room[place] -= length
-    return [Planned(np.array(each), 0, int(lengths_B[each].sum()), packed=True) for each in rows]
+    return [Planned(np.array(each), 0, int(lengths_B[each].sum()), layout="packed") for each in rows]
+
+
+def _plan_trees(batch: TokenBatch, chosen: np.ndarray, budget: int) -> list[Planned]:
+    """Trajectories that begin alike follow each other, and are cut apart only where the budget ends."""
+    if not len(chosen):
+        return []
+    rows_R = in_order(batch, chosen)
+    length_R, shared_R = last_loss_tokens(batch)[rows_R], shared_beginnings(batch, rows_R)
+    plan, start, tokens = [], 0, 0
+    for at, (length, shared) in enumerate(zip(length_R, shared_R, strict=True)):
+        if at > start and tokens + length - shared > budget:
+            plan.append(Planned(rows_R[start:at], 0, tokens, layout="tree"))
+            start, tokens, shared = at, 0, 0
+        tokens += int(length - shared)
+    return [*plan, Planned(rows_R[start:], 0, tokens, layout="tree")]
 
 
 def _siblings(batch: TokenBatch, chosen: np.ndarray, prefix_B: np.ndarray) -> list[np.ndarray]:

@@ -42,7 +42,7 @@ class PolicyModule(nn.Module):
         # Other kernels keep packed trajectories apart by a mask that grows with the square of the row.
         self.packs = "flash" in str(model.config._attn_implementation) and keeps_apart(model)
         self.few_operations = False
-        """Whether hidden states are computed by `decoder.last_states`; `Learner` says so."""
+        """Whether micro-batches are trees, which `decoder.last_states` computes; `Learner` says so."""
 
     def forward(
         self, micro: MicroBatch, reference: Compared | None = None, *, states_only: bool = False
@@ -55,26 +55,31 @@ class PolicyModule(nn.Module):
             return self._scores(micro, reference, states_only, {})
         part, mine_m, rows = self.sequence.stretch(micro)
         scores = self._scores(part, reference, states_only, {"whole_rows": rows})
-        return scores if isinstance(scores, Tensor) else self.sequence.joined(scores, mine_m, len(micro.target_n))
+        return scores if isinstance(scores, Tensor) else self.sequence.joined(scores, mine_m, len(micro.index_n))
 
     def _scores(
         self, micro: MicroBatch, reference: Compared | None, states_only: bool, named: dict[str, Any]
     ) -> Scores | Tensor:
-        states_nX = self.states(micro, **named)
+        states_uX = self.states(micro, **named)
         if states_only:
-            return states_nX
+            return states_uX
         if self.separable:
-            return score_hidden(states_nX, self.head, micro.target_n, self.temperature, reference)
-        return score_logits(states_nX, micro.target_n, self.temperature, reference[0] if reference else None)
+            scores = score_hidden(states_uX, self.head, micro.target_u, self.temperature, reference)
+        else:
+            scores = score_logits(states_uX, micro.target_u, self.temperature, reference[0] if reference else None)
+        if micro.prediction_n is None:
+            return scores
+        logprob_n, entropy_n, kl_n = (each.index_select(0, micro.prediction_n) for each in scores)
+        return logprob_n, entropy_n, kl_n
 
     def states(self, micro: MicroBatch, **named: Any) -> Tensor:
-        """What each loss token is predicted from: `[n, H]` last hidden states, or `[n, V]` logits if not separable.
+        """What tokens are predicted from: `[u, H]` last hidden states, or `[u, V]` logits if not separable.
 
         `named` goes to every layer's attention.
         """
         run = self.model.base_model if self.separable else self.model
         with kept_on_host(self.offload_activations, micro.ids_RT.device):
-            if self.few_operations and micro.positions_RT is None:
+            if micro.branches is not None:
                 return last_states(self.model, micro)
             if micro.prompts is None:
                 states_RTX = run(input_ids=micro.ids_RT, position_ids=micro.positions_RT, use_cache=False, **named)[0]
@@ -82,7 +87,7 @@ class PolicyModule(nn.Module):
                 cache = self.model.base_model(input_ids=micro.prompts.ids_PS, use_cache=True).past_key_values
                 cache.batch_select_indices(micro.prompts.owner_R)
                 states_RTX = run(input_ids=micro.ids_RT, past_key_values=cache)[0]
-        return states_RTX.flatten(0, 1)[micro.source_n]
+        return states_RTX.flatten(0, 1)[micro.source_u]
 
     @property
     def head(self) -> Tensor:

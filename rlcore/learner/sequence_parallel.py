@@ -68,14 +68,14 @@ class SequenceParallel:
         columns = slice(self.place * length, (self.place + 1) * length)
         positions_RT = _positions(micro, length * self.size)
         ids_RT = functional.pad(micro.ids_RT, (0, length * self.size - tokens))
-        row_n, column_n = micro.source_n // tokens, micro.source_n % tokens - columns.start
+        row_n, column_n = micro.source_u // tokens, micro.source_u % tokens - columns.start
         (mine_m,) = ((column_n >= 0) & (column_n < length)).nonzero(as_tuple=True)
         part = replace(
             micro,
             ids_RT=ids_RT[:, columns],
             positions_RT=positions_RT[:, columns],
-            source_n=(row_n * length + column_n)[mine_m],
-            target_n=micro.target_n[mine_m],
+            source_u=(row_n * length + column_n)[mine_m],
+            target_u=micro.target_u[mine_m],
         )
         return part, mine_m, WholeRows(_group(self.size), positions_RT)
 

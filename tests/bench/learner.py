@@ -78,7 +78,7 @@ def bare_step(batch: TokenBatch) -> Callable[[], None]:
     policy = PolicyModule(quickstart_model(), 1.0)
     policy.few_operations = has_few_operations(policy.model)
     reference = Reference(policy, engine_settings(SECTION, policy, CPU))
-    return _plain_loop(batch, policy, lambda micro: policy(micro, reference.compared(micro)), share_prompts=True)
+    return _plain_loop(batch, policy, lambda micro: policy(micro, reference.compared(micro)), tree=True)
 
 
 def whole_logits_step(batch: TokenBatch) -> Callable[[], None]:
@@ -86,23 +86,21 @@ def whole_logits_step(batch: TokenBatch) -> Callable[[], None]:
     model, reference = quickstart_model(), quickstart_model().requires_grad_(False)
 
     def log_softmax(which: PreTrainedModel, micro: MicroBatch) -> torch.Tensor:
-        return which(input_ids=micro.ids_RT, use_cache=False).logits.log_softmax(-1).flatten(0, 1)[micro.source_n]
+        return which(input_ids=micro.ids_RT, use_cache=False).logits.log_softmax(-1).flatten(0, 1)[micro.source_u]
 
     def scores(micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         log_p, log_q = log_softmax(model, micro), log_softmax(reference, micro)
-        return log_p.gather(1, micro.target_n[:, None])[:, 0], entropy(log_p), kl_exact(log_p, log_q)
+        return log_p.gather(1, micro.target_u[:, None])[:, 0], entropy(log_p), kl_exact(log_p, log_q)
 
-    return _plain_loop(batch, model, scores, share_prompts=False)
+    return _plain_loop(batch, model, scores, tree=False)
 
 
-def _plain_loop(
-    batch: TokenBatch, module: torch.nn.Module, scores: Callable, share_prompts: bool
-) -> Callable[[], None]:
+def _plain_loop(batch: TokenBatch, module: torch.nn.Module, scores: Callable, tree: bool) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(module.parameters(), lr=SECTION.lr, betas=SECTION.betas, fused=True)
     tokens = int(batch.loss_mask_N.sum())
 
     def step() -> None:
-        plan = plan_micro_batches(batch, np.arange(len(batch.lengths_B)), SECTION.micro_batch_tokens, share_prompts)
+        plan = plan_micro_batches(batch, np.arange(len(batch.lengths_B)), SECTION.micro_batch_tokens, tree=tree)
         for micro in micro_batches(batch, plan, len(plan), CPU):
             logprob_n, _, kl_n = scores(micro)
             log_ratio_n = logprob_n - micro.sampler_logprob_n

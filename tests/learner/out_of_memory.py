@@ -1,4 +1,4 @@
-"""A learner under a real limit of memory; prints what it says."""
+"""A learner under a real limit of memory; prints what it says of trees and of padded trajectories."""
 
 import resource
 from pathlib import Path
@@ -16,7 +16,7 @@ def long_batch(trajectories: int, length: int) -> TokenBatch:
     count = trajectories * length
     return TokenBatch(
         offsets_B1=np.arange(trajectories + 1) * length,
-        ids_N=np.arange(count) % 61,
+        ids_N=np.r_[tuple(np.r_[b // 61, b % 61, np.arange(length - 2) % 61] for b in range(trajectories))],
         turn_N=np.ones(count, dtype=np.int8),
         loss_mask_N=loss_mask_N,
         advantage_N=loss_mask_N.astype(np.float32),
@@ -30,7 +30,9 @@ learner = tiny_learner(kl_used=False, micro_batch_tokens=800_000)
 learner.update(random_batch())
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20), resource.RLIM_INFINITY))
-try:
-    learner.update(long_batch(400, 2000))
-except UserError as error:
-    print(error)
+for tree in (True, False):
+    learner._engine.module.few_operations = tree
+    try:
+        learner.update(long_batch(400, 2000))
+    except UserError as error:
+        print(error)

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tiny import VOCABULARY, gradient_learner, gradients, grouped_batch, random_batch, tiny_model
+from tiny import VOCABULARY, branching_batch, gradient_learner, gradients, grouped_batch, random_batch, tiny_model
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -20,11 +20,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from rlcore.learner.decoder import has_few_operations, last_states
+from rlcore.learner.decoder import has_few_operations
 from rlcore.learner.packing import micro_batches
 from rlcore.learner.planning import plan_micro_batches
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.recipe.schema import Lora
+from rlcore.types import TokenBatch
 
 SIZES = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -34,6 +35,7 @@ LLAMA_3 = {
     "rope_type": "llama3", "rope_theta": 1e4, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }  # fmt: skip
+BATCHES = [random_batch(8, kl_weight=1.0), grouped_batch(3, 3, 20), branching_batch()]
 
 
 def models() -> dict[str, PreTrainedModel]:
@@ -50,21 +52,29 @@ def models() -> dict[str, PreTrainedModel]:
     return {name: model.eval() for name, model in made.items()}
 
 
+def states(model: PreTrainedModel, batch: TokenBatch, *, tree: bool) -> torch.Tensor:
+    """What each loss token is predicted from, `[N, D]`, zeros elsewhere."""
+    plan = plan_micro_batches(batch, np.arange(len(batch.lengths_B)), 120, tree=tree)
+    assert len(plan) > 1
+    found = torch.zeros(len(batch.ids_N), model.config.hidden_size)
+    for micro in micro_batches(batch, plan, len(plan), torch.device("cpu")):
+        states_uD = PolicyModule(model, 1.0).states(micro)
+        states_nD = states_uD[micro.prediction_n] if tree else states_uD
+        found = found.index_add(0, torch.from_numpy(micro.index_n), states_nD)
+    return found
+
+
 @pytest.mark.parametrize("name", ["qwen2", "qwen3", "llama", "llama 3"])
-@pytest.mark.parametrize("batch", [random_batch(8), grouped_batch(3, 3, 20)], ids=["alone", "shared prompts"])
+@pytest.mark.parametrize("batch", BATCHES, ids=["strangers", "groups", "branches"])
 def test_states_and_gradients_are_those_of_transformers(name, batch):
     own = models()[name]
     other = copy.deepcopy(own)
     assert has_few_operations(own)
-    plan = plan_micro_batches(batch, np.arange(len(batch.lengths_B)), 120, True)
-    assert len(plan) > 1
-    for micro in micro_batches(batch, plan, len(plan), torch.device("cpu")):
-        states = PolicyModule(other, 1.0).states(micro)
-        ours = last_states(own, micro)
-        torch.testing.assert_close(ours, states, rtol=1e-4, atol=1e-4)
-        upstream = torch.randn(states.shape)
-        states.backward(upstream)
-        ours.backward(upstream)
+    ours, theirs = states(own, batch, tree=True), states(other, batch, tree=False)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    upstream = torch.randn(ours.shape)
+    ours.backward(upstream)
+    theirs.backward(upstream)
     grads = dict(own.named_parameters())
     for key, parameter in other.named_parameters():
         if parameter.grad is not None:
@@ -72,16 +82,18 @@ def test_states_and_gradients_are_those_of_transformers(name, batch):
 
 
 @pytest.mark.usefixtures("ranks")
-@pytest.mark.parametrize("batch", [random_batch(kl_weight=1.0), grouped_batch()], ids=["alone", "shared prompts"])
-def test_learners_with_and_without_it_have_the_same_gradients(batch):
+@pytest.mark.parametrize("loss", ["dapo", "gspo"])
+@pytest.mark.parametrize("batch", BATCHES, ids=["strangers", "groups", "branches"])
+def test_learners_with_and_without_it_have_the_same_gradients(batch, loss):
     results = []
     for few_operations in (True, False):
-        learner = gradient_learner(kl="exact", micro_batch_tokens=80)
+        learner = gradient_learner(kl="exact", micro_batch_tokens=80, entropy_bonus=0.1, loss=loss)
         for policy in (learner._engine.module, learner._reference._policy):
             assert policy.few_operations
             policy.few_operations = few_operations
         results.append((learner.update(batch), gradients(learner)))
     (report, found), (expected, gradient) = results
+    assert report.pop("micro_batches") <= expected.pop("micro_batches")
     assert report == pytest.approx(expected, rel=1e-4, abs=1e-5)
     for key, value in gradient.items():
         torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5)

@@ -51,8 +51,15 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run():
 def test_out_of_memory_names_the_micro_batch_and_the_setting():
     done = subprocess.run([sys.executable, HERE / "out_of_memory.py"], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "out of memory in a micro-batch of 400 trajectories padded to 2000 tokens (800,000 tokens" in done.stdout
-    assert "lower learner.micro_batch_tokens (now 800,000)" in done.stdout
+    tree, padded = done.stdout.splitlines()
+    # Of 400 times 1,999 tokens before the last, the first is one of seven.
+    assert "a micro-batch of 799,207 tokens, equal beginnings counted once, 798,400 in the loss: lower" in tree
+    assert (
+        "a micro-batch of 400 trajectories padded to 2000 tokens (800,000 tokens), 798,400 in the loss: lower" in padded
+    )
+    for line in (tree, padded):
+        assert line.startswith("out of memory in")
+        assert line.endswith("lower learner.micro_batch_tokens (now 800,000)")
 
 
 def start_two(deadline: float) -> list[subprocess.Popen[str]]:

@@ -5,7 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny import full_log_softmax, grouped_batch, parameters, random_batch, subset, tiny_learner, tiny_model
+from tiny import (
+    branching_batch,
+    full_log_softmax,
+    grouped_batch,
+    parameters,
+    random_batch,
+    subset,
+    tiny_learner,
+    tiny_model,
+)
 
 from rlcore.learner.packing import micro_batches
 from rlcore.learner.planning import Planned, plan_micro_batches, split_minibatches
@@ -15,15 +24,16 @@ from rlcore.types import TokenBatch
 CPU = torch.device("cpu")
 
 
-def plan(batch: TokenBatch, budget: int, share_prompts: bool = True) -> list[Planned]:
-    return plan_micro_batches(batch, np.arange(len(batch.lengths_B)), budget, share_prompts)
+def plan(batch: TokenBatch, budget: int, share_prompts: bool = True, tree: bool = False) -> list[Planned]:
+    every = np.arange(len(batch.lengths_B))
+    return plan_micro_batches(batch, every, budget, share_prompts=share_prompts, tree=tree)
 
 
 @pytest.mark.parametrize("share_prompts", [False, True])
 @pytest.mark.parametrize("budget", [1, 40, 100, 10_000])
 def test_every_trajectory_once_and_padded_size_within_the_budget(budget, share_prompts):
     batch = grouped_batch()
-    planned = plan(batch, budget, share_prompts)
+    planned = plan(batch, budget, share_prompts=share_prompts)
     assert sorted(np.concatenate([each.rows_R for each in planned])) == list(range(len(batch.lengths_B)))
     for each, micro in zip(planned, micro_batches(batch, planned, len(planned), CPU), strict=True):
         size = micro.ids_RT.numel() + (micro.prompts.ids_PS.numel() if micro.prompts else 0)
@@ -31,17 +41,19 @@ def test_every_trajectory_once_and_padded_size_within_the_budget(budget, share_p
         assert len(each.rows_R) == 1 or each.tokens <= budget
 
 
-@pytest.mark.parametrize("make_batch", [random_batch, grouped_batch])
-def test_streams_follow_their_tokens(make_batch):
+@pytest.mark.parametrize("tree", [False, True])
+@pytest.mark.parametrize("make_batch", [random_batch, grouped_batch, branching_batch])
+def test_streams_follow_their_tokens(make_batch, tree):
     batch = make_batch()
-    planned = plan(batch, 60)
+    planned = plan(batch, 60, tree=tree)
     micros = list(micro_batches(batch, planned, len(planned), CPU))
     index = np.concatenate([micro.index_n for micro in micros])
     assert sorted(index) == list(np.flatnonzero(batch.loss_mask_N))
     for micro in micros:
         # Where a loss token is predicted, the model reads the token before it.
-        assert micro.ids_RT.flatten()[micro.source_n].tolist() == batch.ids_N[micro.index_n - 1].tolist()
-        assert micro.target_n.tolist() == batch.ids_N[micro.index_n].tolist()
+        each_n = torch.arange(len(micro.index_n)) if micro.prediction_n is None else micro.prediction_n
+        assert micro.ids_RT.flatten()[micro.source_u][each_n].tolist() == batch.ids_N[micro.index_n - 1].tolist()
+        assert micro.target_u[each_n].tolist() == batch.ids_N[micro.index_n].tolist()
         assert micro.turn_n.tolist() == batch.turn_N[micro.index_n].tolist()
         for name in ("advantage", "kl_weight", "sampler_logprob"):
             stream = getattr(batch, f"{name}_N")[micro.index_n]
@@ -77,6 +89,7 @@ def test_shared_prompts_change_neither_logprobs_nor_updates():
     """Held against ZeRO-3, which never shares them."""
     batch = grouped_batch()
     learner, alone = tiny_learner(kl="exact"), tiny_learner(kl="exact", zero=3)
+    learner._engine.module.few_operations = False
     np.testing.assert_allclose(learner.logprobs(batch), alone.logprobs(batch), atol=1e-5)
     for _ in range(2):
         shared, expected = learner.update(batch), alone.update(batch)
@@ -90,7 +103,7 @@ def test_shared_prompts_change_neither_logprobs_nor_updates():
 def test_a_rank_with_less_to_do_is_given_empty_micro_batches():
     batch = random_batch(3)
     micros = list(micro_batches(batch, plan(batch, 1000), 4, CPU))
-    assert [len(micro.target_n) > 0 for micro in micros] == [True, False, False, False]
+    assert [len(micro.target_u) > 0 for micro in micros] == [True, False, False, False]
 
 
 def test_minibatches_share_out_all_trajectories_the_same_way_for_the_same_seed():
@@ -123,8 +136,9 @@ def test_a_first_token_that_nothing_predicts_is_refused():
     mask = batch.loss_mask_N.copy()
     mask[batch.offsets_B1[1]] = True
     broken = dataclasses.replace(batch, loss_mask_N=mask)
-    with pytest.raises(ValueError, match="first token"):
-        list(micro_batches(broken, plan(broken, 1000), 1, CPU))
+    for tree in (False, True):
+        with pytest.raises(ValueError, match="first token"):
+            list(micro_batches(broken, plan(broken, 1000, tree=tree), 1, CPU))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -136,7 +150,7 @@ def test_packed_trajectories_have_the_logprobs_and_gradients_they_have_alone(att
         model.set_attn_implementation(attention)
         assert keeps_apart(model)
         policy = PolicyModule(model, 1.0)
-        planned = plan_micro_batches(batch, np.arange(12), budget if pack else 1, False, pack)
+        planned = plan_micro_batches(batch, np.arange(12), budget if pack else 1, pack=pack)
         logprob_N = torch.zeros(len(batch.ids_N))
         for micro in micro_batches(batch, planned, len(planned), CPU):
             assert not pack or (len(micro.ids_RT) == 1 and micro.ids_RT.numel() <= max(budget, batch.lengths_B.max()))
@@ -150,7 +164,7 @@ def test_packed_trajectories_have_the_logprobs_and_gradients_they_have_alone(att
 
 def test_a_packed_row_holds_no_padding_and_as_few_rows_as_fit():
     batch = random_batch(40)
-    planned = plan_micro_batches(batch, np.arange(40), 100, False, pack=True)
+    planned = plan_micro_batches(batch, np.arange(40), 100, pack=True)
     assert sorted(np.concatenate([each.rows_R for each in planned])) == list(range(40))
     assert all(each.tokens == batch.lengths_B[each.rows_R].sum() <= 100 for each in planned)
     assert len(planned) <= len(batch.ids_N) / 100 * 11 / 9 + 1

@@ -1,5 +1,7 @@
 """A tiny model, random batches of two-attempt trajectories, and learners on them."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -44,6 +46,13 @@ def grouped_batch(groups: int = 4, size: int = 4, prompt: int = 20) -> TokenBatc
         start, first = batch.offsets_B1[b], batch.offsets_B1[b - b % size]
         batch.ids_N[start : start + prompt_B[b]] = batch.ids_N[first : first + prompt_B[b]]
     return batch
+
+
+def branching_batch(trajectories: int = 24) -> TokenBatch:
+    """A batch of two different tokens alone, so that beginnings are alike; every third trajectory is there twice."""
+    batch = random_batch(trajectories)
+    batch = replace(batch, ids_N=batch.ids_N % 2)
+    return subset(batch, sorted([*range(trajectories), *range(0, trajectories, 3)]))
 
 
 def _batch(rng: np.random.Generator, parts_B4: np.ndarray, kl_weight: float) -> TokenBatch:
