@@ -2,9 +2,9 @@
 
 On a CPU a small model is bound by how often activations are read and written, not by its matrix products. Here the
 trajectories of a micro-batch are a tree (`tree.py`), whose N nodes are one list without padding for all but attention;
-projections of the same input are one product, with the weight of the norm before them; a norm and a gate are one
-autograd node each, which keeps only what its backward pass reads; a rotation is one complex product; and the last layer
-goes on only where a loss token is predicted.
+projections of the same input are one product, with the weight of the norm before them; a norm is one autograd node, as
+is the way from nodes to paths, with a rotation that is one complex product; and the last layer goes on only where a
+loss token is predicted.
 
 Shapes: N nodes of the model's width D, or of heads x d in attention; R rows of T nodes; u predictions.
 """
@@ -38,33 +38,32 @@ def last_states(model: PreTrainedModel, micro: MicroBatch) -> Tensor:
     turns_N1X = turns(decoder, positions_RT[0]).unsqueeze(1)
     place_N = branches.place_N
     for layer in decoder.layers:
+        mixed = _attended(layer.self_attn, layer.input_layernorm, hidden, turns_N1X, branches.paths)
         if layer is decoder.layers[-1]:
-            place_N = place_N[micro.source_u]
-        mixed_ND = _attended(layer.self_attn, layer.input_layernorm, hidden, turns_N1X, branches.paths)[place_N]
-        if layer is decoder.layers[-1]:
-            hidden = hidden[micro.source_u]
-        hidden = hidden + layer.self_attn.o_proj(mixed_ND)
+            place_N, hidden = place_N[micro.source_u], hidden.index_select(0, micro.source_u)
+        hidden = hidden + layer.self_attn.o_proj(mixed.index_select(0, place_N))
         gate_and_up = _product(hidden, layer.post_attention_layernorm, layer.mlp.gate_proj, layer.mlp.up_proj)
-        hidden = hidden + layer.mlp.down_proj(_Gated.apply(gate_and_up))
+        gate, up = gate_and_up.chunk(2, dim=-1)
+        hidden = hidden + layer.mlp.down_proj(functional.silu(gate) * up)
     return _Norm.apply(hidden, decoder.norm.variance_epsilon) * decoder.norm.weight
 
 
 def _attended(attention: Any, norm: Any, states_ND: Tensor, turns_N1X: Tensor, paths: list[Paths]) -> Tensor:
     """What attention mixes for each asking place of the paths, `[places, heads * d]`, before the output projection."""
     size, layers = attention.head_dim, (attention.q_proj, attention.k_proj, attention.v_proj)
-    widths = [layer.out_features for layer in layers]
-    projected = _product(states_ND, norm, *layers, paired=(size, size, 0))
-    parts = [part.unflatten(1, (-1, size)) for part in projected.split(widths, dim=1)]
-    for at, name in enumerate(("q_norm", "k_norm")):
-        if hasattr(attention, name):
-            norm = getattr(attention, name)
-            parts[at] = _Norm.apply(parts[at], norm.variance_epsilon) * in_pairs(norm.weight, size)
-        parts[at] = _turned(parts[at], turns_N1X)
-    mixed = []
-    for path in paths:
-        asking = path.node_RT[:, path.start :]
-        query, key, value = (part[at] for part, at in zip(parts, (asking, path.node_RT, path.node_RT), strict=True))
-        mixed.append(_attend(query, key, value, attention.scaling).flatten(0, 1))
+    states_NHd = _product(states_ND, norm, *layers, paired=(size, size, 0)).unflatten(1, (-1, size))
+    heads = tuple(layer.out_features // size for layer in layers)
+    if hasattr(attention, "q_norm"):
+        *parts, value = states_NHd.split(heads, dim=1)
+        norms = (attention.q_norm, attention.k_norm)
+        normed = [
+            _Norm.apply(part, norm.variance_epsilon) * in_pairs(norm.weight, size)
+            for part, norm in zip(parts, norms, strict=True)
+        ]
+        states_NHd = torch.cat([*normed, value], dim=1)
+    seen = _Paths.apply(states_NHd, turns_N1X, heads, paths)
+    queries, keys, values = seen[::3], seen[1::3], seen[2::3]
+    mixed = [_attend(*each, attention.scaling).flatten(0, 1) for each in zip(queries, keys, values, strict=True)]
     return torch.cat(mixed)
 
 
@@ -80,11 +79,6 @@ def _product(states_ND: Tensor, norm: Any, *layers: nn.Linear, paired: tuple[int
         return functional.linear(normed_ND, weight)
     bias = torch.cat([in_pairs(layer.bias, size) for layer, size in zip(layers, sizes, strict=True)])
     return functional.linear(normed_ND, weight, bias)
-
-
-def _turned(states_Nhd: Tensor, turns_N1X: Tensor) -> Tensor:
-    """Rotary position embedding: numbers times e^(i · angle) (Su et al. 2021, arXiv 2104.09864, equation 12)."""
-    return torch.view_as_real(torch.view_as_complex(states_Nhd.unflatten(-1, (-1, 2))) * turns_N1X).flatten(-2)
 
 
 class _Norm(torch.autograd.Function):
@@ -108,28 +102,46 @@ class _Norm(torch.autograd.Function):
         return torch.addcmul(grad, normed, mean, value=-1, out=product).mul_(scale), None
 
 
-class _Gated(torch.autograd.Function):
-    """silu(gate) · up, of the two side by side; silu(z) = z · s with s = sigmoid(z)."""
+class _Paths(torch.autograd.Function):
+    """Queries, keys and values of every path, from those of the nodes: `[R, T, heads, d]` each.
+
+    The first heads are turned by `turns_N1X`, by their nodes' places; one gradient is added up for the nodes.
+    """
 
     @staticmethod
-    def forward(ctx: Any, gate_and_up: Tensor) -> Tensor:
-        gate, up = gate_and_up.chunk(2, dim=-1)
-        sigmoid = gate.sigmoid()
-        ctx.save_for_backward(gate_and_up, sigmoid)
-        return (gate * sigmoid).mul_(up)
+    def forward(
+        ctx: Any, states_NHd: Tensor, turns_N1X: Tensor, heads: tuple[int, int, int], paths: list[Paths]
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(turns_N1X)
+        ctx.heads, ctx.paths, ctx.shape = heads, paths, states_NHd.shape
+        turned_NHd = torch.empty_like(states_NHd)
+        turned = heads[0] + heads[1]
+        torch.mul(_pairs(states_NHd[:, :turned]), turns_N1X, out=_pairs(turned_NHd[:, :turned]))
+        turned_NHd[:, turned:] = states_NHd[:, turned:]
+        seen: list[Tensor] = []
+        for path in paths:
+            rows = turned_NHd.index_select(0, path.node_RT.flatten()).unflatten(0, path.node_RT.shape)
+            query, key, value = rows.split(heads, dim=2)
+            seen += query[:, path.start :], key, value
+        return tuple(seen)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """∂/∂gate = g · up · (s + silu · (1 - s)), ∂/∂up = g · silu."""
-        (grad,) = gradients
-        gate_and_up, sigmoid = ctx.saved_tensors
-        gate, up = gate_and_up.chunk(2, dim=-1)
-        both = torch.empty_like(gate_and_up)
-        grad_gate, silu = both.chunk(2, dim=-1)
-        torch.mul(gate, sigmoid, out=silu)
-        torch.addcmul(silu, 1 - silu, sigmoid, out=grad_gate).mul_(up).mul_(grad)
-        silu.mul_(grad)
-        return both
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Turned back is multiplied with the conjugate."""
+        (turns_N1X,) = ctx.saved_tensors
+        grad_NHd = gradients[0].new_zeros(ctx.shape)
+        for at, path in enumerate(ctx.paths):
+            query, *rest = gradients[3 * at : 3 * at + 3]
+            if path.start:
+                query = functional.pad(query, (0, 0, 0, 0, path.start, 0))
+            grad_NHd.index_add_(0, path.node_RT.flatten(), torch.cat([query, *rest], dim=2).flatten(0, 1))
+        _pairs(grad_NHd[:, : ctx.heads[0] + ctx.heads[1]]).mul_(turns_N1X.conj())
+        return grad_NHd, None, None, None
+
+
+def _pairs(states_NHd: Tensor) -> Tensor:
+    """Numbers side by side as complex ones, in the same memory."""
+    return torch.view_as_complex(states_NHd.unflatten(-1, (-1, 2)))
 
 
 def _attend(query_RQhd: Tensor, key_RKgd: Tensor, value_RKgd: Tensor, scaling: float) -> Tensor:
