@@ -18,6 +18,7 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 """Set before vLLM is imported, where the user has not set them."""
+EXTENSION = "rlcore.rollout.vllm.extension.WorkerExtension"
 CPU_ARGUMENTS = {
     "enforce_eager": True,  # compiling a model for the CPU takes longer than it saves
     "block_size": 32,  # the smallest, so that short prompts can share theirs
@@ -49,6 +50,7 @@ def engine_arguments(
         "logprobs_mode": "processed_logprobs",  # of the distribution that was really sampled
         "enable_prefix_caching": True,
         "disable_log_stats": True,
+        "worker_extension_cls": EXTENSION,
         **(_cpu_arguments(section.vllm.quantization, config, dtype, max_tokens) if on_cpu else {}),
     }
 
@@ -80,9 +82,8 @@ def describe_model(model: PreTrainedModel, path: str | None, folder: Path) -> di
 
 
 def _server_lora_arguments(lora: Lora) -> dict[str, Any]:
-    extension = "rlcore.rollout.vllm.worker.WorkerExtension"
     # One server in front: several would each have to be told of the adapters.
-    return {**adapter_arguments(lora), "worker_extension_cls": extension, "api_server_count": 1}
+    return {**adapter_arguments(lora), "api_server_count": 1}
 
 
 def _cpu_arguments(

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from itertools import count
 from typing import Any
 
 from rlcore.rollout.vllm.fleet import Fleet
@@ -16,6 +17,29 @@ SOON = 5.0
 log = logging.getLogger("rlcore.rollout")
 
 
+class Weights:
+    """What is published, part by part: servers take the parts that are there while others are still being written."""
+
+    def __init__(self) -> None:
+        self._parts: list[dict[str, Any]] = []
+        self._news = asyncio.Event()
+
+    def add(self, part: dict[str, Any]) -> None:
+        """The next part, as `SharedWeights.write` gives it."""
+        self._parts.append(part)
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def parts(self) -> AsyncIterator[dict[str, Any]]:
+        """All parts, from the first on, waiting for those to come."""
+        for number in count():
+            while number == len(self._parts):
+                await self._news.wait()
+            yield self._parts[number]
+            if self._parts[number]["last"]:
+                return
+
+
 class Keeper:
     """`processes` holds the servers that rlcore starts itself, by URL."""
 
@@ -24,22 +48,22 @@ class Keeper:
         self._section = fleet.section
         self._processes = processes
         self._started: set[str] = set()
-        self._payload: dict[str, Any] | None = None
+        self._weights: Weights | None = None
         self._adapters: str | None = None
         self._waiting: set[Server] = set()
         """Servers that need weights and can get them only when the learner sends them to all (NCCL, IPC)."""
 
-    async def publish(self, payload: dict[str, Any] | None, adapters: str | None, label: str) -> None:
+    async def publish(self, weights: Weights | None, adapters: str | None, label: str) -> None:
         """Gives weights to every server that is up; those that fail to take them are taken out. The fleet is held.
 
-        `adapters` is a folder. Without a `payload` they are changed alone, and the weights under them stay.
+        `adapters` is a folder. Without `weights` they are changed alone, and the weights under them stay.
         """
         fleet = self._fleet
-        self._payload, self._adapters, fleet.label = payload or self._payload, adapters, label
+        self._weights, self._adapters, fleet.label = weights or self._weights, adapters, label
 
         async def give(server: Server) -> None:
             try:
-                await self._give(server, whole=payload is not None)
+                await self._give(server, whole=weights is not None)
             except ServerFault as fault:
                 fleet.take_out(server, str(fault))
 
@@ -63,7 +87,7 @@ class Keeper:
                 raise UserError(str(fault)) from None  # it never ran: a wrong setting, not an accident
         await server.look(self._section.probe_deadline)
         if self._section.transfer == "files":
-            while self._payload is None:
+            while self._weights is None:
                 await self._fleet.news()
             async with self._fleet.steady:
                 await self._give(server, whole=True)
@@ -133,13 +157,14 @@ class Keeper:
     async def _give_weights(self, server: Server, label: str | None) -> None:
         """Replaces all weights of a paused server. Without a `label` they have none yet: adapters are to follow."""
         deadline = self._section.publish_deadline
-        assert self._payload is not None
+        assert self._weights is not None
         try:
             await server.start_update(deadline)
         except ServerFault:  # an earlier publication was cut off in between
             await server.finish_update(None, deadline)
             await server.start_update(deadline)
-        await server.update(self._payload, deadline)
+        async for part in self._weights.parts():
+            await server.update(part, deadline)
         await server.finish_update(label, deadline)
 
     async def _answers_soon(self, server: Server, process: ServerProcess) -> bool:

@@ -16,7 +16,7 @@ LORA = "adapters"
 LORA_OPTIONS = {
     "LoRA is not enabled": "--enable-lora",
     "max_lora_rank": "--max-lora-rank of at least model.lora.rank",
-    "no attribute 'load_adapters'": "--worker-extension-cls rlcore.rollout.vllm.worker.WorkerExtension",
+    "no attribute 'load_adapters'": "--worker-extension-cls rlcore.rollout.vllm.extension.WorkerExtension",
 }
 """By what vLLM says of it: the option that a server lacks."""
 

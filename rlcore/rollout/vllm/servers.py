@@ -24,7 +24,7 @@ from rlcore.rollout.vllm.adapters import ADAPTERS, AdapterFolders
 from rlcore.rollout.vllm.arguments import describe_model, engine_arguments, server_arguments
 from rlcore.rollout.vllm.fleet import Fleet
 from rlcore.rollout.vllm.guard import Guard
-from rlcore.rollout.vllm.keeper import Keeper
+from rlcore.rollout.vllm.keeper import Keeper, Weights
 from rlcore.rollout.vllm.processes import ServerProcess, free_port, serve_command, server_environment
 from rlcore.rollout.vllm.shared_weights import SharedWeights
 from rlcore.types import UserError
@@ -163,14 +163,22 @@ class ServersEngine:
             for _ in weights:  # gathering a split parameter needs all ranks
                 pass
             return self._from_first(0)
-        whole, adapters, size = None, None, 0
+        whole = adapters = None
+        size = 0
         if self._adapters is None or self._fleet.label is None:
-            whole = self._weights.write(weights)
-            weights, size = self._first_adapters, whole["size"]
+            whole, size = Weights(), self._weights.size
         if self._adapters:
-            adapters, added = self._adapters.write(weights)
+            adapters, added = self._adapters.write(weights if whole is None else self._first_adapters)
             size += added
-        self._call(self._keeper.publish(whole, adapters, label))
+        publication = asyncio.run_coroutine_threadsafe(self._keeper.publish(whole, adapters, label), self._loop)
+        if whole is not None:
+            try:
+                for part in self._weights.write(weights):
+                    self._loop.call_soon_threadsafe(whole.add, part)
+            except BaseException:
+                publication.cancel()  # servers that wait for the rest stay paused
+                raise
+        publication.result()
         return self._from_first(size)
 
     def _send(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:

@@ -1,13 +1,14 @@
 """Weights handed over as a file that the other side maps: shared memory on one machine, a shared folder on several.
 
-The trainer writes a whole file, then tells the servers of it: whoever reads it finds all weights of one version, and a
-server that comes back later is given the same file. Two files take turns, so that the pages of the one before are used
-again, and nobody reads what is being written.
+The trainer writes the file part by part and tells the servers of each, so that they load one part while it writes the
+next; a server that comes back later is given the whole file. Two files take turns, so that the pages of the one before
+are used again, and nobody reads what is being written.
 """
 
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import nn
 
 ALIGNMENT = 64
 """Bytes: tensors start at multiples of it."""
+PART_BYTES = 1 << 27
+"""Written between two notices to the servers: to copy as much takes several times as long as a request."""
 
 
 class SharedWeights:
@@ -26,62 +29,85 @@ class SharedWeights:
 
         Raises OSError where the folder cannot hold the files.
         """
-        named = dict(model.named_parameters())
-        offsets, self.size = [], 0
-        for weight in named.values():
+        self._places: dict[str, tuple[str, list[int], int]] = {}
+        self.size = 0
+        for name, weight in model.named_parameters():
             start = -(-self.size // ALIGNMENT) * ALIGNMENT
-            offsets.append(start)
-            self.size = start + weight.numel() * weight.element_size()
-        self._layout: dict[str, Any] = {
-            "size": self.size,
-            "names": list(named),
-            "dtypes": [str(weight.dtype).removeprefix("torch.") for weight in named.values()],
-            "shapes": [list(weight.shape) for weight in named.values()],
-            "offsets": offsets,
-        }
+            self._places[name] = (str(weight.dtype).removeprefix("torch."), list(weight.shape), start)
+            self.size = start + weight.nbytes
         self._files = []
         for path in (folder / f"weights-{number}" for number in range(files)):
             with path.open("w+b") as file:
                 os.posix_fallocate(file.fileno(), 0, self.size)  # else a full disk ends the process at a later write
                 mapping = mmap.mmap(file.fileno(), self.size)
-            self._files.append((str(path), dict(_views(mapping, **self._layout))))
+            whole = torch.frombuffer(mapping, dtype=torch.uint8)
+            self._files.append((path, mapping, {name: _view(whole, *place) for name, place in self._places.items()}))
 
-    def write(self, weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Any]:
-        """Writes all of them; returns what `mapped_weights` needs to find them, as plain JSON values.
+    def write(
+        self, weights: Iterable[tuple[str, torch.Tensor]], part_bytes: int = PART_BYTES
+    ) -> Iterator[dict[str, Any]]:
+        """Writes all of them; gives what `MappedFiles` needs of each part that is there, as plain JSON values.
 
         Raises ValueError for weights that are not those of the model.
         """
         self._files.reverse()
-        path, targets = self._files[0]
-        written = set()
-        for name, tensor in weights:
-            if name not in targets or tensor.shape != targets[name].shape:
-                raise ValueError(f"weights {name} {tuple(tensor.shape)} are not among the model's")
-            targets[name].copy_(tensor.detach())
-            written.add(name)
-        if missing := targets.keys() - written:
+        path, mapping, targets = self._files[0]
+        missing = dict.fromkeys(targets)
+        part: list[str] = []
+        waiting = 0
+        for name, weight in weights:
+            if name not in missing or weight.shape != targets[name].shape:
+                raise ValueError(f"weights {name} {tuple(weight.shape)} are not among the model's")
+            del missing[name]
+            targets[name].copy_(weight.detach())
+            part.append(name)
+            waiting += weight.nbytes
+            if missing and waiting >= part_bytes:
+                mapping.flush()  # to the other machines, where the folder is not in memory
+                yield self._describe(path, part, last=False)
+                part, waiting = [], 0
+        if missing:
             raise ValueError(f"{len(missing)} of the model's weights were not published, {min(missing)} among them")
-        return {"path": path, **self._layout}
+        mapping.flush()
+        yield self._describe(path, part, last=True)
+
+    def _describe(self, path: Path, names: Sequence[str], *, last: bool) -> dict[str, Any]:
+        dtypes, shapes, offsets = zip(*(self._places[name] for name in names), strict=True)
+        places = {"names": names, "dtypes": dtypes, "shapes": shapes, "offsets": offsets}
+        return {"path": str(path), "size": self.size, **places, "last": last}
 
 
-def mapped_weights(path: str, **layout: Any) -> list[tuple[str, torch.Tensor]]:
-    """The tensors of a file, in place: nothing is copied. Raises ValueError for a file that is not as announced."""
-    with open(path, "rb") as file:
-        found = os.fstat(file.fileno()).st_size
-        if found != layout["size"]:
-            raise ValueError(f"{path} has {found} bytes, not {layout['size']}")
-        # A private mapping counts as writable, which torch wants; nobody writes to it.
-        mapping = mmap.mmap(file.fileno(), found, access=mmap.ACCESS_COPY)
-    return _views(mapping, **layout)
+class MappedFiles:
+    """The servers' side. The files of a run stay mapped: mapping pages takes half as long as copying what they hold."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[int, torch.Tensor]] = {}
+
+    def tensors(
+        self, path: str, size: int, names: list[str], dtypes: list[str], shapes: list[list[int]], offsets: list[int]
+    ) -> list[tuple[str, torch.Tensor]]:
+        """Tensors of a file, in place: nothing is copied. Raises ValueError for a file that is not as announced."""
+        whole = self._whole(path, size)
+        views = map(partial(_view, whole), dtypes, shapes, offsets)
+        return list(zip(names, views, strict=True))
+
+    def _whole(self, path: str, size: int) -> torch.Tensor:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+            if found.st_size != size:
+                raise ValueError(f"{path} has {found.st_size} bytes, not {size}")
+            number, whole = self._files.get(path, (None, None))
+            if whole is None or number != found.st_ino:
+                if Path(path).parent not in {Path(known).parent for known in self._files}:
+                    self._files.clear()  # those of a run that has ended
+                # A private mapping counts as writable, which torch wants; nobody writes to it.
+                mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+                whole = torch.frombuffer(mapping, dtype=torch.uint8)
+                self._files[path] = (found.st_ino, whole)
+        return whole
 
 
-def _views(
-    mapping: mmap.mmap, size: int, names: list[str], dtypes: list[str], shapes: list[list[int]], offsets: list[int]
-) -> list[tuple[str, torch.Tensor]]:
-    whole = torch.frombuffer(mapping, dtype=torch.uint8, count=size)
-    tensors = []
-    for name, dtype_name, shape, start in zip(names, dtypes, shapes, offsets, strict=True):
-        dtype = getattr(torch, dtype_name)
-        length = torch.Size(shape).numel() * dtype.itemsize
-        tensors.append((name, whole[start : start + length].view(dtype).view(shape)))
-    return tensors
+def _view(whole: torch.Tensor, dtype_name: str, shape: Sequence[int], start: int) -> torch.Tensor:
+    dtype = getattr(torch, dtype_name)
+    length = torch.Size(shape).numel() * dtype.itemsize
+    return whole[start : start + length].view(dtype).view(shape)

@@ -11,12 +11,10 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
-from vllm.lora.request import LoRARequest
 from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
 
-from rlcore.rollout.vllm.adapters import ADAPTERS
-from rlcore.rollout.vllm.loading import replace_weights
-from rlcore.rollout.vllm.shared_weights import mapped_weights
+from rlcore.rollout.vllm.loading import Replacement
+from rlcore.rollout.vllm.shared_weights import MappedFiles
 
 
 @dataclass
@@ -26,7 +24,7 @@ class SharedWeightsInit(WeightTransferInitInfo):
 
 @dataclass
 class SharedWeightsUpdate(WeightTransferUpdateInfo):
-    """What `SharedWeights.write` returns."""
+    """A part that `SharedWeights.write` gives."""
 
     path: str
     size: int
@@ -34,41 +32,36 @@ class SharedWeightsUpdate(WeightTransferUpdateInfo):
     dtypes: list[str]
     shapes: list[list[int]]
     offsets: list[int]
+    last: bool
 
 
 class SharedWeightsEngine(WeightTransferEngine[SharedWeightsInit, SharedWeightsUpdate]):
-    """Loads one whole file of weights in one update, so that no update can end halfway between two calls."""
+    """Loads weights part by part, while the parts to come are still being written."""
 
     init_info_cls = SharedWeightsInit
     update_info_cls = SharedWeightsUpdate
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._files = MappedFiles()
 
     def init_transfer_engine(self, init_info: SharedWeightsInit) -> None:
         pass
 
     def start_weight_update(self) -> None:
-        pass
+        self._replacement = Replacement(self.model, self.model_config)
 
     def receive_weights(self, update_info: SharedWeightsUpdate) -> None:
-        """Raises ValueError for a file that is not whole, before anything is changed, and for missing weights."""
-        weights = mapped_weights(**asdict(update_info))
+        """Raises ValueError for a file that is not as announced, and with the last part for missing weights."""
+        part = asdict(update_info)
+        last = part.pop("last")
         with disable_mtp_completeness_check():
-            replace_weights(self.model, self.model_config, weights)
+            self._replacement.load(self._files.tensors(**part), lasting=True)
+        if last:
+            self._replacement.finish()
 
     def finish_weight_update(self) -> None:
         pass
 
     def shutdown(self) -> None:
         pass
-
-
-class WorkerExtension:
-    """What vLLM's workers can be asked for besides, as methods of theirs."""
-
-    def load_adapters(self: Any, folder: str) -> None:
-        """Replaces the adapters that the server was told of by those in `folder`, for running requests too.
-
-        vLLM's own route for that would have each request load them again at each step. Raises ValueError where it was
-        told of none, and for adapters that do not fit the model, before anything is changed.
-        """
-        (number,) = self.list_loras()
-        self.add_lora(LoRARequest(ADAPTERS, number, folder, load_inplace=True))
