@@ -30,7 +30,12 @@ def main(folder: Path) -> None:
         if lora:
             found |= adapters(model, engine, lora)
         else:
-            found |= requests(model, engine, ranks) | publications(model, engine) | leaving(engine, ranks)
+            found |= (
+                requests(model, engine, ranks)
+                | publications(model, engine)
+                | leaving(engine, ranks)
+                | parting(engine, ranks)
+            )
         engine.close()
     (folder / f"{ranks.rank}.json").write_text(json.dumps(found))
 
@@ -105,6 +110,17 @@ def leaving(engine: TensorParallelEngine, ranks: Ranks) -> dict[str, object]:
         except (RuntimeError, ValueError, Stopped) as error:
             ended.append(f"{type(error).__name__}: {error}")
     return {"ended": ended, "after": len(one(engine).ids)}
+
+
+def parting(engine: TensorParallelEngine, ranks: Ranks) -> dict[str, object]:
+    """As if a kernel gave each rank other results: the same requests draw other tokens on rank 1."""
+    draw = engine._parameters
+    engine._parameters = lambda sampling, seed: draw(sampling, seed + ranks.rank)
+    try:
+        one(engine)
+    except RuntimeError as error:
+        return {"parted": str(error)}
+    return {}
 
 
 def one(engine: TensorParallelEngine) -> Sample:

@@ -56,6 +56,11 @@ def test_a_rank_that_fails_or_is_asked_to_stop_takes_the_other_along(found):
     assert found[0]["after"] == found[1]["after"] > 0
 
 
+def test_ranks_that_draw_different_tokens_end_instead_of_going_on(found):
+    assert found[0]["parted"] == "rank 0 and rank 1 share a vLLM engine, but drew different tokens"
+    assert found[1]["parted"] == "rank 1 and rank 0 share a vLLM engine, but drew different tokens"
+
+
 def recipe(folder: Path, **vllm: object) -> Path:
     """Of a model with two heads of attention, one of keys; ranks sample different numbers of times."""
     folder.mkdir()

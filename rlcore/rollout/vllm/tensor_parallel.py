@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import distributed
 
 from rlcore.rollout.engine import Sampling
@@ -102,8 +103,14 @@ class TensorParallelEngine(InProcessEngine):
         return all(word.done for word in words)
 
     def _exchange(self, mine: _Word) -> list[_Word]:
-        """What each rank says."""
-        words = [mine] * len(self._ranks)
+        """What each rank says. Before most steps none has requests to tell: then a few numbers are all that is sent."""
+        numbers = torch.tensor([not mine.requests and mine.left is None, mine.done, mine.drawn])
+        everyones = [torch.empty_like(numbers) for _ in self._ranks]
+        distributed.all_gather(everyones, numbers, group=self._group)
+        rows = [row.tolist() for row in everyones]
+        if all(silent for silent, _, _ in rows):
+            return [_Word(drawn, done=bool(done)) for _, done, drawn in rows]
+        words = [mine] * len(rows)
         distributed.all_gather_object(words, mine, group=self._group)
         return words
 
