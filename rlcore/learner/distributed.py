@@ -56,6 +56,7 @@ def start_distributed(
     local = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device("cpu")
     if kind == "cuda":
         torch.cuda.set_device(local)
+    _prepare_deepspeed(kind)
     if not torch.distributed.is_initialized():  # several runs may follow each other in one process
         _join("nccl" if kind == "cuda" else "gloo", deadline + timedelta(minutes=1))  # the watchdog says more, first
     ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local)
@@ -70,13 +71,18 @@ def first_to_say() -> bool:
     return torch.distributed.distributed_c10d._get_default_store().add("rlcore/said", 1) == 1
 
 
-def _join(backend: str, deadline: timedelta) -> None:
+def _prepare_deepspeed(kind: str) -> None:
     import deepspeed  # takes seconds, and reads DS_ACCELERATOR
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    if backend == "gloo":
+    if kind == "cpu":
         # Else DeepSpeed compiles its shared-memory all-reduce on first use: minutes, for inference only.
         deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
+
+
+def _join(backend: str, deadline: timedelta) -> None:
+    import deepspeed
+
     if not all(name in os.environ for name in TORCHRUN):
         # A store in memory needs no port, and nothing in the environment that child processes would inherit.
         store = torch.distributed.HashStore()

@@ -1,5 +1,6 @@
 """DeepSpeed: its settings, its engine around the policy, and one guarded optimizer step."""
 
+import io
 import math
 from contextlib import redirect_stdout
 from typing import Any
@@ -19,7 +20,7 @@ def start_engine(section: LearnerSection, settings: dict[str, Any], module: nn.M
 
     if settings["zero_optimization"]["stage"] == 3:
         split_parameters(module, settings)
-    with redirect_stdout(None):  # it prints the memory in use
+    with redirect_stdout(io.StringIO()):  # it prints the memory in use
         engine, *_ = deepspeed.initialize(
             model=module,
             model_parameters=trained_parameters(module),
