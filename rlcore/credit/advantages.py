@@ -32,6 +32,7 @@ def advantages(returns_PGT: np.ndarray, turns: Turns, credit: Credit, gather: Ga
     mine_2PGT = np.stack([returns_PGT, _classes(turns, credit.baseline)])
     returns, classes = _joined(gather(mine_2PGT))
     found = (returns - _baseline(returns, classes, credit.baseline)) / _scale(returns, credit.scale)
+    found[np.abs(found) < EPSILON] = 0.0  # what rounding leaves of equal returns
     problems, _, longest = returns_PGT.shape
     return found[:problems, :, :longest]
 

@@ -16,7 +16,7 @@ from rlcore.learner.engine import engine_settings, guarded_step, set_schedule, s
 from rlcore.learner.guards import memory_named
 from rlcore.learner.kernels import use_fused_kernels
 from rlcore.learner.losses import KL_ESTIMATORS
-from rlcore.learner.objective import Objective
+from rlcore.learner.objective import Objective, carries_gradient
 from rlcore.learner.packing import MicroBatch, micro_batches
 from rlcore.learner.planning import Planned, plan_micro_batches, split_minibatches
 from rlcore.learner.policy_module import PolicyModule
@@ -104,14 +104,17 @@ class Learner:
     def update(self, batch: TokenBatch) -> LearnerReport:
         """One optimizer step for each minibatch of `batch`; those without a loss token anywhere are passed over.
 
-        Trajectories change ranks before each, so that all have about as many tokens.
+        Trajectories change ranks before each, so that all have about as many tokens. Those that carry no gradient count
+        in the average and are not computed.
         """
         batch, _ = gathered(batch)
         minibatches = self._minibatches(batch)
-        plans, counts = self._plans(batch, minibatches)
         loss_tokens = LossTokens.of(batch)
+        live_B = carries_gradient(batch, self._section)
+        plans, counts = self._plans(batch, [chosen[live_B[chosen]] for chosen in minibatches])
+        counts = [max(count, 1) for count in counts]  # an optimizer step follows a backward pass, if of nothing
         kl_used = self._reference is not None and bool(batch.kl_weight_N.any())
-        objective = self._objective(batch, loss_tokens)
+        objective = self._objective(batch, loss_tokens, np.flatnonzero(live_B))
         tally = Tally(int(batch.turn_N.max(initial=1)), self._device)
         norms: list[float] = []
         skipped, lr = 0, self._engine.get_lr()[0]
@@ -135,7 +138,8 @@ class Learner:
             norms.append(norm)
             skipped += not applied
             self._count_skipped(applied)
-        report = tally.report(self._world, steps=len(norms), kl_used=kl_used)
+        tokens = self._section.epochs * int(batch.loss_mask_N.sum())
+        report = tally.report(self._world, tokens, steps=len(norms), kl_used=kl_used)
         report["grad_norm"] = sum(norms) / max(len(norms), 1)
         report["skipped"] = skipped
         report["lr"] = lr
@@ -146,7 +150,7 @@ class Learner:
     def logprobs(self, batch: TokenBatch) -> np.ndarray:
         """Log-probabilities under the present weights, `[N]` float32: 0 where `loss_mask_N` is False."""
         whole, mine = gathered(batch)
-        return self._logprobs(whole)[mine]
+        return self._logprobs(whole, np.arange(len(whole.lengths_B)))[mine]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """`(name, whole tensor)` of every parameter, adapters merged. Copy what must outlive the next one."""
@@ -209,9 +213,9 @@ class Learner:
         seeds = [(self._seed, self._engine.global_steps, epoch) for epoch in range(self._section.epochs)]
         return [chosen for seed in seeds for chosen in split_minibatches(batch, self._section.minibatches, seed)]
 
-    def _logprobs(self, batch: TokenBatch) -> np.ndarray:
-        """`logprobs` of the trajectories of all ranks, which each computes a part of."""
-        (plan,), (count,) = self._plans(batch, [np.arange(len(batch.lengths_B))])
+    def _logprobs(self, batch: TokenBatch, chosen: np.ndarray) -> np.ndarray:
+        """`logprobs` of the chosen trajectories of all ranks, which each computes a part of; 0 of others."""
+        (plan,), (count,) = self._plans(batch, [chosen])
         logprob_N = torch.zeros(len(batch.ids_N), device=self._device)
         for micro in micro_batches(batch, plan, count, self._device):
             with memory_named(micro, self._section.micro_batch_tokens):
@@ -223,14 +227,14 @@ class Learner:
         return logprob_N.cpu().numpy()
 
     @torch.no_grad()
-    def _objective(self, batch: TokenBatch, loss_tokens: LossTokens) -> Objective:
+    def _objective(self, batch: TokenBatch, loss_tokens: LossTokens, live: np.ndarray) -> Objective:
         """Old log-probabilities are computed only if they are asked for and other weights will follow."""
         recompute = not self._old_is_sampler and self._section.optimizer_steps > 1
         return Objective(
             self._section,
             loss_tokens.attempt_N,
             loss_tokens.share_N(self._section.average, self._max_sampled_tokens),
-            old_logprob_N=self._logprobs(batch) if recompute else None,
+            old_logprob_N=self._logprobs(batch, live) if recompute else None,
             old_is_sampler=self._old_is_sampler,
         )
 

@@ -10,6 +10,20 @@ from rlcore.learner.losses import SURROGATES, attempt_mean
 from rlcore.learner.mismatch import importance_weights
 from rlcore.learner.packing import MicroBatch
 from rlcore.recipe.schema import Learner as LearnerSection
+from rlcore.types import TokenBatch
+
+
+def carries_gradient(batch: TokenBatch, section: LearnerSection) -> np.ndarray:
+    """Whether some loss token of each trajectory is weighed by an advantage, a β or an entropy bonus, `[B]` bool.
+
+    Any other's share of the loss is 0 under all weights, so its passes are spared: a dead group's, where every β is 0.
+    It still counts in what the loss is divided by.
+    """
+    if section.entropy_bonus:
+        weighed_N = batch.loss_mask_N
+    else:
+        weighed_N = batch.loss_mask_N & ((batch.advantage_N != 0) | (batch.kl_weight_N != 0))
+    return np.logical_or.reduceat(weighed_N, batch.offsets_B1[:-1])
 
 
 @dataclass(frozen=True, slots=True)

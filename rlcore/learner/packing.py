@@ -146,13 +146,18 @@ def _tree(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBat
 
 
 def _empty(device: torch.device) -> MicroBatch:
-    """One padding token and no loss token: its forward and backward pass take part in collectives and add nothing."""
+    """One padding token and no loss token: its forward and backward pass take part in collectives and add nothing.
+
+    It is padded, packed and a tree alike: ZeRO reduces gradients in the order in which a backward pass gives them, so
+    this one must go the way of the others.
+    """
     nothing, floats = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, device=device)
+    first_RT = torch.zeros(1, 1, dtype=torch.int64, device=device)
     return MicroBatch(
-        ids_RT=torch.zeros(1, 1, dtype=torch.int64, device=device),
+        ids_RT=first_RT,
         prompts=None,
-        positions_RT=None,
-        branches=None,
+        positions_RT=first_RT,
+        branches=Branches([Paths(first_RT, 0)], first_RT[0]),
         source_u=nothing,
         target_u=nothing,
         prediction_n=None,

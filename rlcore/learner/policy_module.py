@@ -79,7 +79,7 @@ class PolicyModule(nn.Module):
         """
         run = self.model.base_model if self.separable else self.model
         with kept_on_host(self.offload_activations, micro.ids_RT.device):
-            if micro.branches is not None:
+            if self.few_operations:
                 return last_states(self.model, micro)
             if micro.prompts is None:
                 states_RTX = run(input_ids=micro.ids_RT, position_ids=micro.positions_RT, use_cache=False, **named)[0]

@@ -7,7 +7,8 @@ from rlcore.learner.losses import kl_k3
 from rlcore.learner.packing import MicroBatch
 
 LearnerReport = dict[str, float]
-"""What an update did, over all ranks. Means are per loss token; `_t1` and so on are attempts, and absent without one.
+"""What an update did, over all ranks. Means are per loss token of those trajectories that carry a gradient
+(`objective.carries_gradient`); `_t1` and so on are attempts, and absent without one.
 
     loss, policy_loss           as minimised, mean over optimizer steps (policy_loss without KL term and entropy bonus)
     kl_t1, entropy_t1           nats; no kl where every β of the batch is 0
@@ -18,6 +19,7 @@ LearnerReport = dict[str, float]
     grad_norm                   before clipping, mean over optimizer steps
     skipped                     optimizer steps not taken because a gradient was not finite
     lr, tokens, micro_batches   learning rate of the last step; loss tokens and forward passes on each rank, all epochs
+    left_out                    share of the loss tokens that were not computed, since they carry no gradient
 """
 
 _MINIMISED = ("loss", "policy_loss")
@@ -50,8 +52,8 @@ class Tally:
         values_nS = torch.stack([values[name].double() for name in _SUMS], dim=1)
         self._sums_TS.index_add_(0, micro.turn_n - 1, values_nS)
 
-    def report(self, world: int, steps: int, kl_used: bool) -> LearnerReport:
-        """Means over the loss tokens of all ranks; of what is minimised, over the optimizer steps."""
+    def report(self, world: int, loss_tokens: int, steps: int, kl_used: bool) -> LearnerReport:
+        """Means over the computed ones of the `loss_tokens` of all ranks; of what is minimised, over the steps."""
         if world > 1:
             torch.distributed.all_reduce(self._sums_TS)
             torch.distributed.all_reduce(self._gap, torch.distributed.ReduceOp.MAX)
@@ -63,7 +65,8 @@ class Tally:
             **{name: total[name] / tokens for name in ("clip_fraction", "correction", "corrected")},
             **{name: total[name] / compared for name in _MISMATCH},
             "max_abs_logprob_gap": self._gap.item(),
-            "tokens": total["tokens"],
+            "tokens": float(loss_tokens),
+            "left_out": 1 - total["tokens"] / loss_tokens if loss_tokens else 0.0,
         }
         for number, attempt in enumerate(attempts, start=1):
             if attempt["tokens"]:

@@ -2,10 +2,11 @@
 
 Arguments: output file (.npz), folder of checkpoints, whether to go on from them ("" for no), then the learners to train
 one after the other, as `ZERO,KL` or `ZERO,KL,EXTRA,...`. An extra is a loss or one of `EXTRAS`; `sequence` lets all
-ranks share each sequence, `pairs` two of them.
+ranks share each sequence, `pairs` two of them. With `dead` few trajectories carry a gradient, in the second step none.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tiny import random_batch, subset, tiny_learner, tiny_model
 
 from rlcore.learner import Learner, start_distributed
 from rlcore.recipe.schema import LOSSES, Lora
+from rlcore.types import TokenBatch
 
 TRAJECTORIES, STEPS = 13, 2
 EXTRAS = {
@@ -27,6 +29,15 @@ def share(batch, rank: int, world: int):
     """Uneven on purpose: the last of several ranks holds the three last trajectories."""
     bounds = [*np.linspace(0, TRAJECTORIES - 3, world).astype(int), TRAJECTORIES]
     return subset(batch, list(range(bounds[rank], bounds[rank + 1])))
+
+
+def batch_of(step: int, arm: str) -> TokenBatch:
+    batch = random_batch(TRAJECTORIES, seed=step)
+    if "dead" not in arm:
+        return batch
+    nothing_N = np.zeros_like(batch.kl_weight_N)
+    live_N = np.arange(len(nothing_N)) < (0 if step == 1 else batch.offsets_B1[5])
+    return replace(batch, kl_weight_N=nothing_N, advantage_N=np.where(live_N, batch.advantage_N, nothing_N))
 
 
 def learner_of(arm: str) -> Learner:
@@ -49,9 +60,9 @@ def learner_of(arm: str) -> Learner:
 def train(arms: list[str], folder: Path, *, resume: bool) -> dict[str, np.ndarray]:
     """Reports and weights of each arm: of all steps, saved to `folder`, or of the one after those saved there."""
     ranks = start_distributed("cpu")
-    batches = [share(random_batch(TRAJECTORIES, seed=step), ranks.rank, ranks.world) for step in range(STEPS + 1)]
     results = {}
     for arm in arms:
+        batches = [share(batch_of(step, arm), ranks.rank, ranks.world) for step in range(STEPS + 1)]
         learner, reports = learner_of(arm), []
         if not resume:
             reports = [learner.update(batch) for batch in batches[:STEPS]]

@@ -57,8 +57,10 @@ def states(model: PreTrainedModel, batch: TokenBatch, *, tree: bool) -> torch.Te
     plan = plan_micro_batches(batch, np.arange(len(batch.lengths_B)), 120, tree=tree)
     assert len(plan) > 1
     found = torch.zeros(len(batch.ids_N), model.config.hidden_size)
+    policy = PolicyModule(model, 1.0)
+    policy.few_operations = tree
     for micro in micro_batches(batch, plan, len(plan), torch.device("cpu")):
-        states_uD = PolicyModule(model, 1.0).states(micro)
+        states_uD = policy.states(micro)
         states_nD = states_uD[micro.prediction_n] if tree else states_uD
         found = found.index_add(0, torch.from_numpy(micro.index_n), states_nD)
     return found

@@ -89,7 +89,7 @@ def test_shared_prompts_change_neither_logprobs_nor_updates():
     """Held against ZeRO-3, which never shares them."""
     batch = grouped_batch()
     learner, alone = tiny_learner(kl="exact"), tiny_learner(kl="exact", zero=3)
-    learner._engine.module.few_operations = False
+    learner._engine.module.few_operations = learner._reference._policy.few_operations = False
     np.testing.assert_allclose(learner.logprobs(batch), alone.logprobs(batch), atol=1e-5)
     for _ in range(2):
         shared, expected = learner.update(batch), alone.update(batch)
