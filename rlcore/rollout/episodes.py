@@ -44,10 +44,14 @@ def sample_groups(
                 episodes.append(
                     _Episode(engine, conversation, problem, prompt, sampling, key, on_attempt, shared=first)
                 )
-        try:
-            flat = await asyncio.wait_for(asyncio.gather(*(episode.run() for episode in episodes)), deadline)
-        except TimeoutError:
-            raise TimeoutError(f"sampling {len(episodes)} trajectories took longer than {deadline:g} s") from None
+        # Not `gather`, of which an interruption leaves a traceback behind.
+        tasks = [asyncio.create_task(episode.run()) for episode in episodes]
+        done, late = await asyncio.wait(tasks, timeout=deadline, return_when=asyncio.FIRST_EXCEPTION)
+        if failures := [error for task in tasks if task in done and (error := task.exception())]:
+            raise failures[0]
+        if late:
+            raise TimeoutError(f"sampling {len(episodes)} trajectories took longer than {deadline:g} s")
+        flat = [task.result() for task in tasks]
         return [flat[start : start + group] for start in range(0, len(flat), group)]
 
     prompts = [conversation.open(problem) for problem in problems]
