@@ -62,9 +62,8 @@ def _attended(attention: Any, norm: Any, states_ND: Tensor, turns_N1X: Tensor, p
         ]
         states_NHd = torch.cat([*normed, value], dim=1)
     seen = _Paths.apply(states_NHd, turns_N1X, heads, paths)
-    queries, keys, values = seen[::3], seen[1::3], seen[2::3]
-    mixed = [_attend(*each, attention.scaling).flatten(0, 1) for each in zip(queries, keys, values, strict=True)]
-    return torch.cat(mixed)
+    each = zip(seen[::3], seen[1::3], seen[2::3], (path.unseen_QT for path in paths), strict=True)
+    return torch.cat([_attend(*parts, attention.scaling).flatten(0, 1) for parts in each])
 
 
 def _product(states_ND: Tensor, norm: Any, *layers: nn.Linear, paired: tuple[int, ...] = ()) -> Tensor:
@@ -144,12 +143,12 @@ def _pairs(states_NHd: Tensor) -> Tensor:
     return torch.view_as_complex(states_NHd.unflatten(-1, (-1, 2)))
 
 
-def _attend(query_RQhd: Tensor, key_RKgd: Tensor, value_RKgd: Tensor, scaling: float) -> Tensor:
-    """Causal attention of the last Q of K tokens of each row, in grouped heads: `[R, Q, heads * d]`."""
-    queries, seen = query_RQhd.shape[1], key_RKgd.shape[1]
-    mask = None if queries == seen else torch.ones(queries, seen, dtype=torch.bool).tril_(seen - queries)
-    query, key, value = (part.transpose(1, 2) for part in (query_RQhd, key_RKgd, value_RKgd))
+def _attend(
+    query_RQhd: Tensor, key_RTgd: Tensor, value_RTgd: Tensor, unseen_QT: Tensor | None, scaling: float
+) -> Tensor:
+    """Causal attention of the last Q of T tokens of each row, in grouped heads: `[R, Q, heads * d]`."""
+    query, key, value = (part.transpose(1, 2) for part in (query_RQhd, key_RTgd, value_RTgd))
     mixed = functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
+        query, key, value, attn_mask=unseen_QT, is_causal=unseen_QT is None, scale=scaling, enable_gqa=True
     )
     return mixed.transpose(1, 2).flatten(2)

@@ -38,6 +38,16 @@ class Paths:
     """`[R, T]` int64: the nodes of each, anything after its end."""
     start: int
     """The first column that asks: those before are asked for in other rows."""
+    unseen_QT: Tensor | None
+    """`[T - start, T]` float32: -∞ where a column comes after the one that asks, else 0; None with a start of 0."""
+
+    @classmethod
+    def of(cls, node_RT: Tensor, start: int) -> "Paths":
+        """Paths of these nodes, from a first column that asks."""
+        length, unseen_QT = node_RT.shape[1], None
+        if start:
+            unseen_QT = torch.full((length - start, length), -torch.inf, device=node_RT.device).triu_(start + 1)
+        return cls(node_RT, start, unseen_QT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +147,7 @@ def _tree(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBat
         ids_RT=_on(device, batch.ids_N[index_RT[tree.own_RT]][None]),
         prompts=None,
         positions_RT=_on(device, np.nonzero(tree.own_RT)[1][None]),
-        branches=Branches([Paths(_on(device, nodes), start) for nodes, start in paths], _on(device, place_N)),
+        branches=Branches([Paths.of(_on(device, nodes), start) for nodes, start in paths], _on(device, place_N)),
         source_u=_on(device, pair_u // vocabulary),
         target_u=_on(device, pair_u % vocabulary),
         prediction_n=_on(device, prediction_n),
@@ -157,7 +167,7 @@ def _empty(device: torch.device) -> MicroBatch:
         ids_RT=first_RT,
         prompts=None,
         positions_RT=first_RT,
-        branches=Branches([Paths(first_RT, 0)], first_RT[0]),
+        branches=Branches([Paths.of(first_RT, 0)], first_RT[0]),
         source_u=nothing,
         target_u=nothing,
         prediction_n=None,
