@@ -84,9 +84,12 @@ class PolicyModule(nn.Module):
             if micro.prompts is None:
                 states_RTX = run(input_ids=micro.ids_RT, position_ids=micro.positions_RT, use_cache=False, **named)[0]
             else:
-                cache = self.model.base_model(input_ids=micro.prompts.ids_PS, use_cache=True).past_key_values
-                cache.batch_select_indices(micro.prompts.owner_R)
-                states_RTX = run(input_ids=micro.ids_RT, past_key_values=cache)[0]
+                begun = self.model.base_model(input_ids=micro.prompts.ids_PS, use_cache=True)
+                begun.past_key_values.batch_select_indices(micro.prompts.owner_R)
+                states_RTX = run(input_ids=micro.ids_RT, past_key_values=begun.past_key_values)[0]
+                # ZeRO-2 adds up gradients over ranks in the order in which a backward pass gives them: so that it is
+                # the same with and without shared prompts, that of the last layer's prompt tokens is computed, as 0.
+                states_RTX = states_RTX + begun[0][:, :0].sum()
         return states_RTX.flatten(0, 1)[micro.source_u]
 
     @property
