@@ -92,6 +92,7 @@ def serve(control: socket.socket, parent: int) -> None:
             os.close(descriptors[0])
         elif (pid := int(message)) in children:
             _kill_group(pid)
+    signal.set_wakeup_fd(-1)  # nobody reads of those that end from here on
     for pid in children:
         _kill_group(pid)
 

@@ -156,6 +156,23 @@ def test_closing_ends_every_process_and_file():
         pool.submit(["a"], {})
 
 
+def test_workers_that_end_after_their_server_has_stopped_reading_say_nothing(tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import atexit, time\n"
+        "atexit.register(time.sleep, 0.3)\n"  # in the server, while its workers end
+        "def slow(completions):\n"
+        "    global ballast\n"
+        "    ballast = b'1' * (1 << 26)\n"
+        "    return [1.0] * len(completions)\n"
+    )
+    script = (
+        "from rewards import RewardPool\n"
+        f"with RewardPool([{f'{tmp_path}/slow.py:slow'!r}]) as pool: pool.score(['a'] * 64, {{}})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **path()})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_workers_die_with_a_parent_that_is_killed():
     script = (
         "import sys, time; from rewards import RewardPool\n"
