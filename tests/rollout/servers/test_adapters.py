@@ -203,41 +203,43 @@ def test_log_probabilities_are_those_of_the_learners_model_with_its_adapters(rea
 
 def test_requests_that_run_at_a_publication_go_on_with_the_new_adapters(real):
     model, rollout = real
-    change(model, 4)
-    rollout.publish(gathered_adapters(model), 4)
-    old = copy.deepcopy(model)
-    change(model, 5)
 
     async def ask_on(key: int, until: asyncio.Event) -> list[Sample]:
         drawn = []
-        while not until.is_set():  # they do not all end at once
+        while not until.is_set():
             drawn.append(await rollout.sample(PROMPT, Sampling(60 + 4 * key), key=key, last=True))
         return drawn
 
-    async def publish_meanwhile() -> list[Sample]:
+    async def publish_meanwhile(version: int) -> list[Sample]:
         published = asyncio.Event()
         asking = [asyncio.create_task(ask_on(key, published)) for key in range(16)]
         await rollout.sample(PROMPT, Sampling(30), key=16, last=True)
-        await asyncio.to_thread(rollout.publish, gathered_adapters(model), 5)
+        await asyncio.to_thread(rollout.publish, gathered_adapters(model), version)
         published.set()
         return [sample for drawn in await asyncio.gather(*asking) for sample in drawn]
 
-    crossed = 0
-    for sample in asyncio.run(publish_meanwhile()):
-        olds_N, news_N = (difference_N(weights, sample) < 1e-3 for weights in (old, model))
-        switch = int(olds_N.long().cumprod(0).sum()) if sample.version == 4 else 0
-        assert news_N[switch:].all()  # the KV cache was computed anew, too
-        crossed += 0 < switch < len(sample.ids)
-    assert crossed
+    change(model, 4)
+    rollout.publish(gathered_adapters(model), 4)
+    version, crossed = 4, 0
+    while not crossed:  # on a busy machine a publication may come when no answer is half drawn
+        version += 1
+        assert version < 90
+        old = copy.deepcopy(model)
+        change(model, version)
+        for sample in asyncio.run(publish_meanwhile(version)):
+            olds_N, news_N = (difference_N(weights, sample) < 1e-3 for weights in (old, model))
+            switch = int(olds_N.long().cumprod(0).sum()) if sample.version < version else 0
+            assert news_N[switch:].all()  # the KV cache was computed anew, too
+            crossed += 0 < switch < len(sample.ids)
 
 
 def test_a_server_that_is_killed_comes_back_with_the_weights_and_the_current_adapters(real):
     model, rollout = real
-    change(model, 9)
-    rollout.publish(gathered_adapters(model), 9)
+    change(model, 90)
+    rollout.publish(gathered_adapters(model), 90)
     (process,) = rollout._processes.values()
     os.kill(process._process.pid, signal.SIGKILL)
     drawn = draw(rollout)
-    assert {sample.version for sample in drawn} == {9}
+    assert {sample.version for sample in drawn} == {90}
     assert max(difference_N(model, sample).max() for sample in drawn) < 1e-4
     assert rollout._fleet.counts["restarted"] == 1

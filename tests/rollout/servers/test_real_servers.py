@@ -166,8 +166,26 @@ def test_after_a_publication_the_servers_sample_from_every_new_parameter(rollout
 
 
 def test_requests_that_run_at_a_publication_go_on_with_the_new_weights(rollout, model):
+    crossing, version = [], 49
+    while not crossing:  # on a busy machine a publication may come when no answer is half drawn
+        version += 1
+        assert version < 90
+        old = copy.deepcopy(model)
+        choices = published_meanwhile(rollout, model, version)
+        crossing = [choice for choice in choices if len(choice["weight_versions"]) == 2]
+    for choice in crossing:
+        before, after = choice["weight_versions"]
+        assert (before["start"], before["end"], after["end"]) == (0, after["start"], len(choice["token_ids"]))
+        assert [int(span["version"].split(":")[1]) < version for span in (before, after)] == [True, False]
+        logprobs = torch.tensor([entry["logprob"] for entry in choice["logprobs"]["content"]])
+        apart = [(logprobs - learners(weights, PROMPT, choice["token_ids"], 1.0)).abs() for weights in (old, model)]
+        assert apart[0][: before["end"]].max() < 1e-3
+        assert apart[1][before["end"] :].max() < 1e-3  # the KV cache was computed anew, too
+
+
+def published_meanwhile(rollout, model, version: int) -> list[dict]:
+    """The answers to requests that are asked one after the other, 16 at once, while other weights are published."""
     url = rollout._fleet.urls[0]
-    old = copy.deepcopy(model)
     published, choices = threading.Event(), []
 
     def ask_on(seed: int) -> None:
@@ -180,19 +198,10 @@ def test_requests_that_run_at_a_publication_go_on_with_the_new_weights(rollout, 
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.05)
-        publish(rollout, model, 50)
+        publish(rollout, model, version)
         published.set()
     assert not any(asked.exception() for asked in asking)
-    crossing = [choice for choice in choices if len(choice["weight_versions"]) == 2]
-    assert crossing
-    for choice in crossing:
-        before, after = choice["weight_versions"]
-        assert (before["start"], before["end"], after["end"]) == (0, after["start"], len(choice["token_ids"]))
-        assert [int(span["version"].split(":")[1]) < 50 for span in (before, after)] == [True, False]
-        logprobs = torch.tensor([entry["logprob"] for entry in choice["logprobs"]["content"]])
-        apart = [(logprobs - learners(weights, PROMPT, choice["token_ids"], 1.0)).abs() for weights in (old, model)]
-        assert apart[0][: before["end"]].max() < 1e-3
-        assert apart[1][before["end"] :].max() < 1e-3  # the KV cache was computed anew, too
+    return choices
 
 
 def test_a_recipe_trains_adapters_on_a_server_that_was_started_by_hand(model, tmp_path):
