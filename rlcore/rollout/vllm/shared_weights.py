@@ -48,6 +48,8 @@ class SharedWeights:
     ) -> Iterator[dict[str, Any]]:
         """Writes all of them; gives what `MappedFiles` needs of each part that is there, as plain JSON values.
 
+        A part is complete with the tensor that brings it to `part_bytes`.
+
         Raises ValueError for weights that are not those of the model.
         """
         self._files.reverse()

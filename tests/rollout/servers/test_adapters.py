@@ -45,16 +45,6 @@ def random_model() -> Qwen2ForCausalLM:
 
 
 @pytest.fixture
-def two():
-    stubs = [Stub(), Stub()]
-    for stub in stubs:
-        post(stub.url, "/weight_info")  # it listens
-    yield stubs
-    for stub in stubs:
-        stub.kill()
-
-
-@pytest.fixture
 def model() -> Qwen2ForCausalLM:
     made = random_model()
     made.get_input_embeddings().weight.data.fill_(1.0)

@@ -14,17 +14,6 @@ SOON = {"probe_deadline": 1.0}
 """Where a server hangs. Elsewhere a slow machine must not look like one that does."""
 
 
-@pytest.fixture
-def two():
-    stubs = [Stub(), Stub()]
-    for stub in stubs:
-        post(stub.url, "/weight_info")  # it listens
-    yield stubs
-    for stub in stubs:
-        stub.process.send_signal(signal.SIGCONT)
-        stub.kill()
-
-
 def given(stubs, **settings):
     return {"servers": [stub.url for stub in stubs], "start_deadline": 20.0, **settings}
 
