@@ -64,6 +64,10 @@ def test_a_recipe_that_is_not_text(refused, tmp_path):
         (["device=tpu"], "device"),
         (["stages=[]", "sft={rows: star}", "model.lora={rank: 4}"], "no model.lora"),
         (["stages=[]", "sft={rows: star}", "learner.sequence_parallel=2"], "learner.sequence_parallel"),
+        (
+            ["rollout={engine: vllm, mode: servers, start_servers: 1, vllm: {transfer: nccl}}", "model.lora={rank: 4}"],
+            "adapters travel by files",
+        ),
     ],
 )
 def test_values_that_cannot_work_are_named(refused, tmp_path, overrides, said):

@@ -76,7 +76,7 @@ class Vllm(Section):
         0.5, description="share of a GPU's memory for weights and KV cache; 0.9 suits the GPUs of a server"
     )
     quantization: str | None = Field(None, description="of the sampler's weights, while the learner keeps its own: fp8")
-    merge_adapters: bool = Field(False, description="publish LoRA adapters merged, as NCCL, CUDA IPC and QLoRA do")
+    merge_adapters: bool = Field(False, description="publish LoRA adapters merged into the weights, as QLoRA's are")
     sleep_level: Literal[0, 1, 2] = Field(
         2,
         description="what is given up during the update: 0 nothing, 1 the KV cache (weights wait on the host), 2 both",
@@ -334,8 +334,7 @@ class Recipe(Section):
         The weights under them have to be the sampler's too: quantised ones are published as they come out, merged.
         """
         lora, rollout = self.model.lora, self.rollout
-        by_nccl_or_ipc = rollout.mode == "servers" and rollout.vllm.transfer != "files"
-        merged = rollout.engine == "torch" or by_nccl_or_ipc or rollout.vllm.merge_adapters
+        merged = rollout.engine == "torch" or rollout.vllm.merge_adapters
         return lora if lora and lora.quantize == "none" and not merged else None
 
     @property
@@ -354,6 +353,8 @@ class Recipe(Section):
             self._offline_fits(stage)
         if self.rollout.engine == "torch" and self.model.attention.startswith("flash"):
             raise ValueError(f"model.attention {self.model.attention} needs rollout.engine vllm")
+        if self.adapters_apart and self.rollout.mode == "servers" and self.rollout.vllm.transfer != "files":
+            raise ValueError("rollout.vllm.transfer: adapters travel by files; nccl and ipc need vllm.merge_adapters")
         if self.model.lora and self.model.lora.quantize != "none" and self.learner.zero == 3:
             raise ValueError("model.lora.quantize needs learner.zero 2 or less: quantised weights are not split")
         if self.sft and self.stages:
