@@ -42,10 +42,10 @@ class Turn:
     """What is put before one reply of the policy, and the reply, as the exact token ids.
 
     `prompt_ids` are only the tokens this turn adds (never trained); `response_ids` were sampled (trained).
-    `logprobs[i]` is the log-probability of `response_ids[i]` under the distribution it was sampled from.
-    `version` is the learner step whose weights sampled the reply. `claim` is what a verdict says of the attempt before
-    it: right (True), wrong (False), or nothing that can be read. A reply that is not `trained` is context: another
-    policy sampled it, or another trajectory of its group holds the same sample and trains it.
+    `logprobs[i]` is the log-probability of `response_ids[i]` under the distribution it was sampled from, `versions[i]`
+    the learner step whose weights sampled it. `claim` is what a verdict says of the attempt before it: right (True),
+    wrong (False), or nothing that can be read. A reply that is not `trained` is context: another policy sampled it, or
+    another trajectory of its group holds the same sample and trains it.
     """
 
     prompt_ids: tuple[int, ...]
@@ -53,7 +53,7 @@ class Turn:
     logprobs: tuple[float, ...]
     finish: Literal["stop", "length"]
     text: str
-    version: int
+    versions: tuple[int, ...]
     role: Role = "attempt"
     claim: bool | None = None
     trained: bool = True

@@ -145,7 +145,7 @@ class EndpointRollout:
                     (),
                     "length" if choice.get("finish_reason") == "length" else "stop",
                     text,
-                    0,
+                    (),
                     role(text) if callable(role) else role,
                     claim(text) if claim else None,
                     tokens_served=int(choice["usage"].get("completion_tokens") or 0),

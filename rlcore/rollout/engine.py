@@ -20,12 +20,12 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One continuation: its ids, the stop token included, and their log-probabilities when they were drawn."""
+    """One continuation: its ids, the stop token included; of each, its log-probability and the weights' version."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Literal["stop", "length"]
-    version: int
+    versions: tuple[int, ...]
 
 
 class RolloutEngine(Protocol):

@@ -124,7 +124,7 @@ class _Episode:
             sample.logprobs,
             sample.finish,
             text,
-            sample.version,
+            sample.versions,
             role(text) if callable(role) else role,
             claim(text) if claim else None,
         )

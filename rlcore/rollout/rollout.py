@@ -76,7 +76,7 @@ class Rollout:
         """A first attempt that was sampled before, as context: its log-probabilities are not known (0)."""
         text = self._conversation.text(ids)
         prompt = self._conversation.open(problem)
-        return Turn(prompt, tuple(ids), (0.0,) * len(ids), finish, text, version=0, trained=False)
+        return Turn(prompt, tuple(ids), (0.0,) * len(ids), finish, text, (0,) * len(ids), trained=False)
 
     def _sampling(self, temperature: float) -> Sampling:
         settings = self._recipe.rollout

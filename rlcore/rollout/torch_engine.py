@@ -234,7 +234,8 @@ class TorchEngine:
         else:
             self._parked[request.key] = slot
         if not request.answer.done():
-            request.answer.set_result(Sample(*self._rows.attempt(slot), finish, self.version))
+            ids, logprobs = self._rows.attempt(slot)
+            request.answer.set_result(Sample(ids, logprobs, finish, (self.version,) * len(ids)))
 
     def _compact(self) -> None:
         """Moves the topmost rows into free slots below them once a quarter of the decoded span is free."""

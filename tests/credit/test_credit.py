@@ -26,8 +26,8 @@ def advantages(returns: np.ndarray, rewards: np.ndarray, credit: Credit) -> np.n
 
 def trajectory(r1: float | None, r2: float | None) -> Trajectory:
     turns = (
-        Turn((5, 6, 7), (10, 11), (-0.1, -0.2), "stop", "", 0),
-        Turn((8,), (12, 13, 14), (-0.3, -0.4, -0.5), "length", "", 0),
+        Turn((5, 6, 7), (10, 11), (-0.1, -0.2), "stop", "", (0, 0)),
+        Turn((8,), (12, 13, 14), (-0.3, -0.4, -0.5), "length", "", (0, 0, 0)),
     )
     verdicts = tuple(Verdict(score, "wrong" if score == 0 else "correct") for score in (r1, r2))
     return Trajectory(Problem("p", ()), turns, verdicts)

@@ -18,7 +18,7 @@ def told(story: str, *scores: float | None, claims: tuple[bool | None, ...] = ()
     """A trajectory such as "ava": one letter a turn; turn t has t + 1 prompt tokens and two sampled ones."""
     claim = iter(claims)
     turns = tuple(
-        Turn((7,) * (t + 1), (8, 9), (-0.1, -0.2), "stop", "", 0, NAMES[r], next(claim) if r == "v" else None)
+        Turn((7,) * (t + 1), (8, 9), (-0.1, -0.2), "stop", "", (0, 0), NAMES[r], next(claim) if r == "v" else None)
         for t, r in enumerate(story)
     )
     verdicts = tuple(Verdict(score, "correct" if score else "wrong") for score in scores)

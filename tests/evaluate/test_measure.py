@@ -14,7 +14,9 @@ SECTION = Conversation()
 
 def _trajectory(texts: list[str], scores: list[float | None], finish="stop") -> Trajectory:
     problem = Problem("p1", ({"role": "user", "content": "2 + 2?"},))
-    turns = tuple(Turn((1,), tuple(map(ord, text)), (0.0,) * len(text), finish, text, 0) for text in texts)
+    turns = tuple(
+        Turn((1,), tuple(map(ord, text)), (0.0,) * len(text), finish, text, (0,) * len(text)) for text in texts
+    )
     return Trajectory(problem, turns, tuple(Verdict(s, "correct" if s else "wrong") for s in scores))
 
 
@@ -63,7 +65,7 @@ def test_conversations_that_end_early_keep_their_last_answer():
 
 
 def test_verdicts_of_the_policy_are_compared_with_the_rewards():
-    right, wrong = (Turn((), (1,), (0.0,), "stop", "", 0, "verdict", claim) for claim in (True, False))
+    right, wrong = (Turn((), (1,), (0.0,), "stop", "", (0,), "verdict", claim) for claim in (True, False))
     told = _trajectory(["5", "4"], [0.0, 1.0])
     first, second = told.turns
     told = replace(told, turns=(first, wrong, second, right))

@@ -28,7 +28,7 @@ class ScriptedEngine:
         text = self.replies(key, turn, self.tokenizer.decode(list(ids)))
         reply = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         reply += [] if self.cut else [self.tokenizer.eos_token_id]
-        return Sample(tuple(reply), (-0.5,) * len(reply), "length" if self.cut else "stop", 3)
+        return Sample(tuple(reply), (-0.5,) * len(reply), "length" if self.cut else "stop", (3,) * len(reply))
 
     def release(self, key: int) -> None:
         self.open.discard(key)

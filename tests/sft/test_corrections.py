@@ -24,8 +24,8 @@ PROBLEM = Problem("p", ({"role": "user", "content": "?"},))
 def conversation(first: int, second: int, scores: tuple[float | None, ...], finish: str = "stop") -> Trajectory:
     """Prompt [1, 2], attempt [first], instruction [3], attempt [second]."""
     turns = (
-        Turn((1, 2), (first,), (0.0,), finish, "", 0),
-        Turn((3,), (second,), (0.0,), finish, "", 0),
+        Turn((1, 2), (first,), (0.0,), finish, "", (0,)),
+        Turn((3,), (second,), (0.0,), finish, "", (0,)),
     )
     statuses = ["error" if s is None else "correct" if s == 1 else "wrong" for s in scores]
     return Trajectory(PROBLEM, turns, tuple(Verdict(s, status) for s, status in zip(scores, statuses, strict=True)))

@@ -234,15 +234,16 @@ def _sample(choice: dict[str, Any], server: Server, label: str) -> Sample:
     try:
         ids = tuple(choice["token_ids"])
         logprobs = tuple(float(token["logprob"]) for token in choice["logprobs"]["content"])
-        labels = [span["version"] for span in choice["weight_versions"]]
-        versions = [_version(held, label) for held in labels]
+        spans = [(span["version"], span["end"] - span["start"]) for span in choice["weight_versions"]]
+        versions = tuple(version for held, length in spans for version in [_version(held, label)] * length)
     except (KeyError, TypeError, ValueError):
         raise ServerFault(f"sampling on {server.url}: the answer lacks ids, log-probabilities or versions") from None
-    if not ids or len(ids) != len(logprobs) or not versions:
-        raise ServerFault(f"sampling on {server.url}: {len(ids)} ids came with {len(logprobs)} log-probabilities")
+    if not ids or not len(ids) == len(logprobs) == len(versions):
+        counts = f"{len(logprobs)} log-probabilities and {len(versions)} versions"
+        raise ServerFault(f"sampling on {server.url}: {len(ids)} ids came with {counts}")
     if min(versions) < _version(label, label):
-        raise ServerFault(f"sampling on {server.url}: it answered with the weights {labels[0]}, not {label}")
-    return Sample(ids, logprobs, choice["finish_reason"], min(versions))
+        raise ServerFault(f"sampling on {server.url}: it answered with the weights {spans[0][0]}, not {label}")
+    return Sample(ids, logprobs, choice["finish_reason"], versions)
 
 
 def _version(held: str, current: str) -> int:

@@ -202,7 +202,7 @@ class InProcessEngine:
         logprobs = tuple(entry[token].logprob for token, entry in zip(ids, completion.logprobs, strict=True))
         answer = self._answers.pop(output.request_id)
         if not answer.done():
-            answer.set_result(Sample(ids, logprobs, completion.finish_reason, self.version))
+            answer.set_result(Sample(ids, logprobs, completion.finish_reason, (self.version,) * len(ids)))
 
     @contextmanager
     def _uncompiled(self) -> Iterator[None]:

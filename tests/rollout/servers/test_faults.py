@@ -32,7 +32,7 @@ def test_requests_are_spread_and_a_trajectory_and_its_group_stay_on_one_server(t
         until(lambda: up(rollout) == 2)
         rollout.seed(5)
         trajectories = sample_all(rollout, 16)
-    assert {sample.version for samples in trajectories for sample in samples} == {3}
+    assert {version for samples in trajectories for sample in samples for version in sample.versions} == {3}
     first, second = seen(two)
     assert len(first) == len(second) == 16
     groups_of = [{request["ids"][0] for request in requests} for requests in (first, second)]
