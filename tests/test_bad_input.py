@@ -75,6 +75,12 @@ def test_values_that_cannot_work_are_named(refused, tmp_path, overrides, said):
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def test_a_recipe_for_another_command_is_named_with_its_command(refused, tmp_path, repository):
+    recipe, warm_start = write_recipe(tmp_path), repository / "recipes/quickstart_base.yaml"
+    assert refused("sft", recipe).endswith(f"{recipe} is a training recipe, for rlcore train")
+    assert refused("train", warm_start).endswith(f"{warm_start} is a warm start, for rlcore sft")
+
+
 def test_an_empty_data_set(refused, tmp_path):
     recipe = write_recipe(tmp_path)
     (tmp_path / "train.jsonl").write_text("")

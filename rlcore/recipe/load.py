@@ -16,6 +16,9 @@ from rlcore.types import UserError
 
 AnySection = TypeVar("AnySection", bound=Section)
 
+FORMS = {"rewards": "a training recipe, for rlcore train", "sizes": "a warm start, for rlcore sft"}
+"""What a file is, by a key that only files of its form have."""
+
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """The recipe at `path` with its parents merged under it and `overrides` ("key.sub=value") on top.
@@ -29,10 +32,12 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 def load_section(section: type[AnySection], path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> AnySection:
     """A YAML file of another form than a recipe's, with the same inheritance, overrides and checks.
 
-    Raises UserError, in one line, for a missing or unreadable file, an unknown key (naming the nearest known one) or a
-    value of the wrong type or range.
+    Raises UserError, in one line, for a missing or unreadable file, one of another form, an unknown key (naming the
+    nearest known one) or a value of the wrong type or range.
     """
     values = _read(Path(path), ())
+    for key in values.keys() & FORMS.keys() - section.model_fields.keys():
+        raise UserError(f"{path} is {FORMS[key]}")
     for override in overrides:
         _apply(values, override)
     _anchor_paths(values, Path())
