@@ -170,17 +170,18 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
-    path, overrides = Path(options.recipe), options.overrides
+    path, overrides, name = Path(options.recipe), options.overrides, "eval"
     if path.is_dir():  # a run, for the policy it ended with, or one of its policies: final, best
         policy = path / "final" if (path / "recipe.yaml").exists() else path
         if not (policy.parent / "recipe.yaml").exists():
             raise UserError(f"{path} is neither a recipe nor the folder of a run, which has a recipe.yaml")
         overrides = [f"model={{path: {policy}}}", f"output={policy.parent}", *overrides]
+        name += "" if policy.name == "final" else f"-{policy.name}"
         path = policy.parent / "recipe.yaml"
     recipe = load_recipe(path, overrides)
     from rlcore.evaluation import evaluate
 
-    evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / "eval")}))
+    evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / name)}))
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -27,16 +27,19 @@ def evaluate(recipe: Recipe) -> Results | None:
     """Measures the recipe's model, or that behind `evaluate.endpoint`, on the held-out problems, and writes a report.
 
     In the recipe's output: `evaluation.json`, `report.html` and what belongs to it, and the attempts as they come, so
-    that the same command goes on where it was stopped. Returns None when it was asked to stop.
+    that the same command goes on where it was stopped. Returns None when it was asked to stop. Raises UserError, before
+    anything is changed, where the output holds another evaluation.
     """
     if recipe.evaluate is None:
         raise UserError(f"recipe {recipe.name} has no evaluate section to say what to measure on")
     ranks = start_distributed(recipe.device)
-    setup = ServedSetup(recipe) if recipe.evaluate.endpoint else Setup(recipe, ranks)
     folder = Path(recipe.output)
+    journal = Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks))
+    setup = ServedSetup(recipe) if recipe.evaluate.endpoint else Setup(recipe, ranks)
     try:
         with open_tracker(recipe, ranks, resume_step=None) as tracker:
-            journal = Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks))
+            if journal.begun:
+                tracker.say(f"what {folder} holds of this evaluation is not sampled again; another output samples anew")
             problems = recipe.evaluate.problems
             try:
                 with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():

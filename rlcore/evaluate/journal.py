@@ -14,9 +14,9 @@ class Journal:
 
     A JSONL file: a first line that says what is evaluated, then a line for each conversation, as `trajectory_record`
     has it, with its chunk's place and size. A chunk that was not written whole when the process was killed is left out.
-    The file of another evaluation is kept as `NAME.previous.jsonl`. Without a path nothing is kept.
+    Without a path nothing is kept.
 
-    Raises UserError where the file cannot be read or written.
+    Raises UserError where the file holds another evaluation, or cannot be read or written.
     """
 
     def __init__(self, path: Path | None = None, evaluates: str = ""):
@@ -25,20 +25,27 @@ class Journal:
         if path is None:
             return
         lines = read_records(path) if path.exists() else []
-        same = bool(lines) and lines[0].get("evaluates") == evaluates
-        for record in lines[1:] if same else []:
+        if len(lines) > 1 and lines[0].get("evaluates") != evaluates:
+            raise UserError(
+                f"{path.parent} holds another evaluation (other settings, weights or number of ranks): give another "
+                "output, or remove the folder"
+            )
+        for record in lines[1:]:
             self._done.setdefault((record["stage"], record["chunk"]), []).append(record)
         self._done = {name: records for name, records in self._done.items() if len(records) == records[0]["of"]}
         part = path.with_name(path.name + ".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)  # another rank may be later than this one
-            if lines and not same:
-                os.replace(path, path.with_name(f"{path.stem}.previous.jsonl"))
             kept = [record for records in self._done.values() for record in records]
             part.write_bytes(b"".join(to_json(line) + b"\n" for line in ({"evaluates": evaluates}, *kept)))
             os.replace(part, path)
         except OSError as error:
             raise self._unwritable(error) from None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a part was done before."""
+        return bool(self._done)
 
     def read(self, stage: str, start: int) -> list[Record] | None:
         """The records of a chunk that was done before, or None."""

@@ -115,6 +115,14 @@ def test_two_ranks_share_the_problems_and_measure_what_one_does(whole, tmp_path)
     assert done.stdout.count("report: ") == 1
 
 
+def test_another_evaluation_does_not_take_the_place_of_one_that_is_there(whole):
+    files = {path: path.read_bytes() for path in (whole / "eval").iterdir()}
+    refused = rlcore("eval", whole.parent / "recipe.yaml", f"output={whole}", "seed=1")
+    assert refused.returncode == 2
+    assert f"rlcore: {whole / 'eval'} holds another evaluation" in refused.stderr.splitlines()[-1]
+    assert {path: path.read_bytes() for path in (whole / "eval").iterdir()} == files
+
+
 def test_a_run_s_policy_goes_on_from_a_torn_file(whole, tmp_path):
     recipe, torn = whole.parent / "recipe.yaml", tmp_path / "torn"
     shutil.copytree(whole, torn)
@@ -123,6 +131,7 @@ def test_a_run_s_policy_goes_on_from_a_torn_file(whole, tmp_path):
     (torn / "eval" / "evaluation.json").unlink()
     done = rlcore("eval", recipe, f"output={torn}")
     assert done.returncode == 0, done.stderr
+    assert f"what {torn / 'eval'} holds of this evaluation is not sampled again" in done.stdout
     assert evaluation(torn) == evaluation(whole)
     assert sorted((torn / "eval" / "attempts-0.jsonl").read_bytes().splitlines()) == sorted(kept.splitlines())
 

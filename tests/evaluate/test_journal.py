@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from rlcore.evaluate.journal import Journal
+from rlcore.types import UserError
 
 
 def _records(count: int, stage: str = "greedy") -> list[dict]:
@@ -23,11 +26,14 @@ def test_chunks_that_are_whole_are_read_back_and_a_torn_one_is_not(tmp_path):
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
-def test_another_evaluation_starts_anew_and_keeps_the_former_file(tmp_path):
+def test_another_evaluation_is_refused_unless_nothing_was_kept_of_it(tmp_path):
     path = tmp_path / "attempts-0.jsonl"
-    Journal(path, "this").write("greedy", 0, _records(1))
-    assert Journal(path, "that").read("greedy", 0) is None
-    assert len((tmp_path / "attempts-0.previous.jsonl").read_text().splitlines()) == 2
+    Journal(path, "this")
+    Journal(path, "that").write("greedy", 0, _records(1))
+    kept = path.read_bytes()
+    with pytest.raises(UserError, match=f"{tmp_path} holds another evaluation .* give another output"):
+        Journal(path, "this")
+    assert path.read_bytes() == kept
 
 
 def test_without_a_path_nothing_is_kept():

@@ -96,6 +96,8 @@ def test_two_processes_share_the_problems_and_agree(finished, tmp_path):
 def test_evaluation_of_a_finished_run_repeats_its_greedy_figures(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    assert rlcore("eval", run).returncode == 0
+    for policy in (run, run / "best"):
+        assert rlcore("eval", policy).returncode == 0
+    assert (run / "eval-best" / "evaluation.json").exists()
     again = json.loads((run / "eval" / "evaluation.json").read_text())["evaluations"]
     assert again == json.loads((run / "evaluation.json").read_text())["evaluations"]
