@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -56,6 +57,8 @@ class Server:
         """Requests in a row that it failed."""
         self.trouble = 0
         """Times in a row that it was taken out without having answered a request since."""
+        self.saw_weights = False
+        """Whether it ever took weights of this run."""
         self.doubted = asyncio.Event()
         """Set when a request failed: look at it now."""
         self.requests: set[asyncio.Task[Any]] = set()
@@ -126,7 +129,17 @@ class Server:
         await self._call("start of the update", "POST", "/start_weight_update", deadline)
 
     async def update(self, payload: dict[str, Any], deadline: float) -> None:
-        await self._call("update", "POST", "/update_weights", deadline, {"update_info": payload})
+        """Raises UserError where the first weights are in a folder that it does not see."""
+        try:
+            await self._call("update", "POST", "/update_weights", deadline, {"update_info": payload})
+        except ServerFault as fault:
+            if self.saw_weights or "No such file or directory" not in str(fault):
+                raise
+            raise UserError(
+                f"{self.url} does not see the weights in {Path(payload['path']).parents[1]}: set rollout.vllm."
+                "weights_folder to a folder that all machines share, or rollout.vllm.transfer to nccl"
+            ) from None
+        self.saw_weights = True
 
     async def finish_update(self, label: str | None, deadline: float) -> None:
         body = {"weight_version": label} if label is not None else None

@@ -4,7 +4,8 @@ It samples nothing: a request is answered with tokens that follow from its seed,
 the log-probability of each, so that a test sees which weights answered; what the adapters hold is added to it if the
 request names them. `POST /behave` sets how it goes on: `{"status": 500}` fails requests, `{"delay": 1.0}` answers them
 late, `{"fail": "update"}` or `"adapters"` fails that part of the next publication, `{"refuse": "update"}` of all,
-`{"lacks": "..."}` says so where adapters are loaded. `GET /seen` lists the requests it answered.
+`{"lacks": "..."}` says so where adapters are loaded, `{"without": "_lora_"}` answers 404 on such routes, and
+`{"root": "/elsewhere"}` looks for files there, as on another machine. `GET /seen` lists the requests it answered.
 """
 
 import json
@@ -26,6 +27,10 @@ behaviour: dict[str, object] = {}
 
 class Refused(Exception):
     """Answered with 500."""
+
+
+class NoRoute(Exception):
+    """Answered with 404."""
 
 
 def generate(body):
@@ -63,7 +68,12 @@ def update(body):
         state["updating"] = False
         raise Refused("told to fail")
     info = body["update_info"]
-    (state["weight"],) = np.memmap(info["path"], "f4", "r", info["offsets"][0], (1,)).tolist()
+    try:
+        file = np.memmap(behaviour.get("root", "") + info["path"], "f4", "r", info["offsets"][0], (1,))
+    except FileNotFoundError as error:
+        state["updating"] = False
+        raise Refused(f"Worker failed with error '{error}'") from None  # as vLLM says it
+    (state["weight"],) = file.tolist()
 
 
 def finish_update(body):
@@ -120,6 +130,8 @@ class Handler(BaseHTTPRequestHandler):
             status, answer = 200, self.route(urlparse(self.path).path, body) or {}
         except Refused as refused:
             status, answer = 500, {"error": str(refused)}
+        except NoRoute:
+            status, answer = 404, {"detail": "Not Found"}
         data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
@@ -127,6 +139,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def route(self, path, body):
+        if "without" in behaviour and behaviour["without"] in path:
+            raise NoRoute
         if path == "/inference/v1/generate":
             return generate(body)
         with lock:

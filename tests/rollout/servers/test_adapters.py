@@ -134,6 +134,13 @@ def test_a_server_that_was_started_without_an_option_is_refused_by_its_name(two,
         until(lambda: rollout._fleet.check())
 
 
+def test_a_server_without_the_routes_for_adapters_is_refused_with_the_variable_that_opens_them(two, model, tmp_path):
+    post(two[1].url, "/behave", {"without": "_lora_"})
+    said = f"^{two[1].url} has no route /v1/load_lora_adapter: .* VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment"
+    with pytest.raises(UserError, match=said), engine(tmp_path, model, **given(two)) as rollout:
+        until(lambda: rollout._fleet.check())
+
+
 # Against one real server.
 
 

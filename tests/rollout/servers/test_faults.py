@@ -191,6 +191,27 @@ def test_a_command_that_cannot_start_ends_the_run_at_once_with_its_last_words(tm
             pass
 
 
+def test_a_server_that_never_saw_the_folder_of_the_weights_ends_the_run(two, tmp_path):
+    post(two[1].url, "/behave", {"root": "/elsewhere"})
+    said = (
+        f"^{two[1].url} does not see the weights in {tmp_path}: set rollout.vllm.weights_folder to a folder that all "
+        "machines share, or rollout.vllm.transfer to nccl$"
+    )
+    with pytest.raises(UserError, match=said), engine(tmp_path, **given(two)) as rollout:
+        until(lambda: rollout._fleet.check())
+
+
+def test_a_server_that_sees_the_folder_no_more_is_taken_out(two, tmp_path):
+    with engine(tmp_path, **given(two)) as rollout:
+        until(lambda: up(rollout) == 2)
+        post(two[0].url, "/behave", {"root": "/elsewhere"})
+        rollout.publish(weights(-2), 1)
+        assert logprobs(sample_all(rollout, 8)) == {-2.0}
+        assert rollout.metrics()["servers/taken_out"] == 1
+        post(two[0].url, "/behave", {})
+        until(lambda: up(rollout) == 2)
+
+
 def test_servers_that_refuse_the_weights_end_the_run_soon(two, tmp_path):
     for stub in two:
         post(stub.url, "/behave", {"refuse": "update"})
