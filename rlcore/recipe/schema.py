@@ -122,6 +122,10 @@ class Rollout(Section):
             raise ValueError("mode servers needs one of servers (URLs) and start_servers (a number)")
         if self.mode == "in_process" and given:
             raise ValueError("servers and start_servers need mode servers")
+        if wrong := next((url for url in self.servers if not url.startswith(("http://", "https://"))), None):
+            raise ValueError(f"servers: {wrong} is no URL: give it as http://HOST:PORT")
+        if len({url.rstrip("/") for url in self.servers}) < len(self.servers):
+            raise ValueError("servers names one of them twice")
         if self.vllm.gpus and len(self.vllm.gpus) != self.start_servers:
             raise ValueError(f"vllm.gpus names the devices of {len(self.vllm.gpus)} servers, not {self.start_servers}")
         if self.mode == "in_process" and self.vllm.data_parallel > 1:

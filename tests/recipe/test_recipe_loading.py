@@ -172,12 +172,17 @@ def test_paths_are_relative_to_the_recipe_they_stand_in(base, tmp_path, monkeypa
     assert recipe.data.exclude == "arms/x.jsonl"
 
 
+SERVERS = ["rollout.engine=vllm", "rollout.mode=servers"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "what"),
     [
         (["rollout.mode=servers", "rollout.start_servers=2"], "rollout: mode servers needs engine vllm"),
-        (["rollout.engine=vllm", "rollout.mode=servers"], "needs one of servers (URLs) and start_servers"),
+        (SERVERS, "needs one of servers (URLs) and start_servers"),
         (["rollout.engine=vllm", "rollout.start_servers=2"], "servers and start_servers need mode servers"),
+        ([*SERVERS, "rollout.servers=[node5:8000]"], "node5:8000 is no URL: give it as http://HOST:PORT"),
+        ([*SERVERS, "rollout.servers=[http://node5:8000, http://node5:8000/]"], "servers names one of them twice"),
         (["rollout.engine=vllm", "rollout.vllm.data_parallel=2"], "data_parallel needs mode servers"),
     ],
 )

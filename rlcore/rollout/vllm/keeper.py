@@ -82,9 +82,9 @@ class Keeper:
             try:
                 await self._until_it_answers(server, process)
             except ServerFault as fault:
-                if again:
+                if again or any(other.up for other in self._fleet.servers):
                     raise
-                raise UserError(str(fault)) from None  # it never ran: a wrong setting, not an accident
+                raise UserError(str(fault)) from None  # nothing ever ran: a wrong setting, not an accident
         await server.look(self._section.probe_deadline)
         if self._section.transfer == "files":
             while self._weights is None:
@@ -97,7 +97,7 @@ class Keeper:
     async def pause_all(self) -> list[tuple[str, int]]:
         """Pauses all servers that are up or wait for weights; URL and number of workers of each. The fleet is held.
 
-        The first time it waits for every server, else until there is one.
+        The first time it waits for every server, else until there is one. Raises UserError where none can be paused.
         """
         fleet = self._fleet
         while not (found := [server for server in fleet.servers if server.up or server in self._waiting]) or (
@@ -106,16 +106,18 @@ class Keeper:
             fleet.check()
             await fleet.news()
 
-        async def pause(server: Server) -> bool:
+        async def pause(server: Server) -> ServerFault | None:
             try:
                 await server.pause(self._section.pause, self._section.publish_deadline)
             except ServerFault as fault:
                 fleet.take_out(server, str(fault))
-                return False
-            return True
+                return fault
+            return None
 
-        paused = await asyncio.gather(*(pause(server) for server in found))
-        return [(server.url, server.workers) for server, done in zip(found, paused, strict=True) if done]
+        faults = await asyncio.gather(*(pause(server) for server in found))
+        if all(faults):
+            raise UserError(f"no rollout server takes part in the publication: {'; '.join(map(str, faults))}")
+        return [(server.url, server.workers) for server, fault in zip(found, faults, strict=True) if not fault]
 
     async def resume_all(self, urls: Collection[str], label: str) -> None:
         """Lets servers go on, which hold the weights `label` now."""
@@ -186,8 +188,11 @@ class Keeper:
                 return
             except ServerFault as fault:
                 if process is not None and not process.alive:
-                    raise ServerFault(f"start of {server.url}: it ended; {process.last_words()}") from None
+                    raise ServerFault(f"start of {server.url}: {process.last_words()}") from None
                 if clock() > deadline:
                     late = f"start of {server.url}: no answer within {self._section.start_deadline:g} s: {fault}"
                     raise ServerFault(late) from None
+                if process is None and server.reason != str(fault):
+                    log.warning("rollout server %s is waited for: %s", server.url, fault)
+                    server.reason = str(fault)
             await asyncio.sleep(0.25)

@@ -1,5 +1,6 @@
 """vLLM servers that rlcore starts itself: their command line, their processes, and their end."""
 
+import contextlib
 import json
 import os
 import re
@@ -68,24 +69,27 @@ class ServerProcess:
         if self._process is None:
             return
         kill_group(self._process.pid)
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that the kernel holds
+            self._process.wait(timeout=1.0)
         self._guard.forget(self._process.pid)
         self._process = None
 
     def last_words(self) -> str:
-        """The last error in its log, else its last line, and where the log is."""
+        """How it ended: by which signal, if by one; the last error in its log, else its last line; where the log is."""
         text = self._log.read_bytes()[-20_000:].decode(errors="replace") if self._log.exists() else ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        errors = [line for line in lines if re.search(r"\w(Error|Exception)\b|\berror:", line)]
-        return f"{(errors or lines or ['it said nothing'])[-1][-300:]} (see {self._log})"
+        errors = [line for line in lines if re.search(r"^(?!.*WARNING).*(\w(Error|Exception)\b|\berror:)", line)]
+        code = self._process.poll() if self._process else None
+        by = f" by {signal.Signals(-code).name}" if code is not None and code < 0 else ""
+        return f"it ended{by}; {(errors or lines or ['it said nothing'])[-1][-300:]} (see {self._log})"
 
 
 def serve_command(command_line: str, port: int, arguments: Mapping[str, Any], host: str = "127.0.0.1") -> list[str]:
     """The command of a server on this machine: `command_line`, the model, and vLLM's engine arguments as options."""
     # Not the command `vllm`: it may be another environment's, and in the CPU build it does not find its own version.
-    command_line = command_line or f"{sys.executable} -m vllm.entrypoints.launchers.api_server.entry --model"
+    ours = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model"]
     options = {key.replace("_", "-"): value for key, value in arguments.items() if value is not None}
-    command = [*command_line.split(), str(options.pop("model")), "--host", host, "--port", str(port)]
+    command = [*(command_line.split() or ours), str(options.pop("model")), "--host", host, "--port", str(port)]
     for key, value in options.items():
         if isinstance(value, bool):
             command.append(f"--{key}" if value else f"--no-{key}")

@@ -110,7 +110,9 @@ class Server:
     async def weight_version(self, deadline: float) -> str:
         """The label of the weights it holds. It is its engine that answers, so a stuck engine shows."""
         answer = await self._call("probe", "GET", "/weight_info", deadline)
-        return str(answer.get("weight_version"))
+        if "weight_version" not in answer:
+            raise UserError(f"{self.url} answers, but is no vLLM server")
+        return str(answer["weight_version"])
 
     async def look(self, deadline: float) -> None:
         """Learns how many workers and data-parallel engines it has."""

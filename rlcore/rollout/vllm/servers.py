@@ -133,6 +133,7 @@ class ServersEngine:
     def close(self) -> None:
         """Ends the servers that were started here, and takes the weights' files away."""
         self._call(self._fleet.close())
+        self._call(self._loop.shutdown_default_executor())  # a server that is being started: it is ended below
         if self._rank == 0:
             if self._processes:
                 with ThreadPoolExecutor(len(self._processes)) as pool:

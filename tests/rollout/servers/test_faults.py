@@ -1,8 +1,10 @@
 """Servers mode against stand-ins that die, hang, fail, forget and come back (see stub.py). No vLLM is needed."""
 
+import http.server
 import os
 import signal
 import sys
+import threading
 
 import pytest
 
@@ -150,9 +152,6 @@ def test_the_run_ends_with_every_servers_reason_when_none_is_left(two, tmp_path)
 
 
 def test_a_server_without_the_routes_for_training_is_refused_in_one_line(tmp_path):
-    import http.server
-    import threading
-
     plain = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     plain.RequestHandlerClass.do_GET = lambda handler: handler.send_error(404)
     threading.Thread(target=plain.serve_forever, daemon=True).start()
@@ -220,3 +219,51 @@ def test_servers_that_refuse_the_weights_end_the_run_soon(two, tmp_path):
         engine(tmp_path, **given(two, start_deadline=60)),
     ):
         pass
+
+
+def test_a_server_that_dies_before_it_is_first_up_is_started_again_where_another_is_up(tmp_path):
+    """The first to start is a whole server; the second ends when told, and is a whole one the next time."""
+    script = tmp_path / "start.sh"
+    script.write_text(
+        f"""cd {tmp_path}
+        if mkdir first 2>/dev/null || ! mkdir second 2>/dev/null; then exec {sys.executable} {STUB} "$@"; fi
+        until [ -e go ]; do sleep 0.05; done
+        kill -9 $$"""
+    )
+    with engine(tmp_path, start_servers=2, command=f"bash {script}") as rollout:
+        (tmp_path / "go").touch()
+        until(lambda: rollout._fleet.check() or up(rollout) == 2)
+        rollout.publish(weights(-1), 1)
+        assert rollout.metrics()["servers/restarted"] == 1
+
+
+def test_a_server_that_is_being_started_while_the_engine_is_closed_is_ended(tmp_path):
+    log = tmp_path / "logs" / "server-1.log"
+    log.parent.mkdir()
+    os.mkfifo(log)  # until somebody reads it, the server is not started; it is at its end when the server has ended
+    reading = threading.Timer(1.0, log.read_bytes)
+    reading.daemon = True
+    with engine(tmp_path, start_servers=2, **OURS):
+        reading.start()
+    reading.join(30)
+    assert not reading.is_alive()
+
+
+def test_what_answers_but_is_no_vllm_server_ends_the_run_in_one_line(tmp_path):
+    page = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    page.RequestHandlerClass.do_GET = lambda handler: handler.send_error(200, "welcome")
+    threading.Thread(target=page.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{page.server_port}"
+    with pytest.raises(UserError, match=f"{url} answers, but is no vLLM server"), engine(tmp_path, servers=[url]):
+        pass
+    page.shutdown()
+
+
+def test_servers_that_cannot_be_paused_are_named(two, tmp_path):
+    with engine(tmp_path, **given(two)) as rollout:
+        until(lambda: up(rollout) == 2)
+        rollout._call(rollout._fleet.steady.acquire())  # as a publication does
+        for stub in two:
+            stub.kill()
+        with pytest.raises(UserError, match=f"pause on {two[0].url}.*; pause on {two[1].url}"):
+            rollout._call(rollout._keeper.pause_all())
