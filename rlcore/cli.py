@@ -227,7 +227,7 @@ def _curate(options: argparse.Namespace) -> None:
     from rlcore.curate.run import curate
 
     path = curate(recipe, wanted, options.output)
-    if os.environ.get("RANK", "0") == "0":
+    if path and os.environ.get("RANK", "0") == "0":
         print(path)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlcore.evaluate.gather import gather_list
 from rlcore.evaluate.records import read_records, to_json
+from rlcore.interrupt import Interrupt
 from rlcore.learner import Ranks
 from rlcore.measure_step import check_scored
 from rlcore.recipe import Recipe
@@ -23,7 +24,8 @@ PART = 64
 def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder: Path, ranks: Ranks) -> list[float]:
     """The share of `samples` first attempts that are right, for each problem; NaN where none was scored.
 
-    What is measured is written to `folder` at once, so that an interrupted measurement goes on.
+    What is measured is written to `folder` at once, so that an interrupted measurement goes on. Raises Stopped when it
+    was asked to stop.
     """
     file = folder / f"pass_rates-{ranks.rank}-of-{ranks.world}.jsonl"
     known = {record["id"]: record["pass_rate"] for record in read_records(file)} if file.exists() else {}
@@ -32,7 +34,13 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
     setup = Setup(recipe, ranks)
     shown = console.progress("pass rates", len(mine)) if console else nullcontext(lambda done: None)
     try:
-        with file.open("ab") as lines, shown as advance, setup.rollout.together():
+        with (
+            Interrupt(ranks) as interrupt,
+            interrupt.nothing_to_save(),
+            file.open("ab") as lines,
+            shown as advance,
+            setup.rollout.together(),
+        ):
             for start in range(0, len(mine), PART):
                 part = mine[start : start + PART]
                 groups = setup.rollout.attempts(

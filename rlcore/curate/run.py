@@ -16,6 +16,7 @@ from rlcore.data import load_problems
 from rlcore.data.load import problem_texts
 from rlcore.data.sources import SOURCES
 from rlcore.evaluate.records import to_json
+from rlcore.interrupt import Stopped
 from rlcore.learner import start_distributed
 from rlcore.recipe import Recipe
 from rlcore.types import Problem, UserError
@@ -32,12 +33,12 @@ class Removed:
     detail: str
 
 
-def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path:
+def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path | None:
     """Writes `problems.parquet`, `removed.jsonl`, `statistics.json` and `statistics.md`; returns the first.
 
     In turn: duplicates and problems that held-out sets share are removed, pass rates of the others are measured, those
-    between `lowest` and `highest` are kept, and `count` of them selected. Raises UserError where nothing is left, or
-    where the folder holds pass rates measured under other settings.
+    between `lowest` and `highest` are kept, and `count` of them selected. Returns None when it was asked to stop.
+    Raises UserError where nothing is left, or where the folder holds pass rates measured under other settings.
     """
     ranks = start_distributed(recipe.device)
     problems = load_problems(recipe.data, print if ranks.first else lambda line: None)
@@ -52,9 +53,13 @@ def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path:
         raise UserError(f"curate: {folder} cannot be written: {error.strerror}") from None
     if ranks.first and not same_settings(folder, measured):
         raise UserError(f"{folder} holds pass rates measured under other settings: give another --output")
-    rate_of = dict(
-        zip(left, pass_rates(asked, [problems[i] for i in left], options.samples, folder, ranks), strict=True)
-    )
+    try:
+        rates = pass_rates(asked, [problems[i] for i in left], options.samples, folder, ranks)
+    except Stopped:
+        if ranks.first:
+            print(f"stopped; what is measured is kept in {folder}, and the same command goes on from there")
+        return None
+    rate_of = dict(zip(left, rates, strict=True))
     kept = []
     for index in left:
         if options.lowest <= rate_of[index] <= options.highest:  # False for NaN

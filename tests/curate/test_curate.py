@@ -3,6 +3,10 @@
 import argparse
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
 
 import datasets
@@ -16,7 +20,7 @@ from rlcore.curate.select import band_of, select
 from rlcore.data import load_problems
 from rlcore.recipe import load_recipe
 from rlcore.types import UserError
-from tests.processes import python, torchrun
+from tests.processes import python, rlcore, torchrun
 from tests.tiny import write_recipe
 
 TALE = "a train leaves the station at nine and meets another one that left an hour before at what time do they meet"
@@ -118,6 +122,47 @@ def test_two_ranks_choose_what_one_does(tmp_path):
     chosen = [datasets.Dataset.from_parquet(str(folder / "problems.parquet")) for folder in (one, two)]
     assert chosen[0].to_list() == chosen[1].to_list()
     assert len(chosen[0]) == 10
+
+
+HOLDING_REWARD = """
+import time
+from pathlib import Path
+
+def letter_reward(completions, letter):
+    if "z" in letter and Path("HOLD").exists():
+        Path("HOLD").write_text("reached")
+        time.sleep(600)
+    return [1.0] * len(letter)
+"""
+
+
+def test_sigterm_keeps_what_is_measured_and_the_same_command_goes_on(tmp_path):
+    """A first part of 64 problems is measured; the next one's reward never answers."""
+    reward = {"functions": [{"name": "./my_reward.py:letter_reward"}], "deadline": 600}
+    recipe, hold, folder = write_recipe(tmp_path, evaluate=None, rewards=reward), tmp_path / "hold", tmp_path / "out"
+    rows = [{"question": f"Write it {n} times.", "letter": "z" if n >= 64 else "a"} for n in range(80)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "my_reward.py").write_text(HOLDING_REWARD.replace("HOLD", str(hold)))
+    hold.touch()
+    flags = ["--output", str(folder), "--samples", "2", "--near", "1", "--highest", "1"]
+    command = [sys.executable, "-m", "rlcore.cli", "curate", str(recipe), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not hold.read_text():
+        assert time.monotonic() < deadline, "the curation did not get so far"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "the same command goes on from there" in output
+    (file,) = folder.glob("pass_rates-*.jsonl")
+    kept = file.read_text().splitlines()
+    assert len(kept) == 64
+    hold.unlink()
+    done = rlcore("curate", recipe, *flags)
+    assert done.returncode == 0, done.stderr
+    assert file.read_text().splitlines()[:64] == kept
+    assert len(datasets.Dataset.from_parquet(str(folder / "problems.parquet"))) == 80
 
 
 @pytest.mark.parametrize(
