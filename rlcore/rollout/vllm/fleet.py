@@ -76,7 +76,7 @@ class Fleet:
     # Sampling.
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, seed: int, key: int, last: bool) -> Sample:
-        """Continues `ids` on some server. Raises UserError when none is left, RuntimeError for a hopeless request."""
+        """Continues `ids` on some server. Raises UserError when none is left, or for a hopeless request."""
         for _ in range(TRIES):
             replica = self.router.place(key, ids, await self.replicas())
             try:
@@ -91,7 +91,7 @@ class Fleet:
             if last:
                 self.router.forget(key)
             return sample
-        raise RuntimeError(f"a request of {len(ids)} tokens failed {TRIES} times, the last time so: {last_fault}")
+        raise UserError(f"a request of {len(ids)} tokens failed {TRIES} times, the last time so: {last_fault}")
 
     async def replicas(self) -> list[Replica]:
         """Those of the servers that are up; waits until there are some. Raises UserError when no server is left."""

@@ -78,7 +78,7 @@ class Server:
     ) -> dict[str, Any]:
         """One continuation of `ids`: the response's choice, with `token_ids`, `logprobs`, `finish_reason`.
 
-        `salt` names the weights: the prefix cache is never shared between versions. Raises RuntimeError for a request
+        `salt` names the weights: the prefix cache is never shared between versions. Raises UserError for a request
         that the server refuses.
         """
         request = {
@@ -198,5 +198,5 @@ class Server:
                 "set rollout.vllm.merge_adapters"
             )
         if 400 <= status < 500 and phase == "sampling":
-            raise RuntimeError(f"{where}: refused with {status}: {text}")
+            raise UserError(f"{where}: refused with {status}: {text} (was it started as by launch/serve.sh?)")
         raise ServerFault(f"{where}: answered {status}: {text}")

@@ -129,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             status, answer = 200, self.route(urlparse(self.path).path, body) or {}
         except Refused as refused:
-            status, answer = 500, {"error": str(refused)}
+            status, answer = behaviour.get("status", 500), {"error": str(refused)}
         except NoRoute:
             status, answer = 404, {"detail": "Not Found"}
         data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()

@@ -108,6 +108,17 @@ def test_a_server_that_answers_500_gets_no_more_requests(two, tmp_path):
         assert rollout.metrics()["servers/taken_out"] >= 1
 
 
+@pytest.mark.parametrize(
+    ("status", "reason"), [(500, "failed 8 times, .*told to fail"), (400, "refused with 400: .*fail")]
+)
+def test_a_request_that_no_server_answers_ends_the_run_in_one_line(two, tmp_path, status, reason):
+    with engine(tmp_path, **given(two)) as rollout:
+        for stub in two:
+            post(stub.url, "/behave", {"status": status})
+        with pytest.raises(UserError, match=reason):
+            sample_all(rollout, 1)
+
+
 def test_an_answer_that_comes_late_is_not_counted_twice(two, tmp_path):
     with engine(tmp_path, **given(two, request_deadline=0.7)) as rollout:
         rollout.publish(weights(-1), 1)
