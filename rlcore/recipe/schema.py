@@ -9,6 +9,8 @@ from rlcore.recipe.losses import LOSSES, Correction
 from rlcore.recipe.model import Lora as Lora
 from rlcore.recipe.model import Model
 from rlcore.recipe.model import Scratch as Scratch
+from rlcore.recipe.rollout import Rollout
+from rlcore.recipe.rollout import Vllm as Vllm
 from rlcore.recipe.section import Fraction, NonNegative, Positive, Seconds, Section
 
 
@@ -65,72 +67,6 @@ class Conversation(Section):
     def replies(self) -> int:
         """The most replies of a conversation: a critique or a verdict comes before each later attempt."""
         return 2 * self.attempts - 1 if self.kind in ("critique", "verify") else self.attempts
-
-
-class Vllm(Section):
-    """The vLLM engine (see rlcore/rollout/README.md)."""
-
-    tensor_parallel: Positive = Field(1, description="GPUs, or ranks in process, that share one copy of the weights")
-    data_parallel: Positive = Field(1, description="copies of the weights in each server that rlcore starts")
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="share of a GPU's memory for weights and KV cache; 0.9 suits the GPUs of a server"
-    )
-    quantization: str | None = Field(None, description="of the sampler's weights, while the learner keeps its own: fp8")
-    merge_adapters: bool = Field(False, description="publish LoRA adapters merged into the weights, as QLoRA's are")
-    sleep_level: Literal[0, 1, 2] = Field(
-        2,
-        description="what is given up during the update: 0 nothing, 1 the KV cache (weights wait on the host), 2 both",
-    )
-    pause: Literal["keep", "wait", "abort"] = Field(
-        "keep", description="requests that run at a publication: go on with the new weights, end first, or start again"
-    )
-    start_deadline: Seconds = Field(600.0, description="seconds until a server answers")
-    probe_deadline: Seconds = Field(30.0, description="seconds without a sign of life until a server counts as hung")
-    request_deadline: Seconds = Field(600.0, description="seconds until a request is sampled again elsewhere")
-    publish_deadline: Seconds = Field(300.0, description="seconds for each phase of a publication")
-    args: dict[str, Any] = Field(default_factory=dict, description="further engine arguments: {kv_cache_dtype: fp8}")
-    command: str = Field("", description='starts a server, like "vllm serve"; left out: the vLLM of this environment')
-    gpus: list[str] = Field(default_factory=list, description='CUDA devices of each server that rlcore starts: ["0,1"]')
-    transfer: Literal["files", "nccl", "ipc"] = Field(
-        "files", description="how servers get weights: files in weights_folder, NCCL, or CUDA IPC on GPUs they share"
-    )
-    weights_folder: str = Field("/dev/shm", description="where servers find the weights; a shared one across machines")
-
-
-class Rollout(Section):
-    """How attempts are sampled."""
-
-    engine: Literal["torch", "vllm"] = "torch"
-    mode: Literal["in_process", "servers"] = Field(
-        "in_process", description="of vllm: an engine in each rank's process, or servers that all ranks share"
-    )
-    servers: list[str] = Field(default_factory=list, description="URLs of running vLLM servers")
-    start_servers: Annotated[int, Field(ge=0)] = Field(0, description="servers that rlcore starts, watches and stops")
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = Field(0, description="0: all tokens")
-    slots: Positive = Field(512, description="sequences decoded at once by each engine, in process or a server")
-    deadline: Seconds = Field(1800.0, description="seconds until a step's sampling is given up")
-    vllm: Vllm = Vllm()
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> "Rollout":
-        given = bool(self.servers) + bool(self.start_servers)
-        if self.mode == "servers" and self.engine != "vllm":
-            raise ValueError("mode servers needs engine vllm")
-        if self.mode == "servers" and given != 1:
-            raise ValueError("mode servers needs one of servers (URLs) and start_servers (a number)")
-        if self.mode == "in_process" and given:
-            raise ValueError("servers and start_servers need mode servers")
-        if wrong := next((url for url in self.servers if not url.startswith(("http://", "https://"))), None):
-            raise ValueError(f"servers: {wrong} is no URL: give it as http://HOST:PORT")
-        if len({url.rstrip("/") for url in self.servers}) < len(self.servers):
-            raise ValueError("servers names one of them twice")
-        if self.vllm.gpus and len(self.vllm.gpus) != self.start_servers:
-            raise ValueError(f"vllm.gpus names the devices of {len(self.vllm.gpus)} servers, not {self.start_servers}")
-        if self.mode == "in_process" and self.vllm.data_parallel > 1:
-            raise ValueError("vllm.data_parallel needs mode servers")
-        return self
 
 
 class Reward(Section):
