@@ -195,8 +195,15 @@ def _show(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from rlcore.evaluate.report import write_report
+    from rlcore.track.console import open_console
 
-    print(write_report(options.output, options.runs))
+    console = open_console(0, done=0)
+    try:
+        with console.progress("parts of the report", len(options.runs) + 2) as advance:
+            page = write_report(options.output, options.runs, advance)
+    finally:
+        console.close()
+    print(page)
 
 
 def _watch(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import base64
 import re
 import secrets
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from itertools import chain, zip_longest
@@ -30,21 +30,27 @@ FLIPS = {"i→c": "repaired", "c→i": "spoilt", "c→c": "kept right", "i→i":
 SLUGS = {"i→c": "ic", "c→i": "ci", "c→c": "cc", "i→i": "ii", None: "none"}
 
 
-def write_report(folder: Path, runs: Sequence[Path]) -> Path:
+def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], object] = lambda done: None) -> Path:
     """Write `report.json`, `*.png` and `report.html` about the runs' folders into `folder`; returns the page.
 
-    A run that is not finished is shown as far as it is. Raises UserError where a folder is not that of a run or a file
-    is damaged, and where the report cannot be written.
+    A run that is not finished is shown as far as it is. `on_part` is told of each run read, then of the plots and the
+    page. Raises UserError where a folder is not that of a run or a file is damaged, and where the report cannot be
+    written.
     """
-    read = [read_run(Path(run)) for run in runs]
+    read = []
+    for run in runs:
+        read.append(read_run(Path(run)))
+        on_part(1)
     if not read:
         raise UserError("a report needs at least one run")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         plots = draw_plots(folder, read)
+        on_part(1)
         (folder / "report.json").write_bytes(to_json(_numbers(read)))
         page = folder / "report.html"
         page.write_text(_page(read, plots), encoding="utf-8", errors="replace")
+        on_part(1)
     except OSError as error:
         raise UserError(f"cannot write the report in {folder}: {error.strerror}") from None
     return page

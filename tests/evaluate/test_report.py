@@ -1,9 +1,12 @@
 """The report from folders of runs: complete, partial, damaged, hostile; and in a real browser."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -71,6 +74,24 @@ def test_the_numbers_are_those_of_the_evaluations(report: Path):
     assert f"{100 * value:.1f} ± {50 * (high - low):.1f}" in text
     assert "mean of 2" in text
     assert "dead groups in score, seed 1: steps 10 to 25" in " ".join(text.split())
+
+
+def test_the_command_shows_its_progress_and_then_the_page(tmp_path: Path):
+    """On a terminal."""
+    runs = [make_run(tmp_path / name, steps=3) for name in ("one", "two")]
+    command = [sys.executable, "-m", "rlcore.cli", "report", *map(str, runs), "--output", str(tmp_path / "report")]
+    ours, theirs = os.openpty()
+    with subprocess.Popen(command, stdout=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"}) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while part := os.read(ours, 4096):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"parts of the report" in shown
+    assert b"0/4" in shown
+    assert shown.decode().rstrip().endswith(str(tmp_path / "report" / "report.html"))
 
 
 def test_hostile_text_stays_text(report: Path):
