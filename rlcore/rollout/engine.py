@@ -54,3 +54,8 @@ class RolloutEngine(Protocol):
 
     def close(self) -> None:
         """Ends whatever the engine runs."""
+
+
+def publication_metrics(size: int, seconds: float) -> dict[str, float]:
+    """What is logged of a publication of `size` bytes."""
+    return {"publish/bytes": float(size), "publish/seconds": seconds, "publish/gb_per_s": size / seconds / 1e9}

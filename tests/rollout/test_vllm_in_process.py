@@ -229,6 +229,8 @@ def test_adapters_are_published_as_they_are():
         assert sample.logprobs != pytest.approx(learners_logprobs(model, PROMPT, sample, 1), abs=1e-2)
         engine.sleep()
         engine.publish(gathered_adapters(model), version + 1)
+        sizes = [parameter.nbytes for _, parameter in gathered_adapters(model)]
+        assert engine.metrics()["publish/bytes"] == sum(sizes)
     engine.close()
 
 

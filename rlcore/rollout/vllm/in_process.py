@@ -6,6 +6,7 @@ learner's tensors into the worker's: nothing is serialised and no other process 
 
 import asyncio
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel
 
 from rlcore.recipe import schema
 from rlcore.recipe.schema import Lora
-from rlcore.rollout.engine import Sample, Sampling
+from rlcore.rollout.engine import Sample, Sampling, publication_metrics
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.vllm.adapters import ADAPTERS, adapter_arguments, write_adapters
 from rlcore.rollout.vllm.arguments import ENVIRONMENT, describe_model, engine_arguments
@@ -70,6 +71,7 @@ class InProcessEngine:
         # Publishing adapters brings back no other weights: those wait on the host.
         self._sleep_level = min(section.vllm.sleep_level, 1) if lora else section.vllm.sleep_level
         self._asleep = False
+        self._metrics: dict[str, float] = {}
         self._seed = 0
         self._salt = 0
         self._place = 0
@@ -95,14 +97,13 @@ class InProcessEngine:
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Copies the weights in, and wakes up if asleep. KV caches of earlier weights are never used again."""
+        began = time.perf_counter()
         if self._asleep:
             self._engine.wake_up(["weights"])
-        if self._lora:
-            self._load_adapters(self._lora, weights)
-        else:
-            self._load_weights(weights)
+        size = self._load_adapters(self._lora, weights) if self._lora else self._load_weights(weights)
         if self._asleep:
             self._engine.wake_up(["kv_cache"])
+        self._metrics = publication_metrics(size, time.perf_counter() - began)
         self._asleep = False
         self.version = version
         self._salt += 1
@@ -118,8 +119,8 @@ class InProcessEngine:
         return nullcontext()
 
     def metrics(self) -> dict[str, float]:
-        """There are none."""
-        return {}
+        """Of the last publication to this rank's engine."""
+        return self._metrics
 
     def close(self) -> None:
         from vllm.distributed.parallel_state import destroy_model_parallel
@@ -131,19 +132,30 @@ class InProcessEngine:
         client.engine_core.scheduler.shutdown()
         destroy_model_parallel()
 
-    def _load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def _load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
+        """Returns the bytes."""
         from rlcore.rollout.vllm.loading import load_weights
 
-        self._engine.collective_rpc(load_weights, args=(weights,))
+        size = 0
 
-    def _load_adapters(self, lora: Lora, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """As vLLM loads them, from a folder: they are small, and it is there for that moment only."""
+        def counted() -> Iterator[tuple[str, torch.Tensor]]:
+            nonlocal size
+            for name, weight in weights:
+                size += weight.nbytes
+                yield name, weight
+
+        self._engine.collective_rpc(load_weights, args=(counted(),))
+        return size
+
+    def _load_adapters(self, lora: Lora, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
+        """As vLLM loads them, from a folder: they are small, and it is there for that moment only. Gives the bytes."""
         from vllm.lora.request import LoRARequest
 
         with TemporaryDirectory(prefix="rlcore-") as folder:
-            write_adapters(Path(folder), lora, weights)
+            size = write_adapters(Path(folder), lora, weights)
             self._engine.add_lora(LoRARequest(ADAPTERS, 1, folder, load_inplace=True))
             self._adapter = LoRARequest(ADAPTERS, 1, folder)
+        return size
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
         self._requests += 1

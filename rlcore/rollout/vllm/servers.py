@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from rlcore.policy.lora import adapters_without_effect
 from rlcore.recipe import schema
 from rlcore.recipe.schema import Lora
-from rlcore.rollout.engine import Sample, Sampling
+from rlcore.rollout.engine import Sample, Sampling, publication_metrics
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.vllm.adapters import ADAPTERS, AdapterFolders
 from rlcore.rollout.vllm.arguments import describe_model, engine_arguments, server_arguments
@@ -204,9 +204,7 @@ class ServersEngine:
             total.update(counts)
         self._metrics = {
             **{f"servers/{name}": float(total[name]) for name in ("up", "sampled_again", "taken_out", "restarted")},
-            "publish/bytes": float(size),
-            "publish/seconds": seconds,
-            "publish/gb_per_s": size / seconds / 1e9,
+            **publication_metrics(size, seconds),
         }
 
     def _call(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
