@@ -64,9 +64,8 @@ class Run:
         self._measured_kl: list[float | None] = []
         if checkpoint:
             self._resume(checkpoint, state)
-        self._resumed = checkpoint is not None
-        resume_step = self.step if checkpoint else None
-        self.tracker = open_tracker(recipe, ranks, resume_step=resume_step, run_id=state.get("run_id", ""))
+        self._resumed_at = self.step if checkpoint else None
+        self.tracker = open_tracker(recipe, ranks, resume_step=self._resumed_at, run_id=state.get("run_id", ""))
         for note in [*damaged, *(f"chat template, {d}" for d in self._setup.conversation.check.differences)]:
             self.tracker.say(note)
 
@@ -148,12 +147,14 @@ class Run:
         """The policy and its evaluation at the end; None where the run stopped before it or has no evaluation."""
         if self.step < self.recipe.steps:
             return None
+        final, done = self.folder / "final", self.folder / "evaluation.json"
+        if self._resumed_at == self.step and final.exists() and done.exists():
+            results = load_evaluation(done)
+            if results.step == self.step:  # of this policy: `final` was written before
+                return results
         self._export("final")
         if not self.recipe.evaluate:
             return None
-        done = self.folder / "evaluation.json"
-        if self._resumed and done.exists() and load_evaluation(done).step == self.step:
-            return load_evaluation(done)
         with self._interrupt.nothing_to_save():
             return self._evaluate(self.recipe.evaluate.problems, "evaluation", self.step)
 

@@ -52,6 +52,11 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(finished, tmp_path):
     before, after = (json.loads((folder / "evaluation.json").read_text()) for folder in (finished, run))
     assert after["evaluations"] == before["evaluations"]
     assert (run / "best" / "model.safetensors").read_bytes() == (finished / "best" / "model.safetensors").read_bytes()
+    written = (run / "final" / "model.safetensors").stat().st_mtime_ns
+    again = rlcore("train", recipe_of(finished), f"output={run}")
+    assert again.returncode == 0, again.stderr
+    kept = (run / "final" / "model.safetensors").stat().st_mtime_ns
+    assert kept == written, "an evaluation of it is still that of these files"
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(finished, tmp_path):
