@@ -152,6 +152,19 @@ def test_ranks_that_split_the_weights_each_publish_all_of_them_to_their_own_engi
     assert [record["learner/mismatch_kl"] < 1e-6 for record in figures(folder / "two")] == [True, True]
 
 
+@needs_vllm
+def test_a_mistake_that_shows_once_vllm_runs_ends_the_run_in_one_line(folder):
+    reward = f"rewards.functions=[{{name: '{folder / 'names_d.py'}:nothing'}}]"
+    command = [sys.executable, "-m", "rlcore.cli", "train", *arguments(folder), "rollout.engine=vllm", reward]
+    command.append(f"output={folder / 'refused'}")
+    refused = subprocess.run(
+        command, capture_output=True, text=True, timeout=240
+    )  # with all that Python does at its end
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("rlcore: rewards: ")
+
+
 def test_without_vllm_the_recipe_is_refused_with_what_to_install(tmp_path):
     if find_spec("vllm"):
         pytest.skip("vLLM is installed")

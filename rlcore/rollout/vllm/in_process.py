@@ -85,6 +85,8 @@ class InProcessEngine:
                 model, path, Path(folder)
             )
             self._engine = _start(arguments | section.vllm.args)
+        # vLLM's own shutdown, which comes at the latest at the process's end, would end the learner's process group.
+        self._engine.engine_core._finalizer.detach()
         if not quantised:
             self._load_weights((name, parameter.data) for name, parameter in model.named_parameters())
 
@@ -125,11 +127,9 @@ class InProcessEngine:
     def close(self) -> None:
         from vllm.distributed.parallel_state import destroy_model_parallel
 
-        client = self._engine.engine_core
-        # vLLM's own shutdown, which also waits for garbage collection, would end the learner's process group.
-        client._finalizer.detach()
-        client.engine_core.model_executor.shutdown()
-        client.engine_core.scheduler.shutdown()
+        core = self._engine.engine_core.engine_core
+        core.model_executor.shutdown()
+        core.scheduler.shutdown()
         destroy_model_parallel()
 
     def _load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
