@@ -63,6 +63,9 @@ def kill_group(group: int) -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)  # the dead leave the list, and what they started meanwhile is seen
+    for tracker in _members(group):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(tracker, signal.SIGCONT)  # in case it was stopped with the others
 
 
 def _members(group: int) -> list[int]:

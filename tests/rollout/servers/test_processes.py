@@ -1,16 +1,23 @@
 """What is left when a server's process group is killed."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from rlcore.rollout.vllm.guard import kill_group
 
 HOLDS_MEMORY = """
 import os, time
+from multiprocessing.resource_tracker import _resource_tracker as tracker
 from multiprocessing.shared_memory import SharedMemory
 segment = SharedMemory(create=True, size=4096)
+while b"resource_tracker" not in open(f"/proc/{tracker._pid}/cmdline", "rb").read():
+    time.sleep(0.01)  # until then it cannot be told from other processes
 if os.fork() == 0:
     time.sleep(600)
 print(segment.name, flush=True)
@@ -18,11 +25,14 @@ time.sleep(600)
 """
 
 
-def test_a_killed_group_leaves_no_process_and_no_shared_memory():
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_killed_group_leaves_no_process_and_no_shared_memory(frozen):
     server = subprocess.Popen([sys.executable, "-c", HOLDS_MEMORY], stdout=subprocess.PIPE, start_new_session=True)
     assert server.stdout is not None
     segment = Path("/dev/shm", server.stdout.readline().decode().strip())
     assert segment.exists()
+    if frozen:
+        os.killpg(server.pid, signal.SIGSTOP)
     kill_group(server.pid)
     assert server.wait(timeout=30) == -9
     deadline = time.monotonic() + 30
