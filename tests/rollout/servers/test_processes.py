@@ -13,11 +13,13 @@ from rlcore.rollout.vllm.guard import kill_group
 
 HOLDS_MEMORY = """
 import os, time
-from multiprocessing.resource_tracker import _resource_tracker as tracker
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 segment = SharedMemory(create=True, size=4096)
-while b"resource_tracker" not in open(f"/proc/{tracker._pid}/cmdline", "rb").read():
-    time.sleep(0.01)  # until then it cannot be told from other processes
+def command(pid):
+    return open(f"/proc/{pid}/cmdline").read()
+while command(resource_tracker._resource_tracker._pid) in ("", command("self")):
+    time.sleep(0.01)  # until it runs its own program, it cannot be told from other processes
 if os.fork() == 0:
     time.sleep(600)
 print(segment.name, flush=True)
