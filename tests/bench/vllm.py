@@ -12,7 +12,7 @@ limit is 16 times the median, and one in forty reaches it. How much a barrier co
 conversation's two attempts correlate (if both are long, the second one is waited for anyway), on how many sequences run
 at once, and on what a step of many costs beside a step of one, so all of that is varied or printed; so is what a
 barrier would cost if there was nothing but steps, each as dear as one of its number of sequences is here. A round draws
-new lengths. On the CPU there is one thread, and seconds are its CPU seconds, because others may use the machine.
+new lengths. With one thread on the CPU, seconds are its CPU seconds, because others may use the machine.
 """
 
 import argparse
@@ -51,10 +51,11 @@ def main() -> None:
     parser.add_argument("--correlation", type=float, nargs="+", default=[0.0, 0.5], help="of the attempts' lengths")
     parser.add_argument("--spread", type=float, default=1.0, help="standard deviation of the lengths' logarithm")
     parser.add_argument("--limit", type=int, default=192, help="tokens of the longest attempt")
+    parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU; an idle core for each")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     longest = PROMPT + CORRECTION + 2 * options.limit
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     model = _model().to(options.device)
     section = Rollout(engine="vllm", slots=options.slots)
     vllm = InProcessEngine(section, model, None, stop_ids=[], max_tokens=longest)
@@ -72,7 +73,7 @@ def main() -> None:
         "rlcore, vLLM, barrier": lambda conversations: asyncio.run(_barrier(vllm, conversations)),
         "rlcore, embedded": lambda conversations: asyncio.run(_no_barrier(embedded, conversations)),
     }
-    clock = time.process_time if options.device == "cpu" else time.perf_counter
+    clock = time.process_time if options.device == "cpu" and options.threads == 1 else time.perf_counter
 
     def seconds(way: Callable[[list[Conversation]], None], conversations: list[Conversation]) -> float:
         renew()
