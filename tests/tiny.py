@@ -45,4 +45,5 @@ def write_recipe(folder: Path, **changes: object) -> Path:
 def figures(run: Path) -> list[dict[str, object]]:
     """The records of a run without what time it took."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
+    timed = ("time/", "publish/seconds", "publish/gb_per_s")
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith(timed)} for line in lines]
