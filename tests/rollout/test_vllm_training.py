@@ -155,11 +155,10 @@ def test_ranks_that_split_the_weights_each_publish_all_of_them_to_their_own_engi
 @needs_vllm
 def test_a_mistake_that_shows_once_vllm_runs_ends_the_run_in_one_line(folder):
     reward = f"rewards.functions=[{{name: '{folder / 'names_d.py'}:nothing'}}]"
-    command = [sys.executable, "-m", "rlcore.cli", "train", *arguments(folder), "rollout.engine=vllm", reward]
-    command.append(f"output={folder / 'refused'}")
-    refused = subprocess.run(
-        command, capture_output=True, text=True, timeout=240
-    )  # with all that Python does at its end
+    settings = [*arguments(folder), "rollout.engine=vllm", reward, f"output={folder / 'refused'}"]
+    command = [sys.executable, "-m", "rlcore.cli", "train", *settings]
+    # A process of its own, with all that Python does at its end.
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
     assert refused.stderr.splitlines()[-1].startswith("rlcore: rewards: ")
