@@ -9,9 +9,9 @@ from rlcore.data.bad_rows import BadRows, numbers
 from rlcore.data.sources import SOURCES, Source
 from rlcore.data.sources.arithmetic import generate
 from rlcore.data.table import REFUSED, Row, Table, read_hub, read_jsonl, read_parquet, read_table
-from rlcore.hints import did_you_mean
+from rlcore.errors import UserError, did_you_mean
 from rlcore.recipe.schema import Data
-from rlcore.types import Message, Problem, UserError
+from rlcore.types import Message, Problem
 
 
 def load_problems(section: Data, say: Callable[[str], object] = print) -> list[Problem]:

@@ -23,11 +23,10 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
+from rlcore.errors import UserError, nearest_path
 from rlcore.files import move_into_place, seal_files
-from rlcore.hints import nearest_path
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.schema import Model, Scratch
-from rlcore.types import UserError
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
 """What transformers raises for a folder or hub name that does not hold what it should."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlcore.errors import UserError
 from rlcore.recipe.load import saved_recipe
 from rlcore.recipe.schema import Recipe
-from rlcore.types import UserError
 
 FREE_KEYS = (
     "output",

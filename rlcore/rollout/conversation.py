@@ -12,9 +12,10 @@ from typing import Literal
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from rlcore.errors import UserError
 from rlcore.recipe import schema
 from rlcore.rollout.kinds import KINDS, read_script
-from rlcore.types import Message, Problem, UserError
+from rlcore.types import Message, Problem
 
 MARK = "⁅REPLY⁆"
 MAX_MESSAGE_TOKENS = 256

@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rlcore.learner.weights import gathered_adapters
+from rlcore.errors import UserError
+from rlcore.learner.zero.weights import gathered_adapters
 from rlcore.policy.lora import add_lora
 from rlcore.recipe.schema import Lora, Rollout
 from rlcore.rollout import RolloutEngine, Sample, Sampling, TorchEngine
-from rlcore.types import UserError
 
 pytest.importorskip("vllm", reason="vLLM is not installed (launch/setup_vllm_cpu.sh)")
 

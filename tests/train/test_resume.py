@@ -21,14 +21,14 @@ def recipe_of(run: Path) -> Path:
 
 
 def start(recipe: Path, output: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rlcore.train", str(recipe), f"output={output}"]
+    command = [sys.executable, "-m", "rlcore", "train", str(recipe), f"output={output}"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def train(recipe: Path, output: Path, processes: int) -> str:
     """Runs the recipe to its end; what it said."""
     launch = partial(torchrun, processes) if processes > 1 else python
-    done = launch("-m", "rlcore.train", recipe, f"output={output}")
+    done = launch("-m", "rlcore", "train", recipe, f"output={output}")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
