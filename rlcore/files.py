@@ -1,20 +1,62 @@
 """Folders that are whole or not there, and manifests of sizes and hashes that tell a damaged one from a whole one."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+import socket
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rlcore.errors import UserError
 
 MANIFEST = "manifest.json"
+LOCK = "lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+"""Answers of file systems that have no locks: a run there is not guarded against a second one."""
 Entries = dict[str, tuple[int, str]]
 """Size in bytes and SHA-256 of each file, by its path in the checkpoint."""
+
+
+@contextmanager
+def holding(folder: Path, wanted: bool = True) -> Iterator[None]:
+    """Around all that writes to a folder which one process at a time may write to; a dead holder's lock is free.
+
+    With `wanted` false it does nothing: the first of a run's ranks holds the folder for all. Raises UserError, which
+    names the process that holds it.
+    """
+    if not wanted:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"the run's folder {folder} cannot be written: {error.strerror}") from None
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    except BlockingIOError:
+        holder = os.read(descriptor, 200).decode("utf-8", "replace")
+        raise UserError(f"{folder} is in use by {holder}: wait for it, stop it, or give another output") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise UserError(f"the run's folder {folder} cannot be written: {error.strerror}") from None
 
 
 def seal_files(folder: Path, files: Iterable[Path]) -> Entries:

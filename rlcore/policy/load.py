@@ -106,6 +106,11 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
     could_be_hub = path.count("/") < 2 and not path.startswith((".", "/", "~"))
     if not could_be_hub and not Path(path).is_dir():
         raise UserError(f"model folder {path} does not exist{nearest_path(path)}")
+    if (Path(path) / "adapter_config.json").is_file():  # transformers would load the base and lose the adapters later
+        raise UserError(
+            f"model.path {path} holds LoRA adapters, not a whole model: merge them into their base (peft's "
+            "merge_and_unload), and give the folder of the merged model"
+        )
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,

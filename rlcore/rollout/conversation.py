@@ -67,6 +67,11 @@ class Conversation:
             )
         return ids
 
+    def prompt_tokens(self, problems: Sequence[Problem]) -> list[int]:
+        """How many tokens each problem's first prompt has; tokenised in parallel."""
+        texts = [self._render(list(problem.messages)) for problem in problems]
+        return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
+
     def follow(self, finish: Literal["stop", "length"], message: str | None = None) -> tuple[int, ...]:
         """The tokens between a reply and the next: the message (the instruction), and the end of turn if not sampled.
 

@@ -2,7 +2,7 @@
 
 import copy
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,8 +16,8 @@ from rlcore.recipe import Recipe
 from rlcore.rollout import Conversation, Rollout, RolloutEngine, Scorer, TorchEngine
 from rlcore.types import Problem
 
-LONGEST = 64
-"""Prompts, the longest by characters, whose tokens are counted before anything runs."""
+NAMED = 8
+"""Problems that a line about those left out names."""
 
 
 class Setup:
@@ -27,17 +27,20 @@ class Setup:
     and needs none to train a tokenizer on, `held_out` where it has no evaluation.
     """
 
-    def __init__(self, recipe: Recipe, ranks: Ranks):
-        needs_problems = recipe.steps or recipe.sft or recipe.model.scratch
+    def __init__(self, recipe: Recipe, ranks: Ranks, *, training: bool = True):
+        needs_problems = (training and (recipe.steps or recipe.sft)) or recipe.model.scratch
         say = print if ranks.first else _nothing
         self.problems = load_problems(recipe.data, say) if needs_problems else []
-        self.held_out = load_problems(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
+        asked_of = load_problems(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
         self.policy = first_policy(recipe, self.problems)
         logging.disable_progress_bar()  # loading a large model shows its progress; saving one does not
         talks = (recipe.conversation, recipe.held_out_conversation)
         self.conversation, asked = (Conversation(self.policy.tokenizer, talk, stop_ids(self.policy)) for talk in talks)
-        _check_lengths(self.conversation, self.policy, self.problems)
-        _check_lengths(asked, self.policy, self.held_out)
+        for talk in (self.conversation, asked):
+            _check_model_length(talk, self.policy)
+        self.problems = fitting_problems(self.conversation, self.problems, say)
+        skip = bool(recipe.evaluate and recipe.evaluate.data.skip_bad_rows)
+        self.held_out = fitting_problems(asked, asked_of, say if skip else None)
         if recipe.learner.zero < 3:  # ZeRO-3 moves it to the device in parts
             torch.nn.Module.to(self.policy.model, ranks.device)
         self._engine = _start_engine(
@@ -91,10 +94,34 @@ def _texts(problem: Problem) -> Iterator[str]:
     yield from (value for value in problem.columns.values() if isinstance(value, str))
 
 
-def _check_lengths(conversation: Conversation, policy: Policy, problems: list[Problem]) -> None:
-    longest = sorted(problems, key=lambda problem: sum(len(message["content"]) for message in problem.messages))
-    for problem in longest[-LONGEST:]:
-        conversation.open(problem)
+def fitting_problems(
+    conversation: Conversation, problems: list[Problem], say: Callable[[str], object] | None
+) -> list[Problem]:
+    """The problems whose prompts have at most `conversation.max_prompt_tokens` tokens, in their order.
+
+    `say` is given one line about those left out, if any. Raises UserError where none fits, or, without `say`, where
+    any does not.
+    """
+    lengths = conversation.prompt_tokens(problems)
+    limit = conversation.max_prompt_tokens
+    long = [(count, problem.id) for count, problem in zip(lengths, problems, strict=True) if count > limit]
+    if not long:
+        return problems
+    count, name = max(long)
+    told = f"longer than conversation.max_prompt_tokens {limit}: the prompt of problem {name} has {count} tokens"
+    if say is None:
+        raise UserError(
+            f"evaluate.data: {len(long)} of {len(problems)} prompts are {told}; evaluate.data.skip_bad_rows=true "
+            "leaves them out"
+        )
+    if len(long) == len(problems):
+        raise UserError(f"data: all prompts are {told}")
+    names = ", ".join(name for _, name in long[:NAMED]) + (", ..." if len(long) > NAMED else "")
+    say(f"data: {len(long)} of {len(problems)} problems are left out ({names}), {told}")
+    return [problem for count, problem in zip(lengths, problems, strict=True) if count <= limit]
+
+
+def _check_model_length(conversation: Conversation, policy: Policy) -> None:
     limit = getattr(policy.model.config, "max_position_embeddings", None)
     if limit and conversation.max_tokens > limit:
         raise UserError(

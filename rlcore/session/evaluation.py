@@ -16,7 +16,7 @@ from rlcore.evaluate.estimators import vote_rows
 from rlcore.evaluate.journal import Journal
 from rlcore.evaluate.measure import record_rows, trajectory_record
 from rlcore.evaluate.results import Evaluation, Results, histogram, save_evaluation
-from rlcore.files import Record
+from rlcore.files import Record, holding
 from rlcore.ranks import Ranks, gather_list, gather_rows, start_distributed
 from rlcore.recipe import Recipe, dump_recipe
 from rlcore.rollout import Scorer
@@ -42,9 +42,15 @@ def evaluate(recipe: Recipe) -> Results | None:
     if recipe.evaluate is None:
         raise UserError(f"recipe {recipe.name} has no evaluate section to say what to measure on")
     ranks = start_distributed(recipe.device)
+    with holding(Path(recipe.output), ranks.first):
+        return _evaluate_alone(recipe, ranks)
+
+
+def _evaluate_alone(recipe: Recipe, ranks: Ranks) -> Results | None:
+    assert recipe.evaluate is not None
     folder = Path(recipe.output)
     journal = Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks))
-    setup = ServedSetup(recipe) if recipe.evaluate.endpoint else Setup(recipe, ranks)
+    setup = ServedSetup(recipe) if recipe.evaluate.endpoint else Setup(recipe, ranks, training=False)
     try:
         with open_tracker(recipe, ranks, resume_step=None) as tracker:
             if journal.begun:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run where it can be saved; a second Ctrl-C ends it at once."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run where it can be saved; a second Ctrl-C ends it at once."""
 
 import asyncio
 import signal
@@ -9,6 +9,9 @@ from types import FrameType, TracebackType
 import torch
 
 from rlcore.ranks import Ranks
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a run to stop."""
 
 
 class Stopped(KeyboardInterrupt):  # what asyncio lets through
@@ -29,7 +32,7 @@ class Interrupt:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interrupt":
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._ask) for number in STOPPING}
         return self
 
     def __exit__(

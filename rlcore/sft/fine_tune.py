@@ -13,7 +13,7 @@ from rlcore.evaluate.results import Results, load_evaluation
 from rlcore.policy import place_policy
 from rlcore.ranks import Ranks, gather_list, start_distributed
 from rlcore.recipe import Recipe
-from rlcore.recipe.compare import check_same_recipe
+from rlcore.recipe.compare import recipe_changes
 from rlcore.recipe.schema import Sft
 from rlcore.session.build import Setup
 from rlcore.session.evaluation import evaluate_and_save, open_tracker
@@ -39,7 +39,7 @@ def fine_tune(recipe: Recipe) -> Results | None:
     folder, evaluated = Path(recipe.output), Path(recipe.output) / "evaluation.json"
     done, policy = _rounds_done(folder, recipe.sft.rounds)
     if policy:
-        check_same_recipe(folder, yaml.safe_load((folder / "recipe.yaml").read_text()), recipe)
+        recipe_changes(folder, yaml.safe_load((folder / "recipe.yaml").read_text()), recipe)
     if done == recipe.sft.rounds and (evaluated.exists() or recipe.evaluate is None):
         return load_evaluation(evaluated) if recipe.evaluate else None
     ranks = start_distributed(recipe.device)

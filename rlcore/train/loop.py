@@ -2,9 +2,11 @@
 
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 from rlcore import credit
 from rlcore.evaluate.results import Results
+from rlcore.files import holding
 from rlcore.ranks import own_first, start_distributed
 from rlcore.recipe import Recipe
 from rlcore.train.collect import Collector
@@ -19,7 +21,7 @@ def train(recipe: Recipe) -> Results | None:
     UserError, in one line, for what the recipe's author has to mend.
     """
     ranks = start_distributed(recipe.device, timedelta(seconds=recipe.learner.deadline))
-    with Run(recipe, ranks) as run:
+    with holding(Path(recipe.output), ranks.first), Run(recipe, ranks) as run:
         run.measure_base()
         with run.preparing():
             collector = Collector(run)
@@ -28,7 +30,7 @@ def train(recipe: Recipe) -> Results | None:
             clock.start("rollout")
             with run.stoppable():
                 collected = collector.collect(step, stage)
-            check_scored(collected.measured, recipe.rewards.max_failed)
+            check_scored(collected.measured, recipe.rewards.max_failed, ranks)
             clock.start("credit")
             batch = credit.assign(collected.groups, stage, recipe.credit, gather=partial(own_first, ranks=ranks))
             clock.start("learner")
@@ -36,6 +38,7 @@ def train(recipe: Recipe) -> Results | None:
             report = run.learner.update(batch)
             clock.start("publish")
             run.rollout.engine.publish(run.weights(), version=step + 1)
+            clock.start("measure")
             metrics = step_metrics(collected.measured, recipe, report, clock, ranks, run.base_t1)
             metrics |= run.rollout.engine.metrics() | reward_counts(run.rollout.reward_counts(), ranks)
             run.record(stage, collected.groups, metrics)

@@ -13,19 +13,23 @@ from rlcore.data import ProblemOrder
 from rlcore.errors import UserError
 from rlcore.evaluate.measure import trajectory_record
 from rlcore.evaluate.results import Results, load_evaluation
+from rlcore.files import JsonlFile
 from rlcore.learner import Learner
 from rlcore.policy import check_same_parameters, parameter_shapes, place_policy
 from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
-from rlcore.recipe.compare import check_same_recipe
+from rlcore.recipe.compare import recipe_changes
 from rlcore.recipe.schema import Stage
 from rlcore.session.build import Setup
 from rlcore.session.evaluation import BASE, LATEST, evaluate_and_save, open_tracker
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.train.checkpoints import Checkpoints, read_state
-from rlcore.train.step_metrics import distributions
+from rlcore.train.step_metrics import TooManyUnscored, distributions
 from rlcore.types import Groups
 from rlcore.watchdog import watch
+
+HISTORY = "history.jsonl"
+"""What was changed of the recipe when the run resumed, and from which step on."""
 
 
 class Run:
@@ -41,8 +45,7 @@ class Run:
         self._checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint, ranks)
         checkpoint, damaged = self._checkpoint_to_resume()
         state = read_state(checkpoint) if checkpoint else {}
-        if state:
-            check_same_recipe(self.folder, state["recipe"], recipe)
+        changes = recipe_changes(self.folder, state["recipe"], recipe, state["step"]) if state else {}
         self._setup = Setup(recipe, ranks)
         self.rollout = self._setup.rollout
         self.order = ProblemOrder(self._setup.problems, recipe.seed)
@@ -69,6 +72,8 @@ class Run:
             self._resume(checkpoint, state)
         self._resumed_at = self.step if checkpoint else None
         self.tracker = open_tracker(recipe, ranks, resume_step=self._resumed_at, run_id=state.get("run_id", ""))
+        if changes:
+            self._note_changes(changes)
         for note in [*damaged, *(f"chat template, {d}" for d in self._setup.conversation.check.differences)]:
             self.tracker.say(note)
 
@@ -81,6 +86,8 @@ class Run:
     ) -> bool:
         stopped = kind is Stopped
         try:
+            if isinstance(error, TooManyUnscored):
+                self._save()
             if stopped:
                 self._save()
                 self.tracker.say(f"stopped after step {self.step} and saved; the same command goes on from there")
@@ -194,6 +201,16 @@ class Run:
         weights = self.learner.whole_weights()
         if self.ranks.first:
             place_policy(self._setup.policy, self.folder / name, weights)
+
+    def _note_changes(self, changes: dict[str, list[Any]]) -> None:
+        """Says what the resumed run changes of its recipe, and adds it to the run's history."""
+        if not self.ranks.first:
+            return
+        history = JsonlFile(self.folder / HISTORY)
+        history.write({"step": self.step, "changes": changes})
+        history.close()
+        told = ", ".join(f"{key} {now} (was {before})" for key, (before, now) in changes.items())
+        self.tracker.say(f"from step {self.step + 1} on: {told}")
 
     def _checkpoint_to_resume(self) -> tuple[Path | None, list[str]]:
         """The checkpoint to go on from, and what is to be said of damaged ones."""

@@ -85,13 +85,23 @@ def _rewards(trajectories: Sequence[Trajectory], section: Conversation) -> np.nd
     return np.array([standing(trajectory.rewards_A.tolist(), section.attempts) for trajectory in trajectories])
 
 
-def check_scored(groups: Groups, limit: float) -> None:
-    """Raises UserError with the commonest reason when more than this share of attempts got no score."""
+class TooManyUnscored(UserError):
+    """Rewards failed too often. Between steps all ranks raise it together, and the run can be saved as it is."""
+
+
+def check_scored(groups: Groups, limit: float, ranks: Ranks | None = None) -> None:
+    """Raises TooManyUnscored when more than this share of the attempts got no score.
+
+    With `ranks` the attempts are those of all ranks, which call it together and raise it together.
+    """
     verdicts = [verdict for group in groups for trajectory in group for verdict in trajectory.verdicts]
-    failed = [verdict for verdict in verdicts if verdict.score is None]
-    if len(failed) > limit * len(verdicts):
-        (reason, _), *_ = Counter(f"{verdict.status}: {verdict.detail}" for verdict in failed).most_common(1)
-        raise UserError(
-            f"rewards gave no score for {len(failed)} of {len(verdicts)} attempts, more than rewards.max_failed "
+    reasons = Counter(f"{verdict.status}: {verdict.detail}" for verdict in verdicts if verdict.score is None)
+    counted = len(verdicts), reasons
+    parts = share(counted, ranks) if ranks else [counted]
+    total, failed = sum(count for count, _ in parts), sum((part for _, part in parts), Counter[str]())
+    if failed.total() > limit * total:
+        (reason, _), *_ = failed.most_common(1)
+        raise TooManyUnscored(
+            f"rewards gave no score for {failed.total()} of {total} attempts, more than rewards.max_failed "
             f"{limit:g}; most often {reason}"
         )
