@@ -11,7 +11,7 @@ _THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNOREC
 _THOUGHT_BEGIN = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _FINAL = re.compile(r"final answer is\s*:?\s*\$\$?([^$]+)\$", re.IGNORECASE)
-_HASHES = re.compile(r"####[ \t]*([^\n]+)")
+_HASHES = re.compile(r"####[ \t]*:?[ \t]*([^\n]+)")
 
 
 def without_thoughts(text: str) -> str:
@@ -21,7 +21,7 @@ def without_thoughts(text: str) -> str:
 
 
 def boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{...}` whose braces match; the outer one of nested boxes."""
+    r"""Content of the last `\boxed{...}` that has one and whose braces match; the outer one of nested boxes."""
     open_braces: list[int | None] = []  # content start of a box, None for any other brace
     last: tuple[int, int] | None = None
     for match in _BRACES.finditer(text):
@@ -32,7 +32,7 @@ def boxed(text: str) -> str | None:
             open_braces.append(None)
         elif token == "}" and open_braces:
             start = open_braces.pop()
-            if start is not None:
+            if start is not None and text[start : match.start()].strip():
                 last = (start, match.start())
     return None if last is None else text[last[0] : last[1]]
 
