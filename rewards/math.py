@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from threading import Lock
 from typing import Any
 
 from rewards import symbolic
@@ -31,6 +32,8 @@ _PRINTED_BITS = (
 
 Pair = tuple[str, str]  # gold formula, predicted formula
 _SYMBOLIC = {"name": "rewards.symbolic:symbolic_reward"}
+_cache_lock = Lock()
+_PASSING = ("timeout", "error")  # may come out otherwise another time, on a machine less busy
 _LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]")
 _NAMED = re.compile(r"\\text|[a-zA-Z]+\(")
 _DIFFERENTIAL = re.compile(r"(\\[a-zA-Z]+)|d(?=[a-zA-Z\\])")
@@ -104,15 +107,20 @@ def _all_equal(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _pooled(pairs: list[Pair], deadline: float) -> list[Verdict]:
-    new = [pair for pair in pairs if pair not in _cache]
+    with _cache_lock:
+        found = {pair: _cache[pair] for pair in pairs if pair in _cache}
+    new = [pair for pair in pairs if pair not in found]
     if new:
         golds, formulas = zip(*new, strict=True)
-        verdicts = shared_pool(_SYMBOLIC, deadline).score(formulas, {"gold": golds})
-        _cache.update(zip(new, verdicts, strict=True))
-    found = [_cache[pair] for pair in pairs]
-    while len(_cache) > _CACHE_SIZE:
-        _cache.popitem(last=False)
-    return found
+        found.update(zip(new, shared_pool(_SYMBOLIC, deadline).score(formulas, {"gold": golds}), strict=True))
+    with _cache_lock:
+        for pair in pairs:
+            if found[pair].status not in _PASSING:
+                _cache[pair] = found[pair]
+                _cache.move_to_end(pair)
+        while len(_cache) > _CACHE_SIZE:
+            _cache.popitem(last=False)
+    return [found[pair] for pair in pairs]
 
 
 def _judge(text: str, gold: Any, policy: Sequence[str]) -> Verdict | Open:
@@ -208,11 +216,24 @@ def _compare_lists(gold: Answer, found: Answer) -> bool | Open:
     unordered = {"", "{}"}
     if {gold.brackets, found.brackets} <= unordered:
         return _compare_sets(gold.items or (gold.body,), found.items or (found.body,), gold, found)
+    if {gold.brackets, found.brackets} == {"", "()"} and gold.items and found.items:
+        return _compare_named(gold, found)
     if not gold.items or not found.items:
         return Open(((_formula(gold), _formula(found)),)) if _may_be_list(gold, found) else False
     if gold.brackets != found.brackets or len(gold.items) != len(found.items):
         return False
     return _pairwise(gold.items, found.items)
+
+
+def _compare_named(gold: Answer, found: Answer) -> bool | Open:
+    """A point against its coordinates by name: `(2,3)` and `x=2, y=3`, each name once."""
+    plain, other = (gold, found) if gold.brackets == "" else (found, gold)
+    named = sorted(map(read, plain.items), key=_name)
+    names = {answer.variable for answer in named}
+    if "" in names or len(names) != len(named) or len(named) != len(other.items):
+        return False
+    points = [read(item) for item in other.items]
+    return _every(map(compare, named, points) if plain is gold else map(compare, points, named))
 
 
 def _may_be_list(gold: Answer, found: Answer) -> bool:

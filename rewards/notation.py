@@ -14,7 +14,10 @@ from rewards.units import SCALES, split_unit
 # all numbers between the commas have to fit: "27,54,108" is a list
 _THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+)(?!,?\d)")
 _SPACED_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?")
-_NAME = r"(?:\\text\s*\{[^{}]*\}|\\angle\s*[A-Z]{1,3}|\\[a-z]+|[a-zA-Z]{1,3})(?:_\{?\w+\}?)?'*(?:\([^()=,]*\))?"
+_NAME = (
+    r"(?:\\text\s*\{[^{}]*\}|m?\\angle\s*[A-Z]{1,3}|\|[A-Z]{2}\||\\[a-z]+|[a-zA-Z]{1,3})"
+    r"(?:_\{?\w+\}?)?'*(?:\([^()=,]*\))?"
+)
 _ASSIGNMENT = re.compile(
     rf"({_NAME}|\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)|{_NAME}(?:\s*:\s*{_NAME})+)\s*(?:=|\\approx|\\in(?![a-z]))\s*(?=[^=])"
 )

@@ -27,7 +27,7 @@ SCALES: dict[str, Fraction] = {
 }  # fmt: skip
 _PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 _UNIT = re.compile(
-    r"(?P<body>.*[\d.)}!]|.*\\[a-zA-Z]+|)(?P<space>\s*)"
+    r"(?P<body>.*(?:[\d)}!]|\d\.)|.*\\[a-zA-Z]+|)(?P<space>\s*)"
     r"(?P<unit>\^\\circ\s*(?:\\text\{\s*[CF]\s*\}|[CF])?"
     r"|\\text\{(?P<text>[^{}]*)\}(?P<text_power>\^\{?[23]\}?)?"
     r"|(?<![\\A-Za-z])(?P<plain>[A-Za-z]+\.?(?:[ /][A-Za-z]+\.?){0,4})(?P<plain_power>\^\{?[23]\}?)?)\.?",

@@ -2,7 +2,7 @@ r"""Kinds of answers once judged wrongly: paid without being right, or right and
 
 import pytest
 
-from rewards.math import math_reward
+from rewards.math import _cache, math_reward
 
 PAID_WRONGLY = [
     # letters are no units, and units differ
@@ -51,6 +51,8 @@ PAID_WRONGLY = [
     ("A", r"\text{(B) }5"),
     (r"\{x|x>1\}", r"\{x\mid x > 2\}"),
     ("(4,7)", "(a,b)=(7,4)"),
+    ("(2,3)", "x=3, y=2"),
+    ("(2,3)", "x=2, x=3"),
     ("5", "a+5=5+a"),
 ]
 REFUSED_WRONGLY = [
@@ -103,6 +105,12 @@ REFUSED_WRONGLY = [
     (r"\text{Volume}=9\pi", r"9\pi"),
     ("A:B=2:5", "2:5"),
     (r"AB=3\sqrt2", r"\sqrt{18}"),
+    ("(2,3)", "x=2, y=3"),
+    ("(2,3)", "y=3, x=2"),
+    ("x=2,y=3", "(2,3)"),
+    ("3", "|AB|=3"),
+    ("30", r"m\angle A=30^\circ"),
+    ("12", "12 sq. units"),
     ("4,7", "a=4 or a=7"),
     ("a=4,b=7", "b=7,a=4"),
     ("a=4 or a=7", "7,4"),
@@ -185,3 +193,28 @@ def test_equal(gold, found):
 )
 def test_where_the_answer_is(attempt, expected):
     assert math_reward([attempt], answer=["3"]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("policy", "attempt", "gold", "expected"),
+    [
+        ("boxes", r"\boxed{3} or \boxed{5}", "3,5", 1.0),
+        ("boxed", r"\boxed{3} or \boxed{5}", "3,5", 0.0),
+        ("boxes", r"\boxed{3} or \boxed{5}", "5", 0.0),
+        ("boxes", r"\boxed{\boxed{3}}", "3", 1.0),
+        ("plain", "The final answer is 18.", "18", 1.0),
+        ("plain", r"The answer is \(18\). Done.", "18", 1.0),
+        ("plain", "The final answer is $1.5$", "1.5", 1.0),
+        ("plain", "The answer is 18, not 17", "17", 0.0),
+        ("plain", r"so \boxed 7", "7", 1.0),
+        ("final_answer", "The final answer is 18.", "18", 0.0),
+    ],
+)
+def test_policies_to_ask_for(policy, attempt, gold, expected):
+    assert math_reward([attempt], answer=[gold], policy=[policy]) == [expected]
+
+
+def test_a_timeout_is_tried_again():
+    attempt, gold = r"\boxed{(x+y+z+w+1)^{100}}", "x+y+1"
+    assert math_reward([attempt], answer=[gold], deadline=0.5) == [None]
+    assert not [pair for pair in _cache if "^{100}" in pair[1]]
