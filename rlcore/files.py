@@ -41,7 +41,10 @@ def holding(folder: Path, wanted: bool = True) -> Iterator[None]:
         raise UserError(f"the run's folder {folder} cannot be written: {error.strerror}") from None
     try:
         _lock(descriptor, folder)
-        yield
+        try:
+            yield
+        finally:
+            os.truncate(descriptor, 0)  # nobody holds it any more
     finally:
         os.close(descriptor)
 
