@@ -57,9 +57,9 @@ def estimates(credit: Credit, branches: int = 1, group: int = GROUP) -> np.ndarr
         first_PG = np.broadcast_to(np.arange(group) // branches * branches, (PROBLEMS, group))
         turns = replace(turns, trained_PGT=trained_PGA, first_PG=first_PG)
     advantages_PGA = np.nan_to_num(advantages(turn_returns(turns, STAGE, credit.discount), turns, credit))
+    advantages_PGA[..., 0] *= turns.stands_for_PG  # as `assign` weighs them
     first_PGV, second_PGV = scores(y1_PG, y2_PG)
-    first_PV = (advantages_PGA[..., :1] * first_PGV).sum(1) / (group // branches)
-    return first_PV + (advantages_PGA[..., 1:] * second_PGV).sum(1) / group
+    return (advantages_PGA[..., :1] * first_PGV + advantages_PGA[..., 1:] * second_PGV).mean(1)
 
 
 def deviations(estimates_PV: np.ndarray, expected_V: np.ndarray) -> np.ndarray:
