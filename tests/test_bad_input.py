@@ -51,6 +51,7 @@ def test_a_recipe_that_is_not_text(refused, tmp_path):
         (["batch.branches=3"], "batch.branches 3 does not divide batch.group 4"),
         (["batch.branches=2", "credit.unit=trajectory"], "credit.unit attempt"),
         (["credit.baseline=tree"], "batch.branches above 1"),
+        (["batch.branches=2", "learner.correction.level=trajectory"], "batch.branches 1"),
         (["stages.1.base_first=0.1"], "stage two: base_first 0.1 of 4 first attempts is none"),
         (["stages.0.kl_target=[0.1]"], "stage one: kl_target needs 2 values"),
         (["stages.0.kl=[0, 0.1]", "stages.0.kl_target=[0.1, 0.1]"], "stage one: a kl of 0 cannot be adapted"),

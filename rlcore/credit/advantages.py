@@ -88,7 +88,7 @@ def _mean_of_peers(returns_PGT: np.ndarray, classes_PGT: np.ndarray, *, with_sel
 
     Without itself (leave one out) the mean does not depend on the attempt it is compared with, so that the policy
     gradient stays unbiased (Kool et al. 2019, "Buy 4 REINFORCE samples"). A turn without peers in its group is
-    compared with its class in the whole batch; one without any is its own baseline: advantage 0.
+    compared with those of the whole batch (`_mean_of_class`).
     """
     present_PGT = ~np.isnan(returns_PGT)
     peers_PGGT = (classes_PGT[:, :, None] == classes_PGT[:, None]) & present_PGT[:, None]
@@ -101,14 +101,24 @@ def _mean_of_peers(returns_PGT: np.ndarray, classes_PGT: np.ndarray, *, with_sel
 
 
 def _mean_of_class(returns_PGT: np.ndarray, classes_PGT: np.ndarray) -> np.ndarray:
-    """Mean return of the same turn of all others in the batch that are in the same class, `[P, G, T]`."""
+    """Mean return of the same turn of all others in the batch that are in the same class, `[P, G, T]`.
+
+    A lone member of its class is compared with all others of the batch: to give it advantage 0 would drop rare classes
+    from the gradient more often than common ones. One without any others is its own baseline.
+    """
     means_PGT = returns_PGT.copy()
     for turn in range(returns_PGT.shape[-1]):
         returns_PG, classes_PG = returns_PGT[..., turn], classes_PGT[..., turn]
         there_PG = ~np.isnan(returns_PG) & ~np.isnan(classes_PG)
         _, class_N = np.unique(classes_PG[there_PG], return_inverse=True)
         returns_N = returns_PG[there_PG]
-        others_N = np.bincount(class_N)[class_N] - 1
-        total_N = np.bincount(class_N, returns_N)[class_N] - returns_N
-        means_PGT[..., turn][there_PG] = np.where(others_N > 0, total_N / np.maximum(others_N, 1), returns_N)
+        anyone_N = _mean_of_others(returns_N, np.zeros_like(class_N), returns_N)
+        means_PGT[..., turn][there_PG] = _mean_of_others(returns_N, class_N, anyone_N)
     return means_PGT
+
+
+def _mean_of_others(returns_N: np.ndarray, class_N: np.ndarray, lone_N: np.ndarray) -> np.ndarray:
+    """Mean return of the others of the same class, `[N]`; `lone_N` where there are none."""
+    others_N = np.bincount(class_N)[class_N] - 1
+    total_N = np.bincount(class_N, returns_N)[class_N] - returns_N
+    return np.where(others_N > 0, total_N / np.maximum(others_N, 1), lone_N)

@@ -241,6 +241,7 @@ class Learner:
         return Objective(
             self._section,
             loss_tokens.attempt_N,
+            loss_tokens.trajectory_N,
             loss_tokens.share_N(self._section.average, self._max_sampled_tokens),
             old_logprob_N=self._logprobs(batch, live) if recompute else None,
             old_is_sampler=self._old_is_sampler,

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from rlcore.recipe.section import Fraction, NonNegative, Positive, Section
 
+WITHIN_GROUP = ("group", "leave_one_out", "tree")
+"""Baselines under which a group of equal returns has no advantages. Under `outcome` the only one of its class has."""
+
 
 class Credit(Section):
     """How verdicts become advantages (see rlcore/credit)."""
@@ -29,7 +32,9 @@ class Stage(Section):
     steps: Positive
     reward: list[float] = Field([1.0, 1.0], description="weight of each attempt's own reward")
     bonus: NonNegative = Field(0.0, description="α: pays r(t) - r(t-1) on attempts after the first")
-    kl: list[NonNegative] = Field([0.01, 0.01], description="β of each attempt against the reference policy")
+    kl: list[NonNegative] = Field(
+        [0.0, 0.0], description="β of each attempt: weight of its KL from the reference policy in the loss"
+    )
     kl_target: list[NonNegative] = Field(
         [], description="KL, in nats a token, that each attempt's β is adapted to hold, from `kl` on; 0: β stays"
     )

@@ -23,7 +23,9 @@ class Correction(Section):
     mode: Literal["none", "truncate", "mask"] = Field(
         "truncate", description="outside the bounds: truncate takes the nearer bound, mask leaves the token out"
     )
-    level: Literal["token", "attempt"] = Field("token", description="attempt: one weight, the product over its tokens")
+    level: Literal["token", "attempt", "trajectory"] = Field(
+        "token", description="attempt, trajectory: one weight for all its tokens, their product"
+    )
     bounds: tuple[NonNegative, NonNegative] = Field((0.0, 2.0), description="lowest and highest weight")
 
     @model_validator(mode="after")

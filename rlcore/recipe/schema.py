@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rlcore.recipe.credit import Credit, Stage
+from rlcore.recipe.credit import WITHIN_GROUP, Credit, Stage
 from rlcore.recipe.losses import LOSSES, Correction
 from rlcore.recipe.model import Lora as Lora
 from rlcore.recipe.model import Model
@@ -315,6 +315,7 @@ class Recipe(Section):
                 "outcome or batch_outcome"
             )
         self._branches_fit()
+        self._resampling_fits()
         trajectories = self.batch.problems * self.batch.group
         if trajectories < self.learner.minibatches:
             raise ValueError(f"learner.minibatches {self.learner.minibatches} is more than {trajectories} trajectories")
@@ -328,6 +329,15 @@ class Recipe(Section):
             raise ValueError("batch.branches needs a second attempt, and credit.unit attempt")
         if branches == 1 and self.credit.baseline == "tree":
             raise ValueError("credit.baseline tree compares trajectories of one first attempt: batch.branches above 1")
+        if branches > 1 and self.learner.correction.level == "trajectory":
+            raise ValueError("learner.correction.level trajectory needs first attempts of its own: batch.branches 1")
+
+    def _resampling_fits(self) -> None:
+        if self.batch.resample and self.credit.baseline not in WITHIN_GROUP:
+            raise ValueError(
+                f"batch.resample with credit.baseline {self.credit.baseline} biases the gradient: the dead groups that "
+                f"it replaces have advantages; take {', '.join(WITHIN_GROUP[:-1])} or {WITHIN_GROUP[-1]}"
+            )
 
     def _offline_fits(self, stage: Stage) -> None:
         if not stage.base_first:

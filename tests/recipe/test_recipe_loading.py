@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlcore.errors import UserError
-from rlcore.recipe import dump_recipe, load_recipe, saved_recipe
+from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe, saved_recipe
 
 BASE = """
 name: base
@@ -73,6 +73,20 @@ def test_overrides_reach_sections_lists_and_free_form_settings(base):
     assert recipe.learner.deepspeed == {"zero_optimization": {"bucket": 5e8}}
     assert recipe.data.columns == {"answer": "gold"}
     assert recipe.learner.betas == (0.9, 0.99)
+
+
+@pytest.mark.parametrize("baseline", ["outcome", "batch_outcome", "batch", "none"])
+def test_resampling_is_refused_where_dead_groups_have_advantages(base, baseline):
+    message = mistake(base, "batch.resample=2", f"credit.baseline={baseline}")
+    assert message.endswith("take group, leave_one_out or tree")
+    assert f"credit.baseline {baseline} biases the gradient" in message
+    assert load_recipe(base, ["batch.resample=2", "credit.baseline=leave_one_out"]).batch.resample == 2
+
+
+def test_a_stage_has_no_kl_term_unless_it_asks_for_one(base):
+    recipe = load_recipe(base, ["stages=[{name: only, steps: 1}]"])
+    assert recipe.stages[0].kl == [0, 0]
+    assert "reference pass: none" in "".join(batch_arithmetic(recipe))
 
 
 @pytest.mark.parametrize(

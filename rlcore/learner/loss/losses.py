@@ -95,7 +95,7 @@ def attempt_mean(values_n: Tensor, attempt_n: Tensor) -> Tensor:
 
 
 def attempt_sum(values_n: Tensor, attempt_n: Tensor) -> Tensor:
-    """At each token the sum over the tokens of its attempt."""
+    """At each token the sum over the tokens of its attempt, or of whatever else `attempt_n` numbers."""
     if not len(values_n):
         return values_n
     sums = values_n.new_zeros(int(attempt_n.max()) + 1).index_add(0, attempt_n, values_n)
