@@ -19,16 +19,19 @@ BEFORE = "before"
 """Where in its folder a run keeps the run that it comes after."""
 
 
-def run_experiment(recipe: Recipe) -> Results | None:
-    """Runs what a recipe says; what was finished before is not done again.
+def run_experiment(recipe: Recipe, later: tuple[str, ...] = ()) -> Results | None:
+    """Runs what a recipe says; what was finished before is not done again. `later` are recipes that come after it.
 
-    Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop.
+    Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop. Raises
+    UserError for recipes that come after each other in a circle.
     """
     if recipe.after:
+        if recipe.after in later:
+            raise UserError(f"after: recipe {recipe.after} comes after itself")
         folder = Path(recipe.output) / BEFORE
         if not (folder / "final").is_dir():
             first = load_recipe(recipe.after, [f"seed={recipe.seed}", f"device={recipe.device}"])
-            run_experiment(first.model_copy(update={"output": str(folder)}))
+            run_experiment(first.model_copy(update={"output": str(folder)}), (*later, recipe.after))
             torch.distributed.barrier()  # one rank writes the policy that all of them load
         if not (folder / "final").is_dir():
             return None  # it was asked to stop

@@ -2,30 +2,21 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from rlcore.cli import main
+from tests.refusals import refusal
 from tests.tiny import write_recipe
 
 
 @pytest.fixture
 def refused(capfd):
     """Runs the command, expects it to be refused, and gives the line it said."""
-
-    def run(*arguments: object) -> str:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        said = capfd.readouterr().err.strip()
-        assert stopped.value.code == 2
-        assert "Traceback" not in said
-        line = said.splitlines()[-1]
-        assert line.startswith("rlcore: ")
-        return line
-
-    return run
+    return partial(refusal, capfd)
 
 
 def train(refused, recipe: Path, *overrides: str) -> str:

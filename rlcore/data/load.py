@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,8 @@ from rlcore.recipe.schema import Data
 from rlcore.types import Message, Problem
 
 
-def load_problems(section: Data, say: Callable[[str], object] = print) -> list[Problem]:
-    """The problems of a data section, in the order of their source.
+def load_problems(section: Data, say: Callable[[str], object] = print, texts: Sequence[str] = ()) -> list[Problem]:
+    """The problems of a data section, in the order of their source. `texts` are columns that must hold text.
 
     With `skip_bad_rows`, `say` is given one line about the rows that were left out, if any. Raises UserError for a
     missing, unreadable or empty table, a line that is not JSON, rows without a column that the source or the column map
@@ -26,7 +26,7 @@ def load_problems(section: Data, say: Callable[[str], object] = print) -> list[P
     bad = BadRows(section.skip_bad_rows)
     table = _table(section, source, bad)
     unread = sum(map(len, bad.places.values()))
-    rows = _rows(table, section, source, bad)
+    rows = _rows(table, section, source, bad, (source.text, *texts))
     if left_out := bad.summary(table.name, table.unit, len(table.rows) + unread):
         say(left_out)
     if section.exclude is not None:
@@ -85,16 +85,17 @@ def _table(section: Data, source: Source, bad: BadRows) -> Table:
     return read_table(path, section.subset or own_subset, section.split, bad)
 
 
-def _rows(table: Table, section: Data, source: Source, bad: BadRows) -> list[Row]:
+def _rows(table: Table, section: Data, source: Source, bad: BadRows, texts: Sequence[str]) -> list[Row]:
     """The table's rows under the source's column names, each with every column it must have, of the wanted split."""
     if not table.rows:
         raise UserError(f"data set {table.name} is empty")
     named = _renamed(table, section.columns, bad)
     if source.complete is not None:
         named = replace(named, rows=[source.complete(row) for row in named.rows])
-    for column in dict.fromkeys((source.text, *source.gold, *section.columns)):
+    for column in dict.fromkeys((*texts, *source.gold, *section.columns)):
         named = _with_column(named, column, bad)
-    named = _with_text(named, source.text, bad)
+    for column in texts:
+        named = _with_text(named, column, bad)
     if source.in_split is None:
         return named.rows
     return [row for row in named.rows if source.in_split(row, section.split)]

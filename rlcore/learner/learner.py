@@ -24,6 +24,7 @@ from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
 from rlcore.learner.sequence_parallel import check_stretches
 from rlcore.learner.zero.engine import engine_settings, guarded_step, set_schedule, start_engine
+from rlcore.learner.zero.further_settings import refused_by_deepspeed
 from rlcore.learner.zero.state_files import (
     Counters,
     load_counters,
@@ -96,10 +97,11 @@ class Learner:
         self._share_prompts = policy.shares_prompts and free
         policy.few_operations = free and policy.separable and not policy.sequence and has_few_operations(model)
         settings = engine_settings(section, policy, self._device)
-        self._reference = Reference(policy, settings) if kl_used else None
-        if section.activation_checkpointing:
-            checkpoint_layers(model)
-        self._engine = start_engine(section, settings, policy, total_steps)
+        with refused_by_deepspeed(section.deepspeed):
+            self._reference = Reference(policy, settings) if kl_used else None
+            if section.activation_checkpointing:
+                checkpoint_layers(model)
+            self._engine = start_engine(section, settings, policy, total_steps)
         self._skipped_in_row = 0
         if policy.sequence:
             check_stretches(self._engine.module, self._device)

@@ -11,7 +11,7 @@ from rlcore.recipe.model import Model
 from rlcore.recipe.model import Scratch as Scratch
 from rlcore.recipe.rollout import Rollout
 from rlcore.recipe.rollout import Vllm as Vllm
-from rlcore.recipe.section import Fraction, NonNegative, Positive, Seconds, Section
+from rlcore.recipe.section import Fraction, NonNegative, Positive, Seconds, Section, Text
 
 
 class Data(Section):
@@ -51,7 +51,7 @@ class Conversation(Section):
         "verdict, and the instruction only if it says wrong; results of public tests; or the policy may stop",
     )
     attempts: Positive = Field(2, description="of a conversation; at most so many where the kind may end it sooner")
-    instruction: str = Field(
+    instruction: Text = Field(
         "There might be an error in the solution above. Please correct the error, if any, and give the whole solution "
         "again.",
         description="the user message before every attempt after the first; never says whether that attempt was "
@@ -342,8 +342,13 @@ class Recipe(Section):
     def _offline_fits(self, stage: Stage) -> None:
         if not stage.base_first:
             return
+        firsts = self.batch.group // self.batch.branches
         if not self.offline_first_attempts(stage):
-            firsts = self.batch.group // self.batch.branches
             raise ValueError(f"stage {stage.name}: base_first {stage.base_first:g} of {firsts} first attempts is none")
+        if self.offline_first_attempts(stage) == firsts:
+            raise ValueError(
+                f"stage {stage.name}: base_first {stage.base_first:g} of {firsts} first attempts is all of them: none "
+                "of the policy's own would be left to measure it by"
+            )
         if self.credit.unit == "trajectory" or self.conversation.attempts == 1:
             raise ValueError(f"stage {stage.name}: base_first needs a second attempt, and credit.unit attempt")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlcore.errors import UserError
@@ -45,7 +44,7 @@ class Conversation:
         """Raises UserError for a template that cannot take a second user turn."""
         self.tokenizer = tokenizer
         self.attempts, self.replies = section.attempts, section.replies
-        self.kind = KINDS[section.kind]
+        self.kind_name, self.kind = section.kind, KINDS[section.kind]
         self.script = read_script(section)
         self.max_prompt_tokens = section.max_prompt_tokens
         self.max_attempt_tokens = section.max_attempt_tokens
@@ -97,7 +96,7 @@ class Conversation:
     def _render(self, messages: list[Message]) -> str:
         try:
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except (TemplateError, ValueError) as error:
+        except Exception as error:  # a template is a program
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(f"the chat template cannot take the turns {roles}: {error}") from None
 

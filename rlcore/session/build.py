@@ -30,7 +30,8 @@ class Setup:
     def __init__(self, recipe: Recipe, ranks: Ranks, *, training: bool = True):
         needs_problems = (training and (recipe.steps or recipe.sft)) or recipe.model.scratch
         say = print if ranks.first else _nothing
-        self.problems = load_problems(recipe.data, say) if needs_problems else []
+        shown = [recipe.sft.column] if recipe.sft and recipe.sft.rows == "column" else []
+        self.problems = load_problems(recipe.data, say, shown) if needs_problems else []
         asked_of = load_problems(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
         self.policy = first_policy(recipe, self.problems)
         logging.disable_progress_bar()  # loading a large model shows its progress; saving one does not
@@ -94,31 +95,41 @@ def _texts(problem: Problem) -> Iterator[str]:
     yield from (value for value in problem.columns.values() if isinstance(value, str))
 
 
-def fitting_problems(
-    conversation: Conversation, problems: list[Problem], say: Callable[[str], object] | None
-) -> list[Problem]:
-    """The problems whose prompts have at most `conversation.max_prompt_tokens` tokens, in their order.
+Say = Callable[[str], object]
 
-    `say` is given one line about those left out, if any. Raises UserError where none fits, or, without `say`, where
-    any does not.
+
+def fitting_problems(conversation: Conversation, problems: list[Problem], say: Say | None) -> list[Problem]:
+    """The problems, in their order, that fit `conversation.max_prompt_tokens` and suit the conversation's kind.
+
+    `say` is given one line about those left out for each reason. Raises UserError where none is left, or, without
+    `say`, where any is left out.
     """
-    lengths = conversation.prompt_tokens(problems)
     limit = conversation.max_prompt_tokens
-    long = [(count, problem.id) for count, problem in zip(lengths, problems, strict=True) if count > limit]
-    if not long:
-        return problems
-    count, name = max(long)
-    told = f"longer than conversation.max_prompt_tokens {limit}: the prompt of problem {name} has {count} tokens"
+    counts = dict(zip((p.id for p in problems), conversation.prompt_tokens(problems), strict=True))
+    long = [name for name, count in counts.items() if count > limit]
+    if long:
+        worst = max(long, key=lambda name: (counts[name], name))
+        told = f"longer than conversation.max_prompt_tokens {limit}: the prompt of problem {worst} has {counts[worst]}"
+        problems = _without(problems, long, f"{told} tokens", say)
+    refused = {problem.id: reason for problem in problems if (reason := conversation.kind.refusal(problem))}
+    if refused:
+        told = f"unfit for conversation.kind {conversation.kind_name}: {next(iter(refused.values()))}"
+        problems = _without(problems, list(refused), told, say)
+    return problems
+
+
+def _without(problems: list[Problem], names: list[str], told: str, say: Say | None) -> list[Problem]:
     if say is None:
         raise UserError(
-            f"evaluate.data: {len(long)} of {len(problems)} prompts are {told}; evaluate.data.skip_bad_rows=true "
+            f"evaluate.data: {len(names)} of {len(problems)} prompts are {told}; evaluate.data.skip_bad_rows=true "
             "leaves them out"
         )
-    if len(long) == len(problems):
+    if len(names) == len(problems):
         raise UserError(f"data: all prompts are {told}")
-    names = ", ".join(name for _, name in long[:NAMED]) + (", ..." if len(long) > NAMED else "")
-    say(f"data: {len(long)} of {len(problems)} problems are left out ({names}), {told}")
-    return [problem for count, problem in zip(lengths, problems, strict=True) if count <= limit]
+    named = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    say(f"data: {len(names)} of {len(problems)} problems are left out ({named}), {told}")
+    left_out = set(names)
+    return [problem for problem in problems if problem.id not in left_out]
 
 
 def _check_model_length(conversation: Conversation, policy: Policy) -> None:

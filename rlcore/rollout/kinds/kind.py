@@ -35,7 +35,8 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind's coroutine, and its own text for `conversation.review`."""
+    """A kind's coroutine, its own text for `conversation.review`, and why it cannot take a problem ("": it can)."""
 
     run: Callable[[Problem, Ask, Script], Awaitable[None]]
     review: str = ""
+    refusal: Callable[[Problem], str] = lambda problem: ""
