@@ -8,4 +8,4 @@ if [ $# -eq 0 ]; then
 fi
 gpus=${GPUS:-$(python -c 'import torch; print(max(1, torch.cuda.device_count()))')}
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-300} # seconds to save after SIGTERM; torchrun gives 30
-exec torchrun --standalone --nproc-per-node "$gpus" -m rlcore.train "$@"
+exec torchrun --standalone --nproc-per-node "$gpus" -m rlcore train "$@"

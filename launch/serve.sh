@@ -7,4 +7,4 @@ if [ $# -eq 0 ]; then
     echo "usage: launch/serve.sh RECIPE [key=value ...]" >&2
     exit 2
 fi
-exec python -m rlcore.rollout.vllm.serve "$@"
+exec python -m rlcore.rollout.servers.serve "$@"

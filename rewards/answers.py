@@ -11,7 +11,10 @@ _THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNOREC
 _THOUGHT_BEGIN = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _FINAL = re.compile(r"final answer is\s*:?\s*\$\$?([^$]+)\$", re.IGNORECASE)
-_HASHES = re.compile(r"####[ \t]*([^\n]+)")
+_SOLID = re.compile(r"\S")
+_SENTENCE = re.compile(r"answer\s*(?:is|:)\s*:?[ \t]*([^\n]+?)(?:\.?[ \t]*(?:\n|$)|\.\s)", re.IGNORECASE)
+_BARE_BOX = re.compile(r"\\boxed\s*(-?\d+(?:[.,/]\d+)*|[a-zA-Z](?![a-zA-Z]))")
+_HASHES = re.compile(r"####[ \t]*:?[ \t]*([^\n]+)")
 
 
 def without_thoughts(text: str) -> str:
@@ -21,9 +24,25 @@ def without_thoughts(text: str) -> str:
 
 
 def boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{...}` whose braces match; the outer one of nested boxes."""
+    r"""Content of the last `\boxed{...}` that has one and whose braces match; the outer one of nested boxes."""
+    found = _boxes(text)
+    return text[slice(*found[-1])] if found else None
+
+
+def boxes(text: str) -> str | None:
+    r"""All outermost boxes as one list."""
+    outer: list[str] = []
+    first = len(text)
+    for start, end in reversed(_boxes(text)):
+        if end <= first:  # else it stands inside the one before
+            outer.insert(0, text[start:end])
+            first = start
+    return ", ".join(outer) or None
+
+
+def _boxes(text: str) -> list[tuple[int, int]]:
     open_braces: list[int | None] = []  # content start of a box, None for any other brace
-    last: tuple[int, int] | None = None
+    found = []
     for match in _BRACES.finditer(text):
         token = match.group()
         if token.startswith(("\\boxed", "\\fbox")):
@@ -31,10 +50,10 @@ def boxed(text: str) -> str | None:
         elif token == "{":
             open_braces.append(None)
         elif token == "}" and open_braces:
-            start = open_braces.pop()
-            if start is not None:
-                last = (start, match.start())
-    return None if last is None else text[last[0] : last[1]]
+            start, end = open_braces.pop(), match.start()
+            if start is not None and _SOLID.search(text, start, end):
+                found.append((start, end))
+    return found
 
 
 def final_answer(text: str) -> str | None:
@@ -49,7 +68,20 @@ def hashes(text: str) -> str | None:
     return found[-1].strip() if found else None
 
 
-FINDERS: dict[str, Callable[[str], str | None]] = {"boxed": boxed, "final_answer": final_answer, "hashes": hashes}
+def plain(text: str) -> str | None:
+    r"""What follows the last "answer is" up to the end of its sentence, in any delimiters; a box without braces."""
+    found = _BARE_BOX.findall(text) or _SENTENCE.findall(text)
+    return found[-1].strip().removeprefix("\\(").removesuffix("\\)").strip() if found else None
+
+
+# `boxes` and `plain` are for those who ask for them
+FINDERS: dict[str, Callable[[str], str | None]] = {
+    "boxed": boxed,
+    "final_answer": final_answer,
+    "hashes": hashes,
+    "boxes": boxes,
+    "plain": plain,
+}
 
 
 def find_answer(text: str, policy: Sequence[str]) -> str | None:

@@ -150,7 +150,8 @@ class Dispatcher:
         root = str(Path(__file__).resolve().parent.parent)
         start = f"import sys; sys.path.insert(0, {root!r}); from rewards.worker import main; main()"
         command = [sys.executable, "-c", start, str(remote.fileno()), str(os.getpid())]
-        return subprocess.Popen(command, pass_fds=[remote.fileno()], stdin=subprocess.DEVNULL)
+        # A session of its own: Ctrl-C in a terminal reaches the whole group, and the caller still wants its verdicts.
+        return subprocess.Popen(command, pass_fds=[remote.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _load(self, control: socket.socket) -> list[LoadedReward]:
         control.send(pickle.dumps(self._setup))

@@ -7,20 +7,23 @@ what is left goes to math-verify in a worker process that is killed at the deadl
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from threading import Lock
 from typing import Any
 
 from rewards import symbolic
-from rewards.answers import FINDERS, find_answer, find_gold
-from rewards.notation import Answer, read
+from rewards.answers import find_answer, find_gold
+from rewards.notation import Answer, read, split_top
 from rewards.pool import DEADLINE, shared_pool
 from rewards.reward import Completion, text_of
+from rewards.typeset import tight
 from rewards.verdict import RewardError, Verdict
 
-POLICY = tuple(FINDERS)
+POLICY = ("boxed", "final_answer", "hashes")
 _MAX_ANSWER = 2000  # characters; nothing longer is an answer, unless the gold one is long too
 _CACHE_SIZE = 1 << 16
 _PRINTED_BITS = (
@@ -29,6 +32,11 @@ _PRINTED_BITS = (
 
 Pair = tuple[str, str]  # gold formula, predicted formula
 _SYMBOLIC = {"name": "rewards.symbolic:symbolic_reward"}
+_cache_lock = Lock()
+_PASSING = ("timeout", "error")  # may come out otherwise another time, on a machine less busy
+_LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]")
+_NAMED = re.compile(r"\\text|[a-zA-Z]+\(")
+_DIFFERENTIAL = re.compile(r"(\\[a-zA-Z]+)|d(?=[a-zA-Z\\])")
 _cache: OrderedDict[Pair, Verdict] = OrderedDict()
 
 
@@ -99,15 +107,20 @@ def _all_equal(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _pooled(pairs: list[Pair], deadline: float) -> list[Verdict]:
-    new = [pair for pair in pairs if pair not in _cache]
+    with _cache_lock:
+        found = {pair: _cache[pair] for pair in pairs if pair in _cache}
+    new = [pair for pair in pairs if pair not in found]
     if new:
         golds, formulas = zip(*new, strict=True)
-        verdicts = shared_pool(_SYMBOLIC, deadline).score(formulas, {"gold": golds})
-        _cache.update(zip(new, verdicts, strict=True))
-    found = [_cache[pair] for pair in pairs]
-    while len(_cache) > _CACHE_SIZE:
-        _cache.popitem(last=False)
-    return found
+        found.update(zip(new, shared_pool(_SYMBOLIC, deadline).score(formulas, {"gold": golds}), strict=True))
+    with _cache_lock:
+        for pair in pairs:
+            if found[pair].status not in _PASSING:
+                _cache[pair] = found[pair]
+                _cache.move_to_end(pair)
+        while len(_cache) > _CACHE_SIZE:
+            _cache.popitem(last=False)
+    return [found[pair] for pair in pairs]
 
 
 def _judge(text: str, gold: Any, policy: Sequence[str]) -> Verdict | Open:
@@ -138,8 +151,14 @@ def _in_one_notation(answer: Answer) -> str:
 
 def compare(gold: Answer, found: Answer) -> bool | Open:
     """Whether two answers are the same, or what computer algebra has to say about it."""
-    if gold.text == found.text or gold.body == found.body != "" == gold.unit == found.unit == found.variable:
+    if gold.label or found.label:
+        return _compare_labelled(gold, found)
+    if tight(gold.text) == tight(found.text):
         return True
+    if gold.body == found.body != "" == gold.unit == found.unit == found.variable:
+        return True
+    if _is_curve(gold) and _is_curve(found):
+        return Open(((tight(gold.text), tight(found.text)),))
     if gold.variable and found.variable and gold.variable != found.variable:
         return False
     if found.sides and not gold.sides:
@@ -155,6 +174,22 @@ def compare(gold: Answer, found: Answer) -> bool | Open:
     return _compare_measures(gold, found)
 
 
+def _compare_labelled(gold: Answer, found: Answer) -> bool | Open:
+    """A multiple choice's letter before the answer: either may be left out on one side."""
+    plain = replace(gold, label="", text=gold.body), replace(found, label="", text=found.body)
+    if gold.label and found.label:
+        return gold.label == found.label and compare(*plain)
+    labelled, other = (gold, found) if gold.label else (found, gold)
+    return labelled.label == other.words or compare(*plain)
+
+
+def _is_curve(answer: Answer) -> bool:
+    r"""An equation between two letters: `y=4x-1`, `4x-y=1`; not `x=5` or `f(x)=2x`, which say what a value is."""
+    text = answer.text
+    letters = set(_LETTER.findall(text)) - {"e", "i"}
+    return len(split_top(text, "=")) == 2 and len(letters) > 1 and not _NAMED.match(text) and not set(",:") & set(text)
+
+
 def _compare_measures(gold: Answer, found: Answer) -> bool | Open:
     if gold.unit != found.unit and ((gold.unit and found.unit) or not (gold.sure_unit and found.sure_unit)):
         return False
@@ -162,8 +197,10 @@ def _compare_measures(gold: Answer, found: Answer) -> bool | Open:
         return False
     if gold.value is not None and found.value is not None:
         return _same_value(gold, found, gold.value, found.value)
+    if "..." in gold.body + found.body:  # a decimal that goes on is no number that is written out
+        return False
     if gold.percent != found.percent:
-        return _every([Open(((gold.body, found.body),))])
+        return Open(((tight(gold.body), tight(found.body)),))
     return Open(((_formula(gold), _formula(found)),))
 
 
@@ -179,11 +216,24 @@ def _compare_lists(gold: Answer, found: Answer) -> bool | Open:
     unordered = {"", "{}"}
     if {gold.brackets, found.brackets} <= unordered:
         return _compare_sets(gold.items or (gold.body,), found.items or (found.body,), gold, found)
+    if {gold.brackets, found.brackets} == {"", "()"} and gold.items and found.items:
+        return _compare_named(gold, found)
     if not gold.items or not found.items:
         return Open(((_formula(gold), _formula(found)),)) if _may_be_list(gold, found) else False
     if gold.brackets != found.brackets or len(gold.items) != len(found.items):
         return False
     return _pairwise(gold.items, found.items)
+
+
+def _compare_named(gold: Answer, found: Answer) -> bool | Open:
+    """A point against its coordinates by name: `(2,3)` and `x=2, y=3`, each name once."""
+    plain, other = (gold, found) if gold.brackets == "" else (found, gold)
+    named = sorted(map(read, plain.items), key=_name)
+    names = {answer.variable for answer in named}
+    if "" in names or len(names) != len(named) or len(named) != len(other.items):
+        return False
+    points = [read(item) for item in other.items]
+    return _every(map(compare, named, points) if plain is gold else map(compare, points, named))
 
 
 def _may_be_list(gold: Answer, found: Answer) -> bool:
@@ -193,17 +243,43 @@ def _may_be_list(gold: Answer, found: Answer) -> bool:
 
 
 def _compare_sets(gold: tuple[str, ...], found: tuple[str, ...], left: Answer, right: Answer) -> bool | Open:
-    golds, founds = [read(item) for item in gold], [read(item) for item in found]
+    golds, founds = _items(gold), _items(found)
+    named = all(answer.variable for answer in golds + founds)
     if all(answer.value is not None and not answer.unit and not answer.percent for answer in golds + founds):
-        return {answer.value for answer in golds} == {answer.value for answer in founds}
+        return _values(golds, named) == _values(founds, named)
     if len(golds) != len(founds):
         return Open(((_formula(left), _formula(right)),)) if "\\pm" in left.text + right.text else False
-    in_order = _pairwise(gold, found)
-    if in_order is True:
-        return True
+    if named:
+        golds, founds = sorted(golds, key=_name), sorted(founds, key=_name)
+    in_order = _every(map(compare, golds, founds))
+    if in_order is True or named:
+        return in_order
     if all(answer.words or answer.base for answer in golds):
-        return sorted(answer.body for answer in golds) == sorted(answer.body for answer in founds)
+        return sorted(map(_word, golds)) == sorted(map(_word, founds))
     return Open(((_formula(left), _formula(right)),))
+
+
+def _items(items: Sequence[str]) -> list[Answer]:
+    """The items of a set, each once; the first one's variable holds for those after it that name none."""
+    answers: dict[str, Answer] = {}
+    variable = ""
+    for item in items:
+        answer = read(item)
+        variable = answer.variable or variable
+        answers.setdefault(tight(answer.text), replace(answer, variable=variable))
+    return list(answers.values())
+
+
+def _values(answers: Sequence[Answer], named: bool) -> set[tuple[str, Fraction | None]]:
+    return {(answer.variable if named else "", answer.value) for answer in answers}
+
+
+def _name(answer: Answer) -> str:
+    return answer.variable
+
+
+def _word(answer: Answer) -> str:
+    return answer.words or answer.body
 
 
 def _pairwise(gold: Sequence[str], found: Sequence[str]) -> bool | Open:
@@ -221,5 +297,14 @@ def _every(outcomes: Any) -> bool | Open:
 
 
 def _formula(answer: Answer) -> str:
-    """What computer algebra gets: no units, braces for a set."""
-    return f"{answer.variable}={answer.body}" if answer.variable else answer.body
+    """What computer algebra gets: no units, no name that the answer is assigned to."""
+    if answer.items and not answer.brackets:
+        return ",".join(_factors(read(item).body) for item in answer.items)
+    return _factors(answer.body)
+
+
+def _factors(body: str) -> str:
+    """The letter d is a factor like any other; computer algebra takes `7dc` for a differential."""
+    if "\\int" in body or "\\frac{d" in body:
+        return tight(body)
+    return _DIFFERENTIAL.sub(lambda match: match[1] or "{d}", tight(body))

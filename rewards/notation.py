@@ -1,83 +1,43 @@
-r"""How people write answers, brought to one notation: separators, currency, units, percent, bases, lists, text."""
+r"""An answer taken apart: assignments, units, percent, bases, lists, intervals, words."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
 from rewards.exact import rational
+from rewards.typeset import clean, tight
+from rewards.units import SCALES, split_unit
 
-_UNICODE = str.maketrans({"−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "\\div ", "∞": "\\infty ",
-                          "∅": "\\emptyset ", "°": "^\\circ ", "π": "\\pi ", "√": "\\sqrt ", "€": "$", "£": "$",
-                          "\u00a0": " ", "\u202f": " ", "²": "^2", "³": "^3", "½": "\\frac{1}{2}",
-                          "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}",
-                          **{chr(0xFEE0 + code): chr(code) for code in range(0x21, 0x7F)}})  # fmt: skip
-_REWRITES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        (r"\*\*", ""),
-        (r"\\(?:boxed|fbox)\s*(?=\{)", ""),
-        (r"(?<!\\)\\[\[\]()]|(?<!\\)\$", " "),
-        (r"\\\$", ""),
-        (r"\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|displaystyle|limits)(?![a-zA-Z])\.?", ""),
-        (r"\\[dtc]frac", r"\\frac"),
-        (r"\\varnothing", r"\\emptyset"),
-        (r"\\(?:mathrm|textbf|textit|mbox|mathbf|operatorname|textnormal)\s*\{", r"\\text{"),
-        (r"\{,\}", ","),
-        (r"(?<=\d),?\\[!,](?=\d{3}(?!\d))", ""),
-        (r"(?<!\\)\\[!,;:> ]|~|\\q?quad(?![a-zA-Z])|\\(?:thin|med|thick)space", " "),
-        (r"\\%", "%"),
-        (r"\\(?:degree|deg)(?![a-zA-Z])", r"^\\circ"),
-        (r"\^\{\s*\\circ\s*\}", r"^\\circ"),
-        (r"\\infin(?![a-zA-Z])|\\inf(?![a-zA-Z])", r"\\infty"),
-        (r"\\lvert|\\rvert|\\vert", "|"),
-        (r"\s+", " "),
-    ]
-]
-_THOUSANDS = re.compile(r"(?<![\d.])([1-9]\d{0,2})((?:,\d{3})+)(?![\d])")
+# all numbers between the commas have to fit: "27,54,108" is a list
+_THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+)(?!,?\d)")
 _SPACED_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?")
-_ASSIGNMENT = re.compile(r"([a-zA-Z](?:_\{?\w+\}?)?(?:\([a-z]\))?|\\[a-z]+)\s*(?:=|\\approx)\s*(?=[^=])")
+_NAME = (
+    r"(?:\\text\s*\{[^{}]*\}|m?\\angle\s*[A-Z]{1,3}|\|[A-Z]{2}\||\\[a-z]+|[a-zA-Z]{1,3})"
+    r"(?:_\{?\w+\}?)?'*(?:\([^()=,]*\))?"
+)
+_ASSIGNMENT = re.compile(
+    rf"({_NAME}|\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)|{_NAME}(?:\s*:\s*{_NAME})+)\s*(?:=|\\approx|\\in(?![a-z]))\s*(?=[^=])"
+)
 _BASE = re.compile(r"([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)_\{?(\d+|\\text\{[a-z ]+\})\}?")
 _TEXT_GROUP = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z .'-]*")
 _CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?")
 _CLOCK = re.compile(r"\d{1,2}:\d\d\s*[ap]\.?\s?m\.?", re.IGNORECASE)
-_UNIT = re.compile(
-    r"(?P<body>.*[\d.)}!]|.*\\[a-zA-Z]+|)\s*"
-    r"(?P<unit>\^\\circ\s*(?:\\text\{\s*[CF]\s*\}|[CF])?"
-    r"|\\text\{(?P<text>[^{}]*)\}(?P<text_power>\^\{?[23]\}?)?"
-    r"|(?<=[\d.)}!]) (?P<letter>[mgsLlhN])(?P<letter_power>\^\{?[23]\}?)?"
-    r"|(?<![\\A-Za-z])(?P<plain>[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})(?P<plain_power>\^\{?[23]\}?)?)\.?",
-    re.DOTALL,
+_WHOLE_TEXT = re.compile(r"\\text\s*\{\s*(\d[^{}]*|[^{}]*,[^{}]*)\}")
+_LABEL = re.compile(r"(?:\\text\s*\{\s*\(?([A-Z])[).:]\s*\}|\(([A-Z])\) )\s*(?=\S)")
+_SUCH_THAT = re.compile(r"\\\{\s*([a-zA-Z])(?:\s*\\in\s*\\mathbb\{R\})?\s*[|:](.*)\\\}")
+_ORDER = re.compile(r"\s*(<|>|\\le(?![a-zA-Z])|\\ge(?![a-zA-Z]))\s*")
+_JOINED = re.compile(
+    r"\s*,?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<=[\d}) ])\s*,?\s+(?:and|or)\s+|\s*\\lor(?![a-zA-Z])"
 )
-_NOT_UNITS = re.compile(
-    r"\b(?:or|and|to|is|not|no|pi|sqrt|approx|about|if|plus|minus|over|times|mod|base|squared|cubed|factorial|inf|"
-    r"infinity|sin|cos|tan|log|ln|exp|than|half|between|from|by|of|at|[ap]\.?m|th|st|nd|rd)\b",
-    re.IGNORECASE,
-)
-_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_SAME_UNITS = {
-    "m": "meter metre", "cm": "centimeter centimetre", "mm": "millimeter millimetre", "km": "kilometer kilometre",
-    "g": "gram gm", "kg": "kilogram", "mg": "milligram", "l": "liter litre", "ml": "milliliter millilitre",
-    "s": "second sec", "min": "minute", "h": "hour hr", "in": "inch inche", "ft": "foot feet", "yd": "yard",
-    "mi": "mile", "lb": "pound", "oz": "ounce", "mph": "mile per hour", "deg": "degree", "dollar": "buck usd",
-    "cent": "penny pennie", "percent": "%",
-}  # fmt: skip
-_UNIT_NAMES = {name: unit for unit, names in _SAME_UNITS.items() for name in names.split()}
+_TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _OPENING = ("(", "[", "{", "\\{")
 _CLOSING = (")", "]", "}", "\\}")
 _SHORT_WORDS = {"no", "yes", "odd", "all", "one", "two", "six", "ten"}
 _BRACKET = re.compile(r"\\[{}]|\\.|[()\[\]{},;:=]", re.DOTALL)
-
-
-def clean(text: str) -> str:
-    """The text in one notation: no typographic spacing, one name for each symbol, no dollars or final full stop."""
-    text = text.translate(_UNICODE)
-    for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
-    return text.strip().rstrip(".").strip()
 
 
 @dataclass(frozen=True)
@@ -87,7 +47,7 @@ class Answer:
     `text` is the whole in one notation, `variable` what it is assigned to, `body` the rest without unit, percent sign
     and separators. `value` is the exact number, if it is one; `items` and `brackets` are set for a list ("" for one
     without brackets, "{}" for a set), `sides` for a chain of equations, `ratio` for `a:b`, `base` for `204_5`.
-    `words` is the text of an answer in words.
+    `words` is the text of an answer in words, `label` the letter of the choice that stands before it.
     """
 
     text: str
@@ -103,17 +63,36 @@ class Answer:
     ratio: tuple[str, ...] = ()
     base: tuple[str, str] | None = None
     words: str = ""
+    label: str = ""
 
 
 @lru_cache(maxsize=8192)
 def read(raw: str) -> Answer:
     """Take an answer apart."""
     text = clean(raw)
+    if whole := _WHOLE_TEXT.fullmatch(text):
+        text = clean(whole[1])
     number = rational(text)
     if number is not None:
         return Answer(text, body=text, value=number)
+    if label := _LABEL.match(text):
+        return replace(_structured(text[label.end() :]), text=text, label=label[1] or label[2])
+    return _structured(text)
+
+
+def _structured(text: str) -> Answer:
+    if text.startswith("{") and text.endswith("}") and _encloses(text) and len(split_top(text[1:-1], ",;")) > 1:
+        text = f"\\{{{text[1:-1]}\\}}"
+    if such_that := _SUCH_THAT.fullmatch(text):
+        text = such_that[2].strip()
+    if words := _in_words(text):
+        return Answer(text, body=text, words=words)
+    text = _intervals(text)
+    if several := _separated(text, "", text):
+        return several
     assignment = _ASSIGNMENT.match(text)
-    variable = assignment[1] if assignment else ""
+    # a name in words says what the value is of; it does not have to be the gold answer's
+    variable = "" if assignment is None or "\\text" in assignment[1] else tight(assignment[1])
     rest = text[assignment.end() :] if assignment else text
     rest = rest.split("\\approx")[0].strip()
     sides = split_top(rest, "=")
@@ -121,13 +100,45 @@ def read(raw: str) -> Answer:
         return Answer(text, variable, rest, sides=sides)
     if base := _BASE.fullmatch(rest):
         return Answer(text, variable, rest, base=(base[1].upper(), base[2]))
-    words = _in_words(rest)
-    if words:
+    if words := _in_words(rest):
         return Answer(text, variable, rest, words=words)
     ratio = split_top(rest, ":")
     if len(ratio) > 1:
         return Answer(text, variable, rest, ratio=ratio)
-    return _listed(text, variable, rest) or _measured(text, variable, rest)
+    return _bracketed(text, variable, rest) or _separated(text, variable, rest) or _measured(text, variable, rest)
+
+
+def _intervals(text: str) -> str:
+    r"""Inequalities that say where one letter lies, as intervals: `3\le t<8` is `t\in [3,8)`."""
+    parts = [part for part in _JOINED.sub("\\\\cup ", text).split("\\cup ") if part.strip()]
+    read_parts = [_interval(part.strip()) for part in parts]
+    names = {part[0] for part in read_parts if part}
+    if None in read_parts or len(names) != 1:
+        return text
+    return f"{names.pop()}\\in " + "\\cup ".join(part[1] for part in read_parts if part)
+
+
+def _interval(text: str) -> tuple[str, str] | None:
+    parts = _ORDER.split(text)
+    if len(parts) == 3:
+        left, sign, right = parts
+        if not re.fullmatch("[a-zA-Z]", left):
+            left, sign, right = right, _TURNED[sign], left
+        parts = (
+            ["-\\infty", "<", left, sign, right]
+            if sign in ("<", "\\le")
+            else [right, _TURNED[sign], left, "<", "\\infty"]
+        )
+    if len(parts) != 5:
+        return None
+    low, first, letter, second, high = parts
+    if first in (">", "\\ge"):
+        low, first, second, high = high, _TURNED[second], _TURNED[first], low
+    ends = re.sub(r"\\[a-zA-Z]+", "", low + high)
+    ascending = {first, second} <= {"<", "\\le"}
+    if not ascending or not low or not high or not re.fullmatch("[a-zA-Z]", letter) or re.search("[a-zA-Z,=]", ends):
+        return None
+    return letter, f"{'(' if first == '<' else '['}{low},{high}{')' if second == '<' else ']'}"
 
 
 def split_top(text: str, separators: str) -> tuple[str, ...]:
@@ -172,18 +183,33 @@ def _in_words(text: str) -> str:
     return " ".join(plain.casefold().split())
 
 
-def _listed(text: str, variable: str, rest: str) -> Answer | None:
-    joined = re.sub(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<=[\d}) ])\s*,?\s+(?:and|or)\s+", ",", rest)
+def _bracketed(text: str, variable: str, rest: str) -> Answer | None:
     for opening in ("\\{", "(", "["):
-        if joined.startswith(opening) and joined.endswith((")", "]", "\\}")):
-            closing = "\\}" if joined.endswith("\\}") else joined[-1]
-            items = split_top(joined[len(opening) : -len(closing)], ",;")
-            if _encloses(joined) and (len(items) > 1 or opening == "\\{") and all(items):
-                return Answer(text, variable, joined, items=items, brackets=(opening + closing).replace("\\", ""))
-    items = split_top(_THOUSANDS.sub(lambda m: m[1] + m[2].replace(",", ""), joined), ",;")
+        if rest.startswith(opening) and rest.endswith((")", "]", "\\}")):
+            closing = "\\}" if rest.endswith("\\}") else rest[-1]
+            items = split_top(_JOINED.sub(",", rest[len(opening) : -len(closing)]), ",;")
+            if _encloses(rest) and (len(items) > 1 or opening == "\\{") and all(items):
+                return Answer(text, variable, rest, items=items, brackets=(opening + closing).replace("\\", ""))
+    return None
+
+
+def _separated(text: str, variable: str, rest: str) -> Answer | None:
+    joined = _JOINED.sub(",", _without_thousands(rest))
+    items = split_top(joined, ",;")
     if len(items) > 1 and all(items):
         return Answer(text, variable, joined, items=items)
     return None
+
+
+def _without_thousands(text: str) -> str:
+    """No commas in numbers, outside brackets, where a comma separates two ends or coordinates."""
+
+    def joined(match: re.Match[str]) -> str:
+        before = text[: match.start()]
+        inside = len(re.findall(r"[(\[]|\\\{", before)) > len(re.findall(r"[)\]]|\\\}", before))
+        return match[0] if inside else match[0].replace(",", "")
+
+    return _THOUSANDS.sub(joined, text)
 
 
 def _measured(text: str, variable: str, rest: str) -> Answer:
@@ -191,14 +217,14 @@ def _measured(text: str, variable: str, rest: str) -> Answer:
     if match := re.fullmatch(r"(.*\S)\s*(?:%|\\text\{\s*percent\s*\}|percent)", rest, re.DOTALL):
         body, percent = match[1], True
     else:
-        body, unit, sure = _split_unit(rest)
-    body = _THOUSANDS.sub(lambda m: m[1] + m[2].replace(",", ""), body)
+        body, unit, sure = split_unit(rest)
+    body = _without_thousands(body)
     if _SPACED_THOUSANDS.fullmatch(body):
         body = body.replace(" ", "")
     value = rational(re.sub(r"^(-?\d+) (\d+/\d+)$", r"\1+\2", body)) if "-" not in body[:1] else _negative(body)
     scale, _, counted = unit.partition(" ")
-    if value is not None and scale in _SCALES:
-        value, unit, body = value * _SCALES[scale], counted, f"{body}\\cdot{_SCALES[scale]}"
+    if value is not None and scale in SCALES:
+        value, unit, body = value * SCALES[scale], counted, f"{body}\\cdot{SCALES[scale]}"
     return Answer(text, variable, body, value, percent, unit, sure)
 
 
@@ -206,28 +232,3 @@ def _negative(body: str) -> Fraction | None:
     mixed = re.sub(r"^(\d+) (\d+/\d+)$", r"\1+\2", body[1:].strip())
     mixed = f"-({mixed})" if mixed != body[1:].strip() else body
     return rational(mixed)
-
-
-def _split_unit(text: str) -> tuple[str, str, bool]:
-    """Body, unit in one spelling, and whether the unit can be nothing else: `10 m` may be ten times m."""
-    match = _UNIT.fullmatch(text)
-    if match is None or not match["body"].strip():
-        return text, "", True
-    if match["unit"].startswith("^"):
-        scale = re.sub(r"\\text|[^CF]", "", match["unit"])
-        return match["body"].strip(), f"deg{scale}", True
-    name = match["text"] if match["text"] is not None else match["letter"] or match["plain"]
-    power = match["text_power"] or match["letter_power"] or match["plain_power"] or ""
-    name = " ".join(name.lower().replace(".", " ").split())
-    if not name or _NOT_UNITS.search(name) or re.search(r"[\d=,:<>]", name):
-        return text, "", True
-    return match["body"].strip(), _one_spelling(name, re.sub(r"\D", "", power)), match["letter"] is None
-
-
-def _one_spelling(name: str, power: str) -> str:
-    words = name.split()
-    for prefix, exponent in (("square", "2"), ("sq", "2"), ("cubic", "3"), ("cu", "3")):
-        if words[0] == prefix and len(words) > 1:
-            words, power = words[1:], exponent
-    joined = " ".join(re.sub(r"(?<=\w[^\Ws])s$", "", word) for word in words)
-    return _UNIT_NAMES.get(joined, joined) + power

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import rewards.cli
 from rlcore.curate import add_arguments, parse_options
+from rlcore.errors import UserError
 from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe, load_section
-from rlcore.types import UserError
 
 EPILOG = """examples:
   rlcore recipe show recipes/quickstart.yaml learner.lr=1e-4     what a recipe amounts to, before anything runs
   rlcore train recipes/quickstart.yaml seed=1 output=runs/one     train, evaluate, save
-  torchrun --nproc-per-node 8 -m rlcore.train RECIPE              the same on eight GPUs
+  torchrun --nproc-per-node 8 -m rlcore train RECIPE              the same on eight GPUs
   rlcore eval recipes/quickstart.yaml model.path=runs/one/final   measure any policy
   rlcore watch runs/one                                           follow a run, or look at a finished one
   rlcore export runs/one policy                                   its newest checkpoint, as transformers loads it
@@ -53,7 +53,7 @@ def _first_to_say() -> bool:
     """All ranks make a mistake of the recipe; some errors happen on one rank, which need not be the first."""
     if "rlcore.learner" not in sys.modules:
         return os.environ.get("RANK", "0") == "0"
-    from rlcore.learner.distributed import first_to_say
+    from rlcore.ranks import first_to_say
 
     return first_to_say()
 
@@ -179,7 +179,7 @@ def _eval(options: argparse.Namespace) -> None:
         name += "" if policy.name == "final" else f"-{policy.name}"
         path = policy.parent / "recipe.yaml"
     recipe = load_recipe(path, overrides)
-    from rlcore.evaluation import evaluate
+    from rlcore.session.evaluation import evaluate
 
     evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / name)}))
 
@@ -194,7 +194,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from rlcore.evaluate.report import write_report
+    from rlcore.report.page import write_report
     from rlcore.track.console import open_console
 
     console = open_console(0, done=0)
@@ -251,10 +251,6 @@ def _sft(options: argparse.Namespace) -> None:
 
 
 def _paper_table(options: argparse.Namespace) -> None:
-    from rlcore.paper_table import paper_table
+    from rlcore.experiment import paper_table
 
     paper_table([Path(recipe) for recipe in options.recipes], options.seeds, options.output, options.set)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,19 @@
 """A recipe from its beginning to its end: the recipe it comes after, then supervised rounds, stages, or neither."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
+from rlcore.errors import UserError
 from rlcore.evaluate.results import Results
-from rlcore.evaluation import evaluate
-from rlcore.recipe import Recipe, load_recipe
+from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
+from rlcore.report.page import write_report
+from rlcore.report.run_folder import read_run
+from rlcore.report.table import console_table, markdown_table
+from rlcore.session.evaluation import evaluate
 
 BEFORE = "before"
 """Where in its folder a run keeps the run that it comes after."""
@@ -33,6 +40,56 @@ def run_experiment(recipe: Recipe) -> Results | None:
         return fine_tune(recipe)
     if not recipe.stages:
         return evaluate(recipe)
-    from rlcore.train import train
+    from rlcore.train.loop import train
 
     return train(recipe)
+
+
+TABLE_WIDTH = 120
+
+
+def paper_table(recipes: Sequence[Path], seeds: Sequence[int], output: Path, overrides: Sequence[str]) -> Path | None:
+    """Trains each recipe with each seed below `output`, one after the other, and prints and writes the table.
+
+    Finished runs are not trained again, and interrupted ones go on. Returns the report's page; None when a run was
+    asked to stop.
+    """
+    first = os.environ.get("RANK", "0") == "0"
+    console = Console(highlight=False, quiet=not first)
+    if not console.is_terminal:
+        console = Console(highlight=False, quiet=not first, width=TABLE_WIDTH)  # a log file has no width of its own
+    arms = [arm for path in recipes for arm in _arms(path)]
+    if not arms:
+        raise UserError(f"no recipes in {', '.join(map(str, recipes))}")
+    runs = [_recipe(arm, seed, output, overrides) for seed in seeds for arm in arms]
+    for number, recipe in enumerate(runs, start=1):
+        console.rule(f"{recipe.name}, seed {recipe.seed} ({number} of {len(runs)})")
+        console.print("\n".join(batch_arithmetic(recipe)))
+        if run_experiment(recipe) is None:
+            return None
+    page = output / "report.html"
+    if not first:
+        return page
+    folders = [Path(recipe.output) for recipe in runs]
+    results = [result for folder in folders for result in read_run(folder).results]
+    console.rule("result")
+    console.print(console_table(results))
+    write_report(output, folders)
+    (output / "table.md").write_text(markdown_table(results), encoding="utf-8")
+    console.print(f"report: {page}\ntable:  {output / 'table.md'}")
+    return page
+
+
+def _arms(path: Path) -> list[Path]:
+    """A recipe; or for a folder NAME its recipes, and NAME.yaml beside it, which they inherit from."""
+    if not path.is_dir():
+        return [path]
+    parent = path.with_name(f"{path.name}.yaml")
+    return [*sorted(path.glob("*.yaml")), *([parent] if parent.exists() else [])]
+
+
+def _recipe(path: Path, seed: int, output: Path, overrides: Sequence[str]) -> Recipe:
+    recipe = load_recipe(path, [*overrides, f"seed={seed}"])
+    if recipe.evaluate is None:
+        raise UserError(f"recipe {path} has no evaluate section, so it has no place in a table")
+    return recipe.model_copy(update={"output": str(output / f"{recipe.name}-seed{seed}")})

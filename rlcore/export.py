@@ -5,15 +5,15 @@ from pathlib import Path
 import torch
 
 from rlcore.data import load_problems
+from rlcore.errors import UserError
 from rlcore.files import damage
-from rlcore.learner.checkpoints import LEARNER, STATE, read_state
-from rlcore.learner.state_files import SavedState
-from rlcore.learner.weights import gathered_adapters, gathered_weights
+from rlcore.learner.zero.state_files import SavedState
+from rlcore.learner.zero.weights import gathered_adapters, gathered_weights
 from rlcore.policy import Policy, save_policy
 from rlcore.policy.lora import add_lora, save_adapter
 from rlcore.recipe import Recipe, saved_recipe
-from rlcore.setup import first_policy
-from rlcore.types import UserError
+from rlcore.session.build import first_policy
+from rlcore.train.checkpoints import LEARNER, STATE, read_state
 
 
 def export(source: Path, output: Path, *, adapter: bool = False) -> Path:

@@ -1,16 +1,65 @@
 """Folders that are whole or not there, and manifests of sizes and hashes that tell a damaged one from a whole one."""
 
+import errno
+import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from rlcore.errors import UserError
 
 MANIFEST = "manifest.json"
+LOCK = "lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+"""Answers of file systems that have no locks: a run there is not guarded against a second one."""
 Entries = dict[str, tuple[int, str]]
 """Size in bytes and SHA-256 of each file, by its path in the checkpoint."""
+
+
+@contextmanager
+def holding(folder: Path, wanted: bool = True) -> Iterator[None]:
+    """Around all that writes to a folder which one process at a time may write to; a dead holder's lock is free.
+
+    With `wanted` false it does nothing: the first of a run's ranks holds the folder for all. Raises UserError, which
+    names the process that holds it.
+    """
+    if not wanted:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"the run's folder {folder} cannot be written: {error.strerror}") from None
+    try:
+        _lock(descriptor, folder)
+        try:
+            yield
+        finally:
+            os.truncate(descriptor, 0)  # nobody holds it any more
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    except BlockingIOError:
+        holder = os.read(descriptor, 200).decode("utf-8", "replace")
+        raise UserError(f"{folder} is in use by {holder}: wait for it, stop it, or give another output") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise UserError(f"the run's folder {folder} cannot be written: {error.strerror}") from None
 
 
 def seal_files(folder: Path, files: Iterable[Path]) -> Entries:
@@ -76,3 +125,94 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+Record = dict[str, Any]
+
+
+def read_records(path: Path) -> list[Record]:
+    """All records of a JSONL file. A torn last line, which a crash leaves behind, is left out.
+
+    Raises UserError where the file cannot be read or any other line is not a JSON object.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("not an object")
+        except ValueError:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}:{number} is not a JSON record") from None
+        records.append(record)
+    return records
+
+
+def to_json(value: Any) -> bytes:
+    """Strict JSON in UTF-8, on one line; NaN and infinities, which JSON lacks, become null."""
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):  # a number of numpy or torch
+        return _plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def cut_records(path: Path, after_step: int | None) -> list[Record]:
+    """Take out the records after a step and a torn last line; returns those that stay.
+
+    With None the file starts empty, and what it held is kept beside it as `NAME.previous.jsonl`. Raises UserError
+    where the file cannot be read or written.
+    """
+    kept = []
+    if after_step is not None and path.exists():
+        kept = [record for record in read_records(path) if record["step"] <= after_step]
+    part = path.with_name(path.name + ".part")
+    try:
+        if after_step is None and path.exists() and path.stat().st_size:
+            os.replace(path, path.with_name(f"{path.stem}.previous{path.suffix}"))
+        part.write_bytes(b"".join(to_json(record) + b"\n" for record in kept))
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    return kept
+
+
+class JsonlFile:
+    """Appends records, one a line, each handed to the system at once; values that are not finite become null.
+
+    Raises UserError where the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record."""
+        line = memoryview(to_json(record) + b"\n")
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"cannot write {self._path}: {error.strerror}")

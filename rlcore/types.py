@@ -19,10 +19,6 @@ CORRECT = 1.0 - 1e-9
 """An attempt is correct when it has full marks: partial credit counts as wrong, so that t2 = t1 + i→c - c→i."""
 
 
-class UserError(Exception):
-    """A mistake in what the user gave. Its text is one line that says what and where; the command ends with code 2."""
-
-
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One row of a data set: what the policy is asked and what the rewards read."""

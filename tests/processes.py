@@ -20,12 +20,14 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 TIMEOUT = 900
 """Seconds."""
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["rlcore.experiment", "rlcore.train", "torch._inductor.compile_fx", "tests.processes"])
+FORKED.set_forkserver_preload(
+    ["rlcore.experiment", "rlcore.train.loop", "torch._inductor.compile_fx", "tests.processes"]
+)
 
 
 def rlcore(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """`rlcore ARGUMENTS...`."""
-    return python("-m", "rlcore.cli", *arguments, env=env)
+    return python("-m", "rlcore", *arguments, env=env)
 
 
 def python(*words: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -128,7 +128,7 @@ def test_a_run_of_another_recipe_is_not_touched(refused, tmp_path):
     recipe = write_recipe(tmp_path, stages=[{"name": "only", "steps": 1}])
     main(["train", str(recipe), f"output={tmp_path / 'run'}"])
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert "learner.lr" in train(refused, recipe, "learner.lr=0.5")
+    assert "(seed differ)" in train(refused, recipe, "seed=1")
     assert "checkpoint.resume" in train(refused, recipe, "checkpoint.resume=never")
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
@@ -202,3 +202,22 @@ def test_recipe_show_prints_what_loads_again(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert yaml.safe_load(shown)["seed"] == 3
     assert "4 problems x 4 trajectories = 16 trajectories a step, x 2 attempts = 32 attempts" in shown
+
+
+def test_a_folder_of_adapters_is_not_a_model(refused, tmp_path):
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters" / "adapter_config.json").write_text("{}")
+    said = train(refused, write_recipe(tmp_path), f"model={{path: {tmp_path / 'adapters'}}}")
+    assert "holds LoRA adapters, not a whole model" in said
+
+
+def test_held_out_problems_that_are_too_long_are_an_error_unless_asked(refused, tmp_path):
+    said = train(refused, write_recipe(tmp_path, evaluate=long_evaluation(tmp_path)))
+    assert "evaluate.data: 1 of 3 prompts are longer than conversation.max_prompt_tokens 64" in said
+    assert "evaluate.data.skip_bad_rows=true" in said
+
+
+def long_evaluation(folder: Path) -> dict[str, object]:
+    rows = [{"question": text, "letter": "a"} for text in ("one", "two", "\N{GRINNING FACE}" * 50)]
+    (folder / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"data": {"source": "jsonl", "columns": {"prompt": "question"}, "path": "./long.jsonl"}}

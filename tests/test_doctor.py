@@ -13,7 +13,7 @@ from rlcore import doctor
 
 
 def test_this_machine_is_fit_and_every_lack_has_a_remedy(tmp_path):
-    command = [sys.executable, "-m", "rlcore.cli", "doctor", "--output", tmp_path / "runs"]
+    command = [sys.executable, "-m", "rlcore", "doctor", "--output", tmp_path / "runs"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr

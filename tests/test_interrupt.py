@@ -9,10 +9,10 @@ import signal
 import pytest
 import torch
 
-from rlcore.interrupt import Interrupt, Stopped
-from rlcore.learner import Ranks
+from rlcore.ranks import Ranks
 from rlcore.rollout import Sampling
 from rlcore.rollout.episodes import sample_groups
+from rlcore.session.interrupt import Interrupt, Stopped
 from tests.rollout.scripted import ScriptedEngine, conversation, problem
 
 

@@ -171,8 +171,8 @@ def check(words: list[str]) -> None:
         check_recipe(cli.parse(rest))
     elif program == "torchrun":
         given = parse_torchrun(rest)
-        first = {"rlcore.train": ["train"], "rlcore.cli": []}[given.training_script]
-        check_recipe(cli.parse([*first, *given.training_script_args]))
+        assert given.training_script == "rlcore"
+        check_recipe(cli.parse(given.training_script_args))
     elif program.startswith("launch/") or program == "sbatch":
         script = next(word for word in words if word.startswith("launch/"))
         assert os.access(script, os.X_OK) or (program == "sbatch" and Path(script).exists())

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
+from rlcore.errors import UserError
 from rlcore.recipe.mistakes import first_mistake
 from rlcore.recipe.schema import Fraction, Positive, Section
-from rlcore.types import UserError
 
 
 class CurateOptions(Section):

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rlcore.evaluate.gather import gather_list
-from rlcore.evaluate.records import read_records, to_json
-from rlcore.interrupt import Interrupt
-from rlcore.learner import Ranks
-from rlcore.measure_step import check_scored
+from rlcore.files import read_records, to_json
+from rlcore.ranks import Ranks, gather_list
 from rlcore.recipe import Recipe
-from rlcore.setup import Setup
+from rlcore.session.build import Setup
+from rlcore.session.interrupt import Interrupt
 from rlcore.track.console import open_console
+from rlcore.train.step_metrics import check_scored
 from rlcore.types import Problem, Trajectory
 
 PART = 64

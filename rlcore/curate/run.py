@@ -15,11 +15,12 @@ from rlcore.curate.select import BANDS, band_of, select
 from rlcore.data import load_problems
 from rlcore.data.load import problem_texts
 from rlcore.data.sources import SOURCES
-from rlcore.evaluate.records import to_json
-from rlcore.interrupt import Stopped
-from rlcore.learner import start_distributed
+from rlcore.errors import UserError
+from rlcore.files import to_json
+from rlcore.ranks import start_distributed
 from rlcore.recipe import Recipe
-from rlcore.types import Problem, UserError
+from rlcore.session.interrupt import Stopped
+from rlcore.types import Problem
 
 PROBLEMS = "problems.parquet"
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rlcore.types import UserError
+from rlcore.errors import UserError
 
 SHOWN, LISTED = 5, 200
 """Places named in an error; places named in a list of what was left out."""

@@ -1,6 +1,7 @@
 """From a recipe's data section to problems."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,9 +10,9 @@ from rlcore.data.bad_rows import BadRows, numbers
 from rlcore.data.sources import SOURCES, Source
 from rlcore.data.sources.arithmetic import generate
 from rlcore.data.table import REFUSED, Row, Table, read_hub, read_jsonl, read_parquet, read_table
-from rlcore.hints import did_you_mean
+from rlcore.errors import UserError, did_you_mean
 from rlcore.recipe.schema import Data
-from rlcore.types import Message, Problem, UserError
+from rlcore.types import Message, Problem
 
 
 def load_problems(section: Data, say: Callable[[str], object] = print) -> list[Problem]:
@@ -35,7 +36,23 @@ def load_problems(section: Data, say: Callable[[str], object] = print) -> list[P
         raise UserError(
             f"data: no problems are left from {section.path or source.hub or section.source} (split {section.split})"
         )
-    return [_problem(row, section, source) for row in rows[: section.limit]]
+    return _distinct([_problem(row, section, source) for row in rows[: section.limit]], table.name, say)
+
+
+def _distinct(problems: list[Problem], name: str, say: Callable[[str], object]) -> list[Problem]:
+    """Problems with an id each: a row that repeats the id of an earlier one becomes `ID#2`, `ID#3` and so on."""
+    seen: Counter[str] = Counter()
+    distinct, repeated = [], []
+    for problem in problems:
+        seen[problem.id] += 1
+        if seen[problem.id] > 1:
+            repeated.append(problem.id)
+            problem = replace(problem, id=f"{problem.id}#{seen[problem.id]}")
+        distinct.append(problem)
+    if repeated:
+        named = ", ".join(dict.fromkeys(repeated[:3]))
+        say(f"data set {name}: {len(repeated)} rows repeat the id or text of another ({named}); each is a problem")
+    return distinct
 
 
 def problem_texts(path: str, section: Data) -> list[str]:

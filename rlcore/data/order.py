@@ -6,7 +6,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from rlcore.types import Problem, UserError
+from rlcore.errors import UserError
+from rlcore.types import Problem
 
 Item = TypeVar("Item")
 

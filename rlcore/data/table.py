@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlcore.data.bad_rows import BadRows
-from rlcore.hints import nearest_path
-from rlcore.types import UserError
+from rlcore.errors import UserError, nearest_path
 
 Row = dict[str, Any]
 REFUSED = BadRows(skip=False)

@@ -7,7 +7,7 @@ from math import comb
 import numpy as np
 
 from rlcore.evaluate.measure import mark, standing
-from rlcore.evaluate.records import Record
+from rlcore.files import Record
 
 
 def pass_at_k(correct_N: Sequence[bool], k: int) -> float:

@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlcore.evaluate.records import Record, read_records, to_json
-from rlcore.types import UserError
+from rlcore.errors import UserError
+from rlcore.files import Record, read_records, to_json
 
 
 class Journal:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rlcore.evaluate.metrics import answer_change, correction_rows, edit_ratio, flip_kind
-from rlcore.evaluate.records import Record
+from rlcore.files import Record
 from rlcore.recipe.schema import STOPPING, Conversation
 from rlcore.types import Trajectory
 

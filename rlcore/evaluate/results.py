@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from rlcore.errors import UserError
 from rlcore.evaluate.bootstrap import bootstrap_ci
-from rlcore.evaluate.records import to_json
-from rlcore.types import UserError
+from rlcore.files import to_json
 
 Interval = tuple[float, float, float]
 """Value, low and high end of its 95 % interval."""

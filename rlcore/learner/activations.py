@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from rlcore.types import UserError
+from rlcore.errors import UserError
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
-from rlcore.learner.packing import MicroBatch
-from rlcore.types import UserError
+from rlcore.errors import UserError
+from rlcore.learner.batch.packing import MicroBatch
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import is_liger_kernel_available
 
-from rlcore.types import UserError
+from rlcore.errors import UserError
 
 FUSED = {
     "rope": True,

@@ -8,27 +8,35 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlcore.errors import UserError
 from rlcore.learner.activations import checkpoint_layers
-from rlcore.learner.averaging import LossTokens
-from rlcore.learner.balance import gathered, part_of
-from rlcore.learner.decoder import has_few_operations
-from rlcore.learner.engine import engine_settings, guarded_step, set_schedule, start_engine
+from rlcore.learner.batch.balance import gathered, part_of
+from rlcore.learner.batch.packing import MicroBatch, micro_batches
+from rlcore.learner.batch.planning import Planned, plan_micro_batches, split_minibatches
+from rlcore.learner.cpu_decoder import has_few_operations
 from rlcore.learner.guards import memory_named
 from rlcore.learner.kernels import use_fused_kernels
-from rlcore.learner.losses import KL_ESTIMATORS
-from rlcore.learner.objective import Objective, carries_gradient
-from rlcore.learner.packing import MicroBatch, micro_batches
-from rlcore.learner.planning import Planned, plan_micro_batches, split_minibatches
+from rlcore.learner.loss.averaging import LossTokens
+from rlcore.learner.loss.losses import KL_ESTIMATORS
+from rlcore.learner.loss.objective import Objective, carries_gradient
+from rlcore.learner.loss.tally import LearnerReport, Tally
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
 from rlcore.learner.sequence_parallel import check_stretches
-from rlcore.learner.state_files import Counters, load_counters, load_state, optimizer_steps, save_counters, save_state
-from rlcore.learner.tally import LearnerReport, Tally
-from rlcore.learner.weights import gathered_adapters, gathered_weights
+from rlcore.learner.zero.engine import engine_settings, guarded_step, set_schedule, start_engine
+from rlcore.learner.zero.state_files import (
+    Counters,
+    load_counters,
+    load_state,
+    optimizer_steps,
+    save_counters,
+    save_state,
+)
+from rlcore.learner.zero.weights import gathered_adapters, gathered_weights
 from rlcore.policy.lora import add_lora, lora_dropout
 from rlcore.recipe.schema import Learner as LearnerSection
 from rlcore.recipe.schema import Lora
-from rlcore.types import TokenBatch, UserError
+from rlcore.types import TokenBatch
 
 
 class Learner:

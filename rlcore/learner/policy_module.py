@@ -8,8 +8,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rlcore.learner.activations import kept_on_host
-from rlcore.learner.decoder import last_states
-from rlcore.learner.packing import MicroBatch
+from rlcore.learner.batch.packing import MicroBatch
+from rlcore.learner.cpu_decoder import last_states
 from rlcore.learner.sequence_parallel import SequenceParallel
 from rlcore.learner.token_head import Scores, score_hidden, score_logits
 

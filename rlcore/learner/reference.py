@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlcore.learner.engine import split_parameters
-from rlcore.learner.packing import MicroBatch
+from rlcore.learner.batch.packing import MicroBatch
 from rlcore.learner.policy_module import Compared, PolicyModule
+from rlcore.learner.zero.engine import split_parameters
 from rlcore.policy.lora import lora_layers, lora_off
 
 

@@ -19,11 +19,12 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from rlcore.learner.packing import MicroBatch, micro_batches
-from rlcore.learner.planning import Planned
+from rlcore.errors import UserError
+from rlcore.learner.batch.packing import MicroBatch, micro_batches
+from rlcore.learner.batch.planning import Planned
 from rlcore.learner.token_head import Scores
-from rlcore.policy.family import partial_layers
-from rlcore.types import TokenBatch, UserError
+from rlcore.policy.common_decoder import partial_layers
+from rlcore.types import TokenBatch
 
 
 @dataclass(frozen=True, slots=True)

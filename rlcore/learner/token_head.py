@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlcore.learner.losses import entropy, kl_exact
+from rlcore.learner.loss.losses import entropy, kl_exact
 
 CHUNK_ELEMENTS = 1 << 24
 """Logits computed at once: 64 MiB in float32."""

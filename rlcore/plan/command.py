@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rlcore.errors import UserError
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import Lengths, assumed_lengths
 from rlcore.plan.memory import learner_ranks
@@ -13,7 +14,6 @@ from rlcore.plan.report import print_plan
 from rlcore.plan.shapes import Shapes, model_shapes
 from rlcore.plan.simulation import simulate
 from rlcore.recipe import Recipe, load_section
-from rlcore.types import UserError
 
 
 def plan(recipe: Recipe, options: argparse.Namespace) -> None:

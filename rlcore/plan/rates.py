@@ -5,12 +5,12 @@ import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rlcore.errors import UserError
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import Lengths
 from rlcore.plan.memory import dtype_bytes, shared_by
 from rlcore.plan.shapes import Shapes
 from rlcore.recipe import Recipe
-from rlcore.types import UserError
 
 WARM_UP = 2
 """Steps at the start of a run that are left out where there are more."""

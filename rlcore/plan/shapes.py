@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rlcore.hints import nearest_path
+from rlcore.errors import UserError, nearest_path
 from rlcore.policy.scratch import scratch_config
 from rlcore.recipe import schema
-from rlcore.types import UserError
 
 PERSISTENT_NUMEL = 100_000
 """ZeRO-3 leaves parameters with fewer elements whole on every rank (stage3_param_persistence_threshold)."""

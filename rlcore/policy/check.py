@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from rlcore.types import UserError
+from rlcore.errors import UserError
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, list[int]]:

@@ -23,11 +23,10 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
+from rlcore.errors import UserError, nearest_path
 from rlcore.files import move_into_place, seal_files
-from rlcore.hints import nearest_path
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.schema import Model, Scratch
-from rlcore.types import UserError
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
 """What transformers raises for a folder or hub name that does not hold what it should."""
@@ -107,6 +106,11 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
     could_be_hub = path.count("/") < 2 and not path.startswith((".", "/", "~"))
     if not could_be_hub and not Path(path).is_dir():
         raise UserError(f"model folder {path} does not exist{nearest_path(path)}")
+    if (Path(path) / "adapter_config.json").is_file():  # transformers would load the base and lose the adapters later
+        raise UserError(
+            f"model.path {path} holds LoRA adapters, not a whole model: merge them into their base (peft's "
+            "merge_and_unload), and give the folder of the merged model"
+        )
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,

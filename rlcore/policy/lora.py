@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlcore.errors import UserError
 from rlcore.recipe.schema import Lora
-from rlcore.types import UserError
 
 if TYPE_CHECKING:
     from peft import LoraConfig

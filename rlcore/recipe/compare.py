@@ -1,47 +1,62 @@
-"""Whether the run in a folder is of the same recipe."""
+"""What a run may change of its recipe when it resumes, and what it may not."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlcore.errors import UserError
 from rlcore.recipe.load import saved_recipe
 from rlcore.recipe.schema import Recipe
-from rlcore.types import UserError
 
-FREE_KEYS = (
-    "output",
-    "track",
-    "checkpoint",
-    "device",
-    "learner.zero",
-    "learner.micro_batch_tokens",
-    "learner.offload",
-    "learner.activation_checkpointing",
-    "learner.deepspeed",
-    "learner.deadline",
-    "learner.max_skipped",
+FIXED_KEYS = (
+    "seed",
+    "model",
+    "data",
+    "batch.problems",
+    "conversation.kind",
+    "conversation.attempts",
+    "learner.kl",
+    "after",
+    "sft",
 )
-"""What a run may change when it goes on: nothing that its figures depend on, but for the order of additions."""
+"""What saved state depends on: the order of problems, the parameters and their reference, and what was learned before.
+Everything else may change when a run resumes: it holds from the next step on."""
+SILENT_KEYS = ("output", "device", "track")
+"""Changes that no figure depends on, so nobody needs to be told of them."""
 
 
-def check_same_recipe(folder: Path, saved: Mapping[str, Any], recipe: Recipe) -> None:
-    """Raises UserError when `saved`, the recipe of the run in `folder`, differs from `recipe` beyond free keys."""
-    before = saved_recipe(saved, folder).model_dump(mode="json")
-    different = [
-        key
-        for key in _differences(before, recipe.model_dump(mode="json"))
-        if not any(f"{key}.".startswith(f"{free}.") for free in FREE_KEYS)
-    ]
-    if different:
+def recipe_changes(folder: Path, saved: Mapping[str, Any], recipe: Recipe, step: int = 0) -> dict[str, list[Any]]:
+    """What `recipe` changes of `saved`, the recipe of the run in `folder`: `[before, now]` by dotted key.
+
+    Raises UserError where the run, which has done `step` steps, cannot resume under the change.
+    """
+    former = saved_recipe(saved, folder)
+    changes = _differences(former.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    fixed = [key for key in changes if _below(key, FIXED_KEYS)]
+    if _schedule(former)[:step] != _schedule(recipe)[:step]:
+        fixed.append("stages")
+    if fixed:
         raise UserError(
-            f"{folder} holds a run of another recipe ({', '.join(different[:3])} differ): give another output, or "
+            f"{folder} holds a run of another recipe ({', '.join(fixed[:3])} differ): give another output, or "
             "remove the folder"
         )
+    return {key: change for key, change in changes.items() if not _below(key, SILENT_KEYS)}
 
 
-def _differences(saved: object, mine: object, at: str = "") -> list[str]:
-    """Dotted keys whose values differ."""
+def _schedule(recipe: Recipe) -> list[str]:
+    """The stage of each step."""
+    return [stage.name for stage in recipe.stages for _ in range(stage.steps)]
+
+
+def _below(key: str, sections: tuple[str, ...]) -> bool:
+    return any(f"{key}.".startswith(f"{section}.") for section in sections)
+
+
+def _differences(saved: object, mine: object, at: str = "") -> dict[str, list[Any]]:
+    """Both values of each dotted key in which they differ."""
     if isinstance(saved, dict) and isinstance(mine, dict):
-        keys = [*saved, *(key for key in mine if key not in saved)]
-        return [d for key in keys for d in _differences(saved.get(key), mine.get(key), f"{at}.{key}" if at else key)]
-    return [] if saved == mine else [at]
+        found: dict[str, list[Any]] = {}
+        for key in [*saved, *(key for key in mine if key not in saved)]:
+            found |= _differences(saved.get(key), mine.get(key), f"{at}.{key}" if at else key)
+        return found
+    return {} if saved == mine else {at: [saved, mine]}

@@ -2,8 +2,8 @@
 
 import math
 
+from rlcore.errors import UserError
 from rlcore.recipe.schema import Recipe
-from rlcore.types import UserError
 
 
 def batch_arithmetic(recipe: Recipe, ranks: int = 1) -> list[str]:

@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from rlcore.hints import nearest_path
+from rlcore.errors import UserError, nearest_path
 from rlcore.recipe.mistakes import first_mistake
 from rlcore.recipe.parse import parse_yaml
 from rlcore.recipe.schema import Recipe, Section
-from rlcore.types import UserError
 
 AnySection = TypeVar("AnySection", bound=Section)
 

@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from rlcore.hints import did_you_mean
+from rlcore.errors import did_you_mean
 
 
 def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:

@@ -12,9 +12,10 @@ from typing import Literal
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from rlcore.errors import UserError
 from rlcore.recipe import schema
 from rlcore.rollout.kinds import KINDS, read_script
-from rlcore.types import Message, Problem, UserError
+from rlcore.types import Message, Problem
 
 MARK = "⁅REPLY⁆"
 MAX_MESSAGE_TOKENS = 256
@@ -65,6 +66,11 @@ class Conversation:
                 f"conversation.max_prompt_tokens {self.max_prompt_tokens}"
             )
         return ids
+
+    def prompt_tokens(self, problems: Sequence[Problem]) -> list[int]:
+        """How many tokens each problem's first prompt has; tokenised in parallel."""
+        texts = [self._render(list(problem.messages)) for problem in problems]
+        return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
 
     def follow(self, finish: Literal["stop", "length"], message: str | None = None) -> tuple[int, ...]:
         """The tokens between a reply and the next: the message (the instruction), and the end of turn if not sampled.

@@ -9,12 +9,13 @@ from typing import Any
 
 import aiohttp
 
+from rlcore.errors import UserError
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Conversation
 from rlcore.rollout.kinds import KINDS, read_script
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.scoring import Scorer
-from rlcore.types import Groups, Message, Problem, Role, Trajectory, Turn, UserError
+from rlcore.types import Groups, Message, Problem, Role, Trajectory, Turn
 
 AT_ONCE = 64
 """Requests under way together."""

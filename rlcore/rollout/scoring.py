@@ -6,8 +6,9 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from rewards import RewardError, RewardPool, Verdict
+from rlcore.errors import UserError
 from rlcore.recipe import schema
-from rlcore.types import Groups, Problem, Trajectory, Turn, UserError
+from rlcore.types import Groups, Problem, Trajectory, Turn
 
 CHUNK = 256
 """Attempts sent to the workers together: large enough that messages cost nothing, small enough to overlap."""

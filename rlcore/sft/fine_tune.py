@@ -8,21 +8,21 @@ from random import Random
 import yaml
 
 from rlcore.data import ProblemOrder, rank_slice
-from rlcore.evaluate.gather import gather_list
+from rlcore.errors import UserError
 from rlcore.evaluate.results import Results, load_evaluation
-from rlcore.evaluation import evaluate_and_save, open_tracker
-from rlcore.interrupt import Interrupt, Stopped
-from rlcore.learner import Ranks, start_distributed
-from rlcore.measure_step import check_scored
 from rlcore.policy import place_policy
+from rlcore.ranks import Ranks, gather_list, start_distributed
 from rlcore.recipe import Recipe
-from rlcore.recipe.compare import check_same_recipe
+from rlcore.recipe.compare import recipe_changes
 from rlcore.recipe.schema import Sft
-from rlcore.setup import Setup
+from rlcore.session.build import Setup
+from rlcore.session.evaluation import evaluate_and_save, open_tracker
+from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.sft.corrections import column_rows, sampled_rows
 from rlcore.sft.trainer import Row, Schedule, train_supervised
 from rlcore.track import Tracker
-from rlcore.types import Groups, Problem, UserError
+from rlcore.train.step_metrics import check_scored
+from rlcore.types import Groups, Problem
 
 ROUND = "round-"
 """Names the folder of the policy that a round left, which lasts until the next one's."""
@@ -39,7 +39,7 @@ def fine_tune(recipe: Recipe) -> Results | None:
     folder, evaluated = Path(recipe.output), Path(recipe.output) / "evaluation.json"
     done, policy = _rounds_done(folder, recipe.sft.rounds)
     if policy:
-        check_same_recipe(folder, yaml.safe_load((folder / "recipe.yaml").read_text()), recipe)
+        recipe_changes(folder, yaml.safe_load((folder / "recipe.yaml").read_text()), recipe)
     if done == recipe.sft.rounds and (evaluated.exists() or recipe.evaluate is None):
         return load_evaluation(evaluated) if recipe.evaluate else None
     ranks = start_distributed(recipe.device)

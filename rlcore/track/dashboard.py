@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rlcore.evaluate.records import Record
+from rlcore.files import Record
 
 TRAINER, EVAL = "trainer/step", "eval/step"
 """The two step axes: training measurements lie along the first, evaluations along the second."""

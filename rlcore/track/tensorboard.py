@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlcore.evaluate.records import Record
+from rlcore.errors import UserError
+from rlcore.files import Record
 from rlcore.recipe.schema import Track
 from rlcore.track.dashboard import Values, table_rows
-from rlcore.types import UserError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

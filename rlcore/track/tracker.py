@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from rlcore.evaluate.records import Record
+from rlcore.errors import UserError
 from rlcore.evaluate.results import Results
+from rlcore.files import JsonlFile, Record, cut_records
 from rlcore.recipe.schema import Track
 from rlcore.track.alarms import ALARMS, HISTORY
 from rlcore.track.console import open_console
 from rlcore.track.dashboard import EVAL, TRAINER, Dashboard
-from rlcore.track.jsonl import JsonlFile, cut_records
 from rlcore.track.tensorboard import open_tensorboard
-from rlcore.types import UserError
 
 
 class Tracker:

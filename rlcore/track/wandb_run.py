@@ -10,7 +10,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at import: else 
 import numpy as np
 import wandb
 
-from rlcore.evaluate.records import Record
+from rlcore.files import Record
 from rlcore.recipe.schema import Track
 from rlcore.track.dashboard import EVAL, TRAINER, Values, table_rows
 

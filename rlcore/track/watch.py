@@ -13,11 +13,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from rlcore.evaluate.records import Record
+from rlcore.errors import UserError
 from rlcore.evaluate.results import Results
-from rlcore.evaluate.run_folder import RunFolder, read_run
+from rlcore.files import Record
+from rlcore.report.run_folder import RunFolder, read_run
 from rlcore.track.alarms import ALARMS, WINDOW, recent_mean
-from rlcore.types import UserError
 
 BARS = " ▁▂▃▄▅▆▇█"
 SPARK = 40

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
+from rlcore.errors import UserError
 from rlcore.track.dashboard import EVAL, TRAINER
-from rlcore.types import UserError
 
 NAME = "rlcore"
 MODES = ("greedy", "sampled")

@@ -70,8 +70,8 @@ class Step:
 def rlcore_side(overrides: list[str], pipe: Connection, trl_batch: int | None) -> None:
     from rlcore.learner import Learner
     from rlcore.recipe import load_recipe
-    from rlcore.run import Run
-    from rlcore.train import train
+    from rlcore.train.loop import train
+    from rlcore.train.run import Run
 
     seen: dict[str, Any] = {}
     update, steps = Learner.update, Run.steps

@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from rlcore.learner import Learner, start_distributed
-from rlcore.learner.decoder import has_few_operations
-from rlcore.learner.engine import engine_settings
-from rlcore.learner.losses import entropy, kl_exact, ppo
-from rlcore.learner.packing import MicroBatch, micro_batches
-from rlcore.learner.planning import plan_micro_batches
+from rlcore.learner import Learner
+from rlcore.learner.batch.packing import MicroBatch, micro_batches
+from rlcore.learner.batch.planning import plan_micro_batches
+from rlcore.learner.cpu_decoder import has_few_operations
+from rlcore.learner.loss.losses import entropy, kl_exact, ppo
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
+from rlcore.learner.zero.engine import engine_settings
+from rlcore.ranks import start_distributed
 from rlcore.recipe.schema import Learner as Section
 from rlcore.types import TokenBatch
 

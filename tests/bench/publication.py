@@ -21,9 +21,9 @@ import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.recipe.schema import Rollout
+from rlcore.rollout.servers.engine import ServersEngine
+from rlcore.rollout.servers.shared_weights import SharedWeights
 from rlcore.rollout.vllm.in_process import InProcessEngine
-from rlcore.rollout.vllm.servers import ServersEngine
-from rlcore.rollout.vllm.shared_weights import SharedWeights
 
 REPEATS = 7
 

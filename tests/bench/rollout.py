@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.rollout import Sampling, TorchEngine
-from rlcore.rollout.slots import use_decode_attention
+from rlcore.rollout.embedded.slots import use_decode_attention
 
 STOP, VOCABULARY = 1, 64
 PROMPT, CORRECTION = 24, 12
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     options = parser.parse_args()
     model = _model().to(options.device)
-    gc.freeze()  # as a run does once everything is loaded (rlcore/setup.py)
+    gc.freeze()  # as a run does once everything is loaded (rlcore/session/build.py)
     print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads")
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {options.problems} problems x {options.group}")
     generator = torch.Generator().manual_seed(0)

@@ -61,7 +61,7 @@ def main() -> None:
     vllm = InProcessEngine(section, model, None, stop_ids=[], max_tokens=longest)
     plain = PlainLoop(section, model, longest)
     embedded = TorchEngine(model, [], slots=options.slots, max_tokens=longest)
-    gc.freeze()  # as a run does once everything is loaded (rlcore/setup.py)
+    gc.freeze()  # as a run does once everything is loaded (rlcore/session/build.py)
 
     def renew() -> None:
         vllm.publish(((name, parameter.data) for name, parameter in model.named_parameters()), 0)

@@ -18,8 +18,8 @@ from rlcore.curate import add_arguments, parse_options
 from rlcore.curate.overlap import contaminated, duplicates
 from rlcore.curate.select import band_of, select
 from rlcore.data import load_problems
+from rlcore.errors import UserError
 from rlcore.recipe import load_recipe
-from rlcore.types import UserError
 from tests.processes import python, rlcore, torchrun
 from tests.tiny import write_recipe
 
@@ -109,7 +109,7 @@ def test_two_ranks_choose_what_one_does(tmp_path):
     )
     options = ["--samples", "2", "--lowest", "0.5", "--highest", "1", "--count", "10"]
     for name, launch in (("one", python), ("two", partial(torchrun, 2))):
-        done = launch("-m", "rlcore.cli", "curate", recipe, "--output", tmp_path / name, *options)
+        done = launch("-m", "rlcore", "curate", recipe, "--output", tmp_path / name, *options)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("problems.parquet") == 1
     one, two = tmp_path / "one", tmp_path / "two"
@@ -145,7 +145,7 @@ def test_sigterm_keeps_what_is_measured_and_the_same_command_goes_on(tmp_path):
     (tmp_path / "my_reward.py").write_text(HOLDING_REWARD.replace("HOLD", str(hold)))
     hold.touch()
     flags = ["--output", str(folder), "--samples", "2", "--near", "1", "--highest", "1"]
-    command = [sys.executable, "-m", "rlcore.cli", "curate", str(recipe), *flags]
+    command = [sys.executable, "-m", "rlcore", "curate", str(recipe), *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while not hold.read_text():

@@ -8,9 +8,10 @@ import pytest
 
 from rlcore.data import load_problems
 from rlcore.data.sources.arithmetic import answer, phrases
+from rlcore.errors import UserError
 from rlcore.policy import phrase_tokenizer
 from rlcore.recipe.schema import Data
-from rlcore.types import Problem, UserError
+from rlcore.types import Problem
 
 
 def generated(split: str = "train", **options) -> list[Problem]:

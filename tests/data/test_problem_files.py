@@ -7,8 +7,8 @@ import datasets
 import pytest
 
 from rlcore.data import load_problems
+from rlcore.errors import UserError
 from rlcore.recipe.schema import Data
-from rlcore.types import UserError
 
 ROWS = [{"question": f"What is {i} + 1?", "answer": f"#### {i + 1}", "source": "made"} for i in range(6)]
 

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from rlcore.data import ProblemOrder, rank_slice
-from rlcore.types import Problem, UserError
+from rlcore.errors import UserError
+from rlcore.types import Problem
 
 PROBLEMS = [Problem(str(i), ({"role": "user", "content": str(i)},)) for i in range(10)]
 

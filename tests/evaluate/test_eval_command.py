@@ -43,7 +43,7 @@ def test_a_served_model_an_interruption_and_going_on(tmp_path):
     environment = {**os.environ, "OPENAI_API_KEY": "secret"}
     with ChatServer(delay=0.05).serving() as server:
         first = ["eval", str(recipe), f"evaluate.endpoint={server.url}", f"output={tmp_path / 'first'}"]
-        command = [sys.executable, "-m", "rlcore.cli", *first]
+        command = [sys.executable, "-m", "rlcore", *first]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         deadline = time.monotonic() + 120
         while len(server.asked) < 32 * 2 + 40:  # all greedy ones, and some of the sampled
@@ -106,7 +106,7 @@ def whole(tmp_path_factory) -> Path:
 
 def test_two_ranks_share_the_problems_and_measure_what_one_does(whole, tmp_path):
     recipe = whole.parent / "recipe.yaml"
-    done = torchrun(2, "-m", "rlcore.cli", "eval", recipe, f"output={tmp_path / 'two'}")
+    done = torchrun(2, "-m", "rlcore", "eval", recipe, f"output={tmp_path / 'two'}")
     assert done.returncode == 0, done.stderr
     one, two = (evaluation(folder)["evaluations"] for folder in (whole, tmp_path / "two"))
     assert two[0] == one[0], "greedy attempts do not depend on how many ranks there are"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from rlcore.errors import UserError
 from rlcore.evaluate.journal import Journal
-from rlcore.types import UserError
 
 
 def _records(count: int, stage: str = "greedy") -> list[dict]:

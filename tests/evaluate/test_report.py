@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from synthetic_runs import HOSTILE, make_run
 
-from rlcore.evaluate.plots import arm_colours
-from rlcore.evaluate.report import write_report
-from rlcore.evaluate.run_folder import read_run
-from rlcore.types import UserError
+from rlcore.errors import UserError
+from rlcore.report.page import write_report
+from rlcore.report.plots import arm_colours
+from rlcore.report.run_folder import read_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 
@@ -79,7 +79,7 @@ def test_the_numbers_are_those_of_the_evaluations(report: Path):
 def test_the_command_shows_its_progress_and_then_the_page(tmp_path: Path):
     """On a terminal."""
     runs = [make_run(tmp_path / name, steps=3) for name in ("one", "two")]
-    command = [sys.executable, "-m", "rlcore.cli", "report", *map(str, runs), "--output", str(tmp_path / "report")]
+    command = [sys.executable, "-m", "rlcore", "report", *map(str, runs), "--output", str(tmp_path / "report")]
     ours, theirs = os.openpty()
     with subprocess.Popen(command, stdout=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"}) as process:
         os.close(theirs)

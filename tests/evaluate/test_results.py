@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rlcore.errors import UserError
 from rlcore.evaluate.metrics import correction_rows
 from rlcore.evaluate.results import Evaluation, Results, histogram, load_evaluation, save_evaluation
-from rlcore.types import UserError
 
 
 def _evaluation(mode: str = "sampled") -> Evaluation:

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rlcore.evaluate.results import Evaluation, Results
-from rlcore.evaluate.table import console_table, markdown_table, result_rows
+from rlcore.report.table import console_table, markdown_table, result_rows
 
 
 def _results(

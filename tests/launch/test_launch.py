@@ -110,7 +110,7 @@ STAGES = [{"name": "one", "steps": 4, "reward": [0, 1], "kl": [0.1, 0.01]}]
 def test_two_nodes_train_like_one_node_of_two_processes_and_go_on_after_a_signal(tmp_path):
     """Two agents meet over the loopback; USR1, as before the time limit, saves and queues the job again."""
     recipe = write_recipe(tmp_path, stages=STAGES, evaluate=None, checkpoint={"every": 1})
-    assert torchrun(2, "-m", "rlcore.train", recipe, f"output={tmp_path / 'alone'}").returncode == 0
+    assert torchrun(2, "-m", "rlcore", "train", recipe, f"output={tmp_path / 'alone'}").returncode == 0
 
     output = tmp_path / "nodes"
     job = slurm(tmp_path, recipe, f"output={output}", TRAIN="yes")

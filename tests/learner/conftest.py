@@ -1,6 +1,6 @@
 import pytest
 
-from rlcore.learner import start_distributed
+from rlcore.ranks import start_distributed
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 from tiny import random_batch, tiny_learner
 
-from rlcore.learner import start_distributed, watch
+from rlcore.ranks import start_distributed
+from rlcore.watchdog import watch
 
 start_distributed("cpu", timedelta(seconds=float(sys.argv[1])))
 learner = tiny_learner(kl_used=False)

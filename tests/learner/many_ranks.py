@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from tiny import random_batch, subset, tiny_learner, tiny_model
 
-from rlcore.learner import Learner, start_distributed
+from rlcore.learner import Learner
+from rlcore.ranks import start_distributed
 from rlcore.recipe.schema import LOSSES, Lora
 from rlcore.types import TokenBatch
 

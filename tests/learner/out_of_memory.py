@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from tiny import random_batch, tiny_learner
 
-from rlcore.learner import start_distributed
-from rlcore.types import TokenBatch, UserError
+from rlcore.errors import UserError
+from rlcore.ranks import start_distributed
+from rlcore.types import TokenBatch
 
 
 def long_batch(trajectories: int, length: int) -> TokenBatch:

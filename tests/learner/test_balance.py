@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tiny import grouped_batch, random_batch
 
-from rlcore.learner.balance import share_out
-from rlcore.learner.planning import same_prompts
+from rlcore.learner.batch.balance import share_out
+from rlcore.learner.batch.planning import same_prompts
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 8])

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny import parameters, random_batch, tiny_learner
 
-from rlcore.learner import Ranks
-from rlcore.learner.checkpoints import Checkpoints, read_state
+from rlcore.errors import UserError
+from rlcore.ranks import Ranks
 from rlcore.recipe.schema import Checkpoint
-from rlcore.types import UserError
+from rlcore.train.checkpoints import Checkpoints, read_state
 
 pytestmark = pytest.mark.usefixtures("ranks")
 

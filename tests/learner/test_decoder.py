@@ -20,9 +20,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from rlcore.learner.decoder import has_few_operations
-from rlcore.learner.packing import micro_batches
-from rlcore.learner.planning import plan_micro_batches
+from rlcore.learner.batch.packing import micro_batches
+from rlcore.learner.batch.planning import plan_micro_batches
+from rlcore.learner.cpu_decoder import has_few_operations
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.recipe.schema import Lora
 from rlcore.types import TokenBatch

@@ -5,8 +5,8 @@ import pytest
 import torch
 from tiny import branching_batch, grouped_batch, random_batch, subset, tiny_model
 
-from rlcore.learner.packing import micro_batches
-from rlcore.learner.planning import plan_micro_batches
+from rlcore.learner.batch.packing import micro_batches
+from rlcore.learner.batch.planning import plan_micro_batches
 from rlcore.learner.policy_module import PolicyModule
 
 CPU = torch.device("cpu")

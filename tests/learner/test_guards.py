@@ -14,7 +14,8 @@ import pytest
 import torch
 from tiny import parameters, random_batch, tiny_learner
 
-from rlcore.types import TokenBatch, UserError
+from rlcore.errors import UserError
+from rlcore.types import TokenBatch
 
 HERE = Path(__file__).parent
 

@@ -9,11 +9,12 @@ import torch
 from tiny import full_log_softmax, gradient_learner, gradients, parameters, random_batch, tiny_learner, tiny_model
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from rlcore.errors import UserError
 from rlcore.learner import Learner
-from rlcore.learner.engine import Schedule
+from rlcore.learner.zero.engine import Schedule
 from rlcore.recipe.schema import LOSSES
 from rlcore.recipe.schema import Learner as Section
-from rlcore.types import TokenBatch, UserError
+from rlcore.types import TokenBatch
 
 pytestmark = pytest.mark.usefixtures("ranks")
 LR, BETAS, CLIP, MAX_NORM = 1e-2, (0.9, 0.95), (0.2, 0.3), 0.5

@@ -6,9 +6,9 @@ import torch
 from peft import get_peft_model
 from tiny import parameters, random_batch, tiny_learner, tiny_model
 
+from rlcore.errors import UserError
 from rlcore.policy.lora import lora_config, lora_layers
 from rlcore.recipe.schema import Lora
-from rlcore.types import UserError
 
 pytestmark = pytest.mark.usefixtures("ranks")
 LORA = Lora(rank=4, alpha=8, targets=["q_proj", "v_proj", "down_proj"])

@@ -16,8 +16,8 @@ from tiny import (
     tiny_model,
 )
 
-from rlcore.learner.packing import micro_batches
-from rlcore.learner.planning import Planned, plan_micro_batches, split_minibatches
+from rlcore.learner.batch.packing import micro_batches
+from rlcore.learner.batch.planning import Planned, plan_micro_batches, split_minibatches
 from rlcore.learner.policy_module import PolicyModule, keeps_apart
 from rlcore.types import TokenBatch
 

@@ -8,9 +8,9 @@ import torch
 from pydantic import ValidationError
 from tiny import grouped_batch, parameters, random_batch, tiny_learner, tiny_model
 
+from rlcore.errors import UserError
 from rlcore.learner.kernels import use_fused_kernels
 from rlcore.recipe.schema import Learner as Section
-from rlcore.types import UserError
 
 pytestmark = pytest.mark.usefixtures("ranks")
 SPLIT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tiny import branching_batch, grouped_batch, random_batch
 
-from rlcore.learner.planning import plan_micro_batches
-from rlcore.learner.tree import Tree, in_order
+from rlcore.learner.batch.planning import plan_micro_batches
+from rlcore.learner.batch.tree import Tree, in_order
 from rlcore.types import TokenBatch
 
 

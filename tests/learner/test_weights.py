@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_learner, tiny_model
 
-from rlcore.learner import weights
+from rlcore.learner.zero import weights
 from rlcore.recipe.schema import Lora
 
 pytestmark = pytest.mark.usefixtures("ranks")

@@ -13,7 +13,8 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import rlcore.learner.learner
-from rlcore.learner import Learner, start_distributed
+from rlcore.learner import Learner
+from rlcore.ranks import start_distributed
 from rlcore.recipe.schema import Learner as Section
 from rlcore.types import TokenBatch
 

@@ -15,7 +15,7 @@ from rlcore.plan.shapes import model_shapes, shapes_of
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Lora
 from rlcore.rollout import Sampling, TorchEngine
-from rlcore.rollout.decoder import FewOperations
+from rlcore.rollout.embedded.decoder import FewOperations
 from tests.processes import torchrun
 
 SCRIPT = Path(__file__).with_name("measured.py")

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from rlcore.errors import UserError
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.command import calibrated
 from rlcore.plan.lengths import INSTRUCTION_TOKENS, Lengths
@@ -14,7 +15,6 @@ from rlcore.plan.rates import Rates, estimated_rates, measured_run
 from rlcore.plan.shapes import model_shapes
 from rlcore.plan.simulation import rollout_seconds, simulate
 from rlcore.recipe import load_recipe
-from rlcore.types import UserError
 
 RATES = Rates(decode_step=1.0, decode_row=0.1, prompt_token=0.01, learner_token=0.002, optimizer_step=3.0, publish=2.0)
 LENGTHS = Lengths(prompt=100, response=40, limit=200, replies=2)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from rlcore.errors import UserError
 from rlcore.policy import Policy, check_same_parameters, load_policy, parameter_shapes, save_policy, stop_ids
 from rlcore.recipe.schema import Model, Scratch
-from rlcore.types import UserError
 
 SIZES = Scratch(hidden_size=16, layers=2, heads=2, kv_heads=1, intermediate_size=24, vocab_size=300)
 TEXTS = ["How many apples are left?", "Tom has 3 apples and eats 2 of them."]

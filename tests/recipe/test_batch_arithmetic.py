@@ -2,8 +2,8 @@
 
 import pytest
 
+from rlcore.errors import UserError
 from rlcore.recipe import Recipe, batch_arithmetic
-from rlcore.types import UserError
 
 RECIPE = Recipe.model_validate(
     {

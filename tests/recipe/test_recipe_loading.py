@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from rlcore.errors import UserError
 from rlcore.recipe import dump_recipe, load_recipe, saved_recipe
-from rlcore.types import UserError
 
 BASE = """
 name: base

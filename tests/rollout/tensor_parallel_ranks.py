@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from transformers import Qwen2ForCausalLM
 
-from rlcore.interrupt import Interrupt, Stopped
-from rlcore.learner import Ranks, start_distributed
-from rlcore.learner.weights import gathered_adapters
+from rlcore.learner.zero.weights import gathered_adapters
 from rlcore.policy.lora import add_lora
+from rlcore.ranks import Ranks, start_distributed
 from rlcore.recipe.schema import Lora, Rollout
 from rlcore.rollout import Sample, Sampling
 from rlcore.rollout.vllm.tensor_parallel import TensorParallelEngine
+from rlcore.session.interrupt import Interrupt, Stopped
 from tests.rollout.test_vllm_in_process import PROMPT, STOP, learners_logprobs, publish, random_model, samples
 
 GREEDY = Sampling(16, temperature=0)

@@ -2,11 +2,12 @@
 
 import pytest
 
+from rlcore.errors import UserError
 from rlcore.policy import phrase_tokenizer
 from rlcore.policy.scratch import scratch_tokenizer
 from rlcore.recipe import schema
 from rlcore.rollout import Conversation
-from rlcore.types import Problem, UserError
+from rlcore.types import Problem
 
 TEXT = ["What is 2 + 3? The answer is 5. There might be an error in the answer above, please check it. user assistant"]
 INSTRUCTION = "There might be an error in the answer above, please check it."

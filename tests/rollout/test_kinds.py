@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from rlcore.errors import UserError
 from rlcore.policy import Policy, stop_ids
 from rlcore.policy.scratch import scratch_model
 from rlcore.recipe import schema
@@ -12,7 +13,6 @@ from rlcore.rollout.kinds import feedback, verify
 from rlcore.rollout.kinds.instructions import INSTRUCTIONS
 from rlcore.rollout.kinds.stop import read_role
 from rlcore.rollout.kinds.verify import read_verdict
-from rlcore.types import UserError
 from tests.rollout.scripted import ScriptedEngine, conversation, problem
 
 RIGHT, WRONG = "It is 5. Verdict: right", "It is not. Verdict: wrong"

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from rlcore.errors import UserError
 from rlcore.policy import load_policy, stop_ids
 from rlcore.recipe import schema
 from rlcore.rollout import Conversation, Sampling, Scorer, TorchEngine, sample_groups
-from rlcore.types import Problem, UserError
+from rlcore.types import Problem
 
 REWARD = """
 import os, time

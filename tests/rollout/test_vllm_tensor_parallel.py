@@ -77,7 +77,7 @@ def recipe(folder: Path, **vllm: object) -> Path:
 def trained(folder: Path, **vllm: object) -> tuple[list[dict], list[dict], dict]:
     """Figures, trajectories and evaluation of a run of two ranks."""
     settings = ["learner.zero=3", "evaluate.problems=9", "evaluate.every=0", "track.trajectories=8"]
-    done = torchrun(2, "-m", "rlcore.train", recipe(folder, **vllm), *settings)
+    done = torchrun(2, "-m", "rlcore", "train", recipe(folder, **vllm), *settings)
     assert done.returncode == 0, done.stderr[-5000:]
     lines = (folder / "run/trajectories.jsonl").read_text().splitlines()
     return (

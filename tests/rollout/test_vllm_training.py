@@ -147,7 +147,7 @@ def test_a_sampler_of_quantised_weights_is_corrected_for(folder):
 @needs_vllm
 def test_ranks_that_split_the_weights_each_publish_all_of_them_to_their_own_engine(folder):
     recipe = [*arguments(folder), "rollout.engine=vllm", "learner.zero=3", f"output={folder / 'two'}"]
-    done = torchrun(2, "-m", "rlcore.train", *recipe, "stages.0.steps=2")
+    done = torchrun(2, "-m", "rlcore", "train", *recipe, "stages.0.steps=2")
     assert done.returncode == 0, done.stderr
     assert [record["learner/mismatch_kl"] < 1e-6 for record in figures(folder / "two")] == [True, True]
 
@@ -156,7 +156,7 @@ def test_ranks_that_split_the_weights_each_publish_all_of_them_to_their_own_engi
 def test_a_mistake_that_shows_once_vllm_runs_ends_the_run_in_one_line(folder):
     reward = f"rewards.functions=[{{name: '{folder / 'names_d.py'}:nothing'}}]"
     settings = [*arguments(folder), "rollout.engine=vllm", reward, f"output={folder / 'refused'}"]
-    command = [sys.executable, "-m", "rlcore.cli", "train", *settings]
+    command = [sys.executable, "-m", "rlcore", "train", *settings]
     # A process of its own, with all that Python does at its end.
     refused = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert refused.returncode == 2

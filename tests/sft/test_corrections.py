@@ -10,11 +10,12 @@ from random import Random
 import pytest
 
 from rewards import Verdict
+from rlcore.errors import UserError
 from rlcore.evaluate.results import load_evaluation
 from rlcore.recipe import load_recipe
 from rlcore.sft.corrections import pair_rows, star_rows
 from rlcore.sft.trainer import IGNORED
-from rlcore.types import Problem, Trajectory, Turn, UserError
+from rlcore.types import Problem, Trajectory, Turn
 from tests.processes import rlcore, torchrun
 from tests.tiny import figures, write_recipe
 
@@ -69,7 +70,7 @@ SMALL = ["sft.problems=64", "sft.samples=4", "sft.batch=8", *QUICK]
 
 def killed_in_round_2(recipe: Path, run: Path) -> None:
     """Starts the run and kills it as soon as its first round is finished."""
-    command = [sys.executable, "-m", "rlcore.cli", "train", str(recipe), f"output={run}", "sft.rounds=2", *SMALL]
+    command = [sys.executable, "-m", "rlcore", "train", str(recipe), f"output={run}", "sft.rounds=2", *SMALL]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 600
     while not (run / "round-1").exists():
@@ -106,7 +107,7 @@ def test_rounds_on_one_process_killed_and_the_same_run_again(repository, tmp_pat
 
 def test_rounds_on_two_processes(repository, tmp_path):
     recipe = repository / "recipes/quickstart/ablations/pair_sft_plus.yaml"
-    done = torchrun(2, "-m", "rlcore.train", recipe, f"output={tmp_path / 'two'}", *SMALL)
+    done = torchrun(2, "-m", "rlcore", "train", recipe, f"output={tmp_path / 'two'}", *SMALL)
     assert done.returncode == 0, done.stderr
     assert load_evaluation(tmp_path / "two" / "evaluation.json").step == 1
 

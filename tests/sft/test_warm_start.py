@@ -72,7 +72,8 @@ def test_wrong_choices_are_never_learned_but_their_checks_are(rows):
     assert share(learned_right) == pytest.approx(0.3, abs=0.03)
 
 
-def test_the_command_makes_a_policy_that_loads_and_answers(tmp_path, repository):
+def test_the_command_makes_a_policy_that_loads_and_answers(tmp_path, repository, monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)  # a user's shell has none, and accelerate takes it for torchrun's
     main(["sft", str(repository / "recipes/quickstart_base.yaml"), f"output={tmp_path / 'base'}", "batch=8",
           "phases.0.steps=2", "phases.1.steps=2"])  # fmt: skip
     policy = load_policy(schema.Model(path=str(tmp_path / "base")))

@@ -110,7 +110,7 @@ def test_the_workspace_is_printed_without_an_account(capsys):
 
 def test_without_a_login_the_dashboard_says_what_to_do(tmp_path: Path):
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(Path.cwd())}
-    command = [sys.executable, "-m", "rlcore.cli", "dashboard"]
+    command = [sys.executable, "-m", "rlcore", "dashboard"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 2
     assert "rlcore: there is no W&B login here: run `wandb login`" in done.stderr

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from wandb_file import config, history
 
+from rlcore.errors import UserError
 from rlcore.recipe.schema import Track
 from rlcore.track import Tracker
-from rlcore.types import UserError
 
 OFF = Track(wandb="off")
 

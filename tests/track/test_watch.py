@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rlcore.cli import main
+from rlcore.errors import UserError
 from rlcore.track.watch import sparkline
-from rlcore.types import UserError
 from tests.evaluate.synthetic_runs import make_run
 
 RECIPE = """
@@ -66,7 +66,7 @@ def test_a_running_run_says_how_long_it_will_take(run: Path, capsys):
 def test_on_a_terminal_it_follows_until_the_run_is_finished(run: Path):
     (run / "final").rmdir()
     ours, theirs = os.openpty()
-    command = [sys.executable, "-m", "rlcore.cli", "watch", str(run), "--every", "0.2"]
+    command = [sys.executable, "-m", "rlcore", "watch", str(run), "--every", "0.2"]
     process = subprocess.Popen(command, env=os.environ | {"TERM": "xterm", "COLUMNS": "120"}, stdout=theirs)
     said = b""
     while b"step 60/60" not in said:

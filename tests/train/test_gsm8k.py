@@ -21,7 +21,7 @@ def test_gsm8k_goes_all_the_way(launch, benchmark_data, repository, tmp_path):
         f"output={run}",
         "track.wandb=off",
     ]
-    done = launch("-m", "rlcore.train", repository / "recipes/gsm8k_tiny.yaml", *settings)
+    done = launch("-m", "rlcore", "train", repository / "recipes/gsm8k_tiny.yaml", *settings)
     assert done.returncode == 0, done.stderr
     records = figures(run)
     assert [record["stage"] for record in records] == ["stage_1", "stage_1", "stage_2", "stage_2"]

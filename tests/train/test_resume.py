@@ -1,6 +1,7 @@
 """Runs that are killed, stopped, damaged, starved of disk or moved to other ranks, and how they go on."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -21,14 +22,14 @@ def recipe_of(run: Path) -> Path:
 
 
 def start(recipe: Path, output: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rlcore.train", str(recipe), f"output={output}"]
+    command = [sys.executable, "-m", "rlcore", "train", str(recipe), f"output={output}"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def train(recipe: Path, output: Path, processes: int) -> str:
     """Runs the recipe to its end; what it said."""
     launch = partial(torchrun, processes) if processes > 1 else python
-    done = launch("-m", "rlcore.train", recipe, f"output={output}")
+    done = launch("-m", "rlcore", "train", recipe, f"output={output}")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -151,3 +152,19 @@ def test_a_run_goes_on_with_another_number_of_ranks(finished, tmp_path):
         assert [record["step"] for record in after] == [1, 2, 3, 4, 5, 6]
     for name, value in before[-1].items():  # two ranks again: they draw the same numbers
         assert after[-1][name] == (value if name == "stage" else pytest.approx(value, rel=1e-3, abs=1e-6)), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_saves_and_leaves_no_traceback(finished, tmp_path, number):
+    """As a terminal sends Ctrl-C: to the run and to every helper that shares its process group."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "rlcore", "train", str(recipe_of(finished)), f"output={run}"]
+    whole = subprocess.STDOUT
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=whole, text=True, start_new_session=True)
+    wait_for_records(run, random.randrange(1, 5))
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    assert "the same command goes on from there" in output
+    assert "Traceback" not in output
+    assert (run / "checkpoints" / f"step-{len(figures(run)):06d}").is_dir()

@@ -10,12 +10,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from rlcore.errors import UserError
 from rlcore.export import export
-from rlcore.types import UserError
 from tests.processes import rlcore
 from tests.tiny import figures, write_recipe
 
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rlcore.train"]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rlcore", "train"]
 LORA = "model.lora={rank: 4, alpha: 8}"
 
 

@@ -47,7 +47,7 @@ def test_training_moves_the_policy_away_from_its_reference(finished):
 def test_the_same_seed_gives_the_same_run_and_no_process_is_left_behind(finished, tmp_path):
     marker = f"RLCORE_TEST_{os.getpid()}"
     words = ["train", finished.parent / "recipe.yaml", f"output={tmp_path / 'again'}"]
-    command = [sys.executable, "-m", "rlcore.cli", *words]
+    command = [sys.executable, "-m", "rlcore", *words]
     environment = {**os.environ, "LEFT_BEHIND": marker}
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert again.returncode == 0, again.stderr
@@ -79,7 +79,7 @@ def test_a_finished_run_is_not_trained_again(finished, tmp_path):
 def test_two_processes_share_the_problems_and_agree(finished, tmp_path):
     recipe = finished.parent / "recipe.yaml"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "rlcore.train", str(recipe), f"output={tmp_path / 'two'}"]
+    command = [*torchrun, "-m", "rlcore", "train", str(recipe), f"output={tmp_path / 'two'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     one, two = figures(finished), figures(tmp_path / "two")

@@ -13,7 +13,7 @@ SCRIPT = """
 import sys
 from rlcore.recipe import load_recipe
 from rlcore.rollout.kinds import stop, verify
-from rlcore.train import train
+from rlcore.train.loop import train
 
 # A random model says neither "Verdict: wrong" nor "STOP": here the number of letters says it.
 verify.read_verdict = lambda text: len(text) % 2 == 0

@@ -15,9 +15,9 @@ from pydantic import Field, ValidationError
 
 from rlcore.data.sources.source import Source
 from rlcore.data.table import Row, Table
+from rlcore.errors import UserError
 from rlcore.recipe.mistakes import first_mistake
 from rlcore.recipe.schema import Positive, Section
-from rlcore.types import UserError
 
 ARITHMETIC = Source(text="prompt", gold=("numbers", "target"))
 SPLITS = {"test": (0,), "validation": (1,), "train": range(2, 10)}

@@ -9,8 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 from rewards import RewardPool, Verdict
+from rlcore.errors import UserError
 from rlcore.rollout.kinds.kind import Ask, Kind, Script
-from rlcore.types import Problem, UserError
+from rlcore.types import Problem
 
 TIMEOUT = 3.0
 """Seconds that a program has for its public tests."""

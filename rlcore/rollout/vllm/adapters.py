@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from rlcore.errors import UserError
 from rlcore.policy.lora import save_adapter
 from rlcore.recipe.schema import Lora
-from rlcore.types import UserError
 
-ADAPTERS = "policy"
-"""What vLLM calls them."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM has room for; adapters of a lower rank fit in."""
 

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
+from rlcore.errors import UserError
+from rlcore.inside_vllm.plugin import BACKEND
 from rlcore.recipe import schema
 from rlcore.recipe.schema import Lora
 from rlcore.rollout.vllm.adapters import adapter_arguments
-from rlcore.types import UserError
-from rlcore.vllm_plugin import BACKEND
 
 ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # whose threads run where is not vLLM's to say
     "VLLM_NO_USAGE_STATS": "1",
 }
 """Set before vLLM is imported, where the user has not set them."""
-EXTENSION = "rlcore.rollout.vllm.extension.WorkerExtension"
+EXTENSION = "rlcore.inside_vllm.extension.WorkerExtension"
 CPU_ARGUMENTS = {
     "enforce_eager": True,  # compiling a model for the CPU takes longer than it saves
     "block_size": 32,  # the smallest, so that short prompts can share theirs

@@ -18,13 +18,14 @@ import torch
 from torch import distributed
 from transformers import PreTrainedModel
 
+from rlcore.errors import UserError
+from rlcore.inside_vllm.plugin import ADAPTERS
 from rlcore.recipe import schema
 from rlcore.recipe.schema import Lora
 from rlcore.rollout.engine import Sample, Sampling, publication_metrics
 from rlcore.rollout.sampling import mixed_seed
-from rlcore.rollout.vllm.adapters import ADAPTERS, adapter_arguments, write_adapters
+from rlcore.rollout.vllm.adapters import adapter_arguments, write_adapters
 from rlcore.rollout.vllm.arguments import ENVIRONMENT, describe_model, engine_arguments
-from rlcore.types import UserError
 
 OWN_ENVIRONMENT = {
     **ENVIRONMENT,
@@ -32,7 +33,7 @@ OWN_ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 """Set before vLLM is imported, where the user has not set them."""
-CPU_LAUNCHER = "rlcore.rollout.vllm.launcher.CpuLauncher"
+CPU_LAUNCHER = "rlcore.inside_vllm.launcher.CpuLauncher"
 
 
 class InProcessEngine:
@@ -134,7 +135,7 @@ class InProcessEngine:
 
     def _load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
         """Returns the bytes."""
-        from rlcore.rollout.vllm.loading import load_weights
+        from rlcore.inside_vllm.loading import load_weights
 
         size = 0
 

@@ -15,8 +15,8 @@ from transformers import Qwen2Config
 
 from rlcore.recipe.schema import Lora, Rollout
 from rlcore.rollout import Sample, Sampling
-from rlcore.rollout.vllm.processes import free_port
-from rlcore.rollout.vllm.servers import ServersEngine
+from rlcore.rollout.servers.engine import ServersEngine
+from rlcore.rollout.servers.processes import free_port
 
 STUB = Path(__file__).with_name("stub.py")
 SAMPLING = Sampling(max_tokens=8)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rlcore.learner.weights import gathered_adapters
+from rlcore.errors import UserError
+from rlcore.learner.zero.weights import gathered_adapters
 from rlcore.policy.lora import adapters_without_effect, add_lora
 from rlcore.recipe.schema import Lora
 from rlcore.rollout import Sample, Sampling
-from rlcore.rollout.vllm.servers import ServersEngine
-from rlcore.types import UserError
+from rlcore.rollout.servers.engine import ServersEngine
 from tests.rollout.servers.running import Stub, engine, post, sample_all, section, until, up
 
 LORA = Lora(rank=4, alpha=8)

@@ -7,7 +7,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed")
 
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerWeightTransferEngine
 
-from rlcore.rollout.vllm.direct import LearnerSource, ManyServers
+from rlcore.rollout.servers.direct import LearnerSource, ManyServers
 from tests.rollout.servers.running import Stub, post
 
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from rlcore.types import UserError
+from rlcore.errors import UserError
 from tests.rollout.servers.running import STUB, Stub, engine, post, sample_all, until, up, weights
 
 OURS = {"command": f"{sys.executable} {STUB}"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rlcore.rollout.vllm.guard import kill_group
+from rlcore.rollout.servers.guard import kill_group
 
 HOLDS_MEMORY = """
 import os, time

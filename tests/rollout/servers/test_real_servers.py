@@ -20,9 +20,9 @@ from transformers import AutoTokenizer
 from rlcore.policy import load_policy, save_policy
 from rlcore.recipe.schema import Model
 from rlcore.rollout import Sample, Sampling
-from rlcore.rollout.vllm.guard import kill_group
-from rlcore.rollout.vllm.processes import free_port
-from rlcore.rollout.vllm.servers import ServersEngine
+from rlcore.rollout.servers.engine import ServersEngine
+from rlcore.rollout.servers.guard import kill_group
+from rlcore.rollout.servers.processes import free_port
 from tests.processes import rlcore
 from tests.rollout.servers.running import section, until, up
 from tests.tiny import write_recipe

@@ -6,8 +6,9 @@ import os
 import pytest
 import torch
 
-from rlcore.rollout.vllm.shared_weights import MappedFiles, SharedWeights
-from rlcore.types import UserError
+from rlcore.errors import UserError
+from rlcore.inside_vllm.mapped_files import MappedFiles
+from rlcore.rollout.servers.shared_weights import SharedWeights
 from tests.rollout.servers.running import engine
 
 

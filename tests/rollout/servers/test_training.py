@@ -58,7 +58,7 @@ def nothing_is_left(folder: Path, ports: list[int]) -> bool:
 
 
 def train(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "rlcore.cli", "train", str(folder / "recipe.yaml"), f"output={folder / 'run'}"]
+    command = [sys.executable, "-m", "rlcore", "train", str(folder / "recipe.yaml"), f"output={folder / 'run'}"]
     return subprocess.Popen([*command, *overrides])
 
 
@@ -95,7 +95,7 @@ def test_two_ranks_share_servers_and_publish_split_weights(tmp_path):
     stubs = [Stub(), Stub()]
     try:
         path = recipe(tmp_path, servers=[stub.url for stub in stubs])
-        done = torchrun(2, "-m", "rlcore.train", path, f"output={tmp_path / 'run'}", "learner.zero=3")
+        done = torchrun(2, "-m", "rlcore", "train", path, f"output={tmp_path / 'run'}", "learner.zero=3")
         assert done.returncode == 0, done.stderr
         with safe_open(tmp_path / "run" / "final" / "model.safetensors", "pt") as trained:
             first = trained.get_tensor("model.embed_tokens.weight")[0, 0].item()
@@ -113,7 +113,7 @@ def test_two_ranks_publish_split_adapters_alone(tmp_path):
     try:
         lora = "model.lora={rank: 2}"
         path = recipe(tmp_path, servers=[stub.url])
-        done = torchrun(2, "-m", "rlcore.train", path, f"output={tmp_path / 'run'}", "learner.zero=3", lora)
+        done = torchrun(2, "-m", "rlcore", "train", path, f"output={tmp_path / 'run'}", "learner.zero=3", lora)
     finally:
         stub.kill()
     assert done.returncode == 0, done.stderr

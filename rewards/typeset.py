@@ -1,0 +1,126 @@
+r"""One way of typesetting: answers in LaTeX, Unicode or plain text, brought to the same LaTeX."""
+
+from __future__ import annotations
+
+import re
+
+_UNICODE = str.maketrans({"−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "\\div ", "∞": "\\infty ",
+                          "∅": "\\emptyset ", "°": "^\\circ ", "π": "\\pi ", "€": "$", "£": "$", "∪": "\\cup ",
+                          "\u00a0": " ", "\u202f": " ", "²": "^2", "³": "^3", "½": "\\frac{1}{2}", "∈": "\\in ",
+                          "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}",
+                          "≤": "\\le ", "≥": "\\ge ", "ℝ": "\\mathbb{R}", "⟨": "(", "⟩": ")", "…": "...",
+                          **{chr(0xFEE0 + code): chr(code) for code in range(0x21, 0x7F)}})  # fmt: skip
+_FUNCTIONS = "sin|cos|tan|cot|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln"
+_REWRITES = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in [
+        # two stars around all of the answer are Markdown's bold, any others are Python's power
+        (r"^\s*\*\*((?:(?!\*\*).)+)\*\*(\s*\.?\s*)$", r"\1\2"),
+        (r"\*\*\s*(-?\d+|[a-zA-Z])", r"^{\1}"),
+        (r"\*\*", "^"),
+        # the root sign covers the whole number after it; LaTeX's command, one digit
+        (r"√\s*(\d+(?:\.\d+)?)", r"\\sqrt{\1}"),
+        (r"√", r"\\sqrt "),
+        (r"\\(?:boxed|fbox)\s*(?=\{)", ""),
+        (r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\]", r"\\\\"),
+        (r"(?<!\\)\\[\[\]()]|(?<!\\)\$", " "),
+        (r"\\\$", ""),
+        (r"\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|displaystyle|limits)(?![a-zA-Z])\.?", ""),
+        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+        (r"\\varnothing", r"\\emptyset"),
+        (r"\\lbrace(?![a-zA-Z])\s*", r"\\{"),
+        (r"\\rbrace(?![a-zA-Z])", r"\\}"),
+        (r"\\langle(?![a-zA-Z])\s*", "("),
+        (r"\\rangle(?![a-zA-Z])", ")"),
+        (r"\\mid(?![a-zA-Z])", "|"),
+        (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
+        (r"(?:\\le(?:q|qslant)?(?![a-zA-Z])|<=)\s*", r"\\le "),
+        (r"(?:\\ge(?:q|qslant)?(?![a-zA-Z])|>=)\s*", r"\\ge "),
+        (r"\\lt(?![a-zA-Z])", "<"),
+        (r"\\gt(?![a-zA-Z])", ">"),
+        (r"\\(?:mathrm|operatorname\*?)\s*\{\s*([ei])\s*\}", r"\1"),
+        (rf"\\(?:mathrm|operatorname\*?|text)\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
+        (r"\\(?:mathrm|textbf|textit|mbox|mathbf|operatorname|textnormal|textrm)\s*\{", r"\\text{"),
+        (
+            r"(?<=\d)\s*(?:\^?\s*\{?\s*\\text\{\s*(?:st|nd|rd|th)\s*\}\s*\}?|\^\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th)\b)",
+            "",
+        ),
+        (r"\{,\}", ","),
+        (r"(?<=\d),?(?:\\,|\\!\s*)(?=\d{3}(?!\d))", ""),
+        (r"(?<!\\)\\[!,;:> ]|~|\\q?quad(?![a-zA-Z])|\\(?:thin|med|thick)space", " "),
+        (r"\\%", "%"),
+        (r"\\(?:degree|deg)(?![a-zA-Z])", r"^\\circ"),
+        (r"\^\{\s*\\circ\s*\}", r"^\\circ"),
+        (r"\\infin(?![a-zA-Z])|\\inf(?![a-zA-Z])", r"\\infty"),
+        (r"\\lvert|\\rvert|\\vert", "|"),
+        (r"\\[lc]?dots(?![a-zA-Z])", "..."),
+        # a digit seen three times before the dots goes on for ever
+        (r"(\d*\.\d*?)(\d)\2\2+\s*\.\.\.", r"\1\\overline{\2}"),
+        (r"\\?(?<![a-zA-Z])exp\s*(?=\()", "e^"),
+        (r"\s+", " "),
+    ]
+]
+_PLAIN_WORD = re.compile(
+    rf"(?P<text>\\text\s*\{{[^{{}}]*\}})|(?<![\\a-zA-Z])(?P<word>pi|sqrt|infinity|inf|{_FUNCTIONS})(?![a-zA-Z])"
+)
+_ARGUMENTS = re.compile(r"(?P<frac>\\frac(?![a-zA-Z]))|\\sqrt(?![a-zA-Z])\s*(?:\[[^\[\]]*\])?|\^(?=\s*\()")
+_TOKEN = re.compile(r"\\(?!sqrt|frac)[a-zA-Z]+|[0-9a-zA-Z]")
+_SPACE = re.compile(r"(\\[a-zA-Z]+ (?=[a-zA-Z])|(?<=\d) (?=\d))| ")
+_FINAL_POINT = re.compile(r"(?<![.])[.,;]$")
+
+
+def clean(text: str) -> str:
+    """The text in one notation: no typographic spacing, one name for each symbol, no dollars or final full stop."""
+    text = text.translate(_UNICODE)
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
+    text = _braced(_PLAIN_WORD.sub(_as_command, text))
+    return _FINAL_POINT.sub("", text.strip()).strip()
+
+
+def tight(text: str) -> str:
+    """The text without the spaces that mean nothing."""
+    return _SPACE.sub(lambda space: space[1] or "", text)
+
+
+def _as_command(match: re.Match[str]) -> str:
+    if match["text"]:
+        return match["text"]
+    word = match["word"]
+    return "\\infty " if word.startswith("inf") else f"\\{word} "
+
+
+def _braced(text: str) -> str:
+    r"""Braces around each argument, as LaTeX reads them: `\frac125` is `\frac{1}{2}5`; `^(1/2)` is `^{1/2}`."""
+    at = 0
+    while match := _ARGUMENTS.search(text, at):
+        at = end = match.end()
+        for _ in range(2 if match["frac"] else 1):
+            text, end = _brace_argument(text, end, bool(match["frac"]))
+    return text
+
+
+def _brace_argument(text: str, at: int, latex: bool) -> tuple[str, int]:
+    """The text with braces around the argument that begins at or after `at`, and where the argument ends."""
+    while text[at : at + 1] == " ":
+        at += 1
+    opening = text[at : at + 1]
+    if opening == "{" or (opening == "(" and not latex):
+        end = _closing(text, at)
+        if end is None:
+            return text, at
+        return (text, end) if opening == "{" else (f"{text[:at]}{{{text[at + 1 : end - 1]}}}{text[end:]}", end)
+    if token := _TOKEN.match(text, at):
+        return f"{text[:at]}{{{token[0]}}}{text[token.end() :]}", token.end() + 2
+    return text, at
+
+
+def _closing(text: str, at: int) -> int | None:
+    """The end of the group that opens at `at`, None if it never ends."""
+    pair = {"{": "{}", "(": "()"}[text[at]]
+    depth = 0
+    for position in range(at, len(text)):
+        depth += (text[position] == pair[0]) - (text[position] == pair[1])
+        if depth == 0:
+            return position + 1
+    return None

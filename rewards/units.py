@@ -1,0 +1,83 @@
+r"""Units behind an answer: `10 cm`, `60 miles per hour`, `5\text{ apples}`.
+
+A product of variables looks like a bare unit (`7cd`), so that bare letters are units only by the list below. Free text
+is a unit inside `\text{}`, or as a word of four letters and more after a space.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_NAMES = {
+    "m": "meter metre", "cm": "centimeter centimetre", "mm": "millimeter millimetre", "km": "kilometer kilometre",
+    "g": "gram gm", "kg": "kilogram", "mg": "milligram", "l": "liter litre", "ml": "milliliter millilitre",
+    "s": "second sec", "min": "minute", "h": "hour hr", "in": "inch inche", "ft": "foot feet", "yd": "yard",
+    "mi": "mile", "lb": "pound", "oz": "ounce", "deg": "degree", "dollar": "buck usd", "cent": "penny pennie",
+    "n": "newton", "day": "", "wk": "week", "yr": "year", "unit": "", "rad": "radian", "hz": "hertz", "pt": "pint",
+    "qt": "quart", "gal": "gallon", "ton": "", "kwh": "", "km/h": "kmh kph", "mi/h": "mph", "mi/gal": "mpg",
+}  # fmt: skip
+_UNITS = {name: unit for unit, names in _NAMES.items() for name in [unit, *names.split()]}
+SCALES: dict[str, Fraction] = {
+    "dozen": Fraction(12), "hundred": Fraction(10**2), "thousand": Fraction(10**3), "million": Fraction(10**6),
+    "billion": Fraction(10**9), "trillion": Fraction(10**12), "half": Fraction(1, 2), "third": Fraction(1, 3),
+    "quarter": Fraction(1, 4), "fourth": Fraction(1, 4), "fifth": Fraction(1, 5), "sixth": Fraction(1, 6),
+    "seventh": Fraction(1, 7), "eighth": Fraction(1, 8), "ninth": Fraction(1, 9), "tenth": Fraction(1, 10),
+    "hundredth": Fraction(1, 100), "thousandth": Fraction(1, 1000), "halve": Fraction(1, 2),
+}  # fmt: skip
+_PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
+_UNIT = re.compile(
+    r"(?P<body>.*(?:[\d)}!]|\d\.)|.*\\[a-zA-Z]+|)(?P<space>\s*)"
+    r"(?P<unit>\^\\circ\s*(?:\\text\{\s*[CF]\s*\}|[CF])?"
+    r"|\\text\{(?P<text>[^{}]*)\}(?P<text_power>\^\{?[23]\}?)?"
+    r"|(?<![\\A-Za-z])(?P<plain>[A-Za-z]+\.?(?:[ /][A-Za-z]+\.?){0,4})(?P<plain_power>\^\{?[23]\}?)?)\.?",
+    re.DOTALL,
+)
+_NOT_UNITS = re.compile(
+    r"\b(?:or|and|to|is|not|no|pi|sqrt|approx|about|if|plus|minus|over|times|mod|base|squared|cubed|factorial|inf|"
+    r"infinity|sin|cos|tan|log|ln|exp|than|between|from|by|of|at|[ap]\.?m|th|st|nd|rd)\b",
+    re.IGNORECASE,
+)
+
+
+def split_unit(text: str) -> tuple[str, str, bool]:
+    """Body, unit in one spelling, and whether the unit can be nothing else: `10 m` may be ten times m."""
+    match = _UNIT.fullmatch(text)
+    if match is None or not match["body"].strip():
+        return text, "", True
+    body = match["body"].strip()
+    if match["unit"].startswith("^"):
+        return body, "deg" + re.sub(r"\\text|[^CF]", "", match["unit"]), True
+    bare = match["text"] is None
+    name = match["plain"] if bare else match["text"]
+    words = name.lower().replace(".", " ").split()
+    power = re.sub(r"\D", "", (match["plain_power"] if bare else match["text_power"]) or "")
+    letter = bare and len(name) == 1
+    if letter and (name not in "mgsLlhN" or not match["space"]):
+        return text, "", True
+    if bare and len(name) == 2 and name not in ("cm", "mm", "km", "kg") and not body[-1].isdigit():
+        return text, "", True  # "2\\pi hr" is the height times the radius
+    if known := _known(" ".join(words), power):
+        return body, known, not letter
+    if not words or _NOT_UNITS.search(" ".join(words)) or re.search(r"[\d=,:<>]", name):
+        return text, "", True
+    if bare and (not match["space"] or len(words[0]) < 4):
+        return text, "", True
+    return body, " ".join(map(_singular, words)) + power, True
+
+
+def _known(name: str, power: str) -> str:
+    """A unit of the list, alone, squared, or by another one, in one spelling; "" if it is none."""
+    spelled = []
+    for part in re.split(r"\s*/\s*|\s+per\s+|\s+an?\s+", name):
+        words = part.split()
+        exponent = _PREFIXES.get(words[0], "") if len(words) == 2 else ""
+        unit = _UNITS.get(_singular(words[-1])) or _UNITS.get(words[-1]) if words else None
+        if unit is None or (len(words) > 1 and not exponent):
+            return ""
+        spelled.append(unit + exponent)
+    return "/".join(spelled) + power
+
+
+def _singular(word: str) -> str:
+    return re.sub(r"(?<=\w[^\Ws])s$", "", word)

@@ -1,0 +1,23 @@
+"""A user's mistake, and the nearest good name for the one line that answers it."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A mistake in what the user gave. Its text is one line that says what and where; the command ends with code 2."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for the nearest of the known names, or nothing if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def nearest_path(path: str | Path) -> str:
+    """`did_you_mean` among the entries of the folder that a missing file or folder would stand in."""
+    folder, name = Path(path).parent, Path(path).name
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {folder / near[0]}?" if near else ""

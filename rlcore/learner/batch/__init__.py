@@ -1,0 +1,1 @@
+"""How trajectories become the micro-batches of a forward pass."""

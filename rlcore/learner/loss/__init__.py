@@ -1,0 +1,1 @@
+"""The objective: surrogates, KL estimators, averaging, mismatch correction, and their figures."""

@@ -1,0 +1,79 @@
+"""What an update minimises, token by token: surrogate, mismatch correction, KL term, entropy bonus and averaging."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlcore.learner.batch.packing import MicroBatch
+from rlcore.learner.loss.losses import SURROGATES, attempt_mean
+from rlcore.learner.loss.mismatch import importance_weights
+from rlcore.recipe.schema import Learner as LearnerSection
+from rlcore.types import TokenBatch
+
+
+def carries_gradient(batch: TokenBatch, section: LearnerSection) -> np.ndarray:
+    """Whether some loss token of each trajectory is weighed by an advantage, a β or an entropy bonus, `[B]` bool.
+
+    Any other's share of the loss is 0 under all weights, so its passes are spared: a dead group's, where every β is 0.
+    It still counts in what the loss is divided by.
+    """
+    if section.entropy_bonus:
+        weighed_N = batch.loss_mask_N
+    else:
+        weighed_N = batch.loss_mask_N & ((batch.advantage_N != 0) | (batch.kl_weight_N != 0))
+    return np.logical_or.reduceat(weighed_N, batch.offsets_B1[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The loss of one batch under the settings of a recipe."""
+
+    section: LearnerSection
+    attempt_N: np.ndarray
+    """`[N]` int64: number of each token's attempt."""
+    share_N: np.ndarray
+    """`[N]` float32: how much each token counts before the division by a minibatch's size."""
+    old_logprob_N: np.ndarray | None
+    """`[N]` float32: the learner's log-probabilities before the update; None where they are the present ones."""
+    old_is_sampler: bool
+    """Whether the ratio compares with the sampler instead."""
+
+    def __call__(
+        self, micro: MicroBatch, size: int, *, logprob_n: Tensor, entropy_n: Tensor, kl_n: Tensor
+    ) -> dict[str, Tensor]:
+        """`[n]` each: the parts `loss` and `policy_loss` of the minimised sum, and what `Tally` averages.
+
+        `size` is what the sums over the minibatch are divided by, over all ranks.
+        """
+        section = self.section
+        attempt_n, share_n = self._stream(self.attempt_N, micro), self._stream(self.share_N, micro) / size
+        old_n = self._old(micro, logprob_n)
+        log_ratio_n = logprob_n - old_n
+        if section.ratio == "attempt":
+            log_ratio_n = attempt_mean(log_ratio_n, attempt_n)
+        surrogate = SURROGATES[section.surrogate]
+        policy_loss_n, clipped_n = surrogate(logprob_n, log_ratio_n, micro.advantage_n, section.clip)
+        weight_n, corrected_n = importance_weights(old_n - micro.sampler_logprob_n, attempt_n, section.correction)
+        policy_loss_n = share_n * weight_n * policy_loss_n
+        loss_n = policy_loss_n + share_n * micro.kl_weight_n * kl_n
+        if section.entropy_bonus:
+            loss_n = loss_n - share_n * section.entropy_bonus * entropy_n
+        return {
+            "loss": loss_n,
+            "policy_loss": policy_loss_n,
+            "kl": kl_n,
+            "entropy": entropy_n.detach(),
+            "clip_fraction": clipped_n,
+            "correction": weight_n,
+            "corrected": corrected_n,
+        }
+
+    def _old(self, micro: MicroBatch, logprob_n: Tensor) -> Tensor:
+        if self.old_is_sampler:
+            return micro.sampler_logprob_n
+        return logprob_n.detach() if self.old_logprob_N is None else self._stream(self.old_logprob_N, micro)
+
+    def _stream(self, values_N: np.ndarray, micro: MicroBatch) -> Tensor:
+        return torch.from_numpy(values_N[micro.index_n]).to(micro.advantage_n.device)

@@ -1,0 +1,133 @@
+"""The learner's state as files: safetensors that any number of ranks and any ZeRO stage reads back.
+
+Each rank writes the pieces it holds, without communication, as flat tensors named `KIND:START:PARAMETER`; a reader
+takes from the files of all ranks the elements that it holds itself.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rlcore.errors import UserError
+from rlcore.learner.zero.pieces import WEIGHT, moments, pieces, refresh_weights, replicated
+
+FILE_BYTES = 2 << 30
+"""A file holds about so much: more is not copied off a device at once."""
+COUNTERS = "counters.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """How far training is. `optimizer_steps` are those applied; `schedule_steps` set the learning rate."""
+
+    global_steps: int
+    schedule_steps: int
+    optimizer_steps: int
+    skipped_in_row: int
+
+
+def save_state(engine: Any, model: nn.Module, folder: Path, rank: int, world: int) -> list[Path]:
+    """Writes this rank's share of weights and moments, at most `FILE_BYTES` a file; returns what it wrote."""
+    mine = pieces(engine, model)
+    if replicated(engine):
+        mine = mine[rank::world]
+    written: list[Path] = []
+    tensors: dict[str, Tensor] = {}
+    size = 0
+
+    def flush() -> None:
+        nonlocal tensors, size
+        written.append(folder / f"rank-{rank:05d}-{len(written):03d}.safetensors")
+        save_file(tensors, written[-1])
+        tensors, size = {}, 0
+
+    for piece in mine:
+        for kind, tensor in {WEIGHT: piece.flat, **moments(engine, piece)}.items():
+            tensors[f"{kind}:{piece.start}:{piece.name}"] = view = piece.of(tensor).cpu()
+            size += view.nbytes
+        if size >= FILE_BYTES:
+            flush()
+    if tensors:
+        flush()
+    return written
+
+
+def load_state(engine: Any, model: nn.Module, folder: Path, optimizer_steps: int) -> None:
+    """Fills weights and moments of the engine with what `save_state` of all ranks wrote. Raises UserError for a gap."""
+    saved = SavedState(folder)
+    optimizer = engine.basic_optimizer
+    for piece in pieces(engine, model):
+        saved.read(WEIGHT, piece.name, piece.start, piece.of(piece.flat))
+        for kind in saved.kinds - {WEIGHT}:
+            state = optimizer.state[piece.flat]
+            if kind not in state:
+                state[kind] = torch.zeros_like(piece.flat.detach())
+                device = piece.flat.device if optimizer.defaults.get("fused") else "cpu"
+                state["step"] = torch.tensor(0.0, device=device)
+            state["step"].fill_(optimizer_steps)
+            saved.read(kind, piece.name, piece.start, piece.of(state[kind]))
+    refresh_weights(engine)
+
+
+def optimizer_steps(engine: Any) -> int:
+    """Steps that the optimizer has applied."""
+    return int(next((state["step"] for state in engine.basic_optimizer.state.values() if "step" in state), 0))
+
+
+class SavedState:
+    """What lies in the files of all ranks. Raises UserError where there is none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._parts: dict[tuple[str, str], list[tuple[int, int, Any]]] = defaultdict(list)
+        for path in sorted(folder.glob("rank-*.safetensors")):
+            file = safe_open(path, framework="pt")
+            for key in file.keys():  # noqa: SIM118  (not a dict)
+                kind, start, name = key.split(":", 2)
+                view = file.get_slice(key)
+                self._parts[kind, name].append((int(start), int(start) + view.get_shape()[0], view))
+        if not self._parts:
+            raise UserError(f"checkpoint {folder} holds no learner state")
+        self.kinds = {kind for kind, _ in self._parts}
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """`(name, float32 values, flat)` of every trained parameter."""
+        for kind, name in self._parts:
+            if kind == WEIGHT:
+                values = torch.empty(max(stop for _, stop, _ in self._parts[kind, name]))
+                self.read(kind, name, 0, values)
+                yield name, values
+
+    def read(self, kind: str, name: str, start: int, into: Tensor) -> None:
+        """Copies elements from `start` on into the flat `into`."""
+        stop, found = start + into.numel(), 0
+        for first, last, view in self._parts[kind, name]:
+            low, high = max(start, first), min(stop, last)
+            if low < high:
+                into[low - start : high - start].copy_(view[low - first : high - first])
+                found += high - low
+        if found != into.numel():
+            raise UserError(f"checkpoint {self._folder} lacks a part of {kind} {name}")
+
+
+def save_counters(folder: Path, counters: Counters) -> Path:
+    """Writes what all ranks hold alike."""
+    path = folder / COUNTERS
+    path.write_text(json.dumps({name: getattr(counters, name) for name in Counters.__slots__}))
+    return path
+
+
+def load_counters(folder: Path) -> Counters:
+    """Raises UserError where there is nothing."""
+    try:
+        return Counters(**json.loads((folder / COUNTERS).read_text()))
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {folder} holds no learner state") from None

@@ -1,0 +1,1 @@
+"""Drawing results: tables, plots, and the page of a run."""

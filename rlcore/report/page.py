@@ -1,0 +1,166 @@
+"""The report of one or several runs: `report.json`, plots, and one page that needs nothing but a browser."""
+
+import base64
+import re
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from rapidfuzz.distance import Levenshtein
+
+from rlcore.errors import UserError
+from rlcore.evaluate.results import Results
+from rlcore.files import Record, to_json
+from rlcore.report.plots import CURVES, arm_colours, draw_plots
+from rlcore.report.run_folder import RunFolder, read_run
+from rlcore.report.table import Row, cell, columns_of, headline_mode, part_rows, result_rows, vote_table
+
+SHOWN = 400
+"""Trajectories on the page, over all runs."""
+LONG = 6000
+"""Characters of an attempt that the page shows."""
+FLIPS = {"i→c": "repaired", "c→i": "spoilt", "c→c": "kept right", "i→i": "stayed wrong", None: "not scored"}
+SLUGS = {"i→c": "ic", "c→i": "ci", "c→c": "cc", "i→i": "ii", None: "none"}
+
+
+def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], object] = lambda done: None) -> Path:
+    """Write `report.json`, `*.png` and `report.html` about the runs' folders into `folder`; returns the page.
+
+    A run that is not finished is shown as far as it is. `on_part` is told of each run read, then of the plots and the
+    page. Raises UserError where a folder is not that of a run or a file is damaged, and where the report cannot be
+    written.
+    """
+    read = []
+    for run in runs:
+        read.append(read_run(Path(run)))
+        on_part(1)
+    if not read:
+        raise UserError("a report needs at least one run")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        plots = draw_plots(folder, read)
+        on_part(1)
+        (folder / "report.json").write_bytes(to_json(_numbers(read)))
+        page = folder / "report.html"
+        page.write_text(_page(read, plots), encoding="utf-8", errors="replace")
+        on_part(1)
+    except OSError as error:
+        raise UserError(f"cannot write the report in {folder}: {error.strerror}") from None
+    return page
+
+
+def _numbers(runs: Sequence[RunFolder]) -> dict[str, Any]:
+    """What `report.json` holds: the runs, and the rows of the table."""
+    return {
+        "runs": [
+            {"folder": str(run.folder), "arm": run.arm, "seed": run.seed, "finished": run.final is not None}
+            for run in runs
+        ],
+        "table": [asdict(row) for row in _rows(runs)],
+    }
+
+
+def _rows(runs: Sequence[RunFolder]) -> list[Row]:
+    return result_rows([result for run in runs for result in run.results])
+
+
+def _page(runs: Sequence[RunFolder], plots: Mapping[str, Mapping[str, Path]]) -> str:
+    """The page. The template escapes all text, which models may have written, and a policy forbids any other script."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(files("rlcore.evaluate").joinpath("report.html").read_text(encoding="utf-8"))
+    rows = _rows(runs)
+    pictures = {name: {theme: _data_uri(path) for theme, path in themes.items()} for name, themes in plots.items()}
+    return template.render(
+        nonce=secrets.token_hex(16),
+        runs=runs,
+        colours=arm_colours(runs),
+        headlines=_headlines(rows, headline_mode(rows)),
+        rows=rows,
+        columns=columns_of(rows),
+        last=next((name for name in reversed(columns_of(rows)) if re.fullmatch(r"t\d+", name)), ""),
+        cell=cell,
+        plots={name: drawn for name, drawn in pictures.items() if name not in CURVES},
+        curves={name: drawn for name, drawn in pictures.items() if name in CURVES},
+        votes=vote_table(_headlines(rows, "sampled")),
+        parts=part_rows([result for run in runs for result in run.results], headline_mode(rows)),
+        notes=list(dict.fromkeys(note for run in runs for result in run.results for note in result.notes)),
+        alarms=[(run, name, steps) for run in runs for name, steps in _alarms(run).items()],
+        trajectories=_trajectories(runs),
+        flips=[(SLUGS[kind], kind or "?", words) for kind, words in FLIPS.items()],
+    )
+
+
+def _headlines(rows: Sequence[Row], mode: str) -> list[Row]:
+    """One row an arm, its mean where there are several runs."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        if row.mode == mode:
+            first.setdefault(row.arm, row)
+    return list(first.values())
+
+
+def _alarms(run: RunFolder) -> dict[str, tuple[int, int]]:
+    """First and last step at which each alarm sounded."""
+    steps = defaultdict(list)
+    for record in run.metrics:
+        for name in record:
+            if name.startswith("alarm/"):
+                steps[name.removeprefix("alarm/")].append(record["step"])
+    return {name: (at[0], at[-1]) for name, at in steps.items()}
+
+
+def _trajectories(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
+    """What the page shows of trajectories: an equal share from each run, and in it from each stage and kind of flip."""
+    shown = []
+    for i, run in enumerate(runs):
+        kinds = defaultdict(list)
+        for arm, record in _records(run, known=[earlier.base for earlier in runs[:i]]):
+            kinds[arm, record["stage"], record["flip"]].append((arm, record))
+        in_turn = [item for item in chain.from_iterable(zip_longest(*kinds.values())) if item]
+        shown += [_shown(run, arm, record) for arm, record in in_turn[: max(SHOWN // len(runs), 4)]]
+    return shown
+
+
+def _records(run: RunFolder, known: Sequence[Results | None]) -> list[tuple[str, Record]]:
+    """Trajectories of the final evaluation, of the base's if it is not `known`, and of training, newest first."""
+    results = [result for result in reversed(run.results) if result not in known]
+    evaluated = [(result.arm, dict(record)) for result in results for record in result.examples]
+    return evaluated + [(run.arm, record) for record in reversed(run.trajectories)]
+
+
+def _shown(run: RunFolder, arm: str, record: Record) -> dict[str, Any]:
+    attempts = [{**attempt, "text": attempt["text"][:LONG]} for attempt in record["attempts"]]
+    texts = [attempt["text"] for attempt in attempts]
+    neighbours = [texts[min(1, len(texts) - 1)], *texts[:-1]]
+    parts = [_marked(text, neighbour) for text, neighbour in zip(texts, neighbours, strict=True)]
+    return {
+        "arm": arm,
+        "seed": run.seed,
+        "where": f"{record['stage']}, step {record['step']}",
+        "problem_id": record["problem_id"],
+        "messages": record["messages"],
+        "flip": record["flip"] or "?",
+        "slug": SLUGS.get(record["flip"], "none"),
+        "attempts": [{**attempt, "parts": part} for attempt, part in zip(attempts, parts, strict=True)],
+        "between": [{**said, "text": said["text"][:LONG]} for said in record["between"]],
+    }
+
+
+def _marked(text: str, other: str) -> list[tuple[str, bool]]:
+    """The text in pieces, each with whether it differs from the other text, word by word."""
+    words, others = (re.findall(r"\w+|\s+|[^\w\s]", t) for t in (text, other))
+    opcodes = Levenshtein.opcodes(words, others)
+    return [("".join(words[o.src_start : o.src_end]), o.tag != "equal") for o in opcodes if o.src_end > o.src_start]
+
+
+def _data_uri(path: Path) -> Markup:
+    return Markup("data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())

@@ -1,0 +1,200 @@
+"""The pictures of a report. Every arm keeps its colour; lines carry their names at their ends instead of a legend."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from rlcore.errors import UserError
+from rlcore.report.curves import compute, sequential
+from rlcore.report.run_folder import RunFolder
+from rlcore.report.style import DASHED, GREY, PALETTE, SOLID, THEMES, Style, short_name
+from rlcore.report.table import BASE, arms_of, headline_mode, result_rows
+
+
+def arm_colours(runs: Sequence[RunFolder]) -> dict[str, str]:
+    """The colour of every arm, the base's included."""
+    results = [result for run in runs for result in run.results]
+    arms = list(dict.fromkeys([*arms_of(results), *(run.arm for run in runs)]))
+    others = [arm for arm in arms if arm != BASE]
+    return {BASE: GREY} | {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(others)}
+
+
+def draw_plots(folder: Path, runs: Sequence[RunFolder]) -> dict[str, dict[str, Path]]:
+    """Draw every plot that the runs have data for: `{plot: {theme: file}}`. Raises UserError where it cannot write."""
+    drawn: dict[str, dict[str, Path]] = {}
+    for name, draw in PLOTS.items():
+        for theme in THEMES:
+            with rc_context(theme.rc):
+                figure = draw(runs, arm_colours(runs))
+                if figure is None:
+                    break
+                path = folder / f"{name}-{theme.name}.png"
+                try:
+                    FigureCanvasAgg(figure)
+                    figure.savefig(path, dpi=160)
+                except OSError as error:
+                    raise UserError(f"cannot write {path}: {error.strerror}") from None
+                drawn.setdefault(name, {})[theme.name] = path
+    return drawn
+
+
+def accuracy(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
+    """Accuracy of the first and the last attempt, and flips between them, over steps."""
+    last = f"t{_last_attempt(runs)}"
+    panels = {
+        "Accuracy, %": {last: "attempt 2" if last == "t2" else "last attempt", "t1": "attempt 1"},
+        "Flips, % of all problems": {"i_to_c": "i→c", "c_to_i": "c→i"},
+    }
+    if not any(run.series(f"train/{last}")[0] or any(result.step for result in run.results) for run in runs):
+        return None
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    for axes, (title, metrics) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        ends = []
+        for (name, words), style in zip(metrics.items(), (SOLID, DASHED), strict=True):
+            for arm, colour in colours.items():
+                trained = _training_lines(
+                    axes, [run for run in runs if run.arm == arm], f"train/{name}", 100, colour, style
+                )
+                measured = _evaluation_points(axes, runs, arm, name, colour, style)
+                if (height := trained if measured is None else measured) is not None:
+                    ends.append((height, f"{short_name(arm)} {words}", colour))
+        _finish(axes, title, ends)
+    return figure
+
+
+def kl(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
+    """KL divergence from the reference policy, each attempt in its own panel, over steps."""
+    names = [f"learner/kl_t{a + 1}" for a in range(_last_attempt(runs))]
+    names = [name for name in names if any(run.series(name)[0] for run in runs)]
+    if not names:
+        return None
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        ends = []
+        for arm, colour in colours.items():
+            height = _training_lines(axes, [run for run in runs if run.arm == arm], name, 1, colour, SOLID)
+            if height is not None:
+                ends.append((height, short_name(arm), colour))
+        _finish(axes, f"KL from the reference, attempt {name.rpartition('t')[2]}, nats a token", ends)
+    return figure
+
+
+def edit_ratio(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
+    """How much of an attempt is changed in the next: shares of evaluated problems by edit-distance ratio."""
+    results = [result for run in runs for result in run.results if "edit_ratio" in result.histograms]
+    if not results:
+        return None
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    axes = figure.subplots()
+    tops = []
+    for arm in arms_of(results):
+        histograms = [result.histograms["edit_ratio"] for result in results if result.arm == arm]
+        edges = np.array(histograms[0]["edges"])
+        counts = np.sum([h["counts"] for h in histograms if len(h["edges"]) == len(edges)], axis=0)
+        shares = 100 * counts / max(counts.sum(), 1)
+        axes.stairs(shares, edges, color=colours[arm], linewidth=1.8)
+        axes.stairs(shares, edges, color=colours[arm], fill=True, alpha=0.08)
+        tops.append((arm, edges, shares))
+    filled = max(edges[1:][shares > 0].max(initial=0.1) for _, edges, shares in tops)
+    axes.set_xlim(0, min(1, filled * 1.15))
+    axes.set_ylim(0)
+    axes.set_title("Edit distance between the attempts / their lengths, % of problems (0: a copy)")
+    for i, (arm, _, _) in enumerate(tops):
+        at = (0.99, 0.95 - 0.1 * i)
+        axes.annotate(short_name(arm), at, xycoords="axes fraction", color=colours[arm], weight="bold", ha="right")
+    return figure
+
+
+def _last_attempt(runs: Sequence[RunFolder]) -> int:
+    logged = {name.removeprefix("train/") for run in runs for record in run.metrics for name in record}
+    evaluated = {name for run in runs for result in run.results for e in result.evaluations for name in e.metrics}
+    numbers = [name[1:] for name in logged | evaluated if name.startswith("t")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=2)
+
+
+def _training_lines(
+    axes: Axes, runs: Sequence[RunFolder], name: str, scale: float, colour: str, style: Style
+) -> float | None:
+    """The smoothed mean of one arm's runs over a band of their smoothed spread; gives the height of its end."""
+    steps, values_RS = _common(run.series(name) for run in runs)
+    if not steps:
+        return None
+    lines_RS = np.array([_smooth(scale * values_S) for values_S in values_RS])
+    axes.fill_between(steps, lines_RS.min(0), lines_RS.max(0), color=colour, alpha=0.12, linewidth=0)
+    axes.plot(steps, lines_RS.mean(0), color=colour, linestyle=style, linewidth=1.8)
+    return float(lines_RS[:, -1].mean())
+
+
+def _common(series: Iterable[tuple[list[int], list[float]]]) -> tuple[list[int], np.ndarray]:
+    """The steps that all runs have that logged the measurement at all, and its values `[R, S]` there."""
+    lines = [dict(zip(steps, values, strict=True)) for steps, values in series if steps]
+    steps = sorted(set.intersection(*map(set, lines))) if lines else []
+    return steps, np.array([[line[step] for step in steps] for line in lines])
+
+
+def _smooth(values_S: np.ndarray) -> np.ndarray:
+    """A centred moving average over about a twentieth of the run."""
+    half = len(values_S) // 40
+    sums = np.concatenate([[0.0], np.cumsum(values_S)])
+    at = np.arange(len(values_S))
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values_S))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def _evaluation_points(
+    axes: Axes, runs: Sequence[RunFolder], arm: str, name: str, colour: str, style: Style
+) -> float | None:
+    """An arm's measurements on held-out problems, means over its runs: circles while training, the final one a diamond
+    with its interval, the base as a level line. Gives the height of the final one.
+    """
+    rows = result_rows([result for run in runs for result in run.results])
+    mode = headline_mode(rows) or "sampled"
+    face = colour if style == SOLID else "none"
+    steps, values_RS = _common(run.series(f"eval/{mode}/{name}") for run in runs if run.arm == arm)
+    if steps:
+        heights_S = 100 * values_RS.mean(0)
+        axes.scatter(steps, heights_S, s=22, facecolors=face, edgecolors=colour, linewidths=1.3, zorder=3)
+    row = next((row for row in rows if row.arm == arm and row.mode == mode), None)
+    if row is None or name not in row.metrics:
+        return None
+    height, low, high = (100 * end for end in row.metrics[name])
+    if arm == BASE:
+        axes.axhline(height, color=colour, linestyle=style, linewidth=1, alpha=0.8)
+        return height
+    step = max(run.final.step for run in runs if run.arm == arm and run.final)
+    axes.plot([step, step], [low, high], color=colour, linewidth=2.2, alpha=0.5)
+    axes.scatter([step], [height], s=42, marker="D", facecolors=face, edgecolors=colour, linewidths=1.3, zorder=4)
+    return height
+
+
+def _finish(axes: Axes, title: str, ends: list[tuple[float, str, str]]) -> None:
+    """Title, room, and the names of the lines at their ends, moved apart where they would overlap."""
+    axes.set_title(title)
+    axes.set_xlabel("step")
+    axes.locator_params(axis="x", integer=True)
+    axes.margins(x=0.02, y=0.08)
+    low, high = axes.get_ylim()
+    ends.sort()
+    heights = [height for height, _, _ in ends]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + 0.055 * (high - low))
+    shift = float(np.mean(heights) - np.mean([height for height, _, _ in ends])) if ends else 0.0
+    for height, (_, text, colour) in zip(heights, ends, strict=True):
+        at = (1.01, height - shift)
+        axes.annotate(text, at, xycoords=("axes fraction", "data"), color=colour, va="center", fontsize=9)
+
+
+PLOTS: dict[str, Callable[[Sequence[RunFolder], Mapping[str, str]], Figure | None]] = {
+    "accuracy": accuracy,
+    "kl": kl,
+    "edit_ratio": edit_ratio,
+    "compute": compute,
+    "sequential": sequential,
+}
+CURVES = ("compute", "sequential")
+"""Those that show what more attempts buy."""

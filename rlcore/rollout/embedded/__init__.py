@@ -1,0 +1,1 @@
+"""The embedded rollout engine: batched decoding in the trainer's process."""

@@ -1,0 +1,153 @@
+"""The forward pass of the common decoders, for sampling: transformers' arithmetic, with few operations.
+
+Decoding a step of few rows is bound by the number of operations, not by their size. So before attempts are sampled the
+weights of the layers are copied into another form: projections of one input are one product, with the weight of the
+norm before them and what adapters add; and numbers that a rotation turns into each other stand side by side, as the
+parts of a complex number.
+
+Shapes: R rows of Q tokens, N = R · Q, of the model's width D, which see W columns of the cache; H heads of queries and
+G of keys, each of size d.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from rlcore.policy.common_decoder import in_pairs, turns
+from rlcore.policy.lora import present_weight
+from rlcore.rollout.embedded.slots import FEW_QUERIES, SlotCache, unseen
+
+
+class FewOperations:
+    """A common decoder (`policy/family.py`) whose layers have the weights of the moment when this was made."""
+
+    @torch.no_grad()
+    def __init__(self, model: PreTrainedModel):
+        self._model: Any = model
+        self._layers = [_Layer(layer) for layer in self._model.model.layers]
+        self._norm = _Norm(self._model.model.norm)
+        self._turns_CX = torch.empty(0)
+
+    def last_logits(self, ids_RQ: Tensor, positions_RQ: Tensor, cache: SlotCache) -> Tensor:
+        """Logits `[R, V]` after the last token of each row. `cache` says where to write, and how far to read."""
+        decoder, shape = self._model.model, ids_RQ.shape
+        if len(self._turns_CX) < cache.capacity:
+            self._turns_CX = turns(decoder, torch.arange(cache.capacity, device=ids_RQ.device))
+        hidden_ND = decoder.embed_tokens(ids_RQ.flatten())
+        turns_N1X = self._turns_CX[positions_RQ.flatten()].unsqueeze(1)
+        mask = self._layers[0].mask(positions_RQ, cache.width, hidden_ND.dtype)
+        for layer, slots in zip(self._layers, cache.slot_layers, strict=True):
+            queries_RQHd, keys_RQGd, values_RQGd = layer.projected(hidden_ND, turns_N1X, shape)
+            if not slots.is_initialized:
+                slots.lazy_initialization(keys_RQGd.transpose(1, 2), values_RQGd.transpose(1, 2))
+            slots.write(keys_RQGd, values_RQGd)
+            if layer is self._layers[-1] and shape[1] > 1:
+                queries_RQHd, hidden_ND = queries_RQHd[:, -1:], hidden_ND.view(*shape, -1)[:, -1]
+                mask = layer.mask(positions_RQ[:, -1:], cache.width, hidden_ND.dtype)
+            hidden_ND = layer.mixed(hidden_ND, layer.attended(queries_RQHd, *slots.read(), mask))
+        return self._model.lm_head(self._norm(hidden_ND).mul_(self._norm.weight))
+
+
+class _Layer:
+    """The weights of one layer, and what is computed with them."""
+
+    def __init__(self, layer: Any):
+        attention, mlp = layer.self_attn, layer.mlp
+        size = attention.head_dim
+        self._size, self._scaling = size, attention.scaling
+        self._groups = attention.k_proj.out_features // size
+        self._shared = attention.q_proj.out_features // size // self._groups
+        self._input_norm, self._output_norm = _Norm(layer.input_layernorm), _Norm(layer.post_attention_layernorm)
+        projections = attention.q_proj, attention.k_proj, attention.v_proj
+        self._in = _Product(*projections, norm=self._input_norm, paired=(size, size, 0))
+        self._out = _Product(attention.o_proj)
+        self._gate_and_up = _Product(mlp.gate_proj, mlp.up_proj, norm=self._output_norm)
+        self._down = _Product(mlp.down_proj)
+        self._head_norm = None
+        if hasattr(attention, "q_norm"):
+            query, key = (_Norm(norm) for norm in (attention.q_norm, attention.k_norm))
+            heads = [query.weight.expand(self._groups * self._shared, -1), key.weight.expand(self._groups, -1)]
+            self._head_norm, self._head_weight_Hd = query, in_pairs(torch.cat(heads).T, size).T
+
+    def projected(self, hidden_ND: Tensor, turns_N1X: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries `[R, Q, H, d]`, keys and values `[R, Q, G, d]`: the first two turned by their positions."""
+        tokens, heads = len(hidden_ND), self._groups * self._shared
+        projected = self._in(self._input_norm(hidden_ND)).view(tokens, -1, self._size)
+        turning = projected.narrow(1, 0, heads + self._groups)
+        if self._head_norm:
+            turning = self._head_norm(turning).mul_(self._head_weight_Hd)
+        # Rotary position embedding (arXiv 2104.09864, equation 12).
+        pairs = turning.float().view(tokens, heads + self._groups, -1, 2)
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * turns_N1X).view(*shape, -1, self._size)
+        values = projected.narrow(1, heads + self._groups, self._groups).view(*shape, -1, self._size)
+        turned = turned.to(values.dtype)
+        return turned.narrow(2, 0, heads), turned.narrow(2, heads, self._groups), values
+
+    def mask(self, positions_RQ: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+        """What is added to scores, in the shape in which `attended` computes them."""
+        if positions_RQ.shape[1] > FEW_QUERIES:
+            return unseen(positions_RQ[:, None], width, dtype)
+        places = positions_RQ[:, None, :, None].expand(-1, self._groups, -1, self._shared)
+        return unseen(places.reshape(len(positions_RQ) * self._groups, -1), width, dtype)
+
+    def attended(self, queries_RQHd: Tensor, keys_RGdW: Tensor, values_RGWd: Tensor, mask: Tensor) -> Tensor:
+        """What attention mixes for each token, `[N, H · d]`."""
+        rows, queries, _, size = queries_RQHd.shape
+        if queries > FEW_QUERIES:
+            query, key = queries_RQHd.transpose(1, 2), keys_RGdW.transpose(2, 3).contiguous()
+            mixed = functional.scaled_dot_product_attention(
+                query, key, values_RGWd, attn_mask=mask, scale=self._scaling, enable_gqa=True
+            )
+            return mixed.transpose(1, 2).reshape(rows * queries, -1)
+        # The queries of a group of heads together, so that keys and values are read where they lie.
+        grouped = queries_RQHd.view(rows, queries, self._groups, -1, size).transpose(1, 2)
+        query = grouped.reshape(rows * self._groups, -1, size)
+        scores = torch.baddbmm(mask, query, keys_RGdW.flatten(0, 1), alpha=self._scaling)
+        mixed = torch.bmm(scores.softmax(-1), values_RGWd.flatten(0, 1))
+        return mixed.view(grouped.shape).transpose(1, 2).reshape(rows * queries, -1)
+
+    def mixed(self, hidden_ND: Tensor, attended_NX: Tensor) -> Tensor:
+        """The hidden states after this layer, from those before it and what attention gave."""
+        hidden_ND = self._out.added(hidden_ND, attended_NX)
+        gate, up = self._gate_and_up(self._output_norm(hidden_ND)).chunk(2, dim=1)
+        return self._down.added(hidden_ND, functional.silu(gate, inplace=True).mul_(up))
+
+
+class _Norm:
+    """x / √(|x|² + D ε): the root-mean-square norm (arXiv 1910.07467) but for its weight, which here includes √D."""
+
+    def __init__(self, norm: Any):
+        size = len(norm.weight)
+        self.weight = norm.weight.detach() * size**0.5
+        self._floor = torch.tensor((norm.variance_epsilon * size) ** 0.5, device=norm.weight.device)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
+        return (states / torch.hypot(length, self._floor, out=length)).to(states.dtype)
+
+
+class _Product:
+    """x · W + b for layers of one input side by side, which `norm` has normed but for its weight."""
+
+    def __init__(self, *layers: Any, norm: _Norm | None = None, paired: tuple[int, ...] = ()):
+        sizes = paired or (0,) * len(layers)
+        parts = list(zip(layers, sizes, strict=True))
+        weight_OI = torch.cat([in_pairs(present_weight(layer), size) for layer, size in parts])
+        # With the outputs last, a product of few rows is faster.
+        self._weight_IO = (weight_OI * norm.weight if norm else weight_OI).T.contiguous()
+        self._bias_O = (
+            torch.cat([in_pairs(layer.bias, size) for layer, size in parts]) if layers[0].bias is not None else None
+        )
+
+    def __call__(self, states_NI: Tensor) -> Tensor:
+        if self._bias_O is None:
+            return torch.mm(states_NI, self._weight_IO)
+        return torch.addmm(self._bias_O, states_NI, self._weight_IO)
+
+    def added(self, to_NO: Tensor, states_NI: Tensor) -> Tensor:
+        """The sum with `to_NO`."""
+        sum_NO = torch.addmm(to_NO, states_NI, self._weight_IO)
+        return sum_NO if self._bias_O is None else sum_NO.add_(self._bias_O)

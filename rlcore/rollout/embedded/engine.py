@@ -1,0 +1,254 @@
+"""The embedded rollout engine: continuous batching over a Hugging Face model in this process.
+
+Requests wait in a queue; free slots take them, prompts that several requests share are computed once, and every
+decoding step advances all active rows by one token. A row whose attempt ends is answered at once and leaves the batch;
+its KV cache stays in its slot until the conversation's next request continues it, or is freed when there is none.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from rlcore.policy.common_decoder import is_common_decoder
+from rlcore.rollout.embedded.decoder import FewOperations
+from rlcore.rollout.embedded.rows import Request, Rows
+from rlcore.rollout.embedded.slots import SlotCache, unseen, use_decode_attention
+from rlcore.rollout.engine import Sample, Sampling
+from rlcore.rollout.sampling import draw
+
+ADMIT_SHARE = 0.25
+"""A forward pass over new prompt tokens runs once they wait for this share of the rows that are decoding."""
+PASS_TOKENS = {"cpu": 1024, "cuda": 16384}
+"""Padded prompt tokens in one forward pass: what lies between layers fits into caches, or memory."""
+
+
+class TorchEngine:
+    """Samples attempts from `model`. A `live` model is the learner's own: then publishing copies nothing."""
+
+    def __init__(
+        self, model: PreTrainedModel, stop_ids: Sequence[int], *, slots: int, max_tokens: int, live: bool = False
+    ):
+        self.model = model
+        self._live = live
+        self.device = next(model.parameters()).device
+        self.version = 0
+        self.slots = slots
+        self._stop_ids = np.array(stop_ids)
+        self._pass_tokens = PASS_TOKENS.get(self.device.type, PASS_TOKENS["cuda"])
+        self._generator = torch.Generator(device=self.device)
+        self._cache = SlotCache(model.config.num_hidden_layers, slots, max_tokens + 1)
+        self._driver: asyncio.Task[None] | None = None
+        self._common = is_common_decoder(model)
+        self._decoder: FewOperations | None = None
+        self._forget()
+        use_decode_attention(model)
+
+    def seed(self, seed: int) -> None:
+        self._generator.manual_seed(seed)
+
+    def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Copies the weights into the model, unless they are the model's own."""
+        if not self._live:
+            own = dict(self.model.named_parameters())
+            with torch.no_grad():
+                for name, tensor in weights:
+                    own[name].copy_(tensor)
+        self.version = version
+
+    def sleep(self) -> None:
+        """The model stays: it may be the learner's."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Ranks wait for nobody."""
+        return nullcontext()
+
+    def metrics(self) -> dict[str, float]:
+        """There are none."""
+        return {}
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+    async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
+        answer: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
+        self._waiting.append(Request(key, tuple(ids), sampling, last, answer))
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.create_task(self._drive())
+        return await answer
+
+    def release(self, key: int) -> None:
+        """Frees the slot of a conversation that has no more requests."""
+        slot = self._parked.pop(key, None)
+        if slot is not None:
+            self._rows.requests[slot] = None
+
+    async def _drive(self) -> None:
+        """Advances all requests until none is left; a failure is handed to everyone who waits."""
+        try:
+            self.model.eval()
+            # The weights may have changed since attempts were last sampled.
+            self._decoder = FewOperations(self.model) if self._common else None
+            with torch.no_grad():
+                while len(self._active) or self._waiting:
+                    if len(self._waiting) >= ADMIT_SHARE * len(self._active):
+                        self._admit()
+                    self._decode()
+                    await asyncio.sleep(0)
+        except BaseException as error:
+            for request in [request for request in self._rows.requests if request] + self._waiting:
+                if not request.answer.done():
+                    request.answer.set_exception(error)
+            raise
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._rows = Rows(self.slots, self._cache.capacity)
+        self._active = np.zeros(0, dtype=np.int64)
+        self._parked: dict[int, int] = {}
+        self._waiting: list[Request] = []
+        self._decoder = None
+
+    # Admission: new conversations and next turns enter the batch.
+
+    def _admit(self) -> None:
+        """Computes the waiting prompts that fit: next turns in their own slots, new conversations in free ones."""
+        longest = max((len(request.ids) + request.sampling.max_tokens for request in self._waiting), default=0)
+        if self._cache.reserve(longest):
+            self._rows.grow(self._cache.capacity)
+        free = iter(self._rows.free(self.slots))
+        firsts: dict[tuple[int, ...], list[int]] = {}
+        continued, left = [], []
+        for request in self._waiting:
+            slot = self._parked.pop(request.key, None)
+            if slot is not None:
+                self._rows.open(slot, request, int(self._rows.cached_S[slot]))
+                continued.append(slot)
+            elif (slot := next(free, None)) is not None:
+                self._rows.open(slot, request, 0)
+                firsts.setdefault(request.ids, []).append(slot)
+            else:
+                left.append(request)
+        self._waiting = left
+        if continued:
+            slots_R = np.array(continued)
+            self._sample_at(slots_R, self._extend(slots_R))
+        if firsts:
+            self._share(list(firsts.values()))
+
+    def _share(self, groups: list[list[int]]) -> None:
+        """Computes each distinct prompt once and copies its KV cache to the slots that share it."""
+        leaders_P = np.array([group[0] for group in groups])
+        logits_PV = self._extend(leaders_P)
+        owner_R = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+        slots_R = np.array([slot for group in groups for slot in group])
+        copies_R = slots_R != leaders_P[owner_R]
+        if copies_R.any():
+            sources, targets = leaders_P[owner_R[copies_R]], slots_R[copies_R]
+            self._cache.copy(self._tensor(sources), self._tensor(targets), self._rows.cached_S[leaders_P].max())
+            self._rows.cached_S[targets] = self._rows.cached_S[sources]
+        self._sample_at(slots_R, logits_PV[self._tensor(owner_R)])
+
+    def _extend(self, slots_R: np.ndarray) -> torch.Tensor:
+        """Runs the tokens of these rows that are not in the cache yet; logits after the last of them, `[R, V]`."""
+        new_R = self._rows.length_S[slots_R] - self._rows.cached_S[slots_R]
+        order_R = np.argsort(-new_R, kind="stable")
+        start, parts = 0, []
+        while start < len(slots_R):
+            part_r = order_R[start : start + max(1, self._pass_tokens // int(new_R[order_R[start]]))]
+            parts.append(self._extend_at_once(slots_R[part_r]))
+            start += len(part_r)
+        return torch.cat(parts)[self._tensor(order_R.argsort())]
+
+    def _extend_at_once(self, slots_R: np.ndarray) -> torch.Tensor:
+        """One forward pass; rows with fewer new tokens are padded on the left."""
+        length_R1, cached_R1 = self._rows.length_S[slots_R, None], self._rows.cached_S[slots_R, None]
+        queries = int((length_R1 - cached_R1).max())
+        positions_RQ = length_R1 + np.arange(-queries, 0)
+        real_RQ = positions_RQ >= cached_R1
+        positions_RQ = np.where(real_RQ, positions_RQ, 0)
+        columns_RQ = np.where(real_RQ, positions_RQ, self._cache.capacity - 1)
+        tokens_RQ = self._rows.ids_SC[slots_R[:, None], positions_RQ]
+        self._rows.cached_S[slots_R] = length_R1[:, 0]
+        width = int(length_R1.max())
+        self._cache.aim(self._tensor(slots_R), self._tensor(columns_RQ), width, None)
+        return self._forward(tokens_RQ, positions_RQ)
+
+    # Decoding: every active row advances by one token.
+
+    def _decode(self) -> None:
+        if not len(self._active):
+            return
+        self._compact()
+        slots_R, rows = self._active, self._rows
+        span = int(slots_R[-1]) + 1
+        tokens_S, positions_S = np.zeros((2, span), dtype=np.int64)
+        columns_S = np.full(span, self._cache.capacity - 1)
+        columns_S[slots_R] = positions_S[slots_R] = rows.cached_S[slots_R]
+        tokens_S[slots_R] = rows.ids_SC[slots_R, rows.cached_S[slots_R]]
+        rows.cached_S[slots_R] += 1
+        width = int(positions_S.max()) + 1
+        self._cache.aim(torch.arange(span, device=self.device), self._tensor(columns_S)[:, None], width, span)
+        logits_SV = self._forward(tokens_S[:, None], positions_S[:, None])
+        self._active = slots_R[:0]
+        self._sample_at(slots_R, logits_SV if len(slots_R) == span else logits_SV[self._tensor(slots_R)])
+
+    def _forward(self, tokens_RQ: np.ndarray, positions_RQ: np.ndarray) -> torch.Tensor:
+        """Logits `[R, V]` after the last token of each row, which sees the columns up to its own position."""
+        ids, positions = self._tensor(tokens_RQ), self._tensor(positions_RQ)
+        if self._decoder:
+            return self._decoder.last_logits(ids, positions, self._cache)
+        return self.model(
+            input_ids=ids,
+            attention_mask=unseen(positions[:, None], self._cache.width, self.model.dtype),
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+
+    def _sample_at(self, slots_R: np.ndarray, logits_RV: torch.Tensor) -> None:
+        """Draws one token for each of these rows; rows that end are answered, the others become active."""
+        kinds_R = self._rows.kind_S[slots_R]
+        for kind in set(kinds_R.tolist()):
+            mine = np.flatnonzero(kinds_R == kind)
+            logits_rV = logits_RV if len(mine) == len(slots_R) else logits_RV[self._tensor(mine)]
+            tokens_r, logprobs_r = draw(logits_rV, self._rows.kinds[kind], self._generator)
+            self._rows.append(slots_R[mine], tokens_r.cpu().numpy(), logprobs_r.cpu().numpy())
+        length_R = self._rows.length_S[slots_R]
+        stopped_R = (self._rows.ids_SC[slots_R, length_R - 1][:, None] == self._stop_ids).any(1)
+        ended_R = stopped_R | (length_R >= self._rows.limit_S[slots_R])
+        for at in np.flatnonzero(ended_R).tolist():
+            self._answer(int(slots_R[at]), "stop" if stopped_R[at] else "length")
+        self._active = np.sort(np.concatenate([self._active, slots_R[~ended_R]]))
+
+    def _answer(self, slot: int, finish: Literal["stop", "length"]) -> None:
+        request = self._rows.request(slot)
+        if request.last:
+            self._rows.requests[slot] = None
+        else:
+            self._parked[request.key] = slot
+        if not request.answer.done():
+            ids, logprobs = self._rows.attempt(slot)
+            request.answer.set_result(Sample(ids, logprobs, finish, (self.version,) * len(ids)))
+
+    def _compact(self) -> None:
+        """Moves the topmost rows into free slots below them once a quarter of the decoded span is free."""
+        span = int(self._active[-1]) + 1
+        free = self._rows.free(span)
+        if len(free) * 4 < span:
+            return
+        moves = [(s, t) for s, t in zip(self._active[::-1].tolist(), free, strict=False) if s > t]
+        sources, targets = [source for source, _ in moves], [target for _, target in moves]
+        self._rows.move(sources, targets)
+        self._active = np.sort(np.concatenate([self._active[: -len(moves)], targets]))
+        width = self._rows.cached_S[targets].max()
+        self._cache.copy(self._tensor(sources), self._tensor(targets), width)
+
+    def _tensor(self, values: Sequence[int] | np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(values, device=self.device)

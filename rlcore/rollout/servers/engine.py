@@ -1,0 +1,269 @@
+"""The rollout engine over vLLM servers, which all learner ranks share."""
+
+import asyncio
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+from transformers import PreTrainedModel
+
+from rlcore.errors import UserError
+from rlcore.inside_vllm.plugin import ADAPTERS
+from rlcore.policy.lora import adapters_without_effect
+from rlcore.recipe import schema
+from rlcore.recipe.schema import Lora
+from rlcore.rollout.engine import Sample, Sampling, publication_metrics
+from rlcore.rollout.sampling import mixed_seed
+from rlcore.rollout.servers.fleet import Fleet
+from rlcore.rollout.servers.guard import Guard
+from rlcore.rollout.servers.keeper import Keeper, Weights
+from rlcore.rollout.servers.processes import ServerProcess, free_port, serve_command, server_environment
+from rlcore.rollout.servers.shared_weights import SharedWeights
+from rlcore.rollout.vllm.adapters import AdapterFolders
+from rlcore.rollout.vllm.arguments import describe_model, engine_arguments, server_arguments
+
+Answer = TypeVar("Answer")
+
+
+class ServersEngine:
+    """Samples from servers that run already, or from ones that it starts. All ranks make one, and publish together.
+
+    Requests, probes and repairs run in a thread with an event loop of its own, and go on while the learner computes.
+    """
+
+    def __init__(
+        self,
+        section: schema.Rollout,
+        model: PreTrainedModel,
+        stop_ids: Sequence[int],
+        max_tokens: int,
+        folder: Path,
+        device: torch.device | None = None,
+        lora: Lora | None = None,
+    ):
+        """`folder` gets what servers of ours print. The weights of `model` are published as version 0.
+
+        `device`: where the learner computes, if not where the model lies; servers do on the same kind. With `lora`,
+        what is published from here on is the parameters of such adapters alone.
+
+        Raises UserError when no server can be had.
+        """
+        if getattr(model.config, "quantization_config", None) is not None:
+            raise UserError("rollout.mode servers takes no model that is quantised already; in_process does")
+        self._rank = distributed.get_rank() if distributed.is_initialized() else 0
+        self._world = distributed.get_world_size() if distributed.is_initialized() else 1
+        self._seed = 0
+        self._metrics: dict[str, float] = {}
+        self._processes: dict[str, ServerProcess] = {}
+        self._run = self._from_first(secrets.token_hex(4))
+        self._direct = _direct(section.vllm, model, self._rank)
+        if self._rank == 0:
+            self._guard = Guard()
+            if self._direct is None:
+                self._weights, self._adapters = self._shared_weights(model, section.vllm.weights_folder, lora)
+                self._first_adapters = adapters_without_effect(model, lora) if lora else iter(())
+            on_cpu = (device or model.device).type == "cpu"
+            self._processes = _processes(section, model, max_tokens, folder, self._guard, lora, on_cpu=on_cpu)
+        urls = self._from_first(list(self._processes) or section.servers)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rollout servers", daemon=True)
+        self._thread.start()
+        self._fleet = Fleet(section.vllm, urls, stop_ids, ADAPTERS if lora else None)
+        self._keeper = Keeper(self._fleet, self._processes) if self._rank == 0 else None
+        try:
+            self._call(self._fleet.open(self._keeper))
+            self.publish(((name, parameter.data) for name, parameter in model.named_parameters()), 0)
+        except BaseException:
+            self.close()
+            raise
+
+    def seed(self, seed: int) -> None:
+        """Every request draws from a seed of its own: of this one, its conversation and its place in it.
+
+        A request that has to be sent again draws the same tokens again: long attempts, which meet more accidents, are
+        not replaced by shorter ones.
+        """
+        self._seed = seed
+        self._loop.call_soon_threadsafe(self._fleet.router.clear)
+
+    async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
+        seed = mixed_seed(self._seed, key, len(ids))
+        request = self._fleet.sample(ids, sampling, seed=seed, key=key, last=last)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(request, self._loop))
+
+    def release(self, key: int) -> None:
+        """Forgets where a conversation was."""
+        self._loop.call_soon_threadsafe(self._fleet.router.forget, key)
+
+    def sleep(self) -> None:
+        """Servers keep their memory: it is not the learner's."""
+
+    def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Gives weights, or adapters alone, to all servers; returns when at least one of them is up.
+
+        Raises UserError when no server is left, or where the weights cannot be written.
+        """
+        began = time.perf_counter()
+        self._call(self._fleet.steady.acquire())
+        self._barrier()
+        label = f"{self._run}:{version}"
+        size = self._send(weights, label) if self._direct else self._share(weights, label)
+        seconds = time.perf_counter() - began
+        self._call(self._release(label))
+        if self._keeper:
+            self._call(self._fleet.replicas())
+        self._barrier()
+        self._measure(size, seconds)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Ranks wait for nobody."""
+        return nullcontext()
+
+    def metrics(self) -> dict[str, float]:
+        """Of the last publication and of what happened since the one before it, over all ranks."""
+        return self._metrics
+
+    def close(self) -> None:
+        """Ends the servers that were started here, and takes the weights' files away."""
+        self._call(self._fleet.close())
+        self._call(self._loop.shutdown_default_executor())  # a server that is being started: it is ended below
+        if self._rank == 0:
+            if self._processes:
+                with ThreadPoolExecutor(len(self._processes)) as pool:
+                    list(pool.map(ServerProcess.stop, self._processes.values()))
+            self._guard.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _shared_weights(
+        self, model: PreTrainedModel, parent: str, lora: Lora | None
+    ) -> tuple[SharedWeights, AdapterFolders | None]:
+        """In a new folder, which goes away with this process."""
+        folder = Path(parent) / f"rlcore-{self._run}"
+        self._guard.remove(folder)
+        try:
+            folder.mkdir()
+            if lora:
+                return SharedWeights(folder, model, files=1), AdapterFolders(folder, lora)
+            return SharedWeights(folder, model), None
+        except OSError as error:
+            self._guard.close()
+            raise UserError(f"rollout.vllm.weights_folder {parent} cannot be used: {error.strerror}") from None
+
+    def _share(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
+        """Through files; returns the bytes."""
+        if self._keeper is None:
+            for _ in weights:  # gathering a split parameter needs all ranks
+                pass
+            return self._from_first(0)
+        whole = adapters = None
+        size = 0
+        if self._adapters is None or self._fleet.label is None:
+            whole, size = Weights(), self._weights.size
+        if self._adapters:
+            adapters, added = self._adapters.write(weights if whole is None else self._first_adapters)
+            size += added
+        publication = asyncio.run_coroutine_threadsafe(self._keeper.publish(whole, adapters, label), self._loop)
+        if whole is not None:
+            try:
+                for part in self._weights.write(weights):
+                    self._loop.call_soon_threadsafe(whole.add, part)
+            except BaseException:
+                publication.cancel()  # servers that wait for the rest stay paused
+                raise
+        publication.result()
+        return self._from_first(size)
+
+    def _send(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
+        """From GPU to GPU; returns the bytes."""
+        places = self._from_first(self._call(self._keeper.pause_all()) if self._keeper else None)
+        size = self._direct.send(weights, places, label)
+        if self._keeper:
+            self._call(self._keeper.resume_all([url for url, _ in places], label))
+        return size
+
+    async def _release(self, label: str) -> None:
+        """Ends a publication in this rank's fleet."""
+        self._fleet.label = label
+        self._fleet.steady.release()
+        self._fleet.tell()
+
+    def _measure(self, size: int, seconds: float) -> None:
+        mine = {**self._fleet.counts, "up": sum(server.up for server in self._fleet.servers) / self._world}
+        self._fleet.counts.clear()
+        total: Counter[str] = Counter()
+        for counts in self._from_all(mine):
+            total.update(counts)
+        self._metrics = {
+            **{f"servers/{name}": float(total[name]) for name in ("up", "sampled_again", "taken_out", "restarted")},
+            **publication_metrics(size, seconds),
+        }
+
+    def _call(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+        """Runs it in the thread of the servers."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    # The learner's ranks.
+
+    def _barrier(self) -> None:
+        if self._world > 1:
+            distributed.barrier()
+
+    def _from_first(self, value: Any) -> Any:
+        if self._world == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values)
+        return values[0]
+
+    def _from_all(self, value: Any) -> list[Any]:
+        if self._world == 1:
+            return [value]
+        values = [None] * self._world
+        distributed.all_gather_object(values, value)
+        return values
+
+
+def _direct(vllm: schema.Vllm, model: PreTrainedModel, rank: int) -> Any:
+    if vllm.transfer == "files":
+        return None
+    if not torch.cuda.is_available():
+        raise UserError(f"rollout.vllm.transfer {vllm.transfer} needs GPUs; files needs none")
+    from rlcore.rollout.servers.direct import DirectTransfer  # imports vLLM
+
+    return DirectTransfer(vllm.transfer, model, rank, vllm.publish_deadline)
+
+
+def _processes(
+    section: schema.Rollout,
+    model: PreTrainedModel,
+    max_tokens: int,
+    folder: Path,
+    guard: Guard,
+    lora: Lora | None,
+    *,
+    on_cpu: bool,
+) -> dict[str, ServerProcess]:
+    """The servers to start, by URL."""
+    vllm = section.vllm
+    arguments = engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=on_cpu)
+    arguments |= server_arguments(vllm, lora)
+    processes = {}
+    for number in range(section.start_servers):
+        port = free_port()
+        described = describe_model(model, None, folder / "model")
+        command = serve_command(vllm.command, port, arguments | described | vllm.args)
+        gpus = vllm.gpus[number] if vllm.gpus else None
+        environment = server_environment(gpus, on_cpu=on_cpu, ipc=vllm.transfer == "ipc", lora=bool(lora))
+        log = folder / f"server-{number}.log"
+        processes[f"http://127.0.0.1:{port}"] = ServerProcess(command, environment, log, guard)
+    return processes

@@ -1,0 +1,286 @@
+"""All rollout servers as one learner rank sees them: requests go where there is room, and what fails is dealt with.
+
+A server is *up* while it can be reached and holds the current weights. One that dies, hangs, fails requests or lost its
+weights is taken out: its requests are sampled again elsewhere, and it comes back once it holds the current weights. The
+first rank, the keeper, brings servers back (it starts its own anew and gives them the weights); the other ranks see by
+the label of a server's weights when it is back. Everything here runs in one event loop.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import aiohttp
+
+from rlcore.errors import UserError
+from rlcore.recipe import schema
+from rlcore.rollout.engine import Sample, Sampling
+from rlcore.rollout.servers.server import Aborted, Replica, Server, ServerFault
+
+PROBE_EVERY = 2.0
+"""Seconds between looks at a server that is up; one whose request failed is looked at at once."""
+FAILURES = 3
+"""Requests in a row that a server may fail before it is taken out; repairs in a row before it is given up."""
+TRIES = 8
+"""Times a request is sent before the run ends: one that brings down whatever it meets must not go round for ever."""
+
+log = logging.getLogger("rlcore.rollout")
+
+
+class Keeper(Protocol):
+    """What brings a server back."""
+
+    async def bring_back(self, server: Server) -> None:
+        """Returns once the server holds the current weights. Raises ServerFault, or UserError if it never will."""
+
+
+class Fleet:
+    """`label` names the current weights, `RUN:VERSION`; it is None until weights are published."""
+
+    def __init__(self, section: schema.Vllm, urls: Sequence[str], stop_ids: Sequence[int], adapters: str | None = None):
+        """`adapters`: what servers call those that they are to sample with."""
+        self.section = section
+        self.adapters = adapters
+        self.urls = list(urls)
+        self.stop_ids = sorted(stop_ids)
+        self.servers: list[Server] = []
+        self.label: str | None = None
+        self.counts: Counter[str] = Counter()
+        self.steady = asyncio.Lock()
+        """Held while weights are published: until then servers and ranks may differ on what is current."""
+        self.router = Router()
+        self._news = asyncio.Event()
+        self._fatal: Exception | None = None
+        self.lost: dict[Server, str] = {}
+        """Servers that did not come back in time, and why."""
+        self._watches: list[asyncio.Task[None]] = []
+
+    async def open(self, keeper: Keeper | None) -> None:
+        """Begins to watch the servers, as the rank that brings them back or (without `keeper`) as another one."""
+        # Idle connections are dropped before the server drops them, else a request may meet a closed one.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        self.servers = [Server(url, self._session) for url in self.urls]
+        self._watches = [asyncio.create_task(self._watch(server, keeper or self)) for server in self.servers]
+
+    async def close(self) -> None:
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        await self._session.close()
+
+    # Sampling.
+
+    async def sample(self, ids: Sequence[int], sampling: Sampling, *, seed: int, key: int, last: bool) -> Sample:
+        """Continues `ids` on some server. Raises UserError when none is left, or for a hopeless request."""
+        for _ in range(TRIES):
+            replica = self.router.place(key, ids, await self.replicas())
+            try:
+                sample = await self._ask(replica, ids, sampling, seed)
+            except ServerFault as fault:
+                last_fault = fault
+                self.router.forget(key)
+                self.counts["sampled_again"] += 1
+                if not isinstance(fault, Aborted):
+                    self._doubt(replica.server, str(fault))
+                continue
+            if last:
+                self.router.forget(key)
+            return sample
+        raise UserError(f"a request of {len(ids)} tokens failed {TRIES} times, the last time so: {last_fault}")
+
+    async def replicas(self) -> list[Replica]:
+        """Those of the servers that are up; waits until there are some. Raises UserError when no server is left."""
+        while True:
+            self.check()
+            found = [replica for server in self.servers if server.up for replica in server.replicas]
+            if found:
+                return found
+            await self.news()
+
+    def check(self) -> None:
+        """Raises UserError when no server is left."""
+        if self._fatal is not None:
+            raise self._fatal
+
+    async def _ask(self, replica: Replica, ids: Sequence[int], sampling: Sampling, seed: int) -> Sample:
+        server, label = replica.server, self.label
+        assert label is not None, "weights are published before anything is sampled"
+        request = asyncio.create_task(
+            server.generate(
+                ids,
+                sampling,
+                seed=seed,
+                stop_ids=self.stop_ids,
+                adapters=self.adapters,
+                salt=label,
+                replica=replica.rank,
+                deadline=self.section.request_deadline,
+            )
+        )
+        server.requests.add(request)
+        replica.load += 1
+        try:
+            sample = _sample(await request, server, label)
+        except asyncio.CancelledError:
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            raise ServerFault(server.reason) from None
+        finally:
+            replica.load -= 1
+            server.requests.discard(request)
+        server.failures = server.trouble = 0
+        return sample
+
+    # Watching.
+
+    async def news(self) -> None:
+        """Waits until a server comes or goes."""
+        await self._news.wait()
+
+    def tell(self) -> None:
+        """Wakes those who wait for news."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def take_out(self, server: Server, reason: str) -> None:
+        """No request goes there until it is brought back; those that run there are sampled again elsewhere."""
+        if not server.up:
+            return
+        log.warning("rollout server %s is taken out: %s", server.url, reason)
+        server.up, server.reason, server.failures = False, reason, 0
+        server.trouble += 1
+        self.counts["taken_out"] += 1
+        for request in list(server.requests):
+            request.cancel()
+        self.tell()
+
+    async def bring_back(self, server: Server) -> None:
+        """As a rank that is not the keeper: waits until another has given the server the current weights."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.section.start_deadline
+        while True:
+            try:
+                if self.label is not None and await server.weight_version(self.section.probe_deadline) == self.label:
+                    return await server.look(self.section.probe_deadline)
+            except ServerFault:
+                if clock() > deadline:
+                    raise
+            await asyncio.sleep(0.2)
+
+    async def _watch(self, server: Server, keeper: Keeper) -> None:
+        failures = 0
+        while True:
+            late = asyncio.get_running_loop().time() + self.section.start_deadline
+            try:
+                await keeper.bring_back(server)
+            except ServerFault as fault:
+                if server.reason != str(fault):
+                    log.warning("rollout server %s cannot be used yet: %s", server.url, fault)
+                server.reason = str(fault)
+                failures += 1
+                if failures == FAILURES or asyncio.get_running_loop().time() > late:
+                    self._give_up(server)
+                await asyncio.sleep(min(0.1 * 2**failures, 5.0))
+                continue
+            except Exception as error:  # a mistake of the user's or ours: no server will get further
+                self._fatal = error
+                return self.tell()
+            self.lost.pop(server, None)
+            server.up = True
+            log.info("rollout server %s is up", server.url)
+            self.tell()
+            await self._while_up(server)
+            failures = 0
+
+    async def _while_up(self, server: Server) -> None:
+        """Returns when the server is taken out, by this look at it or otherwise."""
+        while server.up:
+            server.doubted.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(server.doubted.wait(), PROBE_EVERY)
+            async with self.steady:
+                if not server.up:
+                    return
+                try:
+                    held = await server.weight_version(self.section.probe_deadline)
+                except ServerFault as fault:
+                    self.take_out(server, str(fault))
+                else:
+                    if held != self.label:
+                        self.take_out(server, f"it holds the weights {held}, not {self.label}")
+
+    def _doubt(self, server: Server, reason: str) -> None:
+        """A request failed there: look at once, or take it out if it was not the first."""
+        server.failures += 1
+        if server.failures >= FAILURES:
+            self.take_out(server, reason)
+        server.doubted.set()
+
+    def _give_up(self, server: Server) -> None:
+        """It does not come back, though it is still tried; the run ends when that is so of all servers."""
+        self.lost[server] = server.reason
+        if len(self.lost) == len(self.servers):
+            self._fatal = UserError(f"no rollout server is left: {'; '.join(self.lost.values())}")
+            self.tell()
+
+
+def _sample(choice: dict[str, Any], server: Server, label: str) -> Sample:
+    """Reads an answer. Raises ServerFault for one that is not whole, or sampled from older weights than asked for."""
+    try:
+        ids = tuple(choice["token_ids"])
+        logprobs = tuple(float(token["logprob"]) for token in choice["logprobs"]["content"])
+        spans = [(span["version"], span["end"] - span["start"]) for span in choice["weight_versions"]]
+        versions = tuple(version for held, length in spans for version in [_version(held, label)] * length)
+    except (KeyError, TypeError, ValueError):
+        raise ServerFault(f"sampling on {server.url}: the answer lacks ids, log-probabilities or versions") from None
+    if not ids or not len(ids) == len(logprobs) == len(versions):
+        counts = f"{len(logprobs)} log-probabilities and {len(versions)} versions"
+        raise ServerFault(f"sampling on {server.url}: {len(ids)} ids came with {counts}")
+    if min(versions) < _version(label, label):
+        raise ServerFault(f"sampling on {server.url}: it answered with the weights {spans[0][0]}, not {label}")
+    return Sample(ids, logprobs, choice["finish_reason"], versions)
+
+
+def _version(held: str, current: str) -> int:
+    """The number in a label; -1 for a label of another run."""
+    run, _, number = held.rpartition(":")
+    return int(number) if run == current.rpartition(":")[0] else -1
+
+
+FOLLOW = 16
+"""Requests by which a replica may be busier than the least busy one and still get another of a prompt it has seen."""
+
+
+class Router:
+    """Remembers where each conversation and each prompt went."""
+
+    def __init__(self) -> None:
+        self._homes: dict[int, Replica] = {}
+        self._prompts: dict[int, Replica] = {}
+
+    def place(self, key: int, ids: Sequence[int], replicas: Sequence[Replica]) -> Replica:
+        """One of `replicas` (not empty): the conversation's own; else one that computes the same prompt; else the least
+        busy one."""
+        home = self._homes.get(key)
+        if home is not None and home in replicas:
+            return home
+        prompt = hash(tuple(ids))
+        least = min(replicas, key=lambda replica: replica.load)
+        chosen = self._prompts.get(prompt, least)
+        if chosen not in replicas or chosen.load >= least.load + FOLLOW:
+            chosen = least
+        self._homes[key] = self._prompts[prompt] = chosen
+        return chosen
+
+    def forget(self, key: int) -> None:
+        """The conversation has ended, or has to go elsewhere."""
+        self._homes.pop(key, None)
+
+    def clear(self) -> None:
+        """New conversations begin: nothing of the ones before is of use."""
+        self._homes.clear()
+        self._prompts.clear()

@@ -1,0 +1,202 @@
+"""One vLLM server, over HTTP: token ids in, token ids and log-probabilities out, and its routes for weight updates."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from rlcore.errors import UserError
+from rlcore.inside_vllm.plugin import ADAPTERS
+from rlcore.rollout.engine import Sampling
+
+LORA = "adapters"
+"""The phase of a publication in which they are changed."""
+LORA_OPTIONS = {
+    "LoRA is not enabled": "--enable-lora",
+    "max_lora_rank": "--max-lora-rank of at least model.lora.rank",
+    "no attribute 'load_adapters'": "--worker-extension-cls rlcore.inside_vllm.extension.WorkerExtension",
+}
+"""By what vLLM says of it: the option that a server lacks."""
+
+
+class ServerFault(Exception):
+    """A server failed: in which phase, which server, and why."""
+
+
+class Aborted(ServerFault):
+    """A request was ended by a publication or by the server's own end, not by a failure."""
+
+
+class Replica:
+    """One of a server's data-parallel engines: each has a prefix cache of its own."""
+
+    def __init__(self, server: "Server", rank: int):
+        self.server = server
+        self.rank = rank
+        self.load = 0
+        """Requests that wait for its answer."""
+
+
+class Server:
+    """What can be asked of a server, each under a deadline; failures are raised as `ServerFault`.
+
+    `up` says whether requests go there: it can be reached and holds the current weights. Otherwise `reason` says why.
+    """
+
+    def __init__(self, url: str, session: aiohttp.ClientSession):
+        self.url = url.rstrip("/")
+        self.up = False
+        self.reason = "it has not been reached yet"
+        self.replicas = [Replica(self, 0)]
+        self.workers = 1
+        """Processes that hold (parts of) the weights, over all replicas."""
+        self.failures = 0
+        """Requests in a row that it failed."""
+        self.trouble = 0
+        """Times in a row that it was taken out without having answered a request since."""
+        self.saw_weights = False
+        """Whether it ever took weights of this run."""
+        self.doubted = asyncio.Event()
+        """Set when a request failed: look at it now."""
+        self.requests: set[asyncio.Task[Any]] = set()
+        self._session = session
+
+    async def generate(
+        self,
+        ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        seed: int,
+        stop_ids: Sequence[int],
+        adapters: str | None,
+        salt: str,
+        replica: int,
+        deadline: float,
+    ) -> dict[str, Any]:
+        """One continuation of `ids`: the response's choice, with `token_ids`, `logprobs`, `finish_reason`.
+
+        `salt` names the weights: the prefix cache is never shared between versions. Raises UserError for a request
+        that the server refuses.
+        """
+        request = {
+            "token_ids": list(ids),
+            "sampling_params": {
+                "max_tokens": sampling.max_tokens,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,
+                "seed": seed,
+                "stop_token_ids": list(stop_ids),
+                "ignore_eos": True,  # only `stop_ids` stop, as in every other engine
+                "logprobs": 0,  # that of the sampled token alone
+                "detokenize": False,
+            },
+            "cache_salt": salt,
+            "model": adapters,
+        }
+        headers = {"X-data-parallel-rank": str(replica)} if len(self.replicas) > 1 else None
+        answer = await self._call("sampling", "POST", "/inference/v1/generate", deadline, request, headers)
+        try:
+            (choice,) = answer["choices"]
+            if choice["finish_reason"] in ("stop", "length"):
+                return choice
+        except (KeyError, TypeError, ValueError):
+            raise ServerFault(f"sampling on {self.url}: the answer holds no choice") from None
+        raise Aborted(f"sampling on {self.url}: the answer ended with {choice['finish_reason']}")
+
+    async def weight_version(self, deadline: float) -> str:
+        """The label of the weights it holds. It is its engine that answers, so a stuck engine shows."""
+        answer = await self._call("probe", "GET", "/weight_info", deadline)
+        if "weight_version" not in answer:
+            raise UserError(f"{self.url} answers, but is no vLLM server")
+        return str(answer["weight_version"])
+
+    async def look(self, deadline: float) -> None:
+        """Learns how many workers and data-parallel engines it has."""
+        whole = await self._call("probe", "GET", "/get_world_size", deadline)
+        one = await self._call("probe", "GET", "/get_world_size?include_dp=false", deadline)
+        self.workers = int(whole["world_size"])
+        count = max(1, self.workers // max(1, int(one["world_size"])))
+        if count != len(self.replicas):
+            self.replicas = [Replica(self, rank) for rank in range(count)]
+
+    async def pause(self, mode: str, deadline: float) -> None:
+        """Stops sampling. `keep` freezes running requests; their KV cache is computed anew under the next weights."""
+        await self._call("pause", "POST", f"/pause?mode={mode}", deadline)
+
+    async def start_update(self, deadline: float) -> None:
+        await self._call("start of the update", "POST", "/start_weight_update", deadline)
+
+    async def update(self, payload: dict[str, Any], deadline: float) -> None:
+        """Raises UserError where the first weights are in a folder that it does not see."""
+        try:
+            await self._call("update", "POST", "/update_weights", deadline, {"update_info": payload})
+        except ServerFault as fault:
+            if self.saw_weights or "No such file or directory" not in str(fault):
+                raise
+            raise UserError(
+                f"{self.url} does not see the weights in {Path(payload['path']).parents[1]}: set rollout.vllm."
+                "weights_folder to a folder that all machines share, or rollout.vllm.transfer to nccl"
+            ) from None
+        self.saw_weights = True
+
+    async def finish_update(self, label: str | None, deadline: float) -> None:
+        body = {"weight_version": label} if label is not None else None
+        await self._call("end of the update", "POST", "/finish_weight_update", deadline, body)
+
+    async def add_adapters(self, folder: str, deadline: float) -> None:
+        """Tells it of adapters after an update of the weights under them, anew if it was told of some before."""
+        known = await self._call(LORA, "GET", "/v1/models", deadline)
+        name = {"lora_name": ADAPTERS}
+        if any(model["id"] == ADAPTERS for model in known["data"]):
+            await self._call(LORA, "POST", "/v1/unload_lora_adapter", deadline, name)
+        await self._call(LORA, "POST", "/v1/load_lora_adapter", deadline, {**name, "lora_path": folder})
+
+    async def change_adapters(self, folder: str, label: str, deadline: float) -> None:
+        """Replaces the adapters it was told of, and gives weights and adapters together their new label."""
+        await self._call(LORA, "POST", "/collective_rpc", deadline, {"method": "load_adapters", "args": [folder]})
+        await self._call(LORA, "POST", "/update_weight_version", deadline, {"new_version": label})
+
+    async def resume(self, deadline: float) -> None:
+        await self._call("resume", "POST", "/resume", deadline)
+
+    async def _call(
+        self,
+        phase: str,
+        method: str,
+        path: str,
+        deadline: float,
+        body: object = None,
+        headers: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        where = f"{phase} on {self.url}"
+        try:
+            async with (
+                asyncio.timeout(deadline),
+                self._session.request(method, self.url + path, json=body, headers=headers) as response,
+            ):
+                status, text = response.status, await response.text()
+                if status < 400:
+                    return json.loads(text) if text.startswith("{") else {}
+        except TimeoutError:
+            raise ServerFault(f"{where}: no answer within {deadline:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ServerFault(f"{where}: {str(error) or type(error).__name__}") from None
+        text = " ".join(text.split())[:300]
+        if status == 404 and not path.startswith("/inference"):
+            variable = "VLLM_ALLOW_RUNTIME_LORA_UPDATING" if "_lora_" in path else "VLLM_SERVER_DEV_MODE"
+            raise UserError(
+                f"{self.url} has no route {path.split('?')[0]}: start vllm serve with {variable}=1 in its "
+                "environment, or with launch/serve.sh"
+            )
+        if option := next((option for said, option in LORA_OPTIONS.items() if phase == LORA and said in text), None):
+            raise UserError(
+                f"{self.url} does not take the adapters: start vllm serve with {option}, or with launch/serve.sh; or "
+                "set rollout.vllm.merge_adapters"
+            )
+        if 400 <= status < 500 and phase == "sampling":
+            raise UserError(f"{where}: refused with {status}: {text} (was it started as by launch/serve.sh?)")
+        raise ServerFault(f"{where}: answered {status}: {text}")

@@ -1,0 +1,101 @@
+"""Ctrl-C, SIGTERM and SIGHUP end a run where it can be saved; a second Ctrl-C ends it at once."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+import torch
+
+from rlcore.ranks import Ranks
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a run to stop."""
+
+
+class Stopped(KeyboardInterrupt):  # what asyncio lets through
+    """The run was asked to stop and can be saved as it is. All ranks raise it together."""
+
+
+class _Asked(KeyboardInterrupt):
+    """Leaves a part that may be left at any moment."""
+
+
+class Interrupt:
+    """Watches for a request to stop while it is open. All ranks agree on whether there was one."""
+
+    def __init__(self, ranks: Ranks):
+        self._ranks = ranks
+        self._asked = False
+        self._leave: type[BaseException] | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Interrupt":
+        self._before = {number: signal.signal(number, self._ask) for number in STOPPING}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def requested(self) -> bool:
+        """Whether any rank was asked to stop (every rank takes part)."""
+        if self._ranks.world == 1:
+            return self._asked
+        asked = torch.tensor(int(self._asked), device=self._ranks.device)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        return bool(asked.item())
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Around what changes nothing that is saved and uses no collective: a request ends it at once.
+
+        Raises Stopped on all ranks if there was one on any.
+        """
+        try:
+            with self._leaving_by(_Asked):
+                yield
+        except _Asked:
+            pass
+        if self.requested():
+            raise Stopped
+
+    @contextmanager
+    def nothing_to_save(self) -> Iterator[None]:
+        """Around what comes before the first step or after the last is saved: a request raises Stopped at once."""
+        with self._leaving_by(Stopped):
+            yield
+
+    @contextmanager
+    def _leaving_by(self, error: type[BaseException]) -> Iterator[None]:
+        try:
+            self._leave = error
+            if self._asked:
+                raise error
+            yield
+        finally:
+            self._leave = None
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = True
+        error, self._leave = self._leave, None
+        if error:
+            _raise_soon(error)
+
+
+def _raise_soon(error: type[BaseException]) -> None:
+    """Raises it: in an event loop between its callbacks, which else take it for a failure of their own."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise error from None
+    loop.call_soon_threadsafe(_raise, error)
+
+
+def _raise(error: type[BaseException]) -> None:
+    raise error

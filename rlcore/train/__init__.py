@@ -1,0 +1,1 @@
+"""The training loop, the run it trains, what a step is trained on and measured by, checkpoints."""

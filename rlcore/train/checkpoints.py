@@ -1,0 +1,136 @@
+"""Checkpoints of a run: whole or not there at all, proven by a manifest of hashes, with older ones kept by rule."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+
+from rlcore.errors import UserError
+from rlcore.files import damage, move_into_place, seal_files, write_manifest
+from rlcore.learner.learner import Learner
+from rlcore.ranks import Ranks, share
+from rlcore.recipe.schema import Checkpoint as CheckpointSection
+from rlcore.train.random_state import random_state, restore_random_state
+
+LEARNER, STATE = "learner", "state.json"
+Result = TypeVar("Result")
+
+
+class Checkpoints:
+    """The folders `step-000050` below `folder`, which all ranks see.
+
+    Each becomes visible only once everything in it is on the disk. Every method but `steps` is called by all ranks.
+    """
+
+    def __init__(self, folder: Path, section: CheckpointSection, ranks: Ranks):
+        self.folder = folder
+        self._section = section
+        self._ranks = ranks
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints, whole or not, in order."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+
+    def newest(self) -> tuple[Path | None, list[str]]:
+        """The latest whole checkpoint, and a line about each damaged one after it, which is set aside.
+
+        Raises UserError when there are only damaged ones.
+        """
+        found: Path | None = None
+        notes: list[str] = []
+        if self._ranks.first:
+            for step in reversed(self.steps()):
+                path = self._path(step)
+                reason = damage(path)
+                if reason is None:
+                    found = path
+                    break
+                os.replace(path, aside := path.with_name(f"damaged-{path.name}"))
+                notes.append(f"checkpoint {path.name} is damaged ({reason}): set aside as {aside.name}")
+        found, notes = share((found, notes), self._ranks)[0]
+        if notes and not found:
+            raise UserError(
+                f"{self.folder} holds no whole checkpoint: {notes[0]}; remove the run's folder to start anew"
+            )
+        return found, notes
+
+    def load(self, checkpoint: Path, learner: Learner) -> None:
+        """Puts the learner and the random number generators where they were when the checkpoint was written."""
+        learner.load(checkpoint / LEARNER)
+        path = checkpoint / _random_file(self._ranks.rank)
+        if path.exists():  # a rank that was not there then goes on with its own
+            restore_random_state(json.loads(path.read_text()))
+
+    def save(self, step: int, learner: Learner, state: dict[str, Any], best: int | None) -> None:
+        """Writes a checkpoint beside the others, renames it into place, and removes those that no rule keeps.
+
+        `best` is the step of the one with the highest reward. Raises UserError on all ranks when any cannot write; the
+        earlier checkpoints are then as they were.
+        """
+        partial = self.folder / f"partial-{step:06d}"
+        self._write(step, lambda: self._prepare(partial))
+        parts = self._write(step, lambda: seal_files(partial, self._write_part(partial, learner)))
+
+        def finish() -> None:
+            if self._ranks.first:
+                (partial / STATE).write_text(json.dumps(state))
+                entries = {name: entry for part in parts for name, entry in part.items()}
+                write_manifest(partial, entries | seal_files(partial, [partial / STATE]))
+                move_into_place(partial, self._path(step))
+                self._prune(step, best)
+
+        self._write(step, finish)
+
+    def _prepare(self, partial: Path) -> None:
+        if self._ranks.first:
+            shutil.rmtree(partial, ignore_errors=True)
+            (partial / LEARNER).mkdir(parents=True)
+
+    def _write_part(self, partial: Path, learner: Learner) -> list[Path]:
+        random_file = partial / _random_file(self._ranks.rank)
+        random_file.write_text(json.dumps(random_state()))
+        return [*learner.save(partial / LEARNER), random_file]
+
+    def _write(self, step: int, part: Callable[[], Result]) -> list[Result]:
+        """Runs a part of saving on every rank and gives what each returned."""
+        result, failure = None, ""
+        try:
+            result = part()
+        except (OSError, SafetensorError) as error:
+            failure = " ".join(str(error).split())[:200]
+        outcomes = share((result, failure), self._ranks)
+        failures = [failure for _, failure in outcomes if failure]
+        if failures:
+            if self._ranks.first:
+                shutil.rmtree(self.folder / f"partial-{step:06d}", ignore_errors=True)
+            steps = self.steps()
+            raise UserError(
+                f"checkpoint of step {step} cannot be written to {self.folder}: {failures[0]}; the last good one is "
+                f"{self._path(steps[-1]) if steps else 'none'}"
+            )
+        return [result for result, _ in outcomes]  # type: ignore[misc]
+
+    def _prune(self, newest: int, best: int | None) -> None:
+        section, steps = self._section, self.steps()
+        kept = {newest, *steps[-section.keep_last :]}
+        kept |= {step for step in steps if section.keep_every and step % section.keep_every == 0}
+        if section.keep_best and best is not None:
+            kept.add(best)
+        for step in set(steps) - kept:
+            shutil.rmtree(self._path(step))
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The trainer's own state in a checkpoint."""
+    return json.loads((checkpoint / STATE).read_text())
+
+
+def _random_file(rank: int) -> str:
+    return f"random-{rank:05d}.json"

@@ -1,0 +1,83 @@
+"""What a step is trained on: groups of its problems, some from offline first attempts, and others for dead ones."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rlcore import credit
+from rlcore.data import ProblemOrder, rank_slice
+from rlcore.recipe.schema import Stage
+from rlcore.train.base_attempts import FirstAttempts
+from rlcore.types import Groups, Problem
+
+if TYPE_CHECKING:
+    from rlcore.train.run import Run
+
+SPARE_SEED = 1 << 32
+"""Added to the recipe's seed for the order of the problems that stand in for dead groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The trajectories of one step on this rank."""
+
+    groups: Groups
+    """What is trained on."""
+    measured: Groups
+    """All that the policy sampled from the first token on, dead groups included: what accuracies are measured on."""
+
+
+class Collector:
+    """Samples the steps of a run. What a step samples depends on the recipe and the weights alone."""
+
+    def __init__(self, run: "Run"):
+        """Samples first attempts of the policy that the run starts from, where a stage asks for them."""
+        self._run, self._recipe, self._ranks = run, run.recipe, run.ranks
+        self._spares = ProblemOrder(run.order.problems, run.recipe.seed + SPARE_SEED)
+        self._firsts = FirstAttempts(run, self._problems_from_base())
+
+    def collect(self, step: int, stage: Stage) -> Collected:
+        """The groups of a step; a dead one gives way to one of another problem, for `batch.resample` rounds at most."""
+        rounds = self._recipe.batch.resample
+        with self._run.rollout.together():
+            groups = self._sample(self._share(self._run.order, step), stage, ("train", step, self._ranks.rank))
+            measured = list(groups)
+            for number in range(rounds):
+                dead = np.flatnonzero(~credit.live_groups(groups, stage, self._recipe.credit))
+                if not len(dead):
+                    break
+                spares = self._share(self._spares, step * rounds + number)[: len(dead)]
+                fresh = self._sample(spares, stage, ("spare", step, number, self._ranks.rank))
+                measured += fresh
+                for at, group in zip(dead, fresh, strict=True):
+                    groups[at] = group
+        offline = self._recipe.offline_first_attempts(stage) * self._recipe.batch.branches
+        return Collected(groups, [group[offline:] for group in measured])
+
+    def _sample(self, problems: list[Problem], stage: Stage, draw: tuple[str | int, ...]) -> Groups:
+        return self._run.rollout.attempts(
+            problems,
+            group=self._recipe.batch.group,
+            branches=self._recipe.batch.branches,
+            temperature=self._recipe.rollout.temperature,
+            draw=draw,
+            firsts=[self._firsts.of(problem, self._recipe.offline_first_attempts(stage)) for problem in problems],
+        )
+
+    def _share(self, order: ProblemOrder, number: int) -> list[Problem]:
+        batch = order.batch(number, self._recipe.batch.problems)
+        return rank_slice(batch, self._ranks.rank, self._ranks.world)
+
+    def _problems_from_base(self) -> list[Problem]:
+        """Every problem that a stage with offline first attempts may come to, in a fixed order."""
+        batch, step = self._recipe.batch, 0
+        found: dict[str, Problem] = {}
+        for stage in self._recipe.stages:
+            for number in range(step, step + stage.steps) if stage.base_first else ():
+                reached = self._run.order.batch(number, batch.problems)
+                for spare in range(number * batch.resample, (number + 1) * batch.resample):
+                    reached += self._spares.batch(spare, batch.problems)
+                found |= {problem.id: problem for problem in reached}
+            step += stage.steps
+        return [found[name] for name in sorted(found)]

@@ -1,0 +1,227 @@
+"""A training run: a setup, its learner and its folder, opened together, saved together and closed together."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from rlcore.credit import adapted_kl
+from rlcore.data import ProblemOrder
+from rlcore.errors import UserError
+from rlcore.evaluate.measure import trajectory_record
+from rlcore.evaluate.results import Results, load_evaluation
+from rlcore.files import JsonlFile
+from rlcore.learner import Learner
+from rlcore.policy import check_same_parameters, parameter_shapes, place_policy
+from rlcore.ranks import Ranks
+from rlcore.recipe import Recipe
+from rlcore.recipe.compare import recipe_changes
+from rlcore.recipe.schema import Stage
+from rlcore.session.build import Setup
+from rlcore.session.evaluation import BASE, LATEST, evaluate_and_save, open_tracker
+from rlcore.session.interrupt import Interrupt, Stopped
+from rlcore.train.checkpoints import Checkpoints, read_state
+from rlcore.train.step_metrics import TooManyUnscored, distributions
+from rlcore.types import Groups
+from rlcore.watchdog import watch
+
+HISTORY = "history.jsonl"
+"""What was changed of the recipe when the run resumed, and from which step on."""
+
+
+class Run:
+    """The state of one run in its folder; a context manager that ends its workers and writers."""
+
+    def __init__(self, recipe: Recipe, ranks: Ranks):
+        """Raises UserError for what the recipe's author has to mend, before anything in the folder is changed."""
+        self.recipe, self.ranks = recipe, ranks
+        self.folder = Path(recipe.output)
+        if recipe.batch.problems % ranks.world:
+            raise UserError(f"batch.problems {recipe.batch.problems} does not divide evenly over {ranks.world} ranks")
+        watch("starting")
+        self._checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint, ranks)
+        checkpoint, damaged = self._checkpoint_to_resume()
+        state = read_state(checkpoint) if checkpoint else {}
+        changes = recipe_changes(self.folder, state["recipe"], recipe, state["step"]) if state else {}
+        self._setup = Setup(recipe, ranks)
+        self.rollout = self._setup.rollout
+        self.order = ProblemOrder(self._setup.problems, recipe.seed)
+        self.learner = Learner(
+            recipe.learner,
+            self._setup.policy.model,
+            temperature=recipe.rollout.temperature,
+            kl_used=any(any(stage.kl) for stage in recipe.stages),
+            total_steps=recipe.steps * recipe.learner.optimizer_steps,
+            seed=recipe.seed,
+            device=ranks.device,
+            lora=recipe.model.lora,
+            exact_sampler=recipe.exact_sampler,
+            max_sampled_tokens=recipe.conversation.replies * recipe.conversation.max_attempt_tokens,
+        )
+        self.step, self.best, self.base_t1 = 0, float("-inf"), float("nan")
+        self._saved = 0
+        self._best_step: int | None = None
+        self._rewards: list[float] = []
+        self._interrupt = Interrupt(ranks)
+        self._kl: list[float] = []
+        self._measured_kl: list[float | None] = []
+        if checkpoint:
+            self._resume(checkpoint, state)
+        self._resumed_at = self.step if checkpoint else None
+        self.tracker = open_tracker(recipe, ranks, resume_step=self._resumed_at, run_id=state.get("run_id", ""))
+        if changes:
+            self._note_changes(changes)
+        for note in [*damaged, *(f"chat template, {d}" for d in self._setup.conversation.check.differences)]:
+            self.tracker.say(note)
+
+    def __enter__(self) -> "Run":
+        self._interrupt.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        stopped = kind is Stopped
+        try:
+            if isinstance(error, TooManyUnscored):
+                self._save()
+            if stopped:
+                self._save()
+                self.tracker.say(f"stopped after step {self.step} and saved; the same command goes on from there")
+        finally:
+            watch("")
+            self._interrupt.__exit__(kind, error, trace)
+            self.tracker.close(failed=not stopped and kind is not None)
+            self._setup.close()
+            self.learner.close()
+        return stopped
+
+    def stoppable(self) -> AbstractContextManager[None]:
+        """Around what a request to stop may end at once, and the run with it: it is done again when the run goes on."""
+        return self._interrupt.stoppable()
+
+    def preparing(self) -> AbstractContextManager[None]:
+        """Around what comes before the first step: a request to stop ends it at once, and nothing is saved."""
+        return self._interrupt.nothing_to_save()
+
+    def measure_base(self) -> None:
+        """Evaluates the policy before its first step: what sandbagging is measured against."""
+        if self.step == 0 and self.recipe.evaluate:
+            with self.preparing():
+                results = self._evaluate(self.recipe.evaluate.problems, BASE, self.step)
+            self.base_t1 = results.evaluations[-1].metrics["t1"][0]
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """What the rollout engine is given: all of the policy's weights, or its adapters alone."""
+        return self.learner.adapters() if self.recipe.adapters_apart else self.learner.weights()
+
+    def steps(self) -> Iterator[tuple[int, Stage]]:
+        """Step numbers, from the one to go on at, with their stage and its β, each saved where the recipe says."""
+        stages = [(stage, step) for stage in self.recipe.stages for step in range(stage.steps)]
+        every = self.recipe.checkpoint.every
+        while self.step < len(stages):
+            stage, step_of_stage = stages[self.step]
+            if step_of_stage == 0:
+                self._kl = stage.kl
+            yield self.step, stage.model_copy(update={"kl": self._kl})
+            if stage.kl_target:
+                self._kl = adapted_kl(self._kl, stage.kl, stage.kl_target, self._measured_kl)
+            self.step += 1
+            if self._interrupt.requested():
+                raise Stopped
+            if self.step == len(stages) or (every and self.step % every == 0):
+                self._save()
+
+    def record(self, stage: Stage, groups: Groups, metrics: dict[str, float]) -> None:
+        """Writes down a step, with an evaluation where the recipe asks for one."""
+        step, section = self.step + 1, self.recipe.evaluate
+        self._rewards.append(metrics["train/reward"])
+        if section and section.every and step % section.every == 0 and step < self.recipe.steps:
+            results = self._evaluate(section.problems_while_training, LATEST, step)
+            metrics |= {name: value for part in results.evaluations for name, value in part.values.items()}
+        attempts = range(1, self.recipe.conversation.attempts + 1)
+        self._measured_kl = [metrics.get(f"learner/kl_t{attempt}") for attempt in attempts]
+        if stage.kl_target:
+            metrics |= {f"train/beta_t{attempt}": stage.kl[attempt - 1] for attempt in attempts}
+        self.tracker.log(step, stage.name, metrics)
+        flat, wanted = [trajectory for group in groups for trajectory in group], self.recipe.track.trajectories
+        shown = flat[:: max(1, len(flat) // max(1, wanted))][:wanted]
+        self.tracker.trajectories(step, stage.name, [trajectory_record(t, step=step, stage=stage.name) for t in shown])
+        if self.tracker.details_due(step):
+            self.tracker.distributions(step, distributions(flat, self.recipe.conversation))
+
+    def finish(self) -> Results | None:
+        """The policy and its evaluation at the end; None where the run stopped before it or has no evaluation."""
+        if self.step < self.recipe.steps:
+            return None
+        final, done = self.folder / "final", self.folder / "evaluation.json"
+        if self._resumed_at == self.step and final.exists() and done.exists():
+            results = load_evaluation(done)
+            if results.step == self.step:  # of this policy: `final` was written before
+                return results
+        self._export("final")
+        if not self.recipe.evaluate:
+            return None
+        with self._interrupt.nothing_to_save():
+            return self._evaluate(self.recipe.evaluate.problems, "evaluation", self.step)
+
+    def _evaluate(self, problems: int, name: str, step: int) -> Results:
+        watch(f"evaluation after step {step}")
+        return evaluate_and_save(
+            self.recipe, self._setup, self.ranks, self.tracker, problems=problems, step=step, name=name
+        )
+
+    def _save(self) -> None:
+        """Writes a checkpoint; `best/` too when the mean reward since the one before is the highest so far."""
+        if self.step == self._saved:
+            return
+        watch(f"saving step {self.step}")
+        if self._rewards and (reward := sum(self._rewards) / len(self._rewards)) > self.best:
+            self.best, self._best_step = reward, self.step
+            self._export("best")
+        self._rewards = []
+        state = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "step": self.step,  # fixes the stage, the problems that come next and the sampler's random numbers
+            "best": self.best,
+            "best_step": self._best_step,
+            "base_t1": self.base_t1,
+            "run_id": self.tracker.run_id,
+            "kl": self._kl,
+            "parameters": parameter_shapes(self.learner.module),
+        }
+        self._checkpoints.save(self.step, self.learner, state, self._best_step)
+        self._saved = self.step
+
+    def _export(self, name: str) -> None:
+        """Writes the policy as a plain Hugging Face folder. All ranks take part: ZeRO-3 splits the weights."""
+        weights = self.learner.whole_weights()
+        if self.ranks.first:
+            place_policy(self._setup.policy, self.folder / name, weights)
+
+    def _note_changes(self, changes: dict[str, list[Any]]) -> None:
+        """Says what the resumed run changes of its recipe, and adds it to the run's history."""
+        if not self.ranks.first:
+            return
+        history = JsonlFile(self.folder / HISTORY)
+        history.write({"step": self.step, "changes": changes})
+        history.close()
+        told = ", ".join(f"{key} {now} (was {before})" for key, (before, now) in changes.items())
+        self.tracker.say(f"from step {self.step + 1} on: {told}")
+
+    def _checkpoint_to_resume(self) -> tuple[Path | None, list[str]]:
+        """The checkpoint to go on from, and what is to be said of damaged ones."""
+        if self.recipe.checkpoint.resume == "never" and self._checkpoints.steps():
+            raise UserError(f"{self.folder} holds a run: give another output, or checkpoint.resume=auto to go on")
+        return self._checkpoints.newest()
+
+    def _resume(self, checkpoint: Path, state: dict[str, Any]) -> None:
+        check_same_parameters(self.learner.module, state["parameters"], str(checkpoint))
+        self._checkpoints.load(checkpoint, self.learner)
+        self.step, self.best, self.base_t1 = state["step"], state["best"], state["base_t1"]
+        self._best_step, self._saved = state["best_step"], self.step
+        self._kl = state["kl"]
+        self.rollout.engine.publish(self.weights(), self.step)

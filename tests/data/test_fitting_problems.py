@@ -1,0 +1,45 @@
+"""Every prompt is counted before anything runs, and rows that repeat an id stay apart."""
+
+import json
+
+import pytest
+
+from rlcore.data import load_problems
+from rlcore.errors import UserError
+from rlcore.recipe.schema import Data
+from rlcore.session.build import fitting_problems
+from rlcore.types import Problem
+from tests.rollout.scripted import conversation
+
+
+def asked(name: str, text: str) -> Problem:
+    return Problem(id=name, messages=({"role": "user", "content": text},))
+
+
+def test_a_long_prompt_of_few_characters_is_found_and_left_out():
+    talk = conversation()
+    problems = [asked("short", "What is 2 + 3?"), *(asked(f"{n}", "word " * 12) for n in range(70))]
+    problems.append(asked("dense", "\N{GRINNING FACE}" * 50))
+    limit = max(talk.prompt_tokens(problems[:-1]))
+    assert talk.prompt_tokens(problems) == [len(talk._encode(talk._render(list(p.messages)))) for p in problems]
+    talk.max_prompt_tokens = limit
+    said: list[str] = []
+    assert fitting_problems(talk, problems, said.append) == problems[:-1]
+    (line,) = said
+    assert "1 of 72 problems are left out (dense)" in line
+    talk.open(problems[0])
+    with pytest.raises(UserError, match=r"evaluate.data: 1 of 72 prompts"):
+        fitting_problems(talk, problems, None)
+    with pytest.raises(UserError, match="all prompts are longer"):
+        fitting_problems(talk, problems[-1:], said.append)
+
+
+def test_rows_that_share_an_id_are_two_problems(tmp_path):
+    rows = [{"id": "x", "prompt": "Write a.", "letter": "a"}, {"id": "x", "prompt": "Write a.", "letter": "b"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said: list[str] = []
+    problems = load_problems(Data(source="jsonl", path=str(path)), said.append)
+    assert len({problem.id for problem in problems}) == 2
+    assert [problem.columns["letter"] for problem in problems] == ["a", "b"]
+    assert "1 rows repeat the id or text of another (x)" in said[0]
