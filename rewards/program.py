@@ -11,14 +11,15 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
 
 _BUILTINS = frozenset(dir(builtins)) | {"__name__", "__file__", "__doc__"}
 _THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
-_APOSTROPHE = re.compile(r"(?<=[A-Za-z])(?<!\b[rRbBfFuU])'")
+_APOSTROPHE = re.compile(r"(?<=[A-Za-z])(?<!\b[rRbBfFuU])'(?=[A-Za-z])")
 _STOP = re.compile(r"(?:<\|\w{1,40}\|>|</s>|<eos>|<end_of_turn>)\Z")
 _LABEL = re.compile(r"[\s{.]*([\w+#-]*)(=?)")
 _PYTHON = re.compile(r"(?:i?py(?:thon)?\d*)?", re.IGNORECASE)
-_TAG_AFTER_FENCE = re.compile(r"(`{3,}|~{3,})(?=</)")
+_TAG_AFTER_FENCE = re.compile(r"(?<![`~])(`{3,}|~{3,})(?=</)")
 _BARE = re.compile(r"^(?:(?:def|class|import|from|async def|if|for|while|try|with)\b|@\w|\w+(?:, *\w+)* *=)", re.M)
 _TRIES = 20  # places where bare code may begin: each costs a parse
 
@@ -75,8 +76,14 @@ def _without_stops(text: str) -> str:
 @lru_cache(maxsize=2)
 def _parser(indented: bool) -> MarkdownIt:
     """A parser of blocks alone. If `indented`, a fence may be indented by any amount."""
-    rules = ["fence", "list", "blockquote", "hr", *([] if indented else ["code"])]
-    return MarkdownIt("zero").enable(rules).disable("inline")
+    parser = MarkdownIt("zero").enable(["fence", "list", "blockquote", *([] if indented else ["code"])])
+    parser.block.ruler.at("paragraph", _one_line)  # no fence is a continuation of a paragraph
+    return parser.disable("inline")
+
+
+def _one_line(state: StateBlock, line: int, end: int, silent: bool) -> bool:
+    state.line = line + 1
+    return True
 
 
 def _fenced(text: str, indented: bool) -> list[str]:
@@ -159,7 +166,7 @@ def _choose(parts: Sequence[str], wanted: Collection[str], before: str) -> str |
         if found:
             return _with_needs(*found, names)
     bodies = (source for part in reversed(parts) for source in _continuing(part)) if before else ()
-    return next((source for source in bodies if _tree(before + source)), None)
+    return next((source for source in bodies if _returns(before + source)), None)
 
 
 def _as_it_is(part: str) -> list[str]:
@@ -249,6 +256,14 @@ def _free(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ExceptHandler) and node.name:
             bound.add(node.name)
     return used - bound
+
+
+def _returns(source: str) -> bool:
+    """Whether the last function of a source gives something back: a block of assertions is not its body."""
+    tree = _tree(source)
+    if tree is None or not isinstance(tree.body[-1], ast.FunctionDef):
+        return False
+    return any(isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)) for node in ast.walk(tree.body[-1]))
 
 
 def _last(parts: Sequence[str]) -> str:
