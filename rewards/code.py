@@ -9,15 +9,14 @@ from __future__ import annotations
 import ast
 import json
 import marshal
-import re
 import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
-from rewards.answers import without_thoughts
 from rewards.pool import shared_pool
+from rewards.program import find_program, joined
 from rewards.reward import Completion, text_of
 from rewards.sandbox import Job, JobOver, Sandbox
 from rewards.sandbox.guest import CALLS, CASES, DRIVER, READY
@@ -26,8 +25,6 @@ from rewards.suites import COLUMNS, BadTests, CallCase, Case, Driver, Suite, rea
 from rewards.verdict import Verdict
 
 TIMEOUT = 10.0
-_FENCE = re.compile(r"```[ \t]*(?:python3?|py)?[ \t]*\n(.*?)(?:(?:^|\n)[ \t]*```|\Z)", re.S | re.M | re.IGNORECASE)
-_BEGIN = re.compile(r"\[BEGIN\](.*?)(?:\[DONE\]|\Z)", re.DOTALL)
 
 
 def code_reward(
@@ -79,16 +76,6 @@ def code_verdicts(
 code_reward.verdicts = code_verdicts  # type: ignore[attr-defined]
 
 
-def find_program(text: str) -> str:
-    """The program in an attempt: its last fenced block of Python, else what `[BEGIN]` opens, else all of it."""
-    visible = without_thoughts(text)
-    for pattern in (_FENCE, _BEGIN):
-        found = pattern.findall(visible)
-        if found:
-            return found[-1]
-    return visible
-
-
 @lru_cache(maxsize=1)
 def _judge_with(memory_mb: int, unsafe: bool) -> Judge:
     return Judge(memory_mb, unsafe)
@@ -129,7 +116,7 @@ class Judge:
             suite = read_suite(row, challenge)
         except BadTests as error:
             return Verdict(None, "error", str(error))
-        program = find_program(text)
+        program = find_program(text, suite.asks, suite.before)
         if not program.strip():
             return Verdict(0.0, "no_answer", "no program", time.perf_counter() - began)
         tally = Tally(suite, partial)
@@ -146,7 +133,7 @@ class Judge:
 
     def _run(self, suite: Suite, program: str, tally: Tally, timeout: float) -> None:
         mode = CASES if suite.cases else CALLS
-        sources = [source for source in (_joined(suite.before, program), suite.after) if source.strip()]
+        sources = [source for source in (joined(suite.before, program), suite.after) if source.strip()]
         handles = suite.driver is not None
         work = marshal.dumps({"sources": sources, "calls": suite.questions, "handles": handles})
         with self.programs.start_job(mode, timeout, work) as job:
@@ -193,11 +180,6 @@ class Tally:
         score = self.passed / self.total if self.partial and self.total else 0.0
         reason = detail or self.first or "a test failed"
         return Verdict(score, status, f"{self.passed} of {self.total} tests passed; {reason}"[:300], seconds)
-
-
-def _joined(before: str, program: str) -> str:
-    """HumanEval's prompt and what continues it; a program that stands alone is put after the prompt's own helpers."""
-    return f"{before}\n{program}" if before and program[:1] not in (" ", "\t") else before + program
 
 
 def _read_answers(job: Job, suite: Suite, tally: Tally) -> None:

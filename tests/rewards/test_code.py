@@ -10,7 +10,8 @@ import pytest
 
 from rewards import RewardPool, score
 from rewards.checks import called_names
-from rewards.code import Judge, code_reward, find_program
+from rewards.code import Judge, code_reward
+from rewards.program import find_program
 from rewards.suites import read_suite
 from tests.rewards.data import columns, rows
 
