@@ -6,7 +6,13 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake in what the user gave. Its text is one line that says what and where; the command ends with code 2."""
+    """A mistake in what the user gave. Its text is one line that says what and where; the command ends with code 2.
+
+    Lines of what a library said, if it is part of the text, are joined.
+    """
+
+    def __init__(self, text: str):
+        super().__init__(" ".join(line.strip() for line in text.splitlines()))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

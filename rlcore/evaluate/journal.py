@@ -1,12 +1,17 @@
 """What an evaluation has done so far, in a file that outlives it: an interrupted one goes on from there."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rlcore.errors import UserError
-from rlcore.files import Record, read_records, to_json
+from rlcore.evaluate.lines import TrajectoryLine
+from rlcore.files import Record, check_shape, read_records, to_json, write_records, writing
+
+
+class _ChunkLine(TrajectoryLine):
+    chunk: int
+    of: int
 
 
 class Journal:
@@ -30,17 +35,14 @@ class Journal:
                 f"{path.parent} holds another evaluation (other settings, weights or number of ranks): give another "
                 "output, or remove the folder"
             )
-        for record in lines[1:]:
+        for number, record in enumerate(lines[1:], start=2):
+            check_shape(record, _ChunkLine, f"{path}:{number} is no such record")
             self._done.setdefault((record["stage"], record["chunk"]), []).append(record)
         self._done = {name: records for name, records in self._done.items() if len(records) == records[0]["of"]}
-        part = path.with_name(path.name + ".part")
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)  # another rank may be later than this one
-            kept = [record for records in self._done.values() for record in records]
-            part.write_bytes(b"".join(to_json(line) + b"\n" for line in ({"evaluates": evaluates}, *kept)))
-            os.replace(part, path)
-        except OSError as error:
-            raise self._unwritable(error) from None
+        kept = [record for records in self._done.values() for record in records]
+        write_records(path, [{"evaluates": evaluates}, *kept])
 
     @property
     def begun(self) -> bool:
@@ -54,13 +56,7 @@ class Journal:
     def write(self, stage: str, start: int, records: Sequence[Record]) -> list[Record]:
         """Keeps a chunk that is done. Returns its records as `read` would, so that going on changes nothing."""
         lines = [to_json({**record, "chunk": start, "of": len(records)}) for record in records]
-        try:
-            if self._path:
-                with self._path.open("ab") as file:
-                    file.write(b"".join(line + b"\n" for line in lines))
-        except OSError as error:
-            raise self._unwritable(error) from None
+        if self._path:
+            with writing(self._path), self._path.open("ab") as file:
+                file.write(b"".join(line + b"\n" for line in lines))
         return [json.loads(line) for line in lines]
-
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(f"cannot write {self._path}: {error.strerror}")

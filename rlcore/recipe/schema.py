@@ -171,8 +171,8 @@ class Learner(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_loss(cls, values: Any) -> Any:
-        preset = LOSSES.get(values.get("loss", "dapo"), {}) if isinstance(values, dict) else {}
-        return {**preset, **values} if preset else values
+        loss = values.get("loss", "dapo") if isinstance(values, dict) else None
+        return {**LOSSES.get(loss, {}), **values} if isinstance(loss, str) else values
 
     @model_validator(mode="after")
     def _offload_fits(self) -> "Learner":

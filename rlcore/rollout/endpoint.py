@@ -115,7 +115,9 @@ class EndpointRollout:
         try:
             flat = asyncio.run(run())
         except TimeoutError:
-            raise TimeoutError(f"sampling from {self._endpoint.url} took over {self._settings.deadline:g} s") from None
+            raise UserError(
+                f"rollout.deadline: sampling from {self._endpoint.url} took over {self._settings.deadline:g} s"
+            ) from None
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return self._scorer.score([flat[start : start + group] for start in range(0, len(flat), group)])

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from rlcore.errors import UserError
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
 from rlcore.types import Groups, Problem, Role, Trajectory, Turn
@@ -24,7 +25,7 @@ def sample_groups(
     firsts: Sequence[Sequence[Turn]] = (),
     on_attempt: OnAttempt | None = None,
 ) -> Groups:
-    """`group` trajectories of each problem. Raises TimeoutError, naming sampling, after `deadline` seconds.
+    """`group` trajectories of each problem. Raises UserError after `deadline` seconds.
 
     With `branches` above 1, so many trajectories that follow each other in a group go on from one first attempt; it is
     sampled, and trained, in the first of them. The first attempts in `firsts`, a few of each problem, are taken as they
@@ -50,7 +51,7 @@ def sample_groups(
         if failures := [error for task in tasks if task in done and (error := task.exception())]:
             raise failures[0]
         if late:
-            raise TimeoutError(f"sampling {len(episodes)} trajectories took longer than {deadline:g} s")
+            raise UserError(f"rollout.deadline: sampling {len(episodes)} trajectories took longer than {deadline:g} s")
         flat = [task.result() for task in tasks]
         return [flat[start : start + group] for start in range(0, len(flat), group)]
 

@@ -40,9 +40,12 @@ class Scorer:
                 self._send()
 
     def score(self, groups: Groups) -> Groups:
-        """The same trajectories with the verdicts of all their attempts."""
+        """The same trajectories with the verdicts of all their attempts. Raises UserError when the rewards are gone."""
         self._send()
-        scored = [[self._judged(trajectory) for trajectory in group] for group in groups]
+        try:
+            scored = [[self._judged(trajectory) for trajectory in group] for group in groups]
+        except RewardError as error:
+            raise UserError(f"rewards: {error}") from None
         self._sent.clear()
         return scored
 

@@ -140,7 +140,7 @@ def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None, run_i
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
         except OSError as error:
-            raise UserError(f"the run's folder {folder} cannot be written: {error.strerror}") from None
+            raise UserError(f"folder {folder} cannot be written: {error.strerror}") from None
     return Tracker(
         folder,
         recipe.track,

@@ -148,6 +148,8 @@ class Run:
         if self.step < self.recipe.steps:
             return None
         final, done = self.folder / "final", self.folder / "evaluation.json"
+        if self._resumed_at == self.step:
+            self.tracker.say(f"{self.folder} holds a finished run, of {self.step} steps: nothing is left to train")
         if self._resumed_at == self.step and final.exists() and done.exists():
             results = load_evaluation(done)
             if results.step == self.step:  # of this policy: `final` was written before

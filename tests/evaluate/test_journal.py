@@ -9,7 +9,10 @@ from rlcore.evaluate.journal import Journal
 
 
 def _records(count: int, stage: str = "greedy") -> list[dict]:
-    return [{"stage": stage, "problem_id": str(i), "edit_ratio": float("nan")} for i in range(count)]
+    said = {"role": "user", "content": "2 + 3?"}
+    attempt = {"text": "5", "score": 1.0, "status": "correct", "answer": "5", "finish": "stop", "tokens": 2}
+    record = {"step": 0, "stage": stage, "messages": [said], "parts": {}, "attempts": [attempt], "between": []}
+    return [{**record, "problem_id": str(i), "flip": None, "edit_ratio": float("nan")} for i in range(count)]
 
 
 def test_chunks_that_are_whole_are_read_back_and_a_torn_one_is_not(tmp_path):
