@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from rewards import RewardPool, Verdict
+from rlcore.entries import Ask, Kind, Script
 from rlcore.errors import UserError
-from rlcore.rollout.kinds.kind import Ask, Kind, Script
 from rlcore.types import Problem
 
 TIMEOUT = 3.0
@@ -63,4 +63,4 @@ def _pool() -> RewardPool:
     return RewardPool([{"name": "code", "kwargs": {"partial": True, "timeout": TIMEOUT}}], workers=2)
 
 
-FEEDBACK = Kind(feedback)
+FEEDBACK = Kind(feedback, may_end=True, writes=True)
