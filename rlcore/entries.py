@@ -135,6 +135,24 @@ class Source:
     """From `data.options` and split to a `Table`, for a source that makes its problems."""
 
 
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A rollout engine: what samples attempts (see `rlcore.rollout.RolloutEngine`)."""
+
+    start: Callable[..., Any]
+    """Called as `start(recipe, policy, device=..., max_tokens=...)` on every rank: the engine, with the policy's
+    weights. `max_tokens`: of the longest conversation."""
+    weights: Literal["learner", "device", "elsewhere"] = "elsewhere"
+    """Where the weights are that it samples from: the learner's own model, a copy in a share of the learner's device
+    (`rollout.vllm.gpu_memory_utilization`), or other processes and devices."""
+    exact: bool = False
+    """Whether, in float32 and without top_k and top_p, its log-probabilities are the learner's but for rounding."""
+    takes_adapters: bool = False
+    """Whether it can be given LoRA adapters as they are; else they are published merged into the weights."""
+    servers: "Engine | None" = None
+    """What `rollout.mode: servers` stands for, if it can be shared by all ranks."""
+
+
 LOSSES: Registry[Loss] = Registry(
     "loss",
     Loss,
@@ -203,4 +221,9 @@ SOURCES: Registry[Source] = Registry(
         "parquet": "rlcore.data.sources.generic:PARQUET",
         "hub": "rlcore.data.sources.generic:HUB",
     },
+)
+ENGINES: Registry[Engine] = Registry(
+    "engine",
+    Engine,
+    {"torch": "rlcore.session.engines:TORCH", "vllm": "rlcore.session.engines:VLLM"},
 )

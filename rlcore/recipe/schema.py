@@ -266,7 +266,7 @@ class Recipe(Section):
     def exact_sampler(self) -> bool:
         """Whether the sampler's log-probabilities are the learner's own but for rounding in float32."""
         plain = self.rollout.top_p == 1 and self.rollout.top_k == 0
-        return self.rollout.engine == "torch" and self.model.dtype == "float32" and plain
+        return self.rollout.entry.exact and self.model.dtype == "float32" and plain
 
     @property
     def adapters_apart(self) -> Lora | None:
@@ -275,7 +275,7 @@ class Recipe(Section):
         The weights under them have to be the sampler's too: quantised ones are published as they come out, merged.
         """
         lora, rollout = self.model.lora, self.rollout
-        merged = rollout.engine == "torch" or rollout.vllm.merge_adapters
+        merged = not rollout.entry.takes_adapters or rollout.vllm.merge_adapters
         return lora if lora and lora.quantize == "none" and not merged else None
 
     @property
@@ -292,8 +292,10 @@ class Recipe(Section):
                 if len(getattr(stage, key)) != attempts:
                     raise ValueError(f"stage {stage.name}: {key} needs {attempts} values, one for each attempt")
             self._offline_fits(stage)
-        if self.rollout.engine == "torch" and self.model.attention.startswith("flash"):
-            raise ValueError(f"model.attention {self.model.attention} needs rollout.engine vllm")
+        if self.rollout.entry.weights == "learner" and self.model.attention.startswith("flash"):
+            raise ValueError(
+                f"model.attention {self.model.attention} needs a rollout.engine with weights of its own, such as vllm"
+            )
         if self.adapters_apart and self.rollout.mode == "servers" and self.rollout.vllm.transfer != "files":
             raise ValueError("rollout.vllm.transfer: adapters travel by files; nccl and ipc need vllm.merge_adapters")
         if self.model.lora and self.model.lora.quantize != "none" and self.learner.zero == 3:
