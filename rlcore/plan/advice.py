@@ -50,13 +50,13 @@ def _candidates(recipe: Recipe, ranks: int, shapes: Shapes) -> list[tuple[str, d
     # More slots than a rank has trajectories only speed evaluations up.
     slots = rollout.slots
     busy = -(-recipe.batch.problems * recipe.batch.group // ranks)
-    if rollout.engine == "torch" and busy < slots:
+    if rollout.entry.weights == "learner" and busy < slots:
         slots = busy
         tried.insert(0, (f"rollout.slots={slots}", {"rollout": {"slots": slots}}))
-    while rollout.engine == "torch" and slots > FEWEST_SLOTS:
+    while rollout.entry.weights == "learner" and slots > FEWEST_SLOTS:
         slots //= 2
         tried.append((f"rollout.slots={slots}", {"rollout": {"slots": slots}}))
-    if rollout.engine == "vllm" and rollout.mode == "in_process" and not rollout.vllm.sleep_level:
+    if rollout.entry.weights == "device" and not rollout.vllm.sleep_level:
         tried.append(("rollout.vllm.sleep_level=2", {"rollout": {"vllm": {"sleep_level": 2}}}))
     stages = [stage for stage in (2, 3) if stage > learner.zero and ranks > 1]
     tried += [(f"learner.zero={stage}", {"learner": {"zero": stage}}) for stage in stages]
