@@ -16,6 +16,7 @@ from rlcore.recipe import Recipe
 from rlcore.rollout import Conversation, Rollout, RolloutEngine, Scorer, TorchEngine
 from rlcore.types import Problem
 
+GIB = 1 << 30
 NAMED = 8
 """Problems that a line about those left out names."""
 
@@ -82,7 +83,8 @@ def _start_engine(recipe: Recipe, policy: Policy, device: torch.device, max_toke
     split = recipe.learner.zero == 3
     sampled = copy.deepcopy(policy.model) if split else policy.model
     torch.nn.Module.to(sampled, device)
-    return TorchEngine(sampled, stops, slots=section.slots, max_tokens=max_tokens, live=not split)
+    kv_bytes = int(section.kv_memory * GIB) if section.kv_memory else None
+    return TorchEngine(sampled, stops, slots=section.slots, max_tokens=max_tokens, kv_bytes=kv_bytes, live=not split)
 
 
 def _nothing(text: str) -> None:
