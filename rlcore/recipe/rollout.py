@@ -51,6 +51,9 @@ class Rollout(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = Field(0, description="0: all tokens")
     slots: Positive = Field(512, description="sequences decoded at once by each engine, in process or a server")
+    kv_memory: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="GiB of the torch engine's KV cache, at most; left out: half of what is free as it samples"
+    )
     deadline: Seconds = Field(1800.0, description="seconds until a step's sampling is given up")
     vllm: Vllm = Vllm()
 

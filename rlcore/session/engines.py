@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rlcore.recipe import Recipe
     from rlcore.rollout import RolloutEngine
 
+GIB = 1 << 30
+
 
 def _embedded(recipe: "Recipe", policy: "Policy", *, device: "torch.device", max_tokens: int) -> "RolloutEngine":
     """Samples from the learner's own tensors up to ZeRO-2.
@@ -28,7 +30,10 @@ def _embedded(recipe: "Recipe", policy: "Policy", *, device: "torch.device", max
     split = recipe.learner.zero == 3
     sampled = copy.deepcopy(policy.model) if split else policy.model
     torch.nn.Module.to(sampled, device)
-    return TorchEngine(sampled, stop_ids(policy), slots=recipe.rollout.slots, max_tokens=max_tokens, live=not split)
+    section = recipe.rollout
+    kv_bytes = int(section.kv_memory * GIB) if section.kv_memory else None
+    stops = stop_ids(policy)
+    return TorchEngine(sampled, stops, slots=section.slots, max_tokens=max_tokens, kv_bytes=kv_bytes, live=not split)
 
 
 def _in_process(recipe: "Recipe", policy: "Policy", *, device: "torch.device", max_tokens: int) -> "RolloutEngine":
