@@ -46,12 +46,12 @@ def _candidates(recipe: Recipe, ranks: int, shapes: Shapes) -> list[tuple[str, d
     learner, rollout = recipe.learner, recipe.rollout
     tried: list[tuple[str, dict]] = []
     caches: list[tuple[str, dict]] = []
-    if rollout.engine == "torch":
+    if rollout.entry.weights == "learner":
         caches = [(f"rollout.kv_memory={gib}", {"rollout": {"kv_memory": gib}}) for gib in KV_MEMORIES]
     longest = longest_conversation(recipe)
     if learner.micro_batch_tokens > longest:
         tried.append((f"learner.micro_batch_tokens={longest}", {"learner": {"micro_batch_tokens": longest}}))
-    if rollout.engine == "vllm" and rollout.mode == "in_process" and not rollout.vllm.sleep_level:
+    if rollout.entry.weights == "device" and not rollout.vllm.sleep_level:
         tried.append(("rollout.vllm.sleep_level=2", {"rollout": {"vllm": {"sleep_level": 2}}}))
     stages = [stage for stage in (2, 3) if stage > learner.zero and ranks > 1]
     tried += [(f"learner.zero={stage}", {"learner": {"zero": stage}}) for stage in stages]

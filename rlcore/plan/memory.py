@@ -58,7 +58,7 @@ def learner_ranks(recipe: Recipe, gpus: int) -> tuple[int, int]:
 
 def shared_by(rollout: Rollout) -> int:
     """GPUs that hold one sampler together."""
-    return rollout.vllm.tensor_parallel if rollout.engine == "vllm" else 1
+    return 1 if rollout.entry.weights == "learner" else rollout.vllm.tensor_parallel
 
 
 def learner_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
@@ -105,9 +105,9 @@ def sampler_parts(recipe: Recipe, shapes: Shapes, gpu_bytes: int) -> list[Part]:
     """The sampler's weights and KV cache on the ranks; servers have GPUs of their own."""
     rollout, size = recipe.rollout, dtype_bytes(recipe)
     weights = shapes.parameters * size
-    if rollout.mode == "servers":
+    if rollout.entry.weights == "elsewhere":
         return []
-    if rollout.engine == "vllm":
+    if rollout.entry.weights == "device":
         share, level = int(rollout.vllm.gpu_memory_utilization * gpu_bytes), rollout.vllm.sleep_level
         kept = 0 if level else share
         return [Part("vLLM: weights and KV cache", share, kept, weights // shared_by(rollout) if level == 1 else 0)]

@@ -41,7 +41,7 @@ def check_memory(recipe: Recipe, *, training: bool) -> None:
         changes = changes_until_it_fits(recipe, shapes, Cluster(gpus=ranks, memory_gib=free / GIB, reserved_gib=0))
         if changes and changes[-1].fits:
             remedy = f"{' '.join(change.override for change in changes)} makes it fit"
-    elif recipe.rollout.engine == "torch" and (left := free - needed + evaluated[-1].sampling) > _least_cache(
+    elif recipe.rollout.entry.weights == "learner" and (left := free - needed + evaluated[-1].sampling) > _least_cache(
         recipe, shapes
     ):
         remedy = f"rollout.kv_memory={math.floor(left / GIB * 100) / 100} makes it fit"
