@@ -32,7 +32,7 @@ def sample_groups(
     """
 
     async def run() -> Groups:
-        episodes: list[_Episode] = []
+        episodes: list[Episode] = []
         for at, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
             for g in range(group):
                 branch, twig = divmod(g, branches)
@@ -41,9 +41,7 @@ def sample_groups(
                     first = asyncio.get_running_loop().create_future()
                     first.set_result(firsts[at][branch])
                 key = at * group + g
-                episodes.append(
-                    _Episode(engine, conversation, problem, prompt, sampling, key, on_attempt, shared=first)
-                )
+                episodes.append(Episode(engine, conversation, problem, prompt, sampling, key, on_attempt, shared=first))
         # Not `gather`, of which an interruption leaves a traceback behind.
         tasks = [asyncio.create_task(episode.run()) for episode in episodes]
         done, late = await asyncio.wait(tasks, timeout=deadline, return_when=asyncio.FIRST_EXCEPTION)
@@ -58,7 +56,7 @@ def sample_groups(
     return asyncio.run(run())
 
 
-class _Episode:
+class Episode:
     """One conversation as it goes on: `ask` is what its kind calls for every turn."""
 
     def __init__(
@@ -70,9 +68,9 @@ class _Episode:
         sampling: Sampling,
         key: int,
         on_attempt: OnAttempt | None,
-        shared: "asyncio.Future[Turn] | None",
+        shared: "asyncio.Future[Turn] | None" = None,
     ):
-        """`shared`: the first reply, if it is not this episode that samples it."""
+        """To be made in an event loop. `shared`: the first reply, if it is not this episode that samples it."""
         self._engine, self._conversation, self._problem = engine, conversation, problem
         self._prompt, self._sampling, self._key, self._on_attempt = prompt, sampling, key, on_attempt
         self._ids: list[int] = []

@@ -19,7 +19,7 @@ from rlcore.rollout.embedded.decoder import FewOperations
 from rlcore.rollout.embedded.rows import Request, Rows
 from rlcore.rollout.embedded.slots import SlotCache, unseen, use_decode_attention
 from rlcore.rollout.engine import Sample, Sampling
-from rlcore.rollout.sampling import draw
+from rlcore.rollout.sampling import draw, mixed_seed, uniform
 
 ADMIT_SHARE = 0.25
 """A forward pass over new prompt tokens runs once they wait for this share of the rows that are decoding."""
@@ -43,13 +43,16 @@ class TorchEngine:
         self._generator = torch.Generator(device=self.device)
         self._cache = SlotCache(model.config.num_hidden_layers, slots, max_tokens + 1)
         self._driver: asyncio.Task[None] | None = None
+        self._seed, self._apart = 0, False
         self._common = is_common_decoder(model)
         self._decoder: FewOperations | None = None
         self._forget()
         use_decode_attention(model)
 
-    def seed(self, seed: int) -> None:
+    def seed(self, seed: int, *, apart: bool = False) -> None:
+        """Unless `apart`, one stream of numbers serves all rows."""
         self._generator.manual_seed(seed)
+        self._seed, self._apart = seed, apart
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Copies the weights into the model, unless they are the model's own."""
@@ -131,6 +134,7 @@ class TorchEngine:
                 continued.append(slot)
             elif (slot := next(free, None)) is not None:
                 self._rows.open(slot, request, 0)
+                self._rows.seed_S[slot] = mixed_seed(self._seed, request.key)
                 firsts.setdefault(request.ids, []).append(slot)
             else:
                 left.append(request)
@@ -218,7 +222,7 @@ class TorchEngine:
         for kind in set(kinds_R.tolist()):
             mine = np.flatnonzero(kinds_R == kind)
             logits_rV = logits_RV if len(mine) == len(slots_R) else logits_RV[self._tensor(mine)]
-            tokens_r, logprobs_r = draw(logits_rV, self._rows.kinds[kind], self._generator)
+            tokens_r, logprobs_r = draw(logits_rV, self._rows.kinds[kind], self._uniform(slots_R[mine]))
             self._rows.append(slots_R[mine], tokens_r.cpu().numpy(), logprobs_r.cpu().numpy())
         length_R = self._rows.length_S[slots_R]
         stopped_R = (self._rows.ids_SC[slots_R, length_R - 1][:, None] == self._stop_ids).any(1)
@@ -226,6 +230,12 @@ class TorchEngine:
         for at in np.flatnonzero(ended_R).tolist():
             self._answer(int(slots_R[at]), "stop" if stopped_R[at] else "length")
         self._active = np.sort(np.concatenate([self._active, slots_R[~ended_R]]))
+
+    def _uniform(self, slots_R: np.ndarray) -> torch.Tensor:
+        """A random number for the next token of each of these rows, `[R, 1]` float64."""
+        if self._apart:
+            return self._tensor(uniform(self._rows.seed_S[slots_R], self._rows.length_S[slots_R])[:, None])
+        return torch.rand(len(slots_R), 1, generator=self._generator, device=self.device, dtype=torch.float64)
 
     def _answer(self, slot: int, finish: Literal["stop", "length"]) -> None:
         request = self._rows.request(slot)
