@@ -61,17 +61,12 @@ class Job:
         except OSError as error:
             raise JobOver("the program ended") from error
 
-    def receive(self) -> bytes:
+    def receive(self, limit: int = OUTPUT_LIMIT) -> bytes:
         """Receive one frame. Raises TimeoutError at the deadline, JobOver when the job is gone or floods."""
         size = int.from_bytes(self._take(HEADER_SIZE), "big")
-        if size > OUTPUT_LIMIT:
+        if size > limit:
             raise JobOver("the program's answer is too large")
         return self._take(size)
-
-    def ask(self, payload: bytes) -> bytes:
-        """Send one frame and receive one."""
-        self.send(payload)
-        return self.receive()
 
     def __enter__(self) -> Job:
         return self
@@ -196,6 +191,7 @@ class Sandbox:
             pass_fds=remote,
             env={"LD_BIND_NOW": "1", **library_path},  # a name that is bound late is bound again in every fork
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # what a program's sys.stdin and sys.stdout are is decided here
             stderr=subprocess.PIPE,
         )
         jobs.close()

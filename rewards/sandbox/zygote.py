@@ -26,6 +26,7 @@ from rewards.sandbox import guest, kernel, seccomp
 NAMESPACES, BUBBLEWRAP, LANDLOCK, UNSAFE = TIERS = ("namespaces", "bubblewrap", "landlock", "unsafe")
 _OWN_PIDS = (NAMESPACES, BUBBLEWRAP)  # tiers whose processes all end with the first of their pid namespace
 SCRATCH = "/tmp"
+_STDIN = f"{SCRATCH}/.stdin"
 _NAMESPACES = (
     kernel.CLONE_NEWUSER
     | kernel.CLONE_NEWNS
@@ -36,7 +37,6 @@ _NAMESPACES = (
 )
 _NOBODY = 65534
 _SCRATCH_MB = 64
-_FILE_MB = 16
 _OPEN_FILES = 64
 _TASKS = 64
 _DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -120,7 +120,7 @@ def _enter_namespaces() -> None:
     kernel.die_with_parent()
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     _build_root("/proc")  # a folder that is sure to exist, and had better not be seen afterwards
-    _mount_scratch()
+    _empty_scratch()
 
 
 def _write(path: str, text: str) -> None:
@@ -140,6 +140,7 @@ def _build_root(root: str) -> None:
     for device in _DEVICES:
         _write(f"{root}/dev/{device}", "")
         kernel.mount(f"/dev/{device}", f"{root}/dev/{device}", None, kernel.MS_BIND)
+    os.symlink(_STDIN, f"{root}/dev/stdin")
     os.makedirs(root + SCRATCH)
     kernel.change_root(root)
     kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
@@ -147,10 +148,11 @@ def _build_root(root: str) -> None:
 
 def _settle(tier: str, memory_mb: int) -> None:
     """Give up here, once, what neither this process nor any program needs: what is forked inherits that."""
-    os.chdir(SCRATCH if tier == NAMESPACES else "/")
+    if tier != NAMESPACES:
+        os.chdir("/")
     for limit, value in (
         (resource.RLIMIT_AS, memory_mb << 20),
-        (resource.RLIMIT_FSIZE, _FILE_MB << 20),
+        (resource.RLIMIT_FSIZE, _SCRATCH_MB << 20),
         (resource.RLIMIT_NOFILE, _OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
     ):
@@ -188,6 +190,27 @@ def _mount_scratch() -> None:
     kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, data)
 
 
+def _empty_scratch() -> None:
+    """Have an empty scratch folder and be in it, whatever a job has made of it and wherever it was killed."""
+    try:  # noqa: SIM105  (here and below: contextlib.suppress would write to more pages of memory)
+        os.unlink(_STDIN)
+    except OSError:
+        pass
+    if os.listdir(SCRATCH):
+        kernel.unmount(SCRATCH)
+    if not os.path.ismount(SCRATCH):
+        _mount_scratch()
+    os.chdir(SCRATCH)  # a new folder is another than the one of that name that this process was in
+
+
+def _new_case(tier: str) -> int:
+    """Give a case a scratch folder of its own. Returns an empty file there, or in memory, for its standard input."""
+    if tier != NAMESPACES:
+        return os.memfd_create("stdin")
+    _empty_scratch()
+    return os.open(_STDIN, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+
+
 def _job_of(tier: str, jobs: socket.socket, control: socket.socket) -> Callable[[], None]:
     """What the process of a job does. It is there, waiting, when the job comes.
 
@@ -198,19 +221,26 @@ def _job_of(tier: str, jobs: socket.socket, control: socket.socket) -> Callable[
     def confine(cpu_seconds: int) -> None:
         _confine(tier, cpu_seconds)
 
+    new_case = partial(_new_case, tier)
+
     def work() -> None:
         try:
             if alone:
                 kernel.die_with_parent()
                 os.setpgid(0, 0)
-            _run_job(receive, descriptors, confine)
+            _run_job(receive, descriptors, confine, new_case)
         finally:
             os._exit(0)
 
     return work
 
 
-def _run_job(receive: Callable[..., Any], descriptors: Sequence[int], confine: Callable[[int], None]) -> Sequence[int]:
+def _run_job(
+    receive: Callable[..., Any],
+    descriptors: Sequence[int],
+    confine: Callable[[int], None],
+    new_case: Callable[[], int],
+) -> Sequence[int]:
     """Take a job and run it, without `descriptors`. Returns those of the channels that it came with."""
     message, ancillary, _, _ = receive(_MESSAGE_LIMIT, _ROOM)
     for descriptor in descriptors:
@@ -219,7 +249,7 @@ def _run_job(receive: Callable[..., Any], descriptors: Sequence[int], confine: C
         return ()
     mode, cpu_seconds, payload = marshal.loads(message)
     channels = tuple(memoryview(ancillary[0][2]).cast("i"))
-    guest.run(mode, payload, channels, partial(confine, cpu_seconds))
+    guest.run(mode, payload, channels, partial(confine, cpu_seconds), new_case)
     return channels
 
 
@@ -233,14 +263,14 @@ def _rehearse(times: int = 30) -> None:
         asker, channel = socket.socketpair()
         with parent, asker, channel:
             socket.send_fds(parent, [marshal.dumps((guest.CALLS, 1, guest.sample()))], [channel.fileno()])
-            for descriptor in _run_job(jobs.recvmsg, [jobs.fileno()], lambda cpu_seconds: None):
+            for descriptor in _run_job(jobs.recvmsg, [jobs.fileno()], lambda cpu_seconds: None, lambda: 0):
                 os.close(descriptor)
             jobs.detach()
 
 
 def _end(tier: str, leader: int) -> None:
     """Kill what the job has left: all others in this pid namespace, or the job's process group where there is none."""
-    try:  # noqa: SIM105  (here and below: contextlib.suppress would write to more pages of memory)
+    try:  # noqa: SIM105
         os.kill(-1 if tier in _OWN_PIDS else -leader, _KILL)
     except ProcessLookupError:
         pass
@@ -249,9 +279,8 @@ def _end(tier: str, leader: int) -> None:
             pass
     except ChildProcessError:
         pass
-    if tier == NAMESPACES and os.listdir(SCRATCH):
-        kernel.unmount(SCRATCH)
-        _mount_scratch()
+    if tier == NAMESPACES:
+        _empty_scratch()
 
 
 def _confine(tier: str, cpu_seconds: int) -> None:
@@ -284,5 +313,7 @@ def main() -> None:
     _rehearse()
     gc.set_threshold(_COLLECT_AFTER)
     gc.freeze()  # a fork that collects garbage would copy every page it looks at
-    jobs, control = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
-    serve(jobs, control, sys.argv[3], int(sys.argv[4]))
+    *descriptors, tier, memory_mb = sys.argv[1:]
+    sys.argv[:] = ["solution.py"]
+    jobs, control = (socket.socket(fileno=int(number)) for number in descriptors)
+    serve(jobs, control, tier, int(memory_mb))
