@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import builtins
 import io
 import json
 import pickle
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
-from rewards.checks import Check, called_names, read_asserts
+from rewards.checks import LIBRARY, Check, called_names, read_asserts
 
 COLUMNS = (
     "prompt", "test", "entry_point", "test_list", "test_setup_code", "test_imports", "challenge_test_list", "tests",
@@ -135,22 +136,32 @@ def _mbpp(row: Mapping[str, Any], challenge: bool) -> Suite:
     tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
     imports = "\n".join(row.get("test_imports") or [])
     setup = row.get("test_setup_code") or ""
-    statements = ast.parse("\n".join(tests)).body
-    names = frozenset().union(*map(called_names, statements))
-    checks = read_asserts(ast.parse("\n".join(tests)).body)
+    tree = ast.parse("\n".join(tests))
+    own = _defined(ast.parse(f"{imports}\n{setup}"))
+    names = called_names(tree, own)
+    checks = read_asserts(ast.parse("\n".join(tests)).body, {name: name for name in names})
     if checks is not None:
-        return Suite(after=f"{imports}\n{setup}", checks=checks, asks=names)
-    bodies = "\n".join(f"def test_{n}():\n    {ast.unparse(statement)}" for n, statement in enumerate(statements))
-    called = sorted(names | called_names(ast.parse(setup)))
-    prelude = f"{imports}\n{_modules(statements)}"
-    return Suite(driver=Driver(prelude, f"{setup}\n{bodies}", tuple(called)), asks=names)
+        return Suite(after=f"{imports}\n{setup}", checks=checks, asks=frozenset(names))
+    bodies = "\n".join(f"def test_{n}():\n    {ast.unparse(statement)}" for n, statement in enumerate(tree.body))
+    called = names | called_names(ast.parse(setup), own) - set(dir(builtins))
+    prelude = f"{_library(tree)}\n{imports}"
+    return Suite(driver=Driver(prelude, f"{setup}\n{bodies}", tuple(sorted(called))), asks=frozenset(names))
 
 
-def _modules(statements: Iterable[ast.stmt]) -> str:
-    """Imports of the standard modules that assertions use as if the program had imported them for them."""
-    nodes = (node for statement in statements for node in ast.walk(statement))
-    names = {n.value.id for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
-    return "\n".join(f"import {name}" for name in sorted(names & sys.stdlib_module_names))
+def _defined(tree: ast.Module) -> set[str]:
+    """Functions, classes and imports of the tests' own code: never the program's, whatever it defines."""
+    names = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    imports = (node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)))
+    return names | {alias.asname or alias.name for node in imports for alias in node.names}
+
+
+def _library(tree: ast.Module) -> str:
+    """Imports of what assertions use of the standard library as if the program had imported it for them."""
+    nodes = list(ast.walk(tree))
+    used = {n.value.id for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
+    called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    imports = [f"import {name}" for name in sorted(used & sys.stdlib_module_names)]
+    return "\n".join(imports + [f"from {LIBRARY[name]} import {name}" for name in sorted(called & set(LIBRARY))])
 
 
 def _humaneval(row: Mapping[str, Any]) -> Suite:
