@@ -39,6 +39,7 @@ def code_reward(
     challenge: bool = False,
     timeout: float = TIMEOUT,
     memory_mb: int = 512,
+    modules: Sequence[str] = (),
     unsafe: bool = False,
     **columns: Any,
 ) -> list[float | None]:
@@ -46,9 +47,11 @@ def code_reward(
 
     The columns are the data set's own, see `rewards.suites`. With `partial` the score is the fraction of tests passed;
     with `challenge` MBPP's challenge tests count too. A program has `timeout` seconds for all its tests together, and
-    `memory_mb` MiB. Where the machine allows no sandbox it refuses to run, unless `unsafe`.
+    `memory_mb` MiB. Programs and tests may import the standard library and the third-party `modules`. Where the machine
+    allows no sandbox it refuses to run, unless `unsafe`.
     """
-    options = {"partial": partial, "challenge": challenge, "timeout": timeout, "memory_mb": memory_mb, "unsafe": unsafe}
+    sandbox = {"memory_mb": memory_mb, "modules": list(modules), "unsafe": unsafe}
+    options = {"partial": partial, "challenge": challenge, "timeout": timeout, **sandbox}
     rows = {name: column for name, column in columns.items() if name in COLUMNS}
     verdicts = shared_pool({"name": "code", "kwargs": options}).score(completions, rows)
     return [verdict.score for verdict in verdicts]
@@ -61,11 +64,12 @@ def code_verdicts(
     challenge: bool = False,
     timeout: float = TIMEOUT,
     memory_mb: int = 512,
+    modules: Sequence[str] = (),
     unsafe: bool = False,
     **columns: Any,
 ) -> list[Verdict]:
     """The verdicts behind `code_reward`, one program after another from this process. Identical ones run once."""
-    judge = _judge_with(memory_mb, unsafe)
+    judge = _judge_with(memory_mb, unsafe, tuple(modules))
     seen: dict[str, Verdict] = {}
     verdicts = []
     for row, completion in enumerate(completions):
@@ -82,15 +86,17 @@ code_reward.verdicts = code_verdicts  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=1)
-def _judge_with(memory_mb: int, unsafe: bool) -> Judge:
-    return Judge(memory_mb, unsafe)
+def _judge_with(memory_mb: int, unsafe: bool, modules: tuple[str, ...]) -> Judge:
+    return Judge(memory_mb, unsafe, modules=modules)
 
 
 class Judge:
     """Runs programs against their tests, in sandboxes that it keeps warm."""
 
-    def __init__(self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None) -> None:
-        self._options = (memory_mb, unsafe, tier)
+    def __init__(
+        self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None, modules: Sequence[str] = ()
+    ) -> None:
+        self._options = (memory_mb, unsafe, tier, modules)
         self.programs = Sandbox(*self._options)
         self._tests: Sandbox | None = None
 

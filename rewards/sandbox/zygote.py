@@ -38,6 +38,7 @@ _NAMESPACES = (
 _NOBODY = 65534
 _SCRATCH_MB = 64
 _OPEN_FILES = 64
+_LEAST_MB = 32  # that a job has for itself
 _TASKS = 64
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 INLINE_LIMIT = 64 << 10  # bytes of a payload that travel with the job; a larger one follows on its channel
@@ -54,17 +55,19 @@ def readable_paths() -> list[str]:
     return [path for path in dict.fromkeys(candidates) if os.path.isdir(path)]
 
 
-def serve(jobs: socket.socket, control: socket.socket, tier: str, memory_mb: int) -> None:
+def serve(jobs: socket.socket, control: socket.socket, tier: str, memory_mb: int, files: Sequence[str]) -> None:
     """Set up the tier, answer "ready" or the reason why not, then see one job after another to its end.
+
+    Jobs may read `files` besides Python's own.
 
     On `jobs` the parent sends jobs, read by the processes that run them; on `control` it says when one is over.
     """
     try:
         if tier == NAMESPACES:
-            _enter_namespaces()
+            _enter_namespaces([*readable_paths(), *files])
         kernel.bound_capabilities()
         null = os.open(os.devnull, os.O_RDWR)
-        _settle(tier, memory_mb)
+        _settle(tier, memory_mb, files)
         _probe(tier)
     except OSError as error:
         control.send(json.dumps({"error": str(error)}).encode())
@@ -88,7 +91,7 @@ def serve(jobs: socket.socket, control: socket.socket, tier: str, memory_mb: int
         control.send(b"ended")
 
 
-def _enter_namespaces() -> None:
+def _enter_namespaces(visible: Sequence[str]) -> None:
     """Go on as the first process of new namespaces; the process that was waits for it, and it ends with that one."""
     user, group = os.geteuid(), os.getegid()
     inside, outside = socket.socketpair()
@@ -119,7 +122,7 @@ def _enter_namespaces() -> None:
         os._exit(0)
     kernel.die_with_parent()
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-    _build_root("/proc")  # a folder that is sure to exist, and had better not be seen afterwards
+    _build_root("/proc", visible)  # a folder that is sure to exist, and had better not be seen afterwards
     _empty_scratch()
 
 
@@ -128,12 +131,14 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _build_root(root: str) -> None:
-    """A tmpfs with the interpreter bound read-only, a few devices and an empty scratch folder; then live in it."""
+def _build_root(root: str, visible: Sequence[str]) -> None:
+    """A tmpfs with what is visible bound read-only, a few devices and an empty scratch folder; then live in it."""
     kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
-    for path in readable_paths():
+    for path in visible:
         target = root + path
-        os.makedirs(target, exist_ok=True)
+        os.makedirs(target if os.path.isdir(path) else os.path.dirname(target), exist_ok=True)
+        if not os.path.exists(target):
+            _write(target, "")
         kernel.mount(path, target, None, kernel.MS_BIND | kernel.MS_REC)
         kernel.make_read_only(target)
     os.makedirs(root + "/dev")
@@ -146,7 +151,7 @@ def _build_root(root: str) -> None:
     kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
 
 
-def _settle(tier: str, memory_mb: int) -> None:
+def _settle(tier: str, memory_mb: int, files: Sequence[str]) -> None:
     """Give up here, once, what neither this process nor any program needs: what is forked inherits that."""
     if tier != NAMESPACES:
         os.chdir("/")
@@ -157,6 +162,10 @@ def _settle(tier: str, memory_mb: int) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))
+    try:
+        bytearray(_LEAST_MB << 20)
+    except MemoryError:
+        raise OSError(f"its modules leave nothing of {memory_mb} MiB; memory_mb sets the limit") from None
     if tier == UNSAFE:
         return
     if not seccomp.supported():
@@ -165,7 +174,7 @@ def _settle(tier: str, memory_mb: int) -> None:
     if tier == LANDLOCK:
         if kernel.landlock_abi() == 0:
             raise OSError("the kernel has no Landlock")
-        kernel.landlock_read_only([*readable_paths(), *(f"/dev/{device}" for device in _DEVICES)])
+        kernel.landlock_read_only([*readable_paths(), *files, *(f"/dev/{device}" for device in _DEVICES)])
     seccomp.guard()
 
 
@@ -308,12 +317,12 @@ def _drop_user() -> bool:
 
 
 def main() -> None:
-    """Arguments: numbers of the two sockets of `serve`, tier, memory limit in MiB."""
-    guest.preload()
+    """Argument: JSON of the numbers of the two sockets of `serve`, tier, memory limit in MiB, modules, their files."""
+    *descriptors, tier, memory_mb, modules, files = json.loads(sys.argv.pop())
+    guest.preload(modules, files)
     _rehearse()
     gc.set_threshold(_COLLECT_AFTER)
     gc.freeze()  # a fork that collects garbage would copy every page it looks at
-    *descriptors, tier, memory_mb = sys.argv[1:]
     sys.argv[:] = ["solution.py"]
-    jobs, control = (socket.socket(fileno=int(number)) for number in descriptors)
-    serve(jobs, control, tier, int(memory_mb))
+    jobs, control = (socket.socket(fileno=number) for number in descriptors)
+    serve(jobs, control, tier, memory_mb, files)

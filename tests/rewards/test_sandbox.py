@@ -8,7 +8,7 @@ import pytest
 
 from rewards import RewardError
 from rewards.code import Judge
-from rewards.sandbox import Sandbox
+from rewards.sandbox import _ENVIRONMENT, Sandbox
 from rewards.sandbox.guest import READY
 from rewards.sandbox.values import dumps, loads
 from rewards.sandbox.zygote import BUBBLEWRAP, LANDLOCK, NAMESPACES
@@ -83,7 +83,7 @@ def test_a_job_sees_nobody_and_has_no_privilege():
         "os.getpid() != 1": True,
         "os.listdir('/tmp')": [],
         "sorted(os.listdir('/dev'))": ["full", "null", "random", "stdin", "urandom", "zero"],
-        "set(os.environ) <= {'LC_CTYPE', 'LD_BIND_NOW', 'LD_LIBRARY_PATH'}": True,
+        "[name for name in os.environ if name not in ('LC_CTYPE', 'LD_LIBRARY_PATH')]": list(_ENVIRONMENT),
         "os.path.exists('/proc/1') or os.path.exists('/etc/passwd') or os.path.exists('/home')": False,
         "os.getcwd()": "/tmp",
     }
