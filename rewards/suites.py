@@ -26,17 +26,15 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
+from rewards import forms
 from rewards.checks import LIBRARY, Check, called_names, read_asserts
+from rewards.forms import BadTests, parsed, usual
 
 COLUMNS = (
     "prompt", "test", "entry_point", "test_list", "test_setup_code", "test_imports", "challenge_test_list", "tests",
-    "input_output", "public_test_cases", "private_test_cases", "metadata",
+    "input_output", "public_test_cases", "private_test_cases", "metadata", *forms.COLUMNS,
 )  # fmt: skip
 _MAX_UNPACKED = 256 << 20  # bytes of compressed private tests
-
-
-class BadTests(ValueError):
-    """The tests of a row cannot be read, or there are none."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +104,8 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
     given = {name: value for name, value in row.items() if value is not None and name in COLUMNS}
     try:
         suite = _read_once(json.dumps(given, sort_keys=True), challenge)
+    except BadTests:
+        raise
     except (SyntaxError, ValueError, KeyError, TypeError, zlib.error, pickle.UnpicklingError, EOFError) as error:
         raise BadTests(f"the tests cannot be read: {type(error).__name__}: {error}") from error
     if not (suite.checks or suite.calls or suite.cases or suite.driver):
@@ -116,7 +116,7 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
 @lru_cache(maxsize=256)
 def _read_once(row: str, challenge: bool) -> Suite:
     # The attempts of a group share their problem's tests.
-    return _read(json.loads(row), challenge)
+    return _read(usual(json.loads(row)), challenge)
 
 
 def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
@@ -125,8 +125,8 @@ def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
     if "test" in row:
         return _humaneval(row) if row.get("entry_point") else _pytest(row["test"])
     if "input_output" in row or "tests" in row:
-        tests = _from_json(row.get("input_output", row.get("tests")))
-        return _apps(tests) if isinstance(tests, Mapping) else _deepcoder(tests)
+        tests = parsed(row.get("input_output", row.get("tests")))
+        return _apps(tests) if isinstance(tests, Mapping) else _deepcoder(tests, row.get("metadata"))
     if "public_test_cases" in row or "private_test_cases" in row:
         return _livecodebench(row)
     raise BadTests(f"no column with tests; known: {', '.join(COLUMNS)}")
@@ -189,7 +189,7 @@ def _apps(tests: Mapping[str, Any]) -> Suite:
     pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
     if name := tests.get("fn_name"):
         values = [_loaded(expected) for _, expected in pairs]
-        wrapped = all(isinstance(value, list) and len(value) == 1 for value in values)  # most of APPS
+        wrapped = _all_wrapped(values)
         calls = [
             _call(name, _arguments(given), value, wrapped) for (given, _), value in zip(pairs, values, strict=True)
         ]
@@ -197,20 +197,29 @@ def _apps(tests: Mapping[str, Any]) -> Suite:
     return Suite(cases=[Case(_text(given), _text(expected), near=True) for given, expected in pairs])
 
 
-def _deepcoder(tests: Iterable[Mapping[str, Any]]) -> Suite:
+def _all_wrapped(values: Iterable[Any]) -> bool:
+    """Whether each value is in a list of its own, as in most of APPS and what was made of it."""
+    return all(isinstance(value, list) and len(value) == 1 for value in values)
+
+
+def _deepcoder(tests: Iterable[Mapping[str, Any]], metadata: Any = None) -> Suite:
+    """A list of cases: of a function where they, or the metadata of the row, name one."""
     tests = list(tests)
-    names = {(test.get("metadata") or {}).get("func_name") for test in tests}
-    if name := next(iter(names - {None}), None):
-        calls = [_call(name, _arguments(t["input"]), _loaded(t["output"])) for t in tests]
+    named = [test.get("fn_name") for test in tests]  # by PrimeIntellect, of problems that are mostly APPS's
+    described = [metadata, *(test.get("metadata") for test in tests)]
+    methods = [parsed(data or "{}").get("func_name") for data in described]
+    if name := next(filter(None, named + methods), None):
+        values = [_loaded(test["output"]) for test in tests]
+        wrapped = name in named and _all_wrapped(values)
+        calls = [_call(name, _arguments(t["input"]), value, wrapped) for t, value in zip(tests, values, strict=True)]
         return Suite(calls=calls, asks=frozenset({name, "Solution"}))
     return Suite(cases=[Case(_text(test["input"]), _text(test["output"])) for test in tests])
 
 
 def _livecodebench(row: Mapping[str, Any]) -> Suite:
-    public = _from_json(row.get("public_test_cases") or "[]")
+    public = parsed(row.get("public_test_cases") or "[]")
     private = _private(row.get("private_test_cases") or "[]")
-    metadata = _from_json(row.get("metadata") or "{}")
-    return _deepcoder([{**test, "metadata": metadata} for test in [*public, *private]])
+    return _deepcoder([*public, *private], row.get("metadata"))
 
 
 def _private(packed: str) -> Any:
@@ -221,7 +230,7 @@ def _private(packed: str) -> Any:
         pass
     inflate = zlib.decompressobj()
     data = inflate.decompress(base64.b64decode(packed), _MAX_UNPACKED)
-    return _from_json(_PlainUnpickler(io.BytesIO(data)).load())
+    return parsed(_PlainUnpickler(io.BytesIO(data)).load())
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -229,10 +238,6 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"private tests may not contain {module}.{name}")
-
-
-def _from_json(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, (str, bytes)) else value
 
 
 def _text(value: Any) -> str:
