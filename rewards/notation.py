@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from rewards.exact import rational
+from rewards.formula import rational
 from rewards.typeset import clean, tight
 from rewards.units import SCALES, split_unit
 
 # all numbers between the commas have to fit: "27,54,108" is a list
 _THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+)(?!,?\d)")
+MANY_DIGITS = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3})+")  # a number, or a list of numbers of three digits
 _SPACED_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?")
 _NAME = (
     r"(?:\\text\s*\{[^{}]*\}|m?\\angle\s*[A-Z]{1,3}|\|[A-Z]{2}\||\\[a-z]+|[a-zA-Z]{1,3})"
@@ -37,6 +38,7 @@ _TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _OPENING = ("(", "[", "{", "\\{")
 _CLOSING = (")", "]", "}", "\\}")
 _SHORT_WORDS = {"no", "yes", "odd", "all", "one", "two", "six", "ten"}
+_MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix)\}((?:(?!\\begin|\\end).)*)\\end\{\1\}", re.DOTALL)
 _BRACKET = re.compile(r"\\[{}]|\\.|[()\[\]{},;:=]", re.DOTALL)
 
 
@@ -46,8 +48,9 @@ class Answer:
 
     `text` is the whole in one notation, `variable` what it is assigned to, `body` the rest without unit, percent sign
     and separators. `value` is the exact number, if it is one; `items` and `brackets` are set for a list ("" for one
-    without brackets, "{}" for a set), `sides` for a chain of equations, `ratio` for `a:b`, `base` for `204_5`.
-    `words` is the text of an answer in words, `label` the letter of the choice that stands before it.
+    without brackets, "{}" for a set), a union of sets ("∪") and a matrix, `inequality` for an interval that is written
+    as one, `sides` for a chain of equations, `ratio` for `a:b`, `base` for `204_5`. `words` is the text of an answer
+    in words, `label` the letter of the choice that stands before it.
     """
 
     text: str
@@ -59,6 +62,7 @@ class Answer:
     sure_unit: bool = True
     items: tuple[str, ...] = ()
     brackets: str = ""
+    inequality: bool = False
     sides: tuple[str, ...] = ()
     ratio: tuple[str, ...] = ()
     base: tuple[str, str] | None = None
@@ -87,7 +91,8 @@ def _structured(text: str) -> Answer:
         text = such_that[2].strip()
     if words := _in_words(text):
         return Answer(text, body=text, words=words)
-    text = _intervals(text)
+    if (intervals := _intervals(text)) != text:
+        return replace(_structured(intervals), inequality=True)
     if several := _separated(text, "", text):
         return several
     assignment = _ASSIGNMENT.match(text)
@@ -184,6 +189,13 @@ def _in_words(text: str) -> str:
 
 
 def _bracketed(text: str, variable: str, rest: str) -> Answer | None:
+    union = tuple(part.strip() for part in rest.split("\\cup"))
+    if len(union) > 1:
+        return Answer(text, variable, rest, items=union, brackets="∪")
+    if matrix := _MATRIX.fullmatch(rest):
+        rows = [row.split("&") for row in re.sub(r"\\\\\s*$", "", matrix[2]).split("\\\\")]
+        cells = tuple(cell.strip() for row in rows for cell in row)
+        return Answer(text, variable, rest, items=cells, brackets=f"matrix of {[len(row) for row in rows]}")
     for opening in ("\\{", "(", "["):
         if rest.startswith(opening) and rest.endswith((")", "]", "\\}")):
             closing = "\\}" if rest.endswith("\\}") else rest[-1]
@@ -195,10 +207,17 @@ def _bracketed(text: str, variable: str, rest: str) -> Answer | None:
 
 def _separated(text: str, variable: str, rest: str) -> Answer | None:
     joined = _JOINED.sub(",", _without_thousands(rest))
-    items = split_top(joined, ",;")
+    items = tuple(signed for item in split_top(joined, ",;") for signed in _both_signs(item))
     if len(items) > 1 and all(items):
         return Answer(text, variable, joined, items=items)
     return None
+
+
+def _both_signs(item: str) -> tuple[str, ...]:
+    r"""`1\pm\sqrt2` is two numbers."""
+    if item.count("\\pm") != 1 or "\\mp" in item:
+        return (item,)
+    return tuple(item.replace("\\pm", sign).strip() for sign in "+-")
 
 
 def _without_thousands(text: str) -> str:

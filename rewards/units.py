@@ -33,6 +33,7 @@ _UNIT = re.compile(
     r"|(?<![\\A-Za-z])(?P<plain>[A-Za-z]+\.?(?:[ /][A-Za-z]+\.?){0,4})(?P<plain_power>\^\{?[23]\}?)?)\.?",
     re.DOTALL,
 )
+IN_DEGREES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _NOT_UNITS = re.compile(
     r"\b(?:or|and|to|is|not|no|pi|sqrt|approx|about|if|plus|minus|over|times|mod|base|squared|cubed|factorial|inf|"
     r"infinity|sin|cos|tan|log|ln|exp|than|between|from|by|of|at|[ap]\.?m|th|st|nd|rd)\b",
@@ -47,6 +48,8 @@ def split_unit(text: str) -> tuple[str, str, bool]:
         return text, "", True
     body = match["body"].strip()
     if match["unit"].startswith("^"):
+        if IN_DEGREES.search(body):  # the sine of 30 degrees is a number
+            return text, "", True
         return body, "deg" + re.sub(r"\\text|[^CF]", "", match["unit"]), True
     bare = match["text"] is None
     name = match["plain"] if bare else match["text"]
