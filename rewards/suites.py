@@ -48,10 +48,11 @@ class Case:
 
 @dataclass(frozen=True)
 class CallCase:
-    """An expression for the sandbox and the value that it must have."""
+    """An expression for the sandbox and the value that it must have, or if `wrapped` may have inside a list."""
 
     call: ast.expr
     expected: Any
+    wrapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ class Driver:
 
 @dataclass(frozen=True)
 class Suite:
-    """How to test a program: `before` and `after` are source put around it, then one of the other four is run."""
+    """How to test a program: `before` and `after` are source put around it, then one of the next four is run.
+
+    A program must define one of `asks`, or anything where that is empty.
+    """
 
     before: str = ""
     after: str = ""
@@ -77,6 +81,7 @@ class Suite:
     calls: list[CallCase] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
     driver: Driver | None = None
+    asks: frozenset[str] = frozenset()
 
     @cached_property
     def questions(self) -> list[types.CodeType]:
@@ -129,14 +134,15 @@ def _mbpp(row: Mapping[str, Any], challenge: bool) -> Suite:
     tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
     imports = "\n".join(row.get("test_imports") or [])
     setup = row.get("test_setup_code") or ""
-    source = "\n".join(tests)
-    checks = read_asserts(ast.parse(source).body)
+    statements = ast.parse("\n".join(tests)).body
+    names = frozenset().union(*map(called_names, statements))
+    checks = read_asserts(ast.parse("\n".join(tests)).body)
     if checks is not None:
-        return Suite(after=f"{imports}\n{setup}", checks=checks)
-    statements = ast.parse(source).body
+        return Suite(after=f"{imports}\n{setup}", checks=checks, asks=names)
     bodies = "\n".join(f"def test_{n}():\n    {ast.unparse(statement)}" for n, statement in enumerate(statements))
-    names = set().union(*map(called_names, [*statements, ast.parse(setup)]))
-    return Suite(driver=Driver(f"{imports}\n{_modules(statements)}", f"{setup}\n{bodies}", tuple(sorted(names))))
+    called = sorted(names | called_names(ast.parse(setup)))
+    prelude = f"{imports}\n{_modules(statements)}"
+    return Suite(driver=Driver(prelude, f"{setup}\n{bodies}", tuple(called)), asks=names)
 
 
 def _modules(statements: Iterable[ast.stmt]) -> str:
@@ -152,8 +158,8 @@ def _humaneval(row: Mapping[str, Any]) -> Suite:
     check = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check")
     checks = read_asserts(check.body, {"candidate": entry})
     if checks is not None:
-        return Suite(before=prompt, checks=checks)
-    return Suite(before=prompt, driver=Driver(prompt, row["test"], (entry,), entry))
+        return Suite(before=prompt, checks=checks, asks=frozenset({entry}))
+    return Suite(before=prompt, driver=Driver(prompt, row["test"], (entry,), entry), asks=frozenset({entry}))
 
 
 def _pytest(source: str) -> Suite:
@@ -164,13 +170,18 @@ def _pytest(source: str) -> Suite:
     names |= {a.attr for a in attributes if isinstance(a.value, ast.Name) and a.value.id == "solution"}
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)) and "raises" not in source:
         raise BadTests("the tests assert nothing")
-    return Suite(driver=Driver("", source, tuple(sorted(names))))
+    return Suite(driver=Driver("", source, tuple(sorted(names))), asks=frozenset(names))
 
 
 def _apps(tests: Mapping[str, Any]) -> Suite:
     pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
     if name := tests.get("fn_name"):
-        return Suite(calls=[_call(name, _arguments(given), _loaded(expected)) for given, expected in pairs])
+        values = [_loaded(expected) for _, expected in pairs]
+        wrapped = all(isinstance(value, list) and len(value) == 1 for value in values)  # most of APPS
+        calls = [
+            _call(name, _arguments(given), value, wrapped) for (given, _), value in zip(pairs, values, strict=True)
+        ]
+        return Suite(calls=calls, asks=frozenset({name, "Solution"}))
     return Suite(cases=[Case(_text(given), _text(expected)) for given, expected in pairs])
 
 
@@ -178,7 +189,8 @@ def _deepcoder(tests: Iterable[Mapping[str, Any]]) -> Suite:
     tests = list(tests)
     names = {(test.get("metadata") or {}).get("func_name") for test in tests}
     if name := next(iter(names - {None}), None):
-        return Suite(calls=[_call(name, _arguments(t["input"]), _loaded(t["output"])) for t in tests])
+        calls = [_call(name, _arguments(t["input"]), _loaded(t["output"])) for t in tests]
+        return Suite(calls=calls, asks=frozenset({name, "Solution"}))
     return Suite(cases=[Case(_text(test["input"]), _text(test["output"])) for test in tests])
 
 
@@ -227,8 +239,8 @@ def _loaded(value: Any) -> Any:
         return value
 
 
-def _call(name: str, arguments: list[Any], expected: Any) -> CallCase:
+def _call(name: str, arguments: list[Any], expected: Any, wrapped: bool = False) -> CallCase:
     if not name.isidentifier():
         raise BadTests(f"'{name}' is not the name of a function")
     call = f"(Solution().{name} if 'Solution' in globals() else {name})(*{arguments!r})"
-    return CallCase(ast.parse(call, mode="eval").body, expected)
+    return CallCase(ast.parse(call, mode="eval").body, expected, wrapped)

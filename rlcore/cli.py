@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("recipes", nargs="+", metavar="RECIPES", help=text)
     command.add_argument("--seeds", type=int, nargs="+", default=[0])
     command.add_argument("--output", type=Path, default=Path("runs/paper-table"), help="folder of runs and report")
+    command.add_argument("--against", metavar="ARM", help="also print the differences of all arms from this one")
     command.add_argument("--set", nargs="*", default=[], metavar="key=value", help="values to replace in every recipe")
 
     text = "a live view of a run in the terminal: rates, phases, accuracies, alarms, last trajectories"
@@ -253,4 +254,5 @@ def _sft(options: argparse.Namespace) -> None:
 def _paper_table(options: argparse.Namespace) -> None:
     from rlcore.experiment import paper_table
 
-    paper_table([Path(recipe) for recipe in options.recipes], options.seeds, options.output, options.set)
+    recipes = [Path(recipe) for recipe in options.recipes]
+    paper_table(recipes, options.seeds, options.output, options.set, options.against)

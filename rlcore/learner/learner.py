@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlcore.entries import KL_ESTIMATORS
 from rlcore.errors import UserError
 from rlcore.learner.activations import checkpoint_layers
 from rlcore.learner.batch.balance import gathered, part_of
@@ -17,13 +18,14 @@ from rlcore.learner.cpu_decoder import has_few_operations
 from rlcore.learner.guards import memory_named
 from rlcore.learner.kernels import use_fused_kernels
 from rlcore.learner.loss.averaging import LossTokens
-from rlcore.learner.loss.losses import KL_ESTIMATORS
+from rlcore.learner.loss.losses import kl_exact
 from rlcore.learner.loss.objective import Objective, carries_gradient
 from rlcore.learner.loss.tally import LearnerReport, Tally
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
 from rlcore.learner.sequence_parallel import check_stretches
 from rlcore.learner.zero.engine import engine_settings, guarded_step, set_schedule, start_engine
+from rlcore.learner.zero.further_settings import refused_by_deepspeed
 from rlcore.learner.zero.state_files import (
     Counters,
     load_counters,
@@ -96,10 +98,11 @@ class Learner:
         self._share_prompts = policy.shares_prompts and free
         policy.few_operations = free and policy.separable and not policy.sequence and has_few_operations(model)
         settings = engine_settings(section, policy, self._device)
-        self._reference = Reference(policy, settings) if kl_used else None
-        if section.activation_checkpointing:
-            checkpoint_layers(model)
-        self._engine = start_engine(section, settings, policy, total_steps)
+        with refused_by_deepspeed(section.deepspeed):
+            self._reference = Reference(policy, settings) if kl_used else None
+            if section.activation_checkpointing:
+                checkpoint_layers(model)
+            self._engine = start_engine(section, settings, policy, total_steps)
         self._skipped_in_row = 0
         if policy.sequence:
             check_stretches(self._engine.module, self._device)
@@ -241,19 +244,21 @@ class Learner:
         return Objective(
             self._section,
             loss_tokens.attempt_N,
+            loss_tokens.trajectory_N,
             loss_tokens.share_N(self._section.average, self._max_sampled_tokens),
             old_logprob_N=self._logprobs(batch, live) if recompute else None,
             old_is_sampler=self._old_is_sampler,
         )
 
     def _losses(self, micro: MicroBatch, objective: Objective, size: int, *, kl_used: bool) -> dict[str, Tensor]:
-        estimator = KL_ESTIMATORS.get(self._section.kl)
+        estimator = KL_ESTIMATORS[self._section.kl]
+        exact = estimator is kl_exact  # summed over the vocabulary by the output head, which knows its gradient
         reference = self._reference if kl_used else None
         # The reference first: with ZeRO-3, forward and backward pass of the policy are to follow each other.
-        other_n = reference.logprobs(micro) if estimator and reference else None
-        compared = reference.compared(micro) if reference and not estimator else None
+        other_n = reference.logprobs(micro) if reference and not exact else None
+        compared = reference.compared(micro) if reference and exact else None
         logprob_n, entropy_n, kl_n = self._engine(micro, compared)
-        if estimator and other_n is not None:
+        if other_n is not None:
             kl_n = estimator(logprob_n, other_n)
         losses = objective(micro, size, logprob_n=logprob_n, entropy_n=entropy_n, kl_n=kl_n)
         return {"logprob": logprob_n, **losses}
