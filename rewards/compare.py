@@ -15,6 +15,7 @@ from rewards.notation import MANY_DIGITS, Answer, read, split_top
 from rewards.typeset import tight
 
 Pair = tuple[str, str]  # gold formula, predicted formula
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]")
 _NAMED = re.compile(r"\\text|[a-zA-Z]+\(")
 _DIFFERENTIAL = re.compile(r"(\\[a-zA-Z]+)|d(?=[a-zA-Z\\])")
@@ -36,7 +37,7 @@ def compare(gold: Answer, found: Answer) -> bool | Open:
     """Whether two answers are the same, or what computer algebra has to say about it."""
     if gold.label or found.label:
         return _compare_labelled(gold, found)
-    if tight(gold.text) == tight(found.text):
+    if _letters(gold) == _letters(found):
         return True
     if gold.body == found.body != "" == gold.unit == found.unit == found.variable:
         return True
@@ -60,13 +61,19 @@ def compare(gold: Answer, found: Answer) -> bool | Open:
     return _compare_measures(gold, found)
 
 
+def _letters(answer: Answer) -> str:
+    return tight(_TEXT.sub(r"\1", answer.text))
+
+
 def _compare_labelled(gold: Answer, found: Answer) -> bool | Open:
     """A multiple choice's letter before the answer: either may be left out on one side."""
     plain = replace(gold, label="", text=gold.body), replace(found, label="", text=found.body)
     if gold.label and found.label:
         return gold.label == found.label and compare(*plain)
     labelled, other = (gold, found) if gold.label else (found, gold)
-    return labelled.label == other.words or compare(*plain)
+    if re.fullmatch("[A-Z]", other.words):
+        return labelled.label == other.words
+    return compare(*plain)
 
 
 def _is_curve(answer: Answer) -> bool:

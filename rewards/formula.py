@@ -90,11 +90,13 @@ def stands_for(decimal: str, value: Value) -> bool:
     digits = _DECIMAL.fullmatch(decimal)
     if digits is None or len(digits[3]) + len(digits[2]) < 6 or len(digits[1]) + len(digits[3]) < 6:
         return False
-    if isinstance(value, Fraction):
-        if 10 ** value.denominator.bit_length() % value.denominator == 0:
-            return False
-        return abs(Fraction(decimal) - value) < Fraction(1, 10 ** len(digits[2] + digits[3]))
-    return bool(abs(CONTEXT.mpf(decimal) - value) < CONTEXT.mpf(10) ** -len(digits[2] + digits[3]))
+    if isinstance(value, Fraction) and 10 ** value.denominator.bit_length() % value.denominator == 0:
+        return False
+    exact = Fraction(decimal) if isinstance(value, Fraction) else CONTEXT.mpf(decimal)
+    if value.imag != 0 or value * exact < 0:
+        return False
+    rest = (abs(value) - abs(exact)) * 10 ** len(digits[2] + digits[3])
+    return bool(-1 <= 2 * rest < 2)
 
 
 @lru_cache(maxsize=1 << 14)

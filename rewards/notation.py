@@ -9,15 +9,15 @@ from functools import lru_cache
 
 from rewards.formula import rational
 from rewards.typeset import clean, tight
-from rewards.units import SCALES, split_unit
+from rewards.units import SCALES, singular, split_unit
 
 # all numbers between the commas have to fit: "27,54,108" is a list
 _THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+)(?!,?\d)")
 MANY_DIGITS = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3})+")  # a number, or a list of numbers of three digits
 _SPACED_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?")
 _NAME = (
-    r"(?:\\text\s*\{[^{}]*\}|m?\\angle\s*[A-Z]{1,3}|\|[A-Z]{2}\||\\[a-z]+|[a-zA-Z]{1,3})"
-    r"(?:_\{?\w+\}?)?'*(?:\([^()=,]*\))?"
+    r"(?:\\(?:text|overline)\s*\{[^{}]*\}|m?\\angle\s*[A-Z]{1,3}|\|[A-Z]{2}\||\\[a-z]+|[a-zA-Z]{1,3})"
+    r"(?:_\{?\w+\}?)?'*(?:\([^()=]*\))?"
 )
 _ASSIGNMENT = re.compile(
     rf"({_NAME}|\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)|{_NAME}(?:\s*:\s*{_NAME})+)\s*(?:=|\\approx|\\in(?![a-z]))\s*(?=[^=])"
@@ -32,7 +32,8 @@ _LABEL = re.compile(r"(?:\\text\s*\{\s*\(?([A-Z])[).:]\s*\}|\(([A-Z])\) )\s*(?=\
 _SUCH_THAT = re.compile(r"\\\{\s*([a-zA-Z])(?:\s*\\in\s*\\mathbb\{R\})?\s*[|:](.*)\\\}")
 _ORDER = re.compile(r"\s*(<|>|\\le(?![a-zA-Z])|\\ge(?![a-zA-Z]))\s*")
 _JOINED = re.compile(
-    r"\s*,?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<=[\d}) ])\s*,?\s+(?:and|or)\s+|\s*\\lor(?![a-zA-Z])"
+    r"\s*,?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\s*,\s*(?:and|or)\s+|(?<=[\dA-Z}) ])\s+(?:and|or)\s+"
+    r"|(?<=\))or(?=\()|\s*\\lor(?![a-zA-Z])"
 )
 _TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _OPENING = ("(", "[", "{", "\\{")
@@ -127,6 +128,8 @@ def _interval(text: str) -> tuple[str, str] | None:
     parts = _ORDER.split(text)
     if len(parts) == 3:
         left, sign, right = parts
+        if re.fullmatch("-[a-zA-Z]", left):
+            left, sign, right = left[1:], _TURNED[sign], f"-({right})"
         if not re.fullmatch("[a-zA-Z]", left):
             left, sign, right = right, _TURNED[sign], left
         parts = (
@@ -185,7 +188,7 @@ def _in_words(text: str) -> str:
     formula = short or " - " in plain or not re.search("[A-Za-z]{2}", plain)
     if ("\\text" not in text and formula) or not _WORDS.fullmatch(plain):
         return ""
-    return " ".join(plain.casefold().split())
+    return " ".join(map(singular, plain.casefold().split()))
 
 
 def _bracketed(text: str, variable: str, rest: str) -> Answer | None:
@@ -193,9 +196,10 @@ def _bracketed(text: str, variable: str, rest: str) -> Answer | None:
     if len(union) > 1:
         return Answer(text, variable, rest, items=union, brackets="∪")
     if matrix := _MATRIX.fullmatch(rest):
+        kind = "determinant" if matrix[1][0] in "vV" else "matrix"
         rows = [row.split("&") for row in re.sub(r"\\\\\s*$", "", matrix[2]).split("\\\\")]
         cells = tuple(cell.strip() for row in rows for cell in row)
-        return Answer(text, variable, rest, items=cells, brackets=f"matrix of {[len(row) for row in rows]}")
+        return Answer(text, variable, rest, items=cells, brackets=f"{kind} of {[len(row) for row in rows]}")
     for opening in ("\\{", "(", "["):
         if rest.startswith(opening) and rest.endswith((")", "]", "\\}")):
             closing = "\\}" if rest.endswith("\\}") else rest[-1]
@@ -207,7 +211,10 @@ def _bracketed(text: str, variable: str, rest: str) -> Answer | None:
 
 def _separated(text: str, variable: str, rest: str) -> Answer | None:
     joined = _JOINED.sub(",", _without_thousands(rest))
-    items = tuple(signed for item in split_top(joined, ",;") for signed in _both_signs(item))
+    parts = split_top(joined, ";")
+    if len(parts) == 1:
+        parts = split_top(joined, ",")
+    items = tuple(signed for part in parts for signed in _both_signs(part))
     if len(items) > 1 and all(items):
         return Answer(text, variable, joined, items=items)
     return None
@@ -233,7 +240,7 @@ def _without_thousands(text: str) -> str:
 
 def _measured(text: str, variable: str, rest: str) -> Answer:
     body, percent, unit, sure = rest, False, "", True
-    if match := re.fullmatch(r"(.*\S)\s*(?:%|\\text\{\s*percent\s*\}|percent)", rest, re.DOTALL):
+    if match := re.fullmatch(r"(.*\S)\s*(?:%|\\text\{\s*percent\s*\}|percent(?:age)?|pct)", rest, re.DOTALL):
         body, percent = match[1], True
     else:
         body, unit, sure = split_unit(rest)
