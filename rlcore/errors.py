@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+NEAR = 0.7
+"""Least likeness (twice the letters in common, over all letters) of a name that somebody may have meant."""
+
 
 class UserError(Exception):
     """A mistake in what the user gave. Its text is one line that says what and where; the command ends with code 2.
@@ -17,7 +20,7 @@ class UserError(Exception):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the nearest of the known names, or nothing if none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=NEAR)
     return f"; did you mean {near[0]}?" if near else ""
 
 

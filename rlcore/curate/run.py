@@ -15,7 +15,7 @@ from rlcore.curate.pass_rate import pass_rates, same_settings
 from rlcore.curate.select import BANDS, band_of, select
 from rlcore.data import load_problems
 from rlcore.data.load import problem_texts
-from rlcore.data.sources import SOURCES
+from rlcore.entries import SOURCES
 from rlcore.errors import UserError
 from rlcore.files import holding, to_json
 from rlcore.ranks import Ranks, start_distributed
@@ -98,9 +98,7 @@ def _check_columns(problems: list[Problem]) -> None:
         try:
             datasets.Dataset.from_list([{name: problem.columns.get(name)} for problem in problems])
         except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise UserError(
-                f"curate: column {name} cannot be written as Parquet: {' '.join(str(error).split())}"
-            ) from None
+            raise UserError(f"curate: column {name} cannot be written as Parquet: {error}") from None
 
 
 def _write(folder: Path, rows: list[dict[str, Any]], removed: list[dict[str, Any]], statistics: dict[str, Any]) -> None:

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from rlcore.data.bad_rows import BadRows, numbers
-from rlcore.data.sources import SOURCES, Source
-from rlcore.data.sources.arithmetic import generate
-from rlcore.data.table import REFUSED, Row, Table, read_hub, read_jsonl, read_parquet, read_table
+from rlcore.data.table import REFUSED, Table, read_table
+from rlcore.entries import SOURCES, Row, Source
 from rlcore.errors import UserError, did_you_mean
 from rlcore.recipe.schema import Data
 from rlcore.types import Message, Problem
@@ -66,23 +65,17 @@ def problem_texts(path: str, section: Data) -> list[str]:
 
 
 def _table(section: Data, source: Source, bad: BadRows) -> Table:
-    if section.source == "arithmetic":
+    if source.make:
         if section.path:
-            raise UserError(f"data.path: the arithmetic source makes its problems, it reads no {section.path}")
-        return generate(section.options, section.split)
+            raise UserError(f"data.path: the {section.source} source makes its problems, it reads no {section.path}")
+        return source.make(section.options, section.split)
     if section.options:
         raise UserError(f"data.options: the {section.source} source has none, got {', '.join(section.options)}")
     path = section.path or source.hub
     if path is None:
         raise UserError(f"data.path is missing: the {section.source} source needs a file or hub name")
-    if section.source == "jsonl":
-        return read_jsonl(path, bad)
-    if section.source == "parquet":
-        return read_parquet(path)
-    if section.source == "hub":
-        return read_hub(path, section.subset, section.split)
     own_subset = source.subset if section.path is None else None
-    return read_table(path, section.subset or own_subset, section.split, bad)
+    return (source.read or read_table)(path, section.subset or own_subset, section.split, bad)
 
 
 def _rows(table: Table, section: Data, source: Source, bad: BadRows, texts: Sequence[str]) -> list[Row]:
@@ -93,7 +86,8 @@ def _rows(table: Table, section: Data, source: Source, bad: BadRows, texts: Sequ
     if source.complete is not None:
         named = replace(named, rows=[source.complete(row) for row in named.rows])
     for column in dict.fromkeys((*texts, *source.gold, *section.columns)):
-        named = _with_column(named, column, bad)
+        hint = "" if column in section.columns else f"; data.columns={{{column}: NAME}} says which of them it is"
+        named = _with_column(named, column, bad, hint)
     for column in texts:
         named = _with_text(named, column, bad)
     if source.in_split is None:
@@ -113,7 +107,7 @@ def _renamed(table: Table, columns: dict[str, str], bad: BadRows) -> Table:
     return replace(table, rows=rows)
 
 
-def _with_column(table: Table, column: str, bad: BadRows) -> Table:
+def _with_column(table: Table, column: str, bad: BadRows, hint: str = "") -> Table:
     """The rows whose column holds something; UserError where no row has it at all."""
     lacking = [place for row, place in zip(table.rows, table.places, strict=True) if _blank(row.get(column))]
     if not lacking:
@@ -122,6 +116,7 @@ def _with_column(table: Table, column: str, bad: BadRows) -> Table:
         known = sorted({name for row in table.rows for name in row})
         raise UserError(
             f"data set {table.name} has no column {column}; it has {', '.join(known)}{did_you_mean(column, known)}"
+            f"{hint}"
         )
     return _without(table, lacking, f"have no {column}", f"no {column}", bad)
 

@@ -1,62 +1,66 @@
 """What an evaluation has done so far, in a file that outlives it: an interrupted one goes on from there."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rlcore.errors import UserError
 from rlcore.evaluate.lines import TrajectoryLine
 from rlcore.files import Record, check_shape, read_records, to_json, write_records, writing
+from rlcore.recipe.compare import differences
+
+Name = tuple[str, str, int]
+"""The stage of a conversation, its problem's id, and its number among those on the problem."""
 
 
-class _ChunkLine(TrajectoryLine):
-    chunk: int
-    of: int
+class _SampleLine(TrajectoryLine):
+    sample: int
 
 
 class Journal:
-    """Records of chunks of conversations, found by their stage and the place of the chunk's first problem.
+    """Records of conversations, found by their stage, their problem and their number among those on it.
 
-    A JSONL file: a first line that says what is evaluated, then a line for each conversation, as `trajectory_record`
-    has it, with its chunk's place and size. A chunk that was not written whole when the process was killed is left out.
-    Without a path nothing is kept.
+    A JSONL file: a first line that says what is evaluated, then a line for each conversation as it ended: its record,
+    as `trajectory_record` has it, and its number (`sample`). A line that was not written whole when the process was
+    killed is left out. Without a path nothing is kept.
 
     Raises UserError where the file holds another evaluation, or cannot be read or written.
     """
 
-    def __init__(self, path: Path | None = None, evaluates: str = ""):
+    def __init__(self, path: Path | None = None, evaluates: Mapping[str, Any] | None = None):
+        """`evaluates` is all that the conversations depend on, as JSON has it."""
         self._path = path
-        self._done: dict[tuple[str, int], list[Record]] = {}
+        self._done: dict[Name, Record] = {}
         if path is None:
             return
         lines = read_records(path) if path.exists() else []
-        if len(lines) > 1 and lines[0].get("evaluates") != evaluates:
+        if len(lines) > 1 and (changed := differences(lines[0].get("evaluates"), evaluates)):
+            named = ", ".join(list(changed)[:3])
             raise UserError(
-                f"{path.parent} holds another evaluation (other settings, weights or number of ranks): give another "
-                "output, or remove the folder"
+                f"{path.parent} holds an evaluation that was begun with other {named or 'settings'}: output=FOLDER "
+                f"writes this one elsewhere, or remove {path.parent}"
             )
         for number, record in enumerate(lines[1:], start=2):
-            check_shape(record, _ChunkLine, f"{path}:{number} is no such record")
-            self._done.setdefault((record["stage"], record["chunk"]), []).append(record)
-        self._done = {name: records for name, records in self._done.items() if len(records) == records[0]["of"]}
+            check_shape(record, _SampleLine, f"{path}:{number} is no such record")
+        self._done = {(record["stage"], record["problem_id"], record["sample"]): record for record in lines[1:]}
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)  # another rank may be later than this one
-        kept = [record for records in self._done.values() for record in records]
-        write_records(path, [{"evaluates": evaluates}, *kept])
+        write_records(path, [{"evaluates": evaluates}, *self._done.values()])
 
     @property
     def begun(self) -> bool:
         """Whether a part was done before."""
         return bool(self._done)
 
-    def read(self, stage: str, start: int) -> list[Record] | None:
-        """The records of a chunk that was done before, or None."""
-        return self._done.get((stage, start))
+    def read(self, stage: str, problem: str, sample: int) -> Record | None:
+        """The record of a conversation that was held before, or None."""
+        return self._done.get((stage, problem, sample))
 
-    def write(self, stage: str, start: int, records: Sequence[Record]) -> list[Record]:
-        """Keeps a chunk that is done. Returns its records as `read` would, so that going on changes nothing."""
-        lines = [to_json({**record, "chunk": start, "of": len(records)}) for record in records]
+    def write(self, record: Record, sample: int) -> Record:
+        """Keeps the record of a conversation. Returns it as `read` would, so that going on changes nothing."""
+        line = to_json({**record, "sample": sample})
         if self._path:
             with writing(self._path), self._path.open("ab") as file:
-                file.write(b"".join(line + b"\n" for line in lines))
-        return [json.loads(line) for line in lines]
+                file.write(line + b"\n")
+        return dict(json.loads(line))

@@ -11,9 +11,10 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from rlcore.entries import KINDS, Script
 from rlcore.errors import UserError
+from rlcore.kinds.instructions import INSTRUCTIONS
 from rlcore.recipe import schema
-from rlcore.rollout.kinds import KINDS, read_script
 from rlcore.types import Message, Problem
 
 MARK = "⁅REPLY⁆"
@@ -37,6 +38,12 @@ class TemplateCheck:
         return not self.differences
 
 
+def read_script(section: schema.Conversation) -> Script:
+    """What a recipe says of a conversation, with names of instructions and the kind's own texts filled in."""
+    instruction = INSTRUCTIONS.get(section.instruction, section.instruction)
+    return Script(section.attempts, instruction, section.review or KINDS[section.kind].review)
+
+
 class Conversation:
     """Renders the first prompt of a problem and the tokens between replies, and knows the conversation's kind."""
 
@@ -53,7 +60,7 @@ class Conversation:
         self._tail_ids = lru_cache(maxsize=256)(self._encode_tail)
         messages = [message for message in (self.script.instruction, self.script.review) if message]
         longest = max(len(self._tail_ids(message)) for message in messages) if self.attempts > 1 else 0
-        self._max_tail = MAX_MESSAGE_TOKENS + longest if section.kind == "feedback" else longest
+        self._max_tail = MAX_MESSAGE_TOKENS + longest if self.kind.writes else longest
         self.check = self._check(self._question) if self.attempts > 1 else TemplateCheck(())
 
     def open(self, problem: Problem) -> tuple[int, ...]:
@@ -108,8 +115,16 @@ class Conversation:
         text = self._render(self._two_turns(self._question, MARK, message))
         _, mark, tail = text.partition(MARK)
         if not mark or message.strip() not in tail:
-            raise UserError("the chat template cannot take a second user turn: it drops an earlier turn")
+            raise UserError(f"the chat template cannot take a second user turn: {self._misfit(text, message)}")
         return self._encode(tail)
+
+    def _misfit(self, text: str, message: str) -> str:
+        """Why a conversation, rendered as `text`, does not end in a reply and then this message."""
+        if MARK not in self._render([{"role": "user", "content": MARK}]):
+            return "it leaves out content that is plain text; is it for content in parts, content[0].text?"
+        if message.strip() not in text and message.strip().casefold() in text.casefold():
+            return "it writes turns in other letters, so what it renders is not what was said"
+        return "it drops an earlier turn"
 
     def _two_turns(self, question: list[Message], reply: str, message: str) -> list[Message]:
         return [*question, {"role": "assistant", "content": reply}, {"role": "user", "content": message}]

@@ -1,8 +1,10 @@
-"""Scoring that overlaps with sampling: attempts go to the reward workers as they end, verdicts are collected after."""
+"""Scoring that overlaps with sampling: attempts go to the reward workers as they end."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 
 from rewards import RewardError, RewardPool, Verdict
@@ -18,22 +20,20 @@ Key = tuple[str, tuple[int, ...], str]
 
 
 class Scorer:
-    """The rewards of a recipe in their worker processes. The same attempt at the same problem is judged once a step."""
+    """The rewards of a recipe in their worker processes. Equal attempts at a problem are judged once."""
 
     def __init__(self, section: schema.Rewards):
         """Raises UserError for a reward that does not exist or cannot be loaded."""
         specs = [function.model_dump() for function in section.functions]
-        try:
+        with _told():
             self._pool = RewardPool(specs, workers=section.workers, deadline=section.deadline)
-        except RewardError as error:
-            raise UserError(f"rewards: {error}") from None
         self._counted: Counter[str] = Counter()
         self._waiting: dict[Key, Problem] = {}
         self._sent: dict[Key, tuple[Future[list[Verdict]], int]] = {}
 
     def start(self, problem: Problem, attempt: Turn) -> None:
         """Begins to score an attempt that just ended."""
-        key = (problem.id, attempt.response_ids, attempt.text)
+        key = _key(problem, attempt)
         if key not in self._sent:
             self._waiting[key] = problem
             if len(self._waiting) >= CHUNK:
@@ -42,12 +42,24 @@ class Scorer:
     def score(self, groups: Groups) -> Groups:
         """The same trajectories with the verdicts of all their attempts. Raises UserError when the rewards are gone."""
         self._send()
-        try:
-            scored = [[self._judged(trajectory) for trajectory in group] for group in groups]
-        except RewardError as error:
-            raise UserError(f"rewards: {error}") from None
-        self._sent.clear()
+        scored = [[self._judged(trajectory) for trajectory in group] for group in groups]
+        self.forget()
         return scored
+
+    async def judged(self, trajectory: Trajectory) -> Trajectory:
+        """A trajectory that just ended with the verdicts of all its attempts, as soon as they are there."""
+        await asyncio.sleep(0)  # others that ended with it go to the workers in one message
+        self._send()
+        futures = {self._sent[_key(trajectory.problem, turn)][0] for turn in trajectory.attempts}
+        if futures:
+            # Shielded: what a stopped conversation waits for, the workers finish.
+            with _told():
+                await asyncio.shield(asyncio.gather(*map(asyncio.wrap_future, futures)))
+        return self._judged(trajectory)
+
+    def forget(self) -> None:
+        """Equal attempts are judged anew from here on."""
+        self._sent.clear()
 
     def counts(self) -> Counter[str]:
         """What the rewards have counted since the last call, as REWARD/COUNTER; for most it is nothing."""
@@ -59,8 +71,9 @@ class Scorer:
         self._pool.close()
 
     def _judged(self, trajectory: Trajectory) -> Trajectory:
-        sent = (self._sent[trajectory.problem.id, turn.response_ids, turn.text] for turn in trajectory.attempts)
-        return replace(trajectory, verdicts=tuple(future.result()[at] for future, at in sent))
+        sent = (self._sent[_key(trajectory.problem, turn)] for turn in trajectory.attempts)
+        with _told():
+            return replace(trajectory, verdicts=tuple(future.result()[at] for future, at in sent))
 
     def _send(self) -> None:
         if not self._waiting:
@@ -70,11 +83,22 @@ class Scorer:
         columns = {name: [problem.columns.get(name) for problem in problems] for name in _column_names(problems)}
         columns["prompts"] = [list(problem.messages) for problem in problems]
         columns["completion_ids"] = [list(ids) for _, ids, _ in waiting]
-        try:
+        with _told():
             future = self._pool.submit([text for _, _, text in waiting], columns)
-        except RewardError as error:
-            raise UserError(f"rewards: {error}") from None
         self._sent.update({key: (future, at) for at, key in enumerate(waiting)})
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """UserError for what the rewards refuse, and for rewards that are gone."""
+    try:
+        yield
+    except RewardError as error:
+        raise UserError(f"rewards: {error}") from None
+
+
+def _key(problem: Problem, attempt: Turn) -> Key:
+    return problem.id, attempt.response_ids, attempt.text
 
 
 def _column_names(problems: Iterable[Problem]) -> list[str]:

@@ -74,5 +74,5 @@ def save_workspace(project: str, entity: str | None) -> str:
         view = workspace(project, entity or str(wandb.Api().default_entity))
         view.save()
     except (wandb.Error, ValueError, OSError) as error:
-        raise UserError(f"W&B did not take the workspace: {' '.join(str(error).split())}") from None
+        raise UserError(f"W&B did not take the workspace: {error}") from None
     return str(view.url)

@@ -9,7 +9,7 @@ from typing import Any
 SMALL: tuple[Any, ...] = (
     *(None, "", " ", "x", "auto", "none", "./x", "../x", "~", "a b", "\N{GRINNING FACE}", "{prompt}", "a\nb", "\x00"),
     *(0, -1, 1, 2, 3, 7, 0.5, -0.5, 1.0, 1e-9, True, False, [], {}, [1], [0.1, 0.1], ["a"], {"a": 1}, [[]], [None]),
-    *("\ud83d", "\udc00x"),
+    *("\ud83d", "\udc00x", "x" * 300),
 )
 """Values that are quick to run with, should a recipe take them."""
 LARGE: tuple[Any, ...] = (float("nan"), float("inf"), float("-inf"), 1e300, 10**9, 10**40, "x" * 10_000, [[[[1]]]])

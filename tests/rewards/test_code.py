@@ -89,6 +89,27 @@ def test_assertions_taken_apart(judge, test, program, right):
     assert judge.judge(program, {"test_list": [test]}).score == float(right)
 
 
+@pytest.mark.parametrize(
+    ("test", "helper", "setup"),
+    [
+        ("assert f(2) == pow(2, 2)", "pow", ""),
+        ("assert f(2) == divmod(9, 2)[0]", "divmod", ""),
+        ("assert bin(f(2)) == '0b100'", "bin", ""),
+        ("assert repr(f(2)) == '4'", "repr", ""),
+        ("assert type(f(2)) == type(4)", "type", ""),
+        ("assert all(a == b for a, b in zip([f(2)], [4]))", "zip", ""),
+        ("assert [i * f(2) for i, _ in enumerate('ab')] == [0, 4]", "enumerate", ""),
+        ("assert Counter([f(2)]) == Counter([4])", "Counter", ""),
+        ("assert int(Decimal(f(2))) == int(Decimal('4'))", "Decimal", ""),
+        ("assert f(2) == reference(2)", "reference", "def reference(x): return x * x"),
+    ],
+)
+def test_names_that_are_not_the_program_s_are_the_judge_s(judge, test, helper, setup):
+    row = {"test_list": [test], "test_setup_code": setup}
+    assert judge.judge(SQUARE, row).score == 1.0
+    assert judge.judge(f"{helper} = lambda *a: '7'\ndef f(x): return '7'", row).score == 0.0
+
+
 def test_where_a_call_stood_does_not_tell_what_is_expected(judge):
     peeks = (
         "import sys\ndef f(x):\n    places = list(sys._getframe(1).f_code.co_positions())\n"
@@ -190,6 +211,57 @@ def test_functions_by_arguments(judge, row):
     assert judge.judge("class Solution:\n    def total(self, xs, y): return sum(xs) + y", row).score == 1.0
     assert judge.judge("def total(xs, y): return sum(xs) + y", row).score == 1.0
     assert judge.judge("def total(xs, y): return sum(xs)", row).score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("program", "expected", "score"),
+    [
+        ("print(6)", "6", 1.0),
+        ("print(6)\nimport sys\nsys.exit()", "6", 1.0),
+        ("print(6)\nexit(0)", "6", 1.0),
+        ("print(6)\nraise ValueError", "6", 0.0),
+        ("print(6, flush=True)\nimport os\nos.abort()", "6", 0.0),
+        ("print(6)\nraise MemoryError", "6", 0.0),
+        ("print(6)\nimport sys\nsys.exit(3)", "6", 0.0),
+        ("print(6)\nx = [0] * 10**10", "6", 0.0),
+        ("print(6", "", 0.0),
+        ("pass", "", 1.0),
+        ("print('0101')", "101", 0.0),
+        ("print('1_000')", "1000", 0.0),
+        ("print('007')", "7", 0.0),
+        ("print('1.50')", "1.5", 1.0),
+        ("print('1e3')", "1000", 1.0),
+        ("print('-0.0')", "0", 1.0),
+    ],
+)
+def test_a_script_must_end_well_and_print_what_is_expected(judge, program, expected, score):
+    assert judge.judge(program, {"tests": [{"input": "", "output": expected}]}).score == score
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "score"),
+    [
+        ("5", "[5]", 0.0),
+        ("[1, 2]", "[[1, 2]]", 0.0),
+        ("[0]", "[false]", 0.0),
+        ("1", "true", 0.0),
+        ("{'a': 1}", '{"a": true}', 0.0),
+        ("[(1, 2)]", "[[1, 2]]", 1.0),
+        ("{1: [2.0]}", '{"1": [2]}', 1.0),
+        ("None", "null", 1.0),
+        ("True", "true", 1.0),
+    ],
+)
+def test_what_a_function_returns_is_what_json_says(judge, value, expected, score):
+    row = {"tests": [{"input": "1", "output": expected, "metadata": {"func_name": "f"}}]}
+    assert judge.judge(f"def f(x): return {value}", row).score == score
+
+
+def test_apps_may_wrap_every_output_in_a_list(judge):
+    row = {"input_output": {"fn_name": "f", "inputs": [[1], [2]], "outputs": [[1], [4]]}}
+    assert judge.judge(SQUARE, row).score == 1.0
+    row["input_output"]["outputs"] = [[1], 4]
+    assert judge.judge(SQUARE, row).score == 0.0
 
 
 class Bomb:

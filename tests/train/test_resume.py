@@ -109,8 +109,8 @@ HELD_REWARD = """
 import time
 from pathlib import Path
 
-def held_reward(completions, letter, question):
-    while Path("HOLD").exists() and any("7 times" in text for text in question):  # held-out problems alone
+def held_reward(completions, letter, prompt):
+    while Path("HOLD").exists() and any("7 times" in text for text in prompt):  # held-out problems alone
         Path("ASKED").touch()
         time.sleep(0.05)
     return letter_reward(completions, letter)

@@ -54,7 +54,7 @@ def refused_by_deepspeed(further: Mapping[str, Any]) -> Iterator[None]:
     except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         if not further:
             raise
-        raise UserError(f"{KEY}: DeepSpeed refuses it: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{KEY}: DeepSpeed refuses it: {str(error)[:300]}") from None
 
 
 def _known_keys() -> set[str]:

@@ -136,7 +136,7 @@ class DirectTransfer:
         if thread.is_alive():
             raise UserError(f"publication by {self._backend}: {phase} took longer than {self._deadline:g} s ({urls})")
         if failed:
-            raise UserError(f"publication by {self._backend}: {' '.join(str(failed[0]).split())}") from failed[0]
+            raise UserError(f"publication by {self._backend}: {failed[0]}") from failed[0]
         return self._source.size
 
     def _send(self, weights: Iterable[tuple[str, torch.Tensor]], places: Sequence[Place], label: str) -> None:
