@@ -14,7 +14,7 @@ SMALL: tuple[Any, ...] = (
 """Values that are quick to run with, should a recipe take them."""
 LARGE: tuple[Any, ...] = (float("nan"), float("inf"), float("-inf"), 1e300, 10**9, 10**40, "x" * 10_000, [[[[1]]]])
 MISWRITTEN = (
-    *("[", "{a: ", "'", "[" * 3000, "=", "*b", "<<: 1", "? [1]\n: 2", "!!set {a}", "!!bool x", "!!int x", "!x 1"),
+    *("[", "{a: ", "'", "[" * 300, "=", "*b", "<<: 1", "? [1]\n: 2", "!!set {a}", "!!bool x", "!!int x", "!x 1"),
     *("!!python/object:x", "&a *a", "&a {b: *a}", "2024-01-01", "2024-99-99", "0x1F", ".inf", '"\\UFFFFFFFF"'),
 )
 """Values of overrides that are not what YAML calls one, or one of a rare kind."""
