@@ -188,6 +188,7 @@ KL_ESTIMATORS: Registry[KlEstimator] = Registry(
         "k1": "rlcore.learner.loss.losses:kl_k1",
         "k2": "rlcore.learner.loss.losses:kl_k2",
         "k3": "rlcore.learner.loss.losses:kl_k3",
+        "reward": "rlcore.learner.loss.losses:kl_reward",
     },
 )
 BASELINES: Registry[Baseline] = Registry(

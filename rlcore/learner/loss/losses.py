@@ -63,6 +63,11 @@ def kl_k3(logprob_n: Tensor, other_logprob_n: Tensor) -> Tensor:
     return log_ratio_n.exp() - 1 - log_ratio_n
 
 
+def kl_reward(logprob_n: Tensor, other_logprob_n: Tensor) -> Tensor:
+    """The value of k1 without a gradient: its penalty is inside the advantages (`Learner.update`)."""
+    return (logprob_n - other_logprob_n).detach()
+
+
 def kl_exact(log_p_nV: Tensor, log_q_nV: Tensor) -> Tensor:
     """KL(p ‖ q), `[n]`, summed over the vocabulary of two log-softmaxes."""
     return (log_p_nV.exp() * (log_p_nV - log_q_nV)).sum(-1)
