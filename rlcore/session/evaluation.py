@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -45,14 +45,17 @@ def evaluate(recipe: Recipe) -> Results | None:
     if recipe.evaluate is None:
         raise UserError(f"recipe {recipe.name} has no evaluate section to say what to measure on")
     ranks = start_distributed(recipe.device)
-    with holding(Path(recipe.output), ranks.first):
-        return _evaluate_alone(recipe, ranks)
+    folder = Path(recipe.output)
+    with (
+        holding(folder, ranks.first),
+        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks))) as journal,
+    ):
+        return _evaluate_alone(recipe, ranks, journal)
 
 
-def _evaluate_alone(recipe: Recipe, ranks: Ranks) -> Results | None:
+def _evaluate_alone(recipe: Recipe, ranks: Ranks, journal: Journal) -> Results | None:
     assert recipe.evaluate is not None
     folder = Path(recipe.output)
-    journal = Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks))
     setup = ServedSetup(recipe) if recipe.evaluate.endpoint else Setup(recipe, ranks, training=False)
     try:
         with open_tracker(recipe, ranks, resume_step=None) as tracker:
