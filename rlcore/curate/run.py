@@ -16,7 +16,7 @@ from rlcore.curate.select import BANDS, band_of, select
 from rlcore.data import load_problems
 from rlcore.data.load import problem_texts
 from rlcore.entries import SOURCES
-from rlcore.errors import UserError
+from rlcore.errors import UserError, one_line
 from rlcore.files import to_json, write_records, write_whole
 from rlcore.ranks import start_distributed
 from rlcore.recipe import Recipe
@@ -96,9 +96,7 @@ def _check_columns(problems: list[Problem]) -> None:
         try:
             datasets.Dataset.from_list([{name: problem.columns.get(name)} for problem in problems])
         except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise UserError(
-                f"curate: column {name} cannot be written as Parquet: {' '.join(str(error).split())}"
-            ) from None
+            raise UserError(f"curate: column {name} cannot be written as Parquet: {one_line(error)}") from None
 
 
 def _write(folder: Path, rows: list[dict[str, Any]], removed: list[dict[str, Any]], statistics: dict[str, Any]) -> None:
