@@ -36,9 +36,9 @@ class Journal:
         self._file = JsonlFile(path)
 
     @property
-    def begun(self) -> bool:
-        """Whether a part was done before."""
-        return bool(self._done)
+    def done(self) -> int:
+        """How many conversations were held before."""
+        return len(self._done)
 
     def read(self, stage: str, problem: str, sample: int) -> Record | None:
         """The record of a conversation that was held before, or None."""
