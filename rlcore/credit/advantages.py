@@ -9,6 +9,7 @@ from rlcore.entries import BASELINES
 from rlcore.recipe.schema import Credit
 
 EPSILON = 1e-6
+"""Returns that differ by less are equal."""
 
 Gather = Callable[[np.ndarray], list[np.ndarray]]
 """The arrays that all ranks call it with, this rank's own first."""

@@ -38,9 +38,14 @@ def live_groups(groups: Groups, stage: Stage, credit: Credit) -> np.ndarray:
     returns_PGT = turn_returns(Turns.of_groups(groups), stage, credit.discount)
     if credit.unit == "trajectory":
         returns_PGT = np.nansum(returns_PGT, axis=-1, keepdims=True)
-    lows_PT = np.where(np.isnan(returns_PGT), np.inf, returns_PGT).min(axis=1)
-    highs_PT = np.where(np.isnan(returns_PGT), -np.inf, returns_PGT).max(axis=1)
-    return (highs_PT - lows_PT > EPSILON).any(axis=-1)
+    return np.any(compares(returns_PGT), axis=-1)
+
+
+def compares(values_PGT: np.ndarray) -> np.ndarray:
+    """Whether a group's values at a turn, those that are not NaN, differ by more than rounding: `[P, T]` bool."""
+    lows_PT = np.where(np.isnan(values_PGT), np.inf, values_PGT).min(axis=1)
+    highs_PT = np.where(np.isnan(values_PGT), -np.inf, values_PGT).max(axis=1)
+    return highs_PT - lows_PT > EPSILON
 
 
 def token_batch(

@@ -78,12 +78,12 @@ def collapse(history: History) -> str | None:
 
 
 def dead_groups(history: History) -> str | None:
-    """More than 80 % of the groups have equal returns."""
+    """More than 80 % of the groups have equal rewards."""
     share = recent_mean(history, "train/dead_groups", WINDOW)
     if share is None or share <= 0.8:
         return None
     return (
-        f"{100 * share:.0f} % of the groups have equal returns and teach nothing; "
+        f"{100 * share:.0f} % of the groups have equal rewards and teach nothing; "
         "choose problems that are neither always nor never solved, or a larger group"
     )
 
