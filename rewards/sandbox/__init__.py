@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
@@ -68,11 +69,6 @@ class Job:
             raise JobOver("the program's answer is too large")
         return self._take(size)
 
-    def ask(self, payload: bytes) -> bytes:
-        """Send one frame and receive one."""
-        self.send(payload)
-        return self.receive()
-
     def __enter__(self) -> Job:
         return self
 
@@ -109,12 +105,14 @@ class Job:
 class Sandbox:
     """Starts jobs in the strongest isolation that the machine allows, one at a time.
 
-    `memory_mb` limits the address space of a job. With `unsafe` it runs even where no isolation holds. Raises
-    RewardError where none holds, with the reason of each.
+    `memory_mb` limits the address space of a job. With `unsafe` it runs even where no isolation holds. With `pytest`
+    its jobs can run pytest, if that is installed. Raises RewardError where none holds, with the reason of each.
     """
 
-    def __init__(self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None) -> None:
-        self._memory_mb = memory_mb
+    def __init__(
+        self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None, pytest: bool = False
+    ) -> None:
+        self._memory_mb, self._pytest = memory_mb, pytest
         self._candidates = [tier] if tier else [name for name in TIERS if unsafe or name != UNSAFE]
         self._ending = False
         self._zygote: subprocess.Popen[bytes] | None = None
@@ -192,7 +190,7 @@ class Sandbox:
         library_path = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         remote = [jobs.fileno(), control.fileno()]
         self._zygote = subprocess.Popen(
-            _command(tier, remote, self._memory_mb),
+            _command(tier, remote, self._memory_mb, _where_pytest_is() if self._pytest else ""),
             pass_fds=remote,
             env={"LD_BIND_NOW": "1", **library_path},  # a name that is bound late is bound again in every fork
             stdin=subprocess.DEVNULL,
@@ -216,8 +214,16 @@ class Sandbox:
         return str(answer.get("error") or (said[-1] if said else "it ended"))
 
 
-def _command(tier: str, descriptors: list[int], memory_mb: int) -> list[str]:
-    python = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, *map(str, descriptors), tier, str(memory_mb)]
+def _where_pytest_is() -> str:
+    found = find_spec("pytest")
+    if found is None or found.origin is None:
+        raise RewardError("these tests need pytest, which is not installed: pip install pytest")
+    return str(Path(found.origin).parents[1])
+
+
+def _command(tier: str, descriptors: list[int], memory_mb: int, pytest: str) -> list[str]:
+    told = [*map(str, descriptors), tier, str(memory_mb), pytest]
+    python = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, *told]
     if tier != BUBBLEWRAP:
         return python
     python[0] = os.path.realpath(sys.executable)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import markdown_it
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,8 @@ def as_nobody(tier: str) -> str:
     else:
         pytest.skip("no Python 3.11 here that another user may run")
     command = [*become, python, "-c", SCRIPT, tier]
-    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    packages = Path(markdown_it.__file__).parents[1]
+    environment = {"PYTHONPATH": f"{ROOT}:{packages}", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
