@@ -1,18 +1,19 @@
 """Does the program pass its tests? Judged from outside: it runs in a sandbox and answers with plain data.
 
-The sandbox gets the program and the arguments of the calls; the expected values stay in the judging process, which
-compares. Exit codes, printed text (where the problem asks for none) and objects beside the program decide nothing.
+The program runs in one sandbox and its tests in another, which uses the program's objects from afar; what the tests
+found comes here as numbers. Printed text, where none is asked for, and objects beside the program decide nothing.
 """
 
 from __future__ import annotations
 
 import json
 import marshal
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from rewards.assertions import Tests
@@ -20,11 +21,13 @@ from rewards.pool import shared_pool
 from rewards.program import find_program, joined
 from rewards.reward import Completion, text_of
 from rewards.sandbox import JobOver, Sandbox
-from rewards.sandbox.guest import CASES, ENDED_WELL, PROGRAM, TESTS
+from rewards.sandbox.guest import CASES, ENDED_WELL, PROGRAM, PYTEST, TESTS
 from rewards.suites import COLUMNS, BadTests, Case, read_suite
 from rewards.verdict import RewardError, Verdict
 
 TIMEOUT = 10.0
+_MOST_PRINTED = 65 << 20  # bytes: the sandbox lets no file grow that large
+_NEAR, _NEAR_ZERO = 1e-5, 1e-8  # as numpy.allclose, which the graders of APPS and TACO use
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?")  # 0101 is a text of four digits
 
 
@@ -35,6 +38,7 @@ def code_reward(
     challenge: bool = False,
     timeout: float = TIMEOUT,
     memory_mb: int = 512,
+    modules: Sequence[str] = (),
     unsafe: bool = False,
     **columns: Any,
 ) -> list[float | None]:
@@ -42,9 +46,11 @@ def code_reward(
 
     The columns are the data set's own, see `rewards.suites`. With `partial` the score is the fraction of tests passed;
     with `challenge` MBPP's challenge tests count too. A program has `timeout` seconds for all its tests together, and
-    `memory_mb` MiB. Where the machine allows no sandbox it refuses to run, unless `unsafe`.
+    `memory_mb` MiB. Programs and tests may import the standard library and the third-party `modules`. Where the machine
+    allows no sandbox it refuses to run, unless `unsafe`.
     """
-    options = {"partial": partial, "challenge": challenge, "timeout": timeout, "memory_mb": memory_mb, "unsafe": unsafe}
+    sandbox = {"memory_mb": memory_mb, "modules": list(modules), "unsafe": unsafe}
+    options = {"partial": partial, "challenge": challenge, "timeout": timeout, **sandbox}
     rows = {name: column for name, column in columns.items() if name in COLUMNS}
     verdicts = shared_pool({"name": "code", "kwargs": options}).score(completions, rows)
     return [verdict.score for verdict in verdicts]
@@ -57,11 +63,12 @@ def code_verdicts(
     challenge: bool = False,
     timeout: float = TIMEOUT,
     memory_mb: int = 512,
+    modules: Sequence[str] = (),
     unsafe: bool = False,
     **columns: Any,
 ) -> list[Verdict]:
     """The verdicts behind `code_reward`, one program after another from this process. Identical ones run once."""
-    judge = _judge_with(memory_mb, unsafe)
+    judge = _judge_with(memory_mb, unsafe, tuple(modules))
     seen: dict[str, Verdict] = {}
     verdicts = []
     for row, completion in enumerate(completions):
@@ -78,22 +85,24 @@ code_reward.verdicts = code_verdicts  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=1)
-def _judge_with(memory_mb: int, unsafe: bool) -> Judge:
-    return Judge(memory_mb, unsafe)
+def _judge_with(memory_mb: int, unsafe: bool, modules: tuple[str, ...]) -> Judge:
+    return Judge(memory_mb, unsafe, modules=modules)
 
 
 class Judge:
     """Runs programs against their tests, in sandboxes that it keeps warm."""
 
-    def __init__(self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None) -> None:
-        self._options = (memory_mb, unsafe, tier)
-        self.programs = Sandbox(*self._options)
+    def __init__(
+        self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None, modules: Sequence[str] = ()
+    ) -> None:
+        self._modules, self._sandbox = list(modules), partial(Sandbox, memory_mb, unsafe, tier)
+        self.programs = self._sandbox(self._modules)
         self._tests: dict[bool, Sandbox] = {}
 
     def tests(self, pytest: bool) -> Sandbox:
         """Where tests run, with pytest or without: never where a program does."""
         if pytest not in self._tests:
-            self._tests[pytest] = Sandbox(*self._options, pytest=pytest)
+            self._tests[pytest] = self._sandbox([*self._modules, PYTEST] if pytest else self._modules)
         return self._tests[pytest]
 
     def close(self) -> None:
@@ -134,19 +143,19 @@ class Judge:
         return tally.verdict(status, detail, time.perf_counter() - began)
 
     def _run_cases(self, cases: Sequence[Case], program: str, tally: Tally, timeout: float) -> None:
-        with self.programs.start_job(CASES, timeout, marshal.dumps({"sources": [program]})) as job:
+        with self.programs.start_job(CASES, timeout, marshal.dumps({"sources": [program], "imports": True})) as job:
             for number, case in enumerate(cases):
-                job.send(json.dumps({"stdin": case.stdin}).encode())
-                reply = job.receive()
+                job.send(case.stdin.encode("utf-8", "surrogatepass"))
+                reply = job.receive(_MOST_PRINTED)
                 failed, printed = reply[:1] != ENDED_WELL, reply[1:].decode("utf-8", "replace")
-                passed = not failed and _same_output(printed, case.stdout)
+                passed = not failed and _same_output(printed, case)
                 if not tally.add(passed, f"case {number} {'failed and ' * failed}printed {printed[:60]!r}"):
                     return
 
     def _run_tests(self, tests: Tests, program: str, tally: Tally, timeout: float) -> None:
         """The program and its tests start together; the tests have the other end of the program's channel."""
         sandbox = self.tests(pytest=tests.kind == "module")
-        work = marshal.dumps({"sources": [program], "prints": tests.kind == "module"})
+        work = marshal.dumps({"sources": [program], "prints": tests.kind == "module", "imports": tests.kind == "calls"})
         with self.programs.start_job(PROGRAM, timeout, work) as job:
             job.channel.settimeout(None)  # they wait on it without a clock of their own
             with sandbox.start_job(TESTS, timeout, bytes([tally.partial]) + tests.payload, [job.channel]) as running:
@@ -183,19 +192,26 @@ class Tally:
         return Verdict(score, status, f"{self.passed} of {self.total} tests passed; {reason}"[:300], seconds)
 
 
-def _same_output(printed: str, expected: str) -> bool:
-    """Line by line, token by token; numbers may be written differently if they are equal."""
-    lines, wanted = printed.strip().splitlines(), expected.strip().splitlines()
-    return len(lines) == len(wanted) and all(map(_same_line, lines, wanted))
+def _same_output(printed: str, case: Case) -> bool:
+    """Line by line, token by token; numbers may be written differently if they are equal, or near where that counts."""
+    if len(printed) > 8 * len(case.stdout) + 4096:
+        return False  # not worth taking apart
+    lines, wanted = printed.strip().splitlines(), case.stdout.strip().splitlines()
+    return len(lines) == len(wanted) and all(_same_line(*pair, case.near) for pair in zip(lines, wanted, strict=True))
 
 
-def _same_line(printed: str, expected: str) -> bool:
-    tokens, wanted = printed.split(), expected.split()
-    return len(tokens) == len(wanted) and all(map(_same_token, tokens, wanted))
-
-
-def _same_token(printed: str, expected: str) -> bool:
+def _same_line(printed: str, expected: str, near: bool) -> bool:
     if printed == expected:
         return True
-    numbers = _NUMBER.fullmatch(printed) and _NUMBER.fullmatch(expected)
-    return bool(numbers) and Decimal(printed) == Decimal(expected)
+    tokens, wanted = printed.split(), expected.split()
+    return len(tokens) == len(wanted) and all(_same_token(*pair, near) for pair in zip(tokens, wanted, strict=True))
+
+
+def _same_token(printed: str, expected: str, near: bool) -> bool:
+    if printed == expected:
+        return True
+    if not (_NUMBER.fullmatch(printed) and _NUMBER.fullmatch(expected)):
+        return False
+    if near and not expected.lstrip("-").isdigit():
+        return math.isclose(float(printed), float(expected), rel_tol=_NEAR, abs_tol=_NEAR_ZERO)
+    return Decimal(printed) == Decimal(expected)

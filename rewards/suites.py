@@ -3,9 +3,8 @@
 | form | columns |
 | --- | --- |
 | MBPP | `test_list`, and `test_setup_code`, `test_imports`, `challenge_test_list` |
-| MBPP+ | `test_list`, and `test`, the script that counts instead |
 | HumanEval | `prompt`, `test` with `check(candidate)`, `entry_point` |
-| KodCode, BigCodeBench | `test`, a file of pytest's or unittest's |
+| KodCode, BigCodeBench | `test`, a file of pytest's or unittest's, and `prompt` |
 | LiveCodeBench | `public_test_cases`, `private_test_cases`, and `metadata` with `func_name` |
 | DeepCoder | `tests`, a list of cases |
 | TACO, APPS | `input_output` (or `tests`) with `inputs`, `outputs` and, for functions, `fn_name` |
@@ -18,33 +17,30 @@ import base64
 import io
 import json
 import pickle
-import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from rewards import forms
 from rewards.assertions import Tests, calls, defined, library_imports, module, program_names, steps
+from rewards.forms import BadTests, parsed, usual
 
 COLUMNS = (
     "prompt", "test", "entry_point", "test_list", "test_setup_code", "test_imports", "challenge_test_list", "tests",
-    "input_output", "public_test_cases", "private_test_cases", "metadata",
+    "input_output", "public_test_cases", "private_test_cases", "metadata", *forms.COLUMNS,
 )  # fmt: skip
-_ASSERTING = re.compile(r"raises|\.assert|assert_")  # how tests assert without an `assert`
 _MAX_UNPACKED = 256 << 20  # bytes of compressed private tests
-
-
-class BadTests(ValueError):
-    """The tests of a row cannot be read, or there are none."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A program's standard input and the standard output that it must give."""
+    """A program's standard input and the standard output that it must give, if `near` with decimals near enough."""
 
     stdin: str
     stdout: str
+    near: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,8 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
     given = {name: value for name, value in row.items() if value is not None and name in COLUMNS}
     try:
         suite = _read_once(json.dumps(given, sort_keys=True), challenge)
+    except BadTests:
+        raise
     except (SyntaxError, ValueError, KeyError, TypeError, zlib.error, pickle.UnpicklingError, EOFError) as error:
         raise BadTests(f"the tests cannot be read: {type(error).__name__}: {error}") from error
     if not suite.cases and (suite.tests is None or not (suite.tests.total or suite.tests.module)):
@@ -75,7 +73,7 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
 @lru_cache(maxsize=256)
 def _read_once(row: str, challenge: bool) -> Suite:
     # The attempts of a group share their problem's tests.
-    return _read(json.loads(row), challenge)
+    return _read(usual(json.loads(row)), challenge)
 
 
 def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
@@ -84,14 +82,14 @@ def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
         check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
         if check and row.get("entry_point"):
             return _humaneval(row.get("prompt") or "", row["entry_point"], tree, check)
-        return _asserts("", "", tree) if "test_list" in row else _pytest(row["test"], tree)
+        return _pytest(tree, row.get("prompt") or "") if any(map(_is_a_test, tree.body)) else _asserts("", "", tree)
     if "test_list" in row:
         tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
         imports = "\n".join(row.get("test_imports") or [])
         return _asserts(imports, row.get("test_setup_code") or "", ast.parse("\n".join(tests)))
     if "input_output" in row or "tests" in row:
-        tests = _from_json(row.get("input_output", row.get("tests")))
-        return _apps(tests) if isinstance(tests, Mapping) else _deepcoder(tests)
+        tests = parsed(row.get("input_output", row.get("tests")))
+        return _apps(tests) if isinstance(tests, Mapping) else _deepcoder(tests, row.get("metadata"))
     if "public_test_cases" in row or "private_test_cases" in row:
         return _livecodebench(row)
     raise BadTests(f"no column with tests; known: {', '.join(COLUMNS)}")
@@ -108,51 +106,69 @@ def _asserts(imports: str, setup: str, tree: ast.Module) -> Suite:
 
 
 def _humaneval(prompt: str, entry: str, tree: ast.Module, check: ast.FunctionDef) -> Suite:
-    candidate = check.args.args[0].arg
+    candidate, name = check.args.args[0].arg, entry.partition("(")[0].partition(".")[0]
     body: list[ast.stmt] = ast.parse(f"{candidate} = {entry}").body
     if any(isinstance(node, (ast.Return, ast.Yield, ast.Nonlocal)) for node in ast.walk(check)):
         body += [check, *ast.parse(f"check({candidate})\nreached = __reached__[0]").body]
     else:
         body += check.body
     own = ast.Module([node for node in tree.body if node is not check], [])
-    return Suite(prompt, tests=steps(f"{prompt}\n{ast.unparse(own)}", {entry}, body), asks=frozenset({entry}))
+    return Suite(prompt, tests=steps(f"{prompt}\n{ast.unparse(own)}", {name}, body), asks=frozenset({name}))
 
 
-def _pytest(source: str, tree: ast.Module) -> Suite:
-    names = program_names(tree)
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "solution"]
+def _is_a_test(node: ast.stmt) -> bool:
+    """What pytest would collect, if this is a file for it and no script."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return isinstance(node, ast.ClassDef) or (isinstance(node, functions) and node.name.startswith("test"))
+
+
+def _pytest(tree: ast.Module, prompt: str) -> Suite:
+    nodes = list(ast.walk(tree))
+    imported = [node for node in ast.parse(prompt).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = program_names(tree, defined(ast.Module(list(imported), [])))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "solution"]
+    attributes = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)]
     asks = names | {alias.name for node in imports for alias in node.names} - {"*"}
-    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
-    asks |= {a.attr for a in attributes if isinstance(a.value, ast.Name) and a.value.id == "solution"}
-    if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)) and not _ASSERTING.search(source):
+    asks |= {n.attr for n in attributes if ast.unparse(n.value) == "solution"}
+    asserting = [n for n in attributes if n.attr == "raises" or n.attr.startswith("assert")]
+    if not asserting and not any(isinstance(node, ast.Assert) for node in nodes):
         raise BadTests("the tests assert nothing")
-    return Suite(tests=module(tree, names), asks=frozenset(asks))
+    return Suite(prompt, tests=module(prompt, tree, names), asks=frozenset(asks))
 
 
 def _apps(tests: Mapping[str, Any]) -> Suite:
     pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
     if name := tests.get("fn_name"):
         values = [_loaded(expected) for _, expected in pairs]
-        wrapped = all(isinstance(value, list) and len(value) == 1 for value in values)  # most of APPS
-        return _function(
-            name, [(_arguments(given), value, wrapped) for (given, _), value in zip(pairs, values, strict=True)]
-        )
-    return Suite(cases=[Case(_text(given), _text(expected)) for given, expected in pairs])
+        wrapped = _all_wrapped(values)
+        arguments = [_arguments(given) for given, _ in pairs]
+        return _function(name, [(*pair, wrapped) for pair in zip(arguments, values, strict=True)])
+    return Suite(cases=[Case(_text(given), _text(expected), near=True) for given, expected in pairs])
 
 
-def _deepcoder(tests: Iterable[Mapping[str, Any]]) -> Suite:
+def _all_wrapped(values: Iterable[Any]) -> bool:
+    """Whether each value is in a list of its own, as in most of APPS and what was made of it."""
+    return all(isinstance(value, list) and len(value) == 1 for value in values)
+
+
+def _deepcoder(tests: Iterable[Mapping[str, Any]], metadata: Any = None) -> Suite:
+    """A list of cases: of a function where they, or the metadata of the row, name one."""
     tests = list(tests)
-    names = {(test.get("metadata") or {}).get("func_name") for test in tests}
-    if name := next(iter(names - {None}), None):
-        return _function(name, [(_arguments(t["input"]), _loaded(t["output"]), False) for t in tests])
+    named = [test.get("fn_name") for test in tests]  # by PrimeIntellect, of problems that are mostly APPS's
+    described = [metadata, *(test.get("metadata") for test in tests)]
+    methods = [parsed(data or "{}").get("func_name") for data in described]
+    if name := next(filter(None, named + methods), None):
+        values = [_loaded(test["output"]) for test in tests]
+        wrapped = name in named and _all_wrapped(values)
+        arguments = [_arguments(test["input"]) for test in tests]
+        return _function(name, [(*pair, wrapped) for pair in zip(arguments, values, strict=True)])
     return Suite(cases=[Case(_text(test["input"]), _text(test["output"])) for test in tests])
 
 
 def _livecodebench(row: Mapping[str, Any]) -> Suite:
-    public = _from_json(row.get("public_test_cases") or "[]")
+    public = parsed(row.get("public_test_cases") or "[]")
     private = _private(row.get("private_test_cases") or "[]")
-    metadata = _from_json(row.get("metadata") or "{}")
-    return _deepcoder([{**test, "metadata": metadata} for test in [*public, *private]])
+    return _deepcoder([*public, *private], row.get("metadata"))
 
 
 def _private(packed: str) -> Any:
@@ -163,7 +179,7 @@ def _private(packed: str) -> Any:
         pass
     inflate = zlib.decompressobj()
     data = inflate.decompress(base64.b64decode(packed), _MAX_UNPACKED)
-    return _from_json(_PlainUnpickler(io.BytesIO(data)).load())
+    return parsed(_PlainUnpickler(io.BytesIO(data)).load())
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -171,10 +187,6 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"private tests may not contain {module}.{name}")
-
-
-def _from_json(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, (str, bytes)) else value
 
 
 def _text(value: Any) -> str:

@@ -7,28 +7,31 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from rlcore.errors import UserError
+from rlcore.errors import UserError, did_you_mean
 from rlcore.evaluate.results import Results
 from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
 from rlcore.report.page import write_report
 from rlcore.report.run_folder import read_run
-from rlcore.report.table import console_table, markdown_table
+from rlcore.report.table import BASE, console_table, coverage_note, difference_rows, markdown_table, result_rows
 from rlcore.session.evaluation import evaluate
 
 BEFORE = "before"
 """Where in its folder a run keeps the run that it comes after."""
 
 
-def run_experiment(recipe: Recipe) -> Results | None:
-    """Runs what a recipe says; what was finished before is not done again.
+def run_experiment(recipe: Recipe, later: tuple[str, ...] = ()) -> Results | None:
+    """Runs what a recipe says; what was finished before is not done again. `later` are recipes that come after it.
 
-    Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop.
+    Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop. Raises
+    UserError for recipes that come after each other in a circle.
     """
     if recipe.after:
+        if recipe.after in later:
+            raise UserError(f"after: recipe {recipe.after} comes after itself")
         folder = Path(recipe.output) / BEFORE
         if not (folder / "final").is_dir():
             first = load_recipe(recipe.after, [f"seed={recipe.seed}", f"device={recipe.device}"])
-            run_experiment(first.model_copy(update={"output": str(folder)}))
+            run_experiment(first.model_copy(update={"output": str(folder)}), (*later, recipe.after))
             torch.distributed.barrier()  # one rank writes the policy that all of them load
         if not (folder / "final").is_dir():
             return None  # it was asked to stop
@@ -48,11 +51,13 @@ def run_experiment(recipe: Recipe) -> Results | None:
 TABLE_WIDTH = 120
 
 
-def paper_table(recipes: Sequence[Path], seeds: Sequence[int], output: Path, overrides: Sequence[str]) -> Path | None:
+def paper_table(
+    recipes: Sequence[Path], seeds: Sequence[int], output: Path, overrides: Sequence[str], against: str | None = None
+) -> Path | None:
     """Trains each recipe with each seed below `output`, one after the other, and prints and writes the table.
 
-    Finished runs are not trained again, and interrupted ones go on. Returns the report's page; None when a run was
-    asked to stop.
+    With `against`, the name of an arm, a second table has the differences of all others from it. Finished runs are not
+    trained again, and interrupted ones go on. Returns the report's page; None when a run was asked to stop.
     """
     first = os.environ.get("RANK", "0") == "0"
     console = Console(highlight=False, quiet=not first)
@@ -62,6 +67,9 @@ def paper_table(recipes: Sequence[Path], seeds: Sequence[int], output: Path, ove
     if not arms:
         raise UserError(f"no recipes in {', '.join(map(str, recipes))}")
     runs = [_recipe(arm, seed, output, overrides) for seed in seeds for arm in arms]
+    names = dict.fromkeys([BASE, *(recipe.name for recipe in runs)])
+    if against not in (None, *names):
+        raise UserError(f"no arm is called {against}, to print differences from{did_you_mean(against or '', names)}")
     for number, recipe in enumerate(runs, start=1):
         console.rule(f"{recipe.name}, seed {recipe.seed} ({number} of {len(runs)})")
         console.print("\n".join(batch_arithmetic(recipe)))
@@ -71,13 +79,21 @@ def paper_table(recipes: Sequence[Path], seeds: Sequence[int], output: Path, ove
     if not first:
         return page
     folders = [Path(recipe.output) for recipe in runs]
-    results = [result for folder in folders for result in read_run(folder).results]
-    console.rule("result")
-    console.print(console_table(results))
+    _print_tables([result for folder in folders for result in read_run(folder).results], console, output, against)
     write_report(output, folders)
-    (output / "table.md").write_text(markdown_table(results), encoding="utf-8")
     console.print(f"report: {page}\ntable:  {output / 'table.md'}")
     return page
+
+
+def _print_tables(results: Sequence[Results], console: Console, output: Path, against: str | None) -> None:
+    """The table, what its intervals are over, and the differences from an arm; in `table.md` too."""
+    tables = [result_rows(results), *([difference_rows(results, against)] if against else [])]
+    console.rule("result")
+    for rows in tables:
+        console.print(console_table(rows))
+    console.print(coverage_note(results))
+    text = "\n".join([*(markdown_table(rows) for rows in tables), coverage_note(results) + "\n"])
+    (output / "table.md").write_text(text, encoding="utf-8")
 
 
 def _arms(path: Path) -> list[Path]:

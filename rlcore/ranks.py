@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import torch
 
+from rlcore.errors import UserError
 from rlcore.watchdog import start_watchdog
 
 Item = TypeVar("Item")
@@ -49,8 +50,10 @@ def start_distributed(
     """Join the process group that `torchrun` describes in the environment, or make one of a single process.
 
     A phase (see `watch`) that takes longer than `deadline` ends the process. Call it before anything imports DeepSpeed:
-    which accelerator it drives is settled at import.
+    which accelerator it drives is settled at import. Raises UserError for `cuda` without a CUDA device.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: PyTorch finds no CUDA device here; device=auto takes the CPU then")
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     os.environ["DS_ACCELERATOR"] = kind
     os.environ.setdefault("LOCAL_RANK", "0")

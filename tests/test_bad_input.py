@@ -2,30 +2,21 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from rlcore.cli import main
+from tests.refusals import refusal
 from tests.tiny import write_recipe
 
 
 @pytest.fixture
 def refused(capfd):
     """Runs the command, expects it to be refused, and gives the line it said."""
-
-    def run(*arguments: object) -> str:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        said = capfd.readouterr().err.strip()
-        assert stopped.value.code == 2
-        assert "Traceback" not in said
-        line = said.splitlines()[-1]
-        assert line.startswith("rlcore: ")
-        return line
-
-    return run
+    return partial(refusal, capfd)
 
 
 def train(refused, recipe: Path, *overrides: str) -> str:
@@ -51,6 +42,7 @@ def test_a_recipe_that_is_not_text(refused, tmp_path):
         (["batch.branches=3"], "batch.branches 3 does not divide batch.group 4"),
         (["batch.branches=2", "credit.unit=trajectory"], "credit.unit attempt"),
         (["credit.baseline=tree"], "batch.branches above 1"),
+        (["batch.branches=2", "learner.correction.level=trajectory"], "batch.branches 1"),
         (["stages.1.base_first=0.1"], "stage two: base_first 0.1 of 4 first attempts is none"),
         (["stages.0.kl_target=[0.1]"], "stage one: kl_target needs 2 values"),
         (["stages.0.kl=[0, 0.1]", "stages.0.kl_target=[0.1, 0.1]"], "stage one: a kl of 0 cannot be adapted"),

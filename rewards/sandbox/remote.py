@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -47,6 +48,7 @@ _PREDICATES = {
     for name in [*dir(kind), "issubset", "issuperset"]
     if name.startswith("is") or name.endswith("swith")
 }
+_LIBRARY = sys.stdlib_module_names - {"unittest", "bdb"}  # whose exceptions would do more to tests than fail them
 _PATIENT, _AT_ONCE = 16, 1024  # items of an iterator that are asked for one by one, and then together
 
 
@@ -192,8 +194,11 @@ class Remote(metaclass=RemoteType):
         return _state(self).peer.ask("get", self, "__dict__")
 
 
-def make_class(peer: Peer, number: int, name: str, bases: list[Any], operators: list[str]) -> type:
-    """What stands for a class: a class that inherits from what stands for that one's bases."""
+def make_class(peer: Peer, number: int, name: str, where: str, bases: list[Any], operators: list[str]) -> type:
+    """What stands for a class: an exception of the library by itself, any other by a class with bases like its own."""
+    known = getattr(sys.modules.get(where), name, None) if where.partition(".")[0] in _LIBRARY else None
+    if isinstance(known, type) and issubclass(known, Exception):
+        return known
     immutable = any(issubclass(base, IMMUTABLE) for base in bases)
     kept = [base for base in bases if isinstance(base, RemoteType) or issubclass(base, (*IMMUTABLE, BaseException))]
     namespace: dict[str, Any] = {n: _operator(n) for n in (_TEXTS if immutable else operators) if n in OPERATORS}
@@ -201,6 +206,7 @@ def make_class(peer: Peer, number: int, name: str, bases: list[Any], operators: 
         namespace["__hash__"] = None
     if name == "coroutine":
         namespace |= {"send": _run_to_end, "throw": _run_to_end, "close": lambda self: None}
+    namespace["__doc__"] = property(lambda self: peer.ask("get", self, "__doc__"))
     namespace["_class_state_"] = _State(peer, number)
     if not any(isinstance(base, RemoteType) for base in kept):
         kept.insert(0, Remote)
@@ -212,19 +218,18 @@ def make_class(peer: Peer, number: int, name: str, bases: list[Any], operators: 
 
 def make_object(peer: Peer, number: int, kind: type, base: Any) -> Any:
     """What stands for an object: its own plain value or exception arguments, or nothing but a name for it."""
-    if not isinstance(kind, RemoteType):
-        raise ValueError("an object without a class")
+    if isinstance(base, datetime.date | datetime.time | datetime.timedelta):
+        return base
     made: Any
     if issubclass(kind, BaseException):
         made = kind.__new__(kind, *base)
-    elif isinstance(base, datetime.date | datetime.time | datetime.timedelta):
-        return base
-    elif issubclass(kind, type(base)) and isinstance(base, IMMUTABLE):
+    elif isinstance(base, IMMUTABLE):
         plain: Any = type(base)
         made = plain.__new__(kind, base)
     else:
-        made = object.__new__(kind)
-    object.__setattr__(made, "_state_", _State(peer, number))
+        made = Remote.__new__(kind)
+    if isinstance(kind, RemoteType):
+        object.__setattr__(made, "_state_", _State(peer, number))
     return made
 
 

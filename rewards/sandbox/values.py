@@ -14,6 +14,7 @@ import datetime
 import decimal
 import fractions
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from json.encoder import encode_basestring_ascii
 from typing import Any
@@ -59,6 +60,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "dict_keys": lambda keys: dict.fromkeys(keys).keys(),
     "dict_values": lambda values: dict(enumerate(values)).values(),
     "dict_items": lambda items: dict(items).items(),
+    "ndarray": lambda listed, kind: sys.modules["numpy"].array(listed, kind),
 }
 Refer = Callable[[Any], list[Any]]
 Resolve = Callable[[list[Any]], Any]
@@ -162,6 +164,10 @@ class _Encoder:
             return f'{{"{"s" if kind is set else "f"}": {self._parts(value, depth)}}}'
         if kind in _MADE:
             return f'{{"m": {self._parts((kind.__name__, *_MADE[kind](value)), depth)}}}'
+        if kind.__module__ == "numpy" and hasattr(value, "tolist"):
+            listed = value.tolist()
+            array = ("ndarray", listed, value.dtype.str)
+            return f'{{"m": {self._parts(array, depth)}}}' if kind.__name__ == "ndarray" else self.encode(listed, depth)
         if id(value) in _NAMES:
             return f'{{"g": "{_NAMES[id(value)]}"}}'
         if self.refer is None:

@@ -14,15 +14,20 @@ from rlcore.types import Groups, TokenBatch, Trajectory
 def assign(groups: Groups, stage: Stage, credit: Credit, gather: Gather = alone) -> TokenBatch:
     """The training batch of scored groups: advantages from their verdicts, KL weights from the stage.
 
+    A first attempt that m trajectories share is trained in one of them, so both are m times as large there.
+
     All ranks call it together, each with its own groups.
     """
     turns = Turns.of_groups(groups)
     advantages_PGT = advantages(turn_returns(turns, stage, credit.discount), turns, credit, gather)
+    kl_weight_PGT = np.asarray(stage.kl)[turns.attempt_PGT]
+    for stream_PGT in (advantages_PGT, kl_weight_PGT):
+        stream_PGT[..., 0] *= turns.stands_for_PG
     flat = (-1, advantages_PGT.shape[-1])
     return token_batch(
         [trajectory for group in groups for trajectory in group],
         advantages_PGT.reshape(flat),
-        np.asarray(stage.kl)[turns.attempt_PGT].reshape(flat),
+        kl_weight_PGT.reshape(flat),
         turns.attempt_PGT.reshape(flat),
     )
 

@@ -35,6 +35,13 @@ class Turns:
         """Whether the trajectory has the turn."""
         return self.role_PGT != ""
 
+    @property
+    def stands_for_PG(self) -> np.ndarray:
+        """int: how many trajectories go on from a first reply that is trained: this one and those right after it whose
+        first reply is not. 1 without branches, m with m of them; of no meaning where it is not trained."""
+        tree_PG = self.trained_PGT[..., 0].cumsum(axis=1)
+        return (tree_PG[:, :, None] == tree_PG[:, None]).sum(-1)
+
     @classmethod
     def of_groups(cls, groups: Groups) -> "Turns":
         """The turns of scored groups of equally many trajectories."""

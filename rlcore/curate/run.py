@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow
 
 from rlcore.curate.options import CurateOptions
 from rlcore.curate.overlap import contaminated, duplicates
@@ -14,7 +15,7 @@ from rlcore.curate.pass_rate import pass_rates, same_settings
 from rlcore.curate.select import BANDS, band_of, select
 from rlcore.data import load_problems
 from rlcore.data.load import problem_texts
-from rlcore.data.sources import SOURCES
+from rlcore.entries import SOURCES
 from rlcore.errors import UserError
 from rlcore.files import to_json
 from rlcore.ranks import start_distributed
@@ -44,6 +45,7 @@ def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path | None:
     ranks = start_distributed(recipe.device)
     problems = load_problems(recipe.data, print if ranks.first else lambda line: None)
     texts = [str(problem.columns[SOURCES[recipe.data.source].text]) for problem in problems]
+    _check_columns(problems)
     removed = _overlaps(recipe, options, problems, texts)
     left = [index for index in range(len(problems)) if index not in removed]
     asked = _first_attempts(recipe)
@@ -88,11 +90,25 @@ def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path | None:
     return folder / PROBLEMS
 
 
+def _check_columns(problems: list[Problem]) -> None:
+    """UserError for a column that Parquet cannot hold, before anything is sampled."""
+    for name in dict.fromkeys(name for problem in problems for name in problem.columns):
+        try:
+            datasets.Dataset.from_list([{name: problem.columns.get(name)} for problem in problems])
+        except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"curate: column {name} cannot be written as Parquet: {' '.join(str(error).split())}"
+            ) from None
+
+
 def _write(folder: Path, rows: list[dict[str, Any]], removed: list[dict[str, Any]], statistics: dict[str, Any]) -> None:
-    datasets.Dataset.from_list(rows).to_parquet(folder / PROBLEMS)
-    (folder / "removed.jsonl").write_bytes(b"".join(to_json(line) + b"\n" for line in removed))
-    (folder / "statistics.json").write_bytes(to_json(statistics))
-    (folder / "statistics.md").write_text(_markdown(statistics), encoding="utf-8")
+    try:
+        datasets.Dataset.from_list(rows).to_parquet(folder / PROBLEMS)
+        (folder / "removed.jsonl").write_bytes(b"".join(to_json(line) + b"\n" for line in removed))
+        (folder / "statistics.json").write_bytes(to_json(statistics))
+        (folder / "statistics.md").write_text(_markdown(statistics), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"curate: {folder} cannot be written: {error.strerror}") from None
 
 
 def _overlaps(recipe: Recipe, options: CurateOptions, problems: list[Problem], texts: list[str]) -> dict[int, Removed]:

@@ -2,21 +2,20 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from rlcore.data.bad_rows import BadRows, numbers
-from rlcore.data.sources import SOURCES, Source
-from rlcore.data.sources.arithmetic import generate
-from rlcore.data.table import REFUSED, Row, Table, read_hub, read_jsonl, read_parquet, read_table
+from rlcore.data.table import REFUSED, Table, read_table
+from rlcore.entries import SOURCES, Row, Source
 from rlcore.errors import UserError, did_you_mean
 from rlcore.recipe.schema import Data
 from rlcore.types import Message, Problem
 
 
-def load_problems(section: Data, say: Callable[[str], object] = print) -> list[Problem]:
-    """The problems of a data section, in the order of their source.
+def load_problems(section: Data, say: Callable[[str], object] = print, texts: Sequence[str] = ()) -> list[Problem]:
+    """The problems of a data section, in the order of their source. `texts` are columns that must hold text.
 
     With `skip_bad_rows`, `say` is given one line about the rows that were left out, if any. Raises UserError for a
     missing, unreadable or empty table, a line that is not JSON, rows without a column that the source or the column map
@@ -26,7 +25,7 @@ def load_problems(section: Data, say: Callable[[str], object] = print) -> list[P
     bad = BadRows(section.skip_bad_rows)
     table = _table(section, source, bad)
     unread = sum(map(len, bad.places.values()))
-    rows = _rows(table, section, source, bad)
+    rows = _rows(table, section, source, bad, (source.text, *texts))
     if left_out := bad.summary(table.name, table.unit, len(table.rows) + unread):
         say(left_out)
     if section.exclude is not None:
@@ -66,35 +65,30 @@ def problem_texts(path: str, section: Data) -> list[str]:
 
 
 def _table(section: Data, source: Source, bad: BadRows) -> Table:
-    if section.source == "arithmetic":
+    if source.make:
         if section.path:
-            raise UserError(f"data.path: the arithmetic source makes its problems, it reads no {section.path}")
-        return generate(section.options, section.split)
+            raise UserError(f"data.path: the {section.source} source makes its problems, it reads no {section.path}")
+        return source.make(section.options, section.split)
     if section.options:
         raise UserError(f"data.options: the {section.source} source has none, got {', '.join(section.options)}")
     path = section.path or source.hub
     if path is None:
         raise UserError(f"data.path is missing: the {section.source} source needs a file or hub name")
-    if section.source == "jsonl":
-        return read_jsonl(path, bad)
-    if section.source == "parquet":
-        return read_parquet(path)
-    if section.source == "hub":
-        return read_hub(path, section.subset, section.split)
     own_subset = source.subset if section.path is None else None
-    return read_table(path, section.subset or own_subset, section.split, bad)
+    return (source.read or read_table)(path, section.subset or own_subset, section.split, bad)
 
 
-def _rows(table: Table, section: Data, source: Source, bad: BadRows) -> list[Row]:
+def _rows(table: Table, section: Data, source: Source, bad: BadRows, texts: Sequence[str]) -> list[Row]:
     """The table's rows under the source's column names, each with every column it must have, of the wanted split."""
     if not table.rows:
         raise UserError(f"data set {table.name} is empty")
     named = _renamed(table, section.columns, bad)
     if source.complete is not None:
         named = replace(named, rows=[source.complete(row) for row in named.rows])
-    for column in dict.fromkeys((source.text, *source.gold, *section.columns)):
+    for column in dict.fromkeys((*texts, *source.gold, *section.columns)):
         named = _with_column(named, column, bad)
-    named = _with_text(named, source.text, bad)
+    for column in texts:
+        named = _with_text(named, column, bad)
     if source.in_split is None:
         return named.rows
     return [row for row in named.rows if source.in_split(row, section.split)]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rlcore.data.bad_rows import BadRows
+from rlcore.entries import Row
 from rlcore.errors import UserError, nearest_path
 
-Row = dict[str, Any]
 REFUSED = BadRows(skip=False)
 FILE_SUFFIXES = (".jsonl", ".json", ".gz", ".parquet")
 
@@ -81,6 +81,14 @@ def _through_datasets(path: str, load: Callable[[Any], Any]) -> Table:
 def _parse(line: str, path: str, place: int, bad: BadRows) -> Row | None:
     try:
         row = json.loads(line)
+        if "\\ud" in line.lower():  # half of a character that takes two escapes: no tokenizer, no file takes it
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        bad.refuse(f"{path}:{place}: a lone surrogate (\\ud800 to \\udfff) is no text", "a lone surrogate", [place])
+        return None
+    except RecursionError:
+        bad.refuse(f"{path}:{place}: nested too deeply", "nested too deeply", [place])
+        return None
     except json.JSONDecodeError as error:
         bad.refuse(f"{path}:{place}: not JSON: {error.msg} at column {error.colno}", "not JSON", [place])
         return None

@@ -1,4 +1,4 @@
-"""Confidence intervals by resampling problems."""
+"""Confidence intervals: problems are resampled, and seeds, which are few, are given Student's t."""
 
 from collections.abc import Hashable, Iterator, Sequence
 
@@ -17,17 +17,96 @@ def bootstrap_ci(
     samples of one problem resemble each other, and all measurements are drawn together, so that a difference of two
     attempts is paired. NaN values are left out of the means; a measurement without any value gives NaN.
     """
-    problem_N = np.unique([str(p) for p in problems_N], return_inverse=True)[1]
-    present_NM = ~np.isnan(values_NM)
-    sums_PM = _sum_by_problem(np.where(present_NM, values_NM, 0.0), problem_N)
-    counts_PM = _sum_by_problem(present_NM.astype(np.float64), problem_N)
+    _, sums_PM, counts_PM = _by_problem(values_NM, problems_N)
     with np.errstate(invalid="ignore", divide="ignore"):
         means_M = sums_PM.sum(0) / counts_PM.sum(0)
-        means_RM = np.concatenate(
+    return _with_ends(means_M, _resampled_means(sums_PM, counts_PM, seed, resamples), level)
+
+
+def problem_means(values_NM: np.ndarray, problems_N: Sequence[Hashable]) -> tuple[list[str], np.ndarray]:
+    """The names of P problems, sorted, and the means over their rows, `[P, M]`; NaN where a problem has no value."""
+    names, sums_PM, counts_PM = _by_problem(values_NM, problems_N)
+    return names, _ratio(sums_PM, counts_PM)
+
+
+def seeds_ci(
+    marks_SPM: np.ndarray,
+    against_SPM: np.ndarray | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> np.ndarray:
+    """Mean, low and high end of M measurements over S seeds and P problems, `[M, 3]`, for other seeds and problems.
+
+    With `against_SPM`, of another arm on the same problems with seeds of its own: of the difference from it, paired by
+    problem. Crossed: a draw takes problems with replacement, the same ones for all seeds and both arms, and adds the
+    standard error over seeds times a draw of Student's t, with Welch's degrees of freedom for two arms. (To resample
+    three or five seeds covers far too little.) An arm of one seed adds nothing for seeds, so with one seed it is
+    `bootstrap_ci` of the problems. NaN marks are left out.
+    """
+    arms = [marks_SPM] if against_SPM is None else [marks_SPM, against_SPM]
+    rng = np.random.default_rng([seed, 1])
+    means_AM, drawn_ARM, squares_AM, freedoms_A = [], [], [], []
+    for arm_SPM in arms:
+        present_SPM = ~np.isnan(arm_SPM)
+        sums_PM, counts_PM = np.nansum(arm_SPM, axis=0), present_SPM.sum(0).astype(np.float64)
+        drawn_ARM.append(_resampled_means(sums_PM, counts_PM, seed, resamples))
+        means_SM = _ratio(np.nansum(arm_SPM, axis=1), present_SPM.sum(1))
+        means_AM.append(means_SM.mean(0))
+        if (seeds := len(arm_SPM)) > 1:
+            squares_AM.append(means_SM.var(0, ddof=1) / seeds)
+            freedoms_A.append(seeds - 1)
+    means_M, drawn_RM = _first_minus_second(means_AM), _first_minus_second(drawn_ARM)
+    if squares_AM:
+        errors_M, freedom_M = _welch(np.array(squares_AM), np.array(freedoms_A))
+        draws_KRM = rng.standard_t(freedom_M, (_SEED_DRAWS, resamples, len(freedom_M)))
+        drawn_RM = (drawn_RM + draws_KRM * errors_M).reshape(-1, len(freedom_M))
+    return _with_ends(means_M, drawn_RM, level)
+
+
+def _first_minus_second(arms: Sequence[np.ndarray]) -> np.ndarray:
+    return arms[0] - arms[1] if len(arms) > 1 else arms[0]
+
+
+def _welch(squares_AM: np.ndarray, freedoms_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard error and degrees of freedom of a sum of independent means, `[M]` each, from those of its A terms.
+
+    Welch 1947. Without any error the degrees do not matter.
+    """
+    total_M = squares_AM.sum(0)
+    by_freedom_M = (squares_AM**2 / freedoms_A[:, None]).sum(0)
+    freedom_M = np.divide(total_M**2, by_freedom_M, out=np.ones_like(total_M), where=by_freedom_M > 0)
+    return np.sqrt(total_M), freedom_M
+
+
+_SEED_DRAWS = 10
+"""Draws of Student's t for each draw of problems: its tails are long where seeds are few."""
+
+
+def _by_problem(values_NM: np.ndarray, problems_N: Sequence[Hashable]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The names of P problems, sorted, and the sums and numbers of their values, `[P, M]` each."""
+    names, problem_N = np.unique([str(p) for p in problems_N], return_inverse=True)
+    present_NM = ~np.isnan(values_NM)
+    sums_PM = _sum_by_problem(np.where(present_NM, values_NM, 0.0), problem_N)
+    return names.tolist(), sums_PM, _sum_by_problem(present_NM.astype(np.float64), problem_N)
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """NaN where there is nothing to divide by."""
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _resampled_means(sums_PM: np.ndarray, counts_PM: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """Means over problems drawn with replacement, `[R, M]`: the same draws for the same seed and number of problems."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.concatenate(
             [(draws_RP @ sums_PM) / (draws_RP @ counts_PM) for draws_RP in _draws(len(sums_PM), seed, resamples)]
         )
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    low_M, high_M = _quantiles(means_RM, ends)
+
+
+def _with_ends(means_M: np.ndarray, drawn_RM: np.ndarray, level: float) -> np.ndarray:
+    low_M, high_M = _quantiles(drawn_RM, [(1 - level) / 2, (1 + level) / 2])
     return np.stack([means_M, low_M, high_M], axis=1)
 
 

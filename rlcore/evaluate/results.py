@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlcore.errors import UserError
-from rlcore.evaluate.bootstrap import bootstrap_ci
+from rlcore.evaluate.bootstrap import bootstrap_ci, problem_means
 from rlcore.files import to_json
 
 Interval = tuple[float, float, float]
@@ -27,6 +27,9 @@ class Evaluation:
     metrics: Mapping[str, Interval]
     parts: Mapping[str, Mapping[str, "Evaluation"]] = field(default_factory=dict)
     """The same of the problems of each level, subject and the like: `parts["level"]["5"]`."""
+    marks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By measurement and problem: the mean over the problem's conversations, where there is one. Intervals over seeds
+    and of differences between arms are made of them."""
 
     @classmethod
     def of_rows(
@@ -35,13 +38,17 @@ class Evaluation:
         """Means with intervals of measurements `[N]` on N rows; `problems_N` names the problem of each row."""
         if not len(problems_N):
             raise UserError(f"{mode} evaluation: there are no problems to evaluate on")
-        return cls(mode, len(set(problems_N)), _intervals(problems_N, rows, seed))
+        marks = _marks(problems_N, rows)
+        return cls(mode, len(set(problems_N)), _intervals(problems_N, rows, seed), marks=marks)
 
     def with_rows(
         self, problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], *, seed: int = 0
     ) -> "Evaluation":
         """The same with further measurements."""
-        return replace(self, metrics={**self.metrics, **_intervals(problems_N, rows, seed)}) if rows else self
+        if not rows:
+            return self
+        metrics = {**self.metrics, **_intervals(problems_N, rows, seed)}
+        return replace(self, metrics=metrics, marks={**self.marks, **_marks(problems_N, rows)})
 
     def with_parts(
         self, problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], parts_N: Sequence[Mapping[str, str]]
@@ -103,7 +110,8 @@ def save_evaluation(path: Path, results: Results) -> None:
     """Write `evaluation.json` whole or not at all. Raises UserError where it cannot be written."""
     part = path.with_name(path.name + ".part")
     try:
-        part.write_bytes(to_json(asdict(results)))
+        evaluations = [_saved(evaluation) for evaluation in results.evaluations]
+        part.write_bytes(to_json(asdict(replace(results, evaluations=())) | {"evaluations": evaluations}))
         os.replace(part, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
@@ -127,10 +135,37 @@ def _intervals(problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], s
     return {name: (float(v), float(lo), float(hi)) for name, (v, lo, hi) in zip(rows, intervals_M3, strict=True)}
 
 
+def _marks(problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Rounded to what a file is to hold of them."""
+    names, means_PM = problem_means(np.stack(list(rows.values()), axis=1), problems_N)
+    columns = zip(rows, means_PM.T.round(4).tolist(), strict=True)
+    return {row: {n: m for n, m in zip(names, marks, strict=True) if not math.isnan(m)} for row, marks in columns}
+
+
+def _saved(evaluation: Evaluation) -> dict[str, Any]:
+    """As JSON holds it: the problems named once, then a mark for each of them, or null."""
+    problems = sorted({name for marks in evaluation.marks.values() for name in marks})
+    columns = {row: [_short(marks.get(name)) for name in problems] for row, marks in evaluation.marks.items()}
+    parts = {part: {name: _saved(e) for name, e in of.items()} for part, of in evaluation.parts.items()}
+    bare = asdict(replace(evaluation, parts={}, marks={}))
+    return bare | {"parts": parts, "marks": {"problems": problems, "columns": columns}}
+
+
+def _short(mark: float | None) -> float | int | None:
+    """1.0 as 1: most marks are 0 or 1."""
+    return int(mark) if mark is not None and mark == int(mark) else mark
+
+
 def _evaluation(saved: Mapping[str, Any]) -> Evaluation:
     metrics = {name: _interval(values) for name, values in saved["metrics"].items()}
     parts = {part: {name: _evaluation(e) for name, e in of.items()} for part, of in saved["parts"].items()}
-    return Evaluation(saved["mode"], int(saved["problems"]), metrics, parts)
+    marks = saved.get("marks") or {"problems": [], "columns": {}}
+    problems = marks["problems"]
+    columns = {
+        row: {name: float(mark) for name, mark in zip(problems, column, strict=True) if mark is not None}
+        for row, column in marks["columns"].items()
+    }
+    return Evaluation(saved["mode"], int(saved["problems"]), metrics, parts, columns)
 
 
 def _interval(values: Sequence[float | None]) -> Interval:

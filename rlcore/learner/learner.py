@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlcore.entries import KL_ESTIMATORS
 from rlcore.errors import UserError
 from rlcore.learner.activations import checkpoint_layers
 from rlcore.learner.batch.balance import gathered, part_of
@@ -17,21 +18,15 @@ from rlcore.learner.cpu_decoder import has_few_operations
 from rlcore.learner.guards import memory_named
 from rlcore.learner.kernels import use_fused_kernels
 from rlcore.learner.loss.averaging import LossTokens
-from rlcore.learner.loss.losses import KL_ESTIMATORS
+from rlcore.learner.loss.losses import kl_exact
 from rlcore.learner.loss.objective import Objective, carries_gradient
 from rlcore.learner.loss.tally import LearnerReport, Tally
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
 from rlcore.learner.sequence_parallel import check_stretches
 from rlcore.learner.zero.engine import engine_settings, guarded_step, set_schedule, start_engine
-from rlcore.learner.zero.state_files import (
-    Counters,
-    load_counters,
-    load_state,
-    optimizer_steps,
-    save_counters,
-    save_state,
-)
+from rlcore.learner.zero.further_settings import refused_by_deepspeed
+from rlcore.learner.zero.state_files import load_state, save_state
 from rlcore.learner.zero.weights import gathered_adapters, gathered_weights
 from rlcore.policy.lora import add_lora, lora_dropout
 from rlcore.recipe.schema import Learner as LearnerSection
@@ -96,10 +91,11 @@ class Learner:
         self._share_prompts = policy.shares_prompts and free
         policy.few_operations = free and policy.separable and not policy.sequence and has_few_operations(model)
         settings = engine_settings(section, policy, self._device)
-        self._reference = Reference(policy, settings) if kl_used else None
-        if section.activation_checkpointing:
-            checkpoint_layers(model)
-        self._engine = start_engine(section, settings, policy, total_steps)
+        with refused_by_deepspeed(section.deepspeed):
+            self._reference = Reference(policy, settings) if kl_used else None
+            if section.activation_checkpointing:
+                checkpoint_layers(model)
+            self._engine = start_engine(section, settings, policy, total_steps)
         self._skipped_in_row = 0
         if policy.sequence:
             check_stretches(self._engine.module, self._device)
@@ -176,27 +172,22 @@ class Learner:
     def save(self, folder: Path) -> list[Path]:
         """Write this rank's part of weights, optimizer and schedule into `folder`; returns the files."""
         folder.mkdir(parents=True, exist_ok=True)
-        written = save_state(self._engine, self.module, folder, self._rank, self._world)
-        if self._rank == 0:
-            counters = Counters(
-                global_steps=self._engine.global_steps,
-                schedule_steps=self._engine.lr_scheduler.last_epoch,
-                optimizer_steps=optimizer_steps(self._engine),
-                skipped_in_row=self._skipped_in_row,
-            )
-            written.append(save_counters(folder, counters))
-        return written
+        counters = {
+            "global_steps": self._engine.global_steps,
+            "schedule_steps": self._engine.lr_scheduler.last_epoch,
+            "skipped_in_row": self._skipped_in_row,
+        }
+        return save_state(self._engine, self.module, folder, self._rank, self._world, counters)
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote for the same model, with any number of ranks and any `zero`.
 
         Raises UserError where something lacks.
         """
-        counters = load_counters(folder)
-        load_state(self._engine, self.module, folder, counters.optimizer_steps)
-        set_schedule(self._engine, counters.schedule_steps)
-        self._engine.global_steps = counters.global_steps
-        self._skipped_in_row = counters.skipped_in_row
+        counters = load_state(self._engine, self.module, folder)
+        set_schedule(self._engine, counters["schedule_steps"])
+        self._engine.global_steps = counters["global_steps"]
+        self._skipped_in_row = counters["skipped_in_row"]
 
     def close(self) -> None:
         """Let go of the engine and its memory."""
@@ -241,19 +232,21 @@ class Learner:
         return Objective(
             self._section,
             loss_tokens.attempt_N,
+            loss_tokens.trajectory_N,
             loss_tokens.share_N(self._section.average, self._max_sampled_tokens),
             old_logprob_N=self._logprobs(batch, live) if recompute else None,
             old_is_sampler=self._old_is_sampler,
         )
 
     def _losses(self, micro: MicroBatch, objective: Objective, size: int, *, kl_used: bool) -> dict[str, Tensor]:
-        estimator = KL_ESTIMATORS.get(self._section.kl)
+        estimator = KL_ESTIMATORS[self._section.kl]
+        exact = estimator is kl_exact  # summed over the vocabulary by the output head, which knows its gradient
         reference = self._reference if kl_used else None
         # The reference first: with ZeRO-3, forward and backward pass of the policy are to follow each other.
-        other_n = reference.logprobs(micro) if estimator and reference else None
-        compared = reference.compared(micro) if reference and not estimator else None
+        other_n = reference.logprobs(micro) if reference and not exact else None
+        compared = reference.compared(micro) if reference and exact else None
         logprob_n, entropy_n, kl_n = self._engine(micro, compared)
-        if estimator and other_n is not None:
+        if other_n is not None:
             kl_n = estimator(logprob_n, other_n)
         losses = objective(micro, size, logprob_n=logprob_n, entropy_n=entropy_n, kl_n=kl_n)
         return {"logprob": logprob_n, **losses}

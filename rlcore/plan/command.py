@@ -1,6 +1,7 @@
 """`rlcore plan`: from its arguments to the plan they ask for."""
 
 import argparse
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from rlcore.recipe import Recipe, load_section
 
 def plan(recipe: Recipe, options: argparse.Namespace) -> None:
     """Prints the plan. Raises UserError for a cluster, a model or a run that cannot be read."""
+    _check(options)
     cluster = _cluster(options)
     shapes = model_shapes(recipe.model, options.model_config)
     lengths = assumed_lengths(recipe, options.prompt_tokens, options.response_tokens, options.spread)
@@ -48,11 +50,17 @@ def calibrated(
     return rates.scaled(sampling, learning, measured.publish), lengths
 
 
+def _check(options: argparse.Namespace) -> None:
+    """UserError for a number that is none, or out of range."""
+    for name in ("gpus", "gpu_memory", "prompt_tokens", "response_tokens", "calibrate_gpus", "spread"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf and (name, value) != ("spread", 0):  # not true of NaN
+            raise UserError(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
+
+
 def _cluster(options: argparse.Namespace) -> Cluster:
     given = {"gpus": options.gpus, "memory_gib": options.gpu_memory}
     given = {name: value for name, value in given.items() if value is not None}
-    if any(value <= 0 for value in given.values()) or options.calibrate_gpus <= 0:
-        raise UserError("--gpus, --gpu-memory and --calibrate-gpus must be above 0")
     if options.cluster:
         return load_section(Cluster, options.cluster, [f"{name}={value}" for name, value in given.items()])
     return Cluster.model_validate({"name": f"{options.gpus or 8} GPUs like an H100", **given})

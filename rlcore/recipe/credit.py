@@ -1,9 +1,10 @@
 """What a recipe says of credit, and the stages that credit is given in."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from rlcore.entries import BASELINES
 from rlcore.recipe.section import Fraction, NonNegative, Positive, Section
 
 
@@ -13,7 +14,7 @@ class Credit(Section):
     unit: Literal["attempt", "trajectory"] = Field(
         "attempt", description="trajectory: one advantage for all attempts from their summed returns, as in plain GRPO"
     )
-    baseline: Literal["group", "leave_one_out", "tree", "outcome", "batch_outcome", "batch", "none"] = Field(
+    baseline: Annotated[str, BASELINES] = Field(
         "group",
         description="what an attempt is compared with: its group with or without itself; those that go on from the "
         "same first attempt; those of the group or batch whose previous attempt scored the same; the batch; nothing",
@@ -29,7 +30,9 @@ class Stage(Section):
     steps: Positive
     reward: list[float] = Field([1.0, 1.0], description="weight of each attempt's own reward")
     bonus: NonNegative = Field(0.0, description="α: pays r(t) - r(t-1) on attempts after the first")
-    kl: list[NonNegative] = Field([0.01, 0.01], description="β of each attempt against the reference policy")
+    kl: list[NonNegative] = Field(
+        [0.0, 0.0], description="β of each attempt: weight of its KL from the reference policy in the loss"
+    )
     kl_target: list[NonNegative] = Field(
         [], description="KL, in nats a token, that each attempt's β is adapted to hold, from `kl` on; 0: β stays"
     )

@@ -1,20 +1,18 @@
 """Published losses by name, as settings of the learner, and the correction of samplers that differ from it."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
+from rlcore.entries import Loss
 from rlcore.recipe.section import NonNegative, Section
 
-LOSSES: dict[str, dict[str, Any]] = {
-    "grpo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.2), "average": "attempt"},
-    "dr_grpo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.2), "average": "constant"},
-    "dapo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.28), "average": "token"},
-    "gspo": {"ratio": "attempt", "surrogate": "ppo", "clip": (3e-4, 4e-4), "average": "attempt"},
-    "cispo": {"ratio": "token", "surrogate": "cispo", "clip": (1.0, 4.0), "average": "token"},
-    "reinforce": {"ratio": "token", "surrogate": "reinforce", "clip": (0.0, 0.0), "average": "constant"},
-}
-"""What `learner.loss` stands for: values of the settings beside it (see rlcore/learner/README.md)."""
+GRPO = Loss("ppo", average="attempt", source="DeepSeekMath, arXiv 2402.03300")
+DR_GRPO = Loss("ppo", average="constant", source="arXiv 2503.20783")
+DAPO = Loss("ppo", clip=(0.2, 0.28), source="DAPO, arXiv 2503.14476")
+GSPO = Loss("ppo", ratio="attempt", clip=(3e-4, 4e-4), average="attempt", source="arXiv 2507.18071")
+CISPO = Loss("cispo", clip=(1.0, 4.0), source="MiniMax-M1, arXiv 2506.13585")
+REINFORCE = Loss("reinforce", clip=(0.0, 0.0), average="constant", source="Williams 1992; SCoRe's own")
 
 
 class Correction(Section):
@@ -23,7 +21,9 @@ class Correction(Section):
     mode: Literal["none", "truncate", "mask"] = Field(
         "truncate", description="outside the bounds: truncate takes the nearer bound, mask leaves the token out"
     )
-    level: Literal["token", "attempt"] = Field("token", description="attempt: one weight, the product over its tokens")
+    level: Literal["token", "attempt", "trajectory"] = Field(
+        "token", description="attempt, trajectory: one weight for all its tokens, their product"
+    )
     bounds: tuple[NonNegative, NonNegative] = Field((0.0, 2.0), description="lowest and highest weight")
 
     @model_validator(mode="after")

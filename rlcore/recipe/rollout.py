@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from rlcore.entries import ENGINES, Engine
 from rlcore.recipe.section import Positive, Seconds, Section
 
 
@@ -40,7 +41,7 @@ class Vllm(Section):
 class Rollout(Section):
     """How attempts are sampled."""
 
-    engine: Literal["torch", "vllm"] = "torch"
+    engine: Annotated[str, ENGINES] = "torch"
     mode: Literal["in_process", "servers"] = Field(
         "in_process", description="of vllm: an engine in each rank's process, or servers that all ranks share"
     )
@@ -50,14 +51,23 @@ class Rollout(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = Field(0, description="0: all tokens")
     slots: Positive = Field(512, description="sequences decoded at once by each engine, in process or a server")
-    deadline: Seconds = Field(1800.0, description="seconds until a step's sampling is given up")
+    kv_memory: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="GiB of the torch engine's KV cache, at most; left out: half of what is free as it samples"
+    )
+    deadline: Seconds = Field(1800.0, description="seconds without any conversation ending, until sampling is given up")
     vllm: Vllm = Vllm()
+
+    @property
+    def entry(self) -> Engine:
+        """The engine that is named, in the mode that is asked for."""
+        entry = ENGINES[self.engine]
+        return entry.servers if self.mode == "servers" and entry.servers else entry
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Rollout":
         given = bool(self.servers) + bool(self.start_servers)
-        if self.mode == "servers" and self.engine != "vllm":
-            raise ValueError("mode servers needs engine vllm")
+        if self.mode == "servers" and ENGINES[self.engine].servers is None:
+            raise ValueError(f"mode servers needs engine vllm, or another that can be shared: not {self.engine}")
         if self.mode == "servers" and given != 1:
             raise ValueError("mode servers needs one of servers (URLs) and start_servers (a number)")
         if self.mode == "in_process" and given:

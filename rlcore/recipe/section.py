@@ -2,8 +2,17 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must say something; it is empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_said)]
+"""Text that is not blank."""
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]

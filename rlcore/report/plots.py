@@ -46,16 +46,15 @@ def draw_plots(folder: Path, runs: Sequence[RunFolder]) -> dict[str, dict[str, P
 def accuracy(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
     """Accuracy of the first and the last attempt, and flips between them, over steps."""
     last = f"t{_last_attempt(runs)}"
-    panels = {
-        "Accuracy, %": {last: "attempt 2" if last == "t2" else "last attempt", "t1": "attempt 1"},
-        "Flips, % of all problems": {"i_to_c": "i→c", "c_to_i": "c→i"},
-    }
+    panels = {"Accuracy, %": {last: "attempt 2" if last == "t2" else "last attempt", "t1": "attempt 1"}}
+    if last != "t1":
+        panels["Flips, % of all problems"] = {"i_to_c": "i→c", "c_to_i": "c→i"}
     if not any(run.series(f"train/{last}")[0] or any(result.step for result in run.results) for run in runs):
         return None
     figure = Figure(figsize=(11, 4.2), layout="constrained")
-    for axes, (title, metrics) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+    for axes, (title, metrics) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         ends = []
-        for (name, words), style in zip(metrics.items(), (SOLID, DASHED), strict=True):
+        for (name, words), style in zip(metrics.items(), (SOLID, DASHED), strict=False):
             for arm, colour in colours.items():
                 trained = _training_lines(
                     axes, [run for run in runs if run.arm == arm], f"train/{name}", 100, colour, style

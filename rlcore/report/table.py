@@ -10,7 +10,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from rlcore.evaluate.results import Interval, Results
+from rlcore.evaluate.bootstrap import seeds_ci
+from rlcore.evaluate.results import Evaluation, Interval, Results
 
 BASE = "base"
 """The arm that the others start from; it comes first."""
@@ -33,21 +34,45 @@ class Row:
         """Whether several runs stand behind the figures."""
         return self.run.startswith("mean")
 
+    @property
+    def is_difference(self) -> bool:
+        """Whether the figures are those of the arm minus those of another."""
+        return self.run.startswith("minus")
+
 
 def result_rows(results: Sequence[Results]) -> list[Row]:
     """Rows by mode and arm, the base first; an arm with several runs has its mean before the rows of its seeds.
 
-    The interval of a mean is the mean of the seeds' intervals. They come from the same problems, so that averaging over
-    seeds does not narrow them; how far seeds differ is seen in their own rows.
+    The interval of a run is over problems, that of a mean over problems and seeds (`seeds_ci`).
     """
     rows = []
-    for mode in dict.fromkeys(evaluation.mode for result in results for evaluation in result.evaluations):
+    for mode in _modes(results):
         for arm in arms_of(results):
             runs = _runs(results, mode, arm)
             if len(runs) > 1:
-                rows.append(Row(mode, arm, f"mean of {len(runs)}", _mean([run.metrics for run in runs])))
-            rows += runs
+                rows.append(Row(mode, arm, f"mean of {len(runs)}", _over_seeds([run for _, run in runs])))
+            rows += [Row(mode, arm, f"seed {seed}", run.metrics) for seed, run in runs]
     return rows
+
+
+def difference_rows(results: Sequence[Results], against: str) -> list[Row]:
+    """What every other arm has more than the arm `against`, by mode, paired by problem, over all seeds of both."""
+    arms, rows = arms_of(results), []
+    for mode in _modes(results):
+        others = [run for _, run in _runs(results, mode, against)]
+        for arm in arms:
+            runs = [run for _, run in _runs(results, mode, arm)]
+            if arm != against and runs and others:
+                rows.append(Row(mode, arm, f"minus {against}", _over_seeds(runs, others)))
+    return rows
+
+
+def coverage_note(results: Sequence[Results]) -> str:
+    """What the intervals of these results are over, in a sentence."""
+    most = max((len({r.seed for r in results if r.arm == arm}) for arm in arms_of(results)), default=0)
+    if most < 2:
+        return "Intervals (95 %) are over problems alone: how much another seed would change, one run cannot say."
+    return "Intervals (95 %) of a seed are over problems alone, those of means and differences over problems and seeds."
 
 
 def headline_mode(rows: Sequence[Row]) -> str:
@@ -62,20 +87,41 @@ def arms_of(results: Sequence[Results]) -> list[str]:
     return sorted(names, key=lambda arm: arm != BASE)
 
 
-def _runs(results: Sequence[Results], mode: str, arm: str) -> list[Row]:
-    """One row a run. The base is measured in the runs of several arms: equal rows are one."""
-    rows: list[Row] = []
+def _modes(results: Sequence[Results]) -> list[str]:
+    return list(dict.fromkeys(evaluation.mode for result in results for evaluation in result.evaluations))
+
+
+def _runs(results: Sequence[Results], mode: str, arm: str) -> list[tuple[int, Evaluation]]:
+    """Seed and evaluation of each run; of the base, which the folders of all runs hold, each that has other marks.
+
+    A seed does not train the base: greedy answers of it are the same under all.
+    """
+    runs: list[tuple[int, Evaluation]] = []
     for result in (result for result in results if result.arm == arm):
         for evaluation in (evaluation for evaluation in result.evaluations if evaluation.mode == mode):
-            row = Row(mode, arm, f"seed {result.seed}", evaluation.metrics)
-            if row not in rows:
-                rows.append(row)
-    return rows
+            same = [seed for seed, run in runs if _same(evaluation, run)]
+            if not same or (arm != BASE and result.seed not in same):
+                runs.append((result.seed, evaluation))
+    return runs
 
 
-def _mean(runs: Sequence[Mapping[str, Interval]]) -> dict[str, Interval]:
-    names = [name for name in runs[0] if all(name in run for run in runs)]
-    return {name: tuple(np.mean([run[name] for run in runs], axis=0).tolist()) for name in names}
+def _same(one: Evaluation, other: Evaluation) -> bool:
+    return one.marks == other.marks if one.marks else one.metrics == other.metrics
+
+
+def _over_seeds(runs: Sequence[Evaluation], against: Sequence[Evaluation] = ()) -> dict[str, Interval]:
+    """`seeds_ci` of what all runs measured, on the problems that all of them have."""
+    everyone = [*runs, *against]
+    names = [name for name in runs[0].metrics if all(name in run.marks for run in everyone)]
+    problems = sorted(set.intersection(*({p for marks in run.marks.values() for p in marks} for run in everyone)))
+    if not names or not problems:
+        return {}
+    arms = [np.array([_marks_PM(run, problems, names) for run in arm]) for arm in (runs, against) if arm]
+    return {name: (v, low, high) for name, (v, low, high) in zip(names, seeds_ci(*arms).tolist(), strict=True)}
+
+
+def _marks_PM(run: Evaluation, problems: Sequence[str], names: Sequence[str]) -> list[list[float]]:
+    return [[run.marks[name].get(problem, math.nan) for name in names] for problem in problems]
 
 
 def vote_table(rows: Sequence[Row]) -> tuple[list[str], list[tuple[Row, str, list[str]]]]:
@@ -100,8 +146,9 @@ def part_rows(results: Sequence[Results], mode: str) -> dict[str, list[tuple[str
         evaluations = [e for result in results if result.arm == arm for e in result.evaluations if e.mode == mode]
         for part, values in evaluations[0].parts.items() if evaluations else ():
             for value, evaluation in values.items():
-                same = [e.parts[part][value].metrics for e in evaluations if value in e.parts.get(part, {})]
-                found.setdefault(part, []).append((value, evaluation.problems, Row(mode, arm, "", _mean(same))))
+                same = [e.parts[part][value] for e in evaluations if value in e.parts.get(part, {})]
+                metrics = _over_seeds(same) if len(same) > 1 else evaluation.metrics
+                found.setdefault(part, []).append((value, evaluation.problems, Row(mode, arm, "", metrics)))
     return {part: sorted(rows, key=lambda row: row[0]) for part, rows in found.items()}
 
 
@@ -117,12 +164,12 @@ def cell(row: Row, name: str) -> str:
     value, low, high = row.metrics.get(name, (math.nan,) * 3)
     if math.isnan(value):
         return NOTHING
-    return f"{100 * value:{'+' if name in SIGNED else ''}.1f} ± {50 * (high - low):.1f}"
+    signed = "+" if name in SIGNED or row.is_difference else ""
+    return f"{100 * value:{signed}.1f} ± {50 * (high - low):.1f}"
 
 
-def console_table(results: Sequence[Results]) -> Table:
+def console_table(rows: Sequence[Row]) -> Table:
     """The table for a rich console."""
-    rows = result_rows(results)
     columns = columns_of(rows)
     table = Table(box=box.SIMPLE_HEAD, title="points ± 95 % interval", title_justify="left")
     for heading in ("sampling", "arm", "run"):
@@ -137,9 +184,8 @@ def console_table(results: Sequence[Results]) -> Table:
     return table
 
 
-def markdown_table(results: Sequence[Results]) -> str:
+def markdown_table(rows: Sequence[Row]) -> str:
     """The table as Markdown; means are bold."""
-    rows = result_rows(results)
     columns = columns_of(rows)
     lines = [
         ["sampling", "arm", "run", *columns.values()],

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from rlcore.entries import KINDS, Script
 from rlcore.errors import UserError
+from rlcore.kinds.instructions import INSTRUCTIONS
 from rlcore.recipe import schema
-from rlcore.rollout.kinds import KINDS, read_script
 from rlcore.types import Message, Problem
 
 MARK = "⁅REPLY⁆"
@@ -38,6 +38,12 @@ class TemplateCheck:
         return not self.differences
 
 
+def read_script(section: schema.Conversation) -> Script:
+    """What a recipe says of a conversation, with names of instructions and the kind's own texts filled in."""
+    instruction = INSTRUCTIONS.get(section.instruction, section.instruction)
+    return Script(section.attempts, instruction, section.review or KINDS[section.kind].review)
+
+
 class Conversation:
     """Renders the first prompt of a problem and the tokens between replies, and knows the conversation's kind."""
 
@@ -45,7 +51,7 @@ class Conversation:
         """Raises UserError for a template that cannot take a second user turn."""
         self.tokenizer = tokenizer
         self.attempts, self.replies = section.attempts, section.replies
-        self.kind = KINDS[section.kind]
+        self.kind_name, self.kind = section.kind, KINDS[section.kind]
         self.script = read_script(section)
         self.max_prompt_tokens = section.max_prompt_tokens
         self.max_attempt_tokens = section.max_attempt_tokens
@@ -54,7 +60,7 @@ class Conversation:
         self._tail_ids = lru_cache(maxsize=256)(self._encode_tail)
         messages = [message for message in (self.script.instruction, self.script.review) if message]
         longest = max(len(self._tail_ids(message)) for message in messages) if self.attempts > 1 else 0
-        self._max_tail = MAX_MESSAGE_TOKENS + longest if section.kind == "feedback" else longest
+        self._max_tail = MAX_MESSAGE_TOKENS + longest if self.kind.writes else longest
         self.check = self._check(self._question) if self.attempts > 1 else TemplateCheck(())
 
     def open(self, problem: Problem) -> tuple[int, ...]:
@@ -97,7 +103,7 @@ class Conversation:
     def _render(self, messages: list[Message]) -> str:
         try:
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except (TemplateError, ValueError) as error:
+        except Exception as error:  # a template is a program
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(f"the chat template cannot take the turns {roles}: {error}") from None
 

@@ -1,9 +1,7 @@
 """What training and evaluation both need of a recipe: problems, a policy, and rollouts that are scored."""
 
-import copy
 import gc
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from transformers.utils import logging
@@ -13,7 +11,7 @@ from rlcore.errors import UserError
 from rlcore.policy import Policy, load_policy, stop_ids
 from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
-from rlcore.rollout import Conversation, Rollout, RolloutEngine, Scorer, TorchEngine
+from rlcore.rollout import Conversation, Rollout, RolloutEngine, Scorer
 from rlcore.types import Problem
 
 NAMED = 8
@@ -30,7 +28,8 @@ class Setup:
     def __init__(self, recipe: Recipe, ranks: Ranks, *, training: bool = True):
         needs_problems = (training and (recipe.steps or recipe.sft)) or recipe.model.scratch
         say = print if ranks.first else _nothing
-        self.problems = load_problems(recipe.data, say) if needs_problems else []
+        shown = [recipe.sft.column] if recipe.sft and recipe.sft.rows == "column" else []
+        self.problems = load_problems(recipe.data, say, shown) if needs_problems else []
         asked_of = load_problems(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
         self.policy = first_policy(recipe, self.problems)
         logging.disable_progress_bar()  # loading a large model shows its progress; saving one does not
@@ -43,8 +42,9 @@ class Setup:
         self.held_out = fitting_problems(asked, asked_of, say if skip else None)
         if recipe.learner.zero < 3:  # ZeRO-3 moves it to the device in parts
             torch.nn.Module.to(self.policy.model, ranks.device)
-        self._engine = _start_engine(
-            recipe, self.policy, ranks.device, max(self.conversation.max_tokens, asked.max_tokens)
+        longest = max(self.conversation.max_tokens, asked.max_tokens)
+        self._engine: RolloutEngine = recipe.rollout.entry.start(
+            recipe, self.policy, device=ranks.device, max_tokens=longest
         )
         self._scorer = Scorer(recipe.rewards)
         gc.collect()
@@ -60,29 +60,7 @@ class Setup:
 def first_policy(recipe: Recipe, problems: list[Problem]) -> Policy:
     """The policy that a run starts from; `problems` are what a scratch one's tokenizer is trained on."""
     texts = (text for problem in problems for text in _texts(problem))
-    return load_policy(recipe.model, texts, recipe.seed, embedded=recipe.rollout.engine == "torch")
-
-
-def _start_engine(recipe: Recipe, policy: Policy, device: torch.device, max_tokens: int) -> RolloutEngine:
-    """The rollout engine that the recipe names, with the policy's weights."""
-    section, stops = recipe.rollout, stop_ids(policy)
-    if section.mode == "servers":
-        from rlcore.rollout.servers.engine import ServersEngine
-
-        folder = Path(recipe.output) / "servers"
-        return ServersEngine(section, policy.model, stops, max_tokens, folder, device, recipe.adapters_apart)
-    if section.engine == "vllm":
-        from rlcore.rollout.vllm.in_process import InProcessEngine
-        from rlcore.rollout.vllm.tensor_parallel import TensorParallelEngine
-
-        kind = TensorParallelEngine if section.vllm.tensor_parallel > 1 else InProcessEngine
-        return kind(section, policy.model, recipe.model.path, stops, max_tokens, device, recipe.adapters_apart)
-    # ZeRO-3 takes the policy's parameters apart, so each rank samples from a whole copy on its device; up to ZeRO-2 the
-    # engine samples from the learner's own tensors.
-    split = recipe.learner.zero == 3
-    sampled = copy.deepcopy(policy.model) if split else policy.model
-    torch.nn.Module.to(sampled, device)
-    return TorchEngine(sampled, stops, slots=section.slots, max_tokens=max_tokens, live=not split)
+    return load_policy(recipe.model, texts, recipe.seed, embedded=recipe.rollout.entry.weights == "learner")
 
 
 def _nothing(text: str) -> None:
@@ -94,31 +72,41 @@ def _texts(problem: Problem) -> Iterator[str]:
     yield from (value for value in problem.columns.values() if isinstance(value, str))
 
 
-def fitting_problems(
-    conversation: Conversation, problems: list[Problem], say: Callable[[str], object] | None
-) -> list[Problem]:
-    """The problems whose prompts have at most `conversation.max_prompt_tokens` tokens, in their order.
+Say = Callable[[str], object]
 
-    `say` is given one line about those left out, if any. Raises UserError where none fits, or, without `say`, where
-    any does not.
+
+def fitting_problems(conversation: Conversation, problems: list[Problem], say: Say | None) -> list[Problem]:
+    """The problems, in their order, that fit `conversation.max_prompt_tokens` and suit the conversation's kind.
+
+    `say` is given one line about those left out for each reason. Raises UserError where none is left, or, without
+    `say`, where any is left out.
     """
-    lengths = conversation.prompt_tokens(problems)
     limit = conversation.max_prompt_tokens
-    long = [(count, problem.id) for count, problem in zip(lengths, problems, strict=True) if count > limit]
-    if not long:
-        return problems
-    count, name = max(long)
-    told = f"longer than conversation.max_prompt_tokens {limit}: the prompt of problem {name} has {count} tokens"
+    counts = dict(zip((p.id for p in problems), conversation.prompt_tokens(problems), strict=True))
+    long = [name for name, count in counts.items() if count > limit]
+    if long:
+        worst = max(long, key=lambda name: (counts[name], name))
+        told = f"longer than conversation.max_prompt_tokens {limit}: the prompt of problem {worst} has {counts[worst]}"
+        problems = _without(problems, long, f"{told} tokens", say)
+    refused = {problem.id: reason for problem in problems if (reason := conversation.kind.refusal(problem))}
+    if refused:
+        told = f"unfit for conversation.kind {conversation.kind_name}: {next(iter(refused.values()))}"
+        problems = _without(problems, list(refused), told, say)
+    return problems
+
+
+def _without(problems: list[Problem], names: list[str], told: str, say: Say | None) -> list[Problem]:
     if say is None:
         raise UserError(
-            f"evaluate.data: {len(long)} of {len(problems)} prompts are {told}; evaluate.data.skip_bad_rows=true "
+            f"evaluate.data: {len(names)} of {len(problems)} prompts are {told}; evaluate.data.skip_bad_rows=true "
             "leaves them out"
         )
-    if len(long) == len(problems):
+    if len(names) == len(problems):
         raise UserError(f"data: all prompts are {told}")
-    names = ", ".join(name for _, name in long[:NAMED]) + (", ..." if len(long) > NAMED else "")
-    say(f"data: {len(long)} of {len(problems)} problems are left out ({names}), {told}")
-    return [problem for count, problem in zip(lengths, problems, strict=True) if count <= limit]
+    named = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    say(f"data: {len(names)} of {len(problems)} problems are left out ({named}), {told}")
+    left_out = set(names)
+    return [problem for problem in problems if problem.id not in left_out]
 
 
 def _check_model_length(conversation: Conversation, policy: Policy) -> None:

@@ -32,7 +32,7 @@ def column_rows(problems: Iterable[Problem], conversation: Conversation, column:
     tokenizer: Any = conversation.tokenizer
     for problem in problems:
         prompt = conversation.open(problem)
-        shown = tokenizer(str(problem.columns[column]), add_special_tokens=False)["input_ids"]
+        shown = tokenizer(problem.columns[column], add_special_tokens=False)["input_ids"]
         if len(shown) < conversation.max_attempt_tokens:
             learned = [*shown, tokenizer.eos_token_id]
             yield {"input_ids": [*prompt, *learned], "labels": [IGNORED] * len(prompt) + learned}

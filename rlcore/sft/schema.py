@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlcore.recipe.schema import Conversation, Data, Fraction, Positive, Scratch, Section
 
@@ -32,10 +32,19 @@ class WarmStart(Section):
     """A policy made from scratch and trained on generated conversations about lettered pairs."""
 
     name: str
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     output: str = Field(description="folder that the policy is written to")
     sizes: Scratch
     data: Data
     conversation: Conversation
     phases: list[Phase] = Field(min_length=1)
     batch: Positive = Field(128, description="conversations a step")
+
+    @model_validator(mode="after")
+    def _about_lettered_pairs(self) -> "WarmStart":
+        if self.data.source != "arithmetic":
+            raise ValueError(
+                f"data.source {self.data.source}: a warm start makes its conversations from lettered pairs, the "
+                "arithmetic source; demonstrations of other data are learned by rlcore train with an sft section"
+            )
+        return self

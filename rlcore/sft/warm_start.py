@@ -6,6 +6,7 @@ from transformers import set_seed
 
 from rlcore.data import load_problems
 from rlcore.data.sources.arithmetic import Options, phrases
+from rlcore.errors import UserError
 from rlcore.policy import Policy, phrase_tokenizer, save_policy
 from rlcore.policy.scratch import scratch_model
 from rlcore.rollout import Conversation
@@ -17,7 +18,15 @@ WARMUP_STEPS = 100
 
 
 def warm_start(section: WarmStart) -> Path:
-    """Makes the policy, trains it phase by phase and writes it as a Hugging Face folder, which is returned."""
+    """Makes the policy, trains it phase by phase and writes it as a Hugging Face folder, which is returned.
+
+    Raises UserError where the folder cannot be written, and for options that the source of the data does not know.
+    """
+    folder = Path(section.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output {folder} cannot be written: {error.strerror}") from None
     set_seed(section.seed)
     problems = load_problems(section.data)
     options = Options.model_validate(section.data.options)
@@ -25,7 +34,6 @@ def warm_start(section: WarmStart) -> Path:
     tokenizer = phrase_tokenizer([*words, f" {section.conversation.instruction}"])
     policy = Policy(scratch_model(section.sizes, tokenizer, section.seed), tokenizer)
     conversation = Conversation(tokenizer, section.conversation, [tokenizer.eos_token_id])
-    folder = Path(section.output)
     for phase in section.phases:
         rows = demonstrations(problems, conversation, phase, phase.steps * section.batch, section.seed)
         print(f"{phase.name}: {phase.steps} steps of {section.batch} conversations")

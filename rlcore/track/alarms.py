@@ -37,8 +37,9 @@ def sandbagging(history: History) -> str | None:
     if drop is None or drop <= 0.05:
         return None
     return (
-        f"attempt 1 fell {100 * drop:.0f} points below the base, so that progress can be paid: sandbagging; "
-        "lower α (the stage's bonus) or raise β on attempt 1 (its kl)"
+        f"attempt 1 fell {100 * drop:.0f} points below the base: sandbagging. What trains attempt 2 moves the weights "
+        "that both share, and with credit.discount or unit trajectory attempt 1 is itself paid to leave room for "
+        "progress; raise β on attempt 1 (the stage's kl) or lower α (its bonus)"
     )
 
 

@@ -1,48 +1,38 @@
-"""The W&B workspace of a project, defined here: its sections and panels, in the order of this room's README."""
+"""The W&B workspace of a project: its sections and panels, made from the measurements that name them."""
 
 import json
 from typing import Any
 
 from rlcore.errors import UserError
 from rlcore.track.dashboard import EVAL, TRAINER
+from rlcore.track.measurements import MEASUREMENTS
 
 NAME = "rlcore"
 MODES = ("greedy", "sampled")
 
-PANELS: dict[str, dict[str, tuple[str, str]]] = {
-    "Held-out accuracy": {
-        f"{mode}: {title}": (EVAL, f"eval/{mode}/{names}")
-        for mode in MODES
-        for title, names in [("accuracy of each attempt", r"t\d+"), ("Δ", "delta"), ("flips", "(i_to_c|c_to_i)")]
-    },
-    "Training accuracy": {
-        "accuracy of each attempt": (TRAINER, r"train/t\d+"),
-        "Δ": (TRAINER, "train/delta"),
-        "flips": (TRAINER, "train/(i_to_c|c_to_i)"),
-        "reward of the last attempt": (TRAINER, "train/reward"),
-        "sandbagging: base t1 - t1": (TRAINER, "train/sandbagging"),
-    },
-    "Behaviour": {
-        "copying: answers that change": (TRAINER, "train/answer_change"),
-        "copying: edit distance ratio": (TRAINER, "train/edit_ratio"),
-        "tokens of each attempt": (TRAINER, r"train/tokens_t\d+"),
-        "truncated attempts": (TRAINER, r"train/truncated_t\d+"),
-        "dead groups": (TRAINER, "train/dead_groups"),
-        "reward failures": (TRAINER, "train/unscored"),
-        "alarms": (TRAINER, "alarm/.+"),
-    },
-    "Learner": {
-        "KL of each attempt from the reference": (TRAINER, r"learner/kl_t\d+"),
-        "entropy of each attempt": (TRAINER, r"learner/entropy_t\d+"),
-        "sampler against learner, KL": (TRAINER, "learner/mismatch_kl"),
-        "gradient norm": (TRAINER, "learner/grad_norm"),
-        "clipped tokens": (TRAINER, "learner/clip_fraction"),
-        "loss": (TRAINER, "learner/(policy_)?loss"),
-        "learning rate": (TRAINER, "learner/lr"),
-        "optimizer steps passed over": (TRAINER, "learner/skipped"),
-    },
-    "Time": {"seconds of each phase": (TRAINER, "time/.+")},
-}
+SECTIONS = ("Held-out accuracy", "Training accuracy", "Behaviour", "Learner", "Time")
+
+
+def _panels() -> dict[str, dict[str, tuple[str, str]]]:
+    """What `PANELS` holds, from the measurements that name a panel; those of evaluations have one for each mode."""
+    drawn: dict[str, dict[str, list[str]]] = {section: {} for section in SECTIONS}
+    for each in (each for section in MEASUREMENTS.values() for each in section if each.panel):
+        section, title = each.panel.split(" / ")
+        for mode in MODES if "{mode}" in each.name else ("",):
+            names = drawn[section].setdefault(f"{mode}: {title}" if mode else title, [])
+            names.append(each.name.replace("{mode}", mode).replace("{n}", r"\d+"))
+    drawn["Behaviour"]["alarms"] = ["alarm/.+"]
+    return {
+        section: {title: (_axis(names), "|".join(names)) for title, names in titles.items()}
+        for section, titles in drawn.items()
+    }
+
+
+def _axis(names: list[str]) -> str:
+    return EVAL if names[0].startswith("eval/") else TRAINER
+
+
+PANELS = _panels()
 """Section, title of the panel, its step axis and a regular expression of the measurements that it draws."""
 
 
@@ -57,7 +47,7 @@ def workspace(project: str, entity: str) -> Any:
         workspaces.Section(
             name=section,
             panels=[
-                panels.LinePlot(title=title, x=axis, metric_regex=f"^{names}$")
+                panels.LinePlot(title=title, x=axis, metric_regex=f"^({names})$")
                 for title, (axis, names) in drawn.items()
             ],
             is_open=True,

@@ -7,53 +7,73 @@ folder.
 
 import json
 import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rlcore.errors import UserError
-from rlcore.ranks import gather_list
+from rlcore.ranks import Ranks, gather_list
+from rlcore.rollout import Rollout
+from rlcore.rollout.streaming import every, grouped
 from rlcore.types import Problem, Turn
 from rlcore.watchdog import watch
 
-if TYPE_CHECKING:
-    from rlcore.train.run import Run
-
 FILE = "first_attempts.jsonl"
 
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
+"""Shows a task of so many parts; it yields what is told how many of them are done."""
 
-class FirstAttempts:
+
+class BaseAttempts:
     """Offline first attempts of problems, as many of each as the stage that wants most of them."""
 
-    def __init__(self, run: "Run", problems: list[Problem]):
-        """Samples them, or reads them if the run goes on; UserError if they are lost. All ranks call it together."""
+    def __init__(self, folder: Path, rollout: Rollout, ranks: Ranks, progress: Progress, *, resumed: bool):
+        """`folder` is the run's. A run that is `resumed` has other weights by now: it reads what it kept."""
+        self._path, self._resumed = folder / FILE, resumed
+        self._rollout, self._ranks, self._progress = rollout, ranks, progress
         self._turns: dict[str, list[Turn]] = {}
+
+    def prepare(self, problems: Sequence[Problem], count: int) -> None:
+        """Samples `count` first attempts of each problem, or reads them. All ranks call it together.
+
+        Raises UserError where a resumed run's are lost.
+        """
         if not problems:
             return
-        path = run.folder / FILE
-        if run.step == 0:
-            self._turns = _sample(run, problems)
-            if run.ranks.first:
-                _write(path, self._turns)
-        else:
-            self._turns = _read(path, run, problems)
+        if self._resumed:
+            self._turns = self._read(problems)
+            return
+        self._turns = self._sample(problems, count)
+        if self._ranks.first:
+            _write(self._path, self._turns)
 
     def of(self, problem: Problem, count: int) -> list[Turn]:
         """The first `count` of a problem."""
         return self._turns[problem.id][:count] if count else []
 
+    def _sample(self, problems: Sequence[Problem], count: int) -> dict[str, list[Turn]]:
+        mine = problems[self._ranks.rank :: self._ranks.world]
+        found: list[tuple[str, list[Turn]]] = []
+        with self._progress("first attempts", count * len(mine)) as advance, self._rollout.together():
+            ended = self._rollout.first_attempts(every(mine, count), draw=("first attempts",))
+            for place, turns in grouped(ended, count, advance):
+                found.append((mine[place].id, turns))
+                watch(f"first attempts, {len(found)} of {len(mine)} problems done")
+        return dict(sorted(gather_list(found, self._ranks)))
 
-def _sample(run: "Run", problems: list[Problem]) -> dict[str, list[Turn]]:
-    most = max(run.recipe.offline_first_attempts(stage) for stage in run.recipe.stages)
-    mine = problems[run.ranks.rank :: run.ranks.world]
-    found: list[tuple[str, list[Turn]]] = []
-    with run.tracker.progress("first attempts", len(mine)) as advance, run.rollout.together():
-        for start in range(0, len(mine), run.recipe.batch.problems):
-            watch(f"first attempts from problem {start + 1} on")
-            part = mine[start : start + run.recipe.batch.problems]
-            turns = run.rollout.first_attempts(part, most, draw=("first attempts", start, run.ranks.rank))
-            found += zip((problem.id for problem in part), turns, strict=True)
-            advance(len(part))
-    return dict(gather_list(found, run.ranks))
+    def _read(self, problems: Sequence[Problem]) -> dict[str, list[Turn]]:
+        try:
+            rows = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self._path}, with the first attempts of the policy at the start, cannot be read: {error}"
+            ) from None
+        kept = {row["problem"]: row["attempts"] for row in rows}
+        missing = next((problem.id for problem in problems if problem.id not in kept), None)
+        if missing is not None:
+            raise UserError(f"{self._path} has no first attempts at problem {missing}: it is of another run")
+        turn = self._rollout.first_turn
+        return {p.id: [turn(p, one["ids"], one["finish"]) for one in kept[p.id]] for p in problems}
 
 
 def _write(path: Path, turns: dict[str, list[Turn]]) -> None:
@@ -63,17 +83,3 @@ def _write(path: Path, turns: dict[str, list[Turn]]) -> None:
             ids = [{"ids": turn.response_ids, "finish": turn.finish} for turn in attempts]
             file.write(json.dumps({"problem": problem, "attempts": ids}) + "\n")
     os.replace(partial, path)
-
-
-def _read(path: Path, run: "Run", problems: list[Problem]) -> dict[str, list[Turn]]:
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}, with the first attempts of the policy at the start, cannot be read: {error}"
-        ) from None
-    attempts = {row["problem"]: row["attempts"] for row in rows}
-    missing = next((problem.id for problem in problems if problem.id not in attempts), None)
-    if missing is not None:
-        raise UserError(f"{path} has no first attempts at problem {missing}: it is of another run")
-    return {p.id: [run.rollout.first_turn(p, one["ids"], one["finish"]) for one in attempts[p.id]] for p in problems}

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +19,8 @@ from rlcore.recipe.schema import Checkpoint as CheckpointSection
 from rlcore.train.random_state import random_state, restore_random_state
 
 LEARNER, STATE = "learner", "state.json"
+STEP = re.compile(r"step-(\d{6,})")
+"""The name of a checkpoint; a copy beside it (`step-000050.bak`) is none."""
 Result = TypeVar("Result")
 
 
@@ -33,7 +37,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints, whole or not, in order."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+        names = (STEP.fullmatch(path.name) for path in self.folder.glob("step-*"))
+        return sorted(int(name[1]) for name in names if name)
 
     def newest(self) -> tuple[Path | None, list[str]]:
         """The latest whole checkpoint, and a line about each damaged one after it, which is set aside.
@@ -49,7 +54,7 @@ class Checkpoints:
                 if reason is None:
                     found = path
                     break
-                os.replace(path, aside := path.with_name(f"damaged-{path.name}"))
+                os.replace(path, aside := _free(path.with_name(f"damaged-{path.name}")))
                 notes.append(f"checkpoint {path.name} is damaged ({reason}): set aside as {aside.name}")
         found, notes = share((found, notes), self._ranks)[0]
         if notes and not found:
@@ -130,6 +135,12 @@ class Checkpoints:
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The trainer's own state in a checkpoint."""
     return json.loads((checkpoint / STATE).read_text())
+
+
+def _free(path: Path) -> Path:
+    """`path`, or `PATH-2`, `PATH-3` and so on: the first that is not there."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(place for place in chain([path], numbered) if not place.exists())
 
 
 def _random_file(rank: int) -> str:

@@ -1,18 +1,18 @@
 """What a step is trained on: groups of its problems, some from offline first attempts, and others for dead ones."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rlcore import credit
 from rlcore.data import ProblemOrder, rank_slice
+from rlcore.ranks import Ranks
+from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Stage
-from rlcore.train.base_attempts import FirstAttempts
+from rlcore.rollout import Rollout
+from rlcore.train.base_attempts import BaseAttempts
 from rlcore.types import Groups, Problem
-
-if TYPE_CHECKING:
-    from rlcore.train.run import Run
 
 SPARE_SEED = 1 << 32
 """Added to the recipe's seed for the order of the problems that stand in for dead groups."""
@@ -31,17 +31,19 @@ class Collected:
 class Collector:
     """Samples the steps of a run. What a step samples depends on the recipe and the weights alone."""
 
-    def __init__(self, run: "Run"):
-        """Samples first attempts of the policy that the run starts from, where a stage asks for them."""
-        self._run, self._recipe, self._ranks = run, run.recipe, run.ranks
-        self._spares = ProblemOrder(run.order.problems, run.recipe.seed + SPARE_SEED)
-        self._firsts = FirstAttempts(run, self._problems_from_base())
+    def __init__(self, recipe: Recipe, ranks: Ranks, rollout: Rollout, problems: Sequence[Problem], base: BaseAttempts):
+        """`problems` are those to train on; `base` is prepared with those that a stage takes first attempts of."""
+        self._recipe, self._ranks, self._rollout, self._base = recipe, ranks, rollout, base
+        self._order = ProblemOrder(problems, recipe.seed)
+        self._spares = ProblemOrder(problems, recipe.seed + SPARE_SEED)
+        most = max((recipe.offline_first_attempts(stage) for stage in recipe.stages), default=0)
+        base.prepare(self._problems_from_base(), most)
 
     def collect(self, step: int, stage: Stage) -> Collected:
         """The groups of a step; a dead one gives way to one of another problem, for `batch.resample` rounds at most."""
         rounds = self._recipe.batch.resample
-        with self._run.rollout.together():
-            groups = self._sample(self._share(self._run.order, step), stage, ("train", step, self._ranks.rank))
+        with self._rollout.together():
+            groups = self._sample(self._share(self._order, step), stage, ("train", step, self._ranks.rank))
             measured = list(groups)
             for number in range(rounds):
                 dead = np.flatnonzero(~credit.live_groups(groups, stage, self._recipe.credit))
@@ -56,13 +58,13 @@ class Collector:
         return Collected(groups, [group[offline:] for group in measured])
 
     def _sample(self, problems: list[Problem], stage: Stage, draw: tuple[str | int, ...]) -> Groups:
-        return self._run.rollout.attempts(
+        return self._rollout.attempts(
             problems,
             group=self._recipe.batch.group,
             branches=self._recipe.batch.branches,
             temperature=self._recipe.rollout.temperature,
             draw=draw,
-            firsts=[self._firsts.of(problem, self._recipe.offline_first_attempts(stage)) for problem in problems],
+            firsts=[self._base.of(problem, self._recipe.offline_first_attempts(stage)) for problem in problems],
         )
 
     def _share(self, order: ProblemOrder, number: int) -> list[Problem]:
@@ -75,7 +77,7 @@ class Collector:
         found: dict[str, Problem] = {}
         for stage in self._recipe.stages:
             for number in range(step, step + stage.steps) if stage.base_first else ():
-                reached = self._run.order.batch(number, batch.problems)
+                reached = self._order.batch(number, batch.problems)
                 for spare in range(number * batch.resample, (number + 1) * batch.resample):
                     reached += self._spares.batch(spare, batch.problems)
                 found |= {problem.id: problem for problem in reached}

@@ -9,7 +9,6 @@ from rlcore.evaluate.results import Results
 from rlcore.files import holding
 from rlcore.ranks import own_first, start_distributed
 from rlcore.recipe import Recipe
-from rlcore.train.collect import Collector
 from rlcore.train.run import Run
 from rlcore.train.step_metrics import Clock, check_scored, reward_counts, step_metrics
 
@@ -23,8 +22,7 @@ def train(recipe: Recipe) -> Results | None:
     ranks = start_distributed(recipe.device, timedelta(seconds=recipe.learner.deadline))
     with holding(Path(recipe.output), ranks.first), Run(recipe, ranks) as run:
         run.measure_base()
-        with run.preparing():
-            collector = Collector(run)
+        collector = run.collector()
         for step, stage in run.steps():
             clock = Clock(step)
             clock.start("rollout")

@@ -1,7 +1,7 @@
 """A training run: a setup, its learner and its folder, opened together, saved together and closed together."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from rlcore.credit import adapted_kl
-from rlcore.data import ProblemOrder
 from rlcore.errors import UserError
 from rlcore.evaluate.measure import trajectory_record
 from rlcore.evaluate.results import Results, load_evaluation
@@ -23,7 +22,9 @@ from rlcore.recipe.schema import Stage
 from rlcore.session.build import Setup
 from rlcore.session.evaluation import BASE, LATEST, evaluate_and_save, open_tracker
 from rlcore.session.interrupt import Interrupt, Stopped
+from rlcore.train.base_attempts import BaseAttempts
 from rlcore.train.checkpoints import Checkpoints, read_state
+from rlcore.train.collect import Collector
 from rlcore.train.step_metrics import TooManyUnscored, distributions
 from rlcore.types import Groups
 from rlcore.watchdog import watch
@@ -46,21 +47,6 @@ class Run:
         checkpoint, damaged = self._checkpoint_to_resume()
         state = read_state(checkpoint) if checkpoint else {}
         changes = recipe_changes(self.folder, state["recipe"], recipe, state["step"]) if state else {}
-        self._setup = Setup(recipe, ranks)
-        self.rollout = self._setup.rollout
-        self.order = ProblemOrder(self._setup.problems, recipe.seed)
-        self.learner = Learner(
-            recipe.learner,
-            self._setup.policy.model,
-            temperature=recipe.rollout.temperature,
-            kl_used=any(any(stage.kl) for stage in recipe.stages),
-            total_steps=recipe.steps * recipe.learner.optimizer_steps,
-            seed=recipe.seed,
-            device=ranks.device,
-            lora=recipe.model.lora,
-            exact_sampler=recipe.exact_sampler,
-            max_sampled_tokens=recipe.conversation.replies * recipe.conversation.max_attempt_tokens,
-        )
         self.step, self.best, self.base_t1 = 0, float("-inf"), float("nan")
         self._saved = 0
         self._best_step: int | None = None
@@ -68,36 +54,40 @@ class Run:
         self._interrupt = Interrupt(ranks)
         self._kl: list[float] = []
         self._measured_kl: list[float | None] = []
-        if checkpoint:
-            self._resume(checkpoint, state)
-        self._resumed_at = self.step if checkpoint else None
-        self.tracker = open_tracker(recipe, ranks, resume_step=self._resumed_at, run_id=state.get("run_id", ""))
-        if changes:
-            self._note_changes(changes)
-        for note in [*damaged, *(f"chat template, {d}" for d in self._setup.conversation.check.differences)]:
-            self.tracker.say(note)
+        with ExitStack() as opened:  # what is open when the next thing fails is closed
+            self._setup = opened.enter_context(closing(Setup(recipe, ranks)))
+            self.rollout = self._setup.rollout
+            self.learner = opened.enter_context(closing(self._new_learner()))
+            if checkpoint:
+                self._resume(checkpoint, state)
+            self._resumed_at = self.step if checkpoint else None
+            self.tracker = opened.enter_context(
+                open_tracker(recipe, ranks, resume_step=self._resumed_at, run_id=state.get("run_id", ""))
+            )
+            if changes:
+                self._note_changes(changes)
+            for note in [*damaged, *(f"chat template, {d}" for d in self._setup.conversation.check.differences)]:
+                self.tracker.say(note)
+            self._open = opened.pop_all()
 
     def __enter__(self) -> "Run":
-        self._interrupt.__enter__()
+        self._open.enter_context(self._interrupt)
+        self._open.callback(watch, "")
+        self._open.push(self._keep)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        stopped = kind is Stopped
-        try:
-            if isinstance(error, TooManyUnscored):
-                self._save()
-            if stopped:
-                self._save()
-                self.tracker.say(f"stopped after step {self.step} and saved; the same command goes on from there")
-        finally:
-            watch("")
-            self._interrupt.__exit__(kind, error, trace)
-            self.tracker.close(failed=not stopped and kind is not None)
-            self._setup.close()
-            self.learner.close()
-        return stopped
+    ) -> bool | None:
+        return self._open.__exit__(kind, error, trace)
+
+    def collector(self) -> Collector:
+        """What samples this run's steps."""
+        base = BaseAttempts(
+            self.folder, self.rollout, self.ranks, self.tracker.progress, resumed=self._resumed_at is not None
+        )
+        with self.preparing():
+            return Collector(self.recipe, self.ranks, self.rollout, self._setup.problems, base)
 
     def stoppable(self) -> AbstractContextManager[None]:
         """Around what a request to stop may end at once, and the run with it: it is done again when the run goes on."""
@@ -174,6 +164,15 @@ class Run:
             self.recipe, self._setup, self.ranks, self.tracker, problems=problems, step=step, name=name
         )
 
+    def _keep(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        """Saves a run that ends early but whole. Whether it was asked to: then that is no failure."""
+        stopped = isinstance(error, Stopped)
+        if stopped or isinstance(error, TooManyUnscored):
+            self._save()
+        if stopped:
+            self.tracker.say(f"stopped after step {self.step} and saved; the same command goes on from there")
+        return stopped
+
     def _save(self) -> None:
         """Writes a checkpoint; `best/` too when the mean reward since the one before is the highest so far."""
         if self.step == self._saved:
@@ -217,6 +216,21 @@ class Run:
         if self.recipe.checkpoint.resume == "never" and self._checkpoints.steps():
             raise UserError(f"{self.folder} holds a run: give another output, or checkpoint.resume=auto to go on")
         return self._checkpoints.newest()
+
+    def _new_learner(self) -> Learner:
+        recipe = self.recipe
+        return Learner(
+            recipe.learner,
+            self._setup.policy.model,
+            temperature=recipe.rollout.temperature,
+            kl_used=any(any(stage.kl) for stage in recipe.stages),
+            total_steps=recipe.steps * recipe.learner.optimizer_steps,
+            seed=recipe.seed,
+            device=self.ranks.device,
+            lora=recipe.model.lora,
+            exact_sampler=recipe.exact_sampler,
+            max_sampled_tokens=recipe.conversation.replies * recipe.conversation.max_attempt_tokens,
+        )
 
     def _resume(self, checkpoint: Path, state: dict[str, Any]) -> None:
         check_same_parameters(self.learner.module, state["parameters"], str(checkpoint))

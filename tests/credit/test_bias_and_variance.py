@@ -6,6 +6,7 @@ outcomes, and estimated from many groups with the advantages that `rlcore.credit
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ PROBLEMS, GROUP = 4_000, 8
 STAGE = Stage(name="II", steps=1, bonus=10.0)
 P1 = np.array([0.5, 0.3, 0.2])
 P2 = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
-"""Chance of answer 2 (column) after answer 1 (row)."""
+"""Chance of answer 2 (column) after answer 1 (row): the policy that changes its answers."""
+COPIER = np.array([[0.9, 0.06, 0.04], [0.05, 0.9, 0.05], [0.04, 0.06, 0.9]])
+"""The same of one that hardly does."""
 RIGHT = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
 """Reward of an answer (column) to a problem of each kind (row)."""
 
@@ -57,9 +60,9 @@ def estimates(credit: Credit, branches: int = 1, group: int = GROUP) -> np.ndarr
         first_PG = np.broadcast_to(np.arange(group) // branches * branches, (PROBLEMS, group))
         turns = replace(turns, trained_PGT=trained_PGA, first_PG=first_PG)
     advantages_PGA = np.nan_to_num(advantages(turn_returns(turns, STAGE, credit.discount), turns, credit))
+    advantages_PGA[..., 0] *= turns.stands_for_PG  # as `assign` weighs them
     first_PGV, second_PGV = scores(y1_PG, y2_PG)
-    first_PV = (advantages_PGA[..., :1] * first_PGV).sum(1) / (group // branches)
-    return first_PV + (advantages_PGA[..., 1:] * second_PGV).sum(1) / group
+    return (advantages_PGA[..., :1] * first_PGV + advantages_PGA[..., 1:] * second_PGV).mean(1)
 
 
 def deviations(estimates_PV: np.ndarray, expected_V: np.ndarray) -> np.ndarray:
@@ -89,6 +92,23 @@ def test_variance_falls_the_more_alike_and_the_more_numerous_those_are_that_an_a
     assert variance["batch_outcome"] < 0.9 * variance["outcome"]
     assert variance["outcome"] < 0.9 * variance["leave_one_out"]
     assert variance["batch"] < 0.95 * variance["leave_one_out"]
+
+
+@pytest.mark.parametrize(("policy", "p2"), [("changes", P2), ("copies", COPIER)])
+@pytest.mark.parametrize("alpha", [1, 10])
+def test_variances_are_those_of_the_rooms_page(repository: Path, monkeypatch, policy, p2, alpha):
+    """Of the second attempt's gradient, over that of leave_one_out; `tree` with two first attempts."""
+    monkeypatch.setattr(f"{__name__}.P2", p2)
+    monkeypatch.setattr(f"{__name__}.STAGE", STAGE.model_copy(update={"bonus": float(alpha)}))
+    lines = (repository / "rlcore/credit/README.md").read_text().splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith("| second attempts, α |"))
+    names = [name.strip(" `") for name in lines[start].split("|")[2:-1]]
+    row = next(line for line in lines[start:] if line.startswith(f"| {policy}, {alpha} |"))
+    printed = {name: float(cell) for name, cell in zip(names, row.split("|")[2:-1], strict=True)}
+    found = {name: estimates(Credit(baseline=name), UNBIASED[name])[:, 3:].var(0).sum() for name in printed}
+    assert set(printed) == set(UNBIASED)
+    for name, value in printed.items():
+        assert found[name] / found["leave_one_out"] == pytest.approx(value, abs=0.02), name
 
 
 def test_several_second_attempts_for_each_first_one_lower_the_variance():

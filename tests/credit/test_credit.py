@@ -85,8 +85,15 @@ def test_an_attempt_without_peers_is_compared_with_its_class_in_the_batch():
     rewards = np.array([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]])
     found = advantages(attempt_returns(rewards, PLAIN), rewards, Credit(baseline="outcome"))
     np.testing.assert_allclose(found[:, 0, 1], [-1, 1])
-    only = advantages(attempt_returns(rewards[:1], PLAIN), rewards[:1], Credit(baseline="outcome"))
-    assert only[0, 0, 1] == 0
+
+
+@pytest.mark.parametrize("baseline", ["outcome", "batch_outcome"])
+def test_the_only_one_of_its_class_in_the_batch_is_compared_with_all_others(baseline):
+    rewards = np.array([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]]])
+    found = advantages(attempt_returns(rewards, PLAIN), rewards, Credit(baseline=baseline))
+    np.testing.assert_allclose(found[0, :, 1], [-2 / 3, 0.5, -1, 0.5])
+    alone = advantages(attempt_returns(rewards[:, :1], PLAIN), rewards[:, :1], Credit(baseline=baseline))
+    assert alone.tolist() == [[[0, 0]]]
 
 
 @pytest.mark.parametrize("scale", ["group", "batch"])

@@ -1,6 +1,7 @@
 """Every prompt is counted before anything runs, and rows that repeat an id stay apart."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -43,3 +44,17 @@ def test_rows_that_share_an_id_are_two_problems(tmp_path):
     assert len({problem.id for problem in problems}) == 2
     assert [problem.columns["letter"] for problem in problems] == ["a", "b"]
     assert "1 rows repeat the id or text of another (x)" in said[0]
+
+
+def test_problems_without_public_tests_are_left_out_where_feedback_needs_them():
+    talk = conversation(kind="feedback")
+    rows = {"good": ["assert f(3) == 6"], "none": [], "broken": ["assert ("]}
+    problems = [replace(asked(name, "Write f."), columns={"public_tests": tests}) for name, tests in rows.items()]
+    said: list[str] = []
+    assert fitting_problems(talk, problems, said.append) == problems[:1]
+    (line,) = said
+    assert "2 of 3 problems are left out (none, broken), unfit for conversation.kind feedback: problem none" in line
+    with pytest.raises(UserError, match=r"evaluate.data: 2 of 3 prompts are unfit .*skip_bad_rows=true"):
+        fitting_problems(talk, problems, None)
+    with pytest.raises(UserError, match=r"all prompts are unfit .* problem broken: the tests cannot be read"):
+        fitting_problems(talk, problems[2:], said.append)

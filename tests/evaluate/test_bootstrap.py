@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlcore.evaluate.bootstrap import bootstrap_ci
+from rlcore.evaluate.bootstrap import bootstrap_ci, seeds_ci
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
@@ -67,3 +67,37 @@ def test_a_measurement_without_values_gives_nan_and_spoils_no_other():
     assert np.isnan(ci[0]).all()
     assert ci[1, 1] < ci[1, 0] < ci[1, 2]
     assert ci[2].tolist() == [5.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("difference", [False, True])
+def test_intervals_over_seeds_cover_the_truth_as_often_as_they_say(seeds, difference):
+    """M experiments, in each problems and seeds drawn anew; accuracies of seeds are some points apart."""
+    rng, experiments, problems = np.random.default_rng(6), 400, 300
+    hard_PM = rng.normal(0, 0.3, (problems, experiments))
+    arms = [_marks(rng, seeds, hard_PM) for _ in range(1 + difference)]
+    truth = 0.0 if difference else 0.5
+    means_PM = arms[0].mean(0) - (arms[1].mean(0) if difference else 0)
+    both = seeds_ci(*arms, resamples=500), bootstrap_ci(means_PM, range(problems), resamples=500)
+    crossed, over_problems = [((ci[:, 1] <= truth) & (truth <= ci[:, 2])).mean() for ci in both]
+    assert 0.925 <= crossed <= 0.995
+    assert over_problems < 0.85, "problems alone are not all that could be otherwise"
+
+
+def _marks(rng: np.random.Generator, seeds: int, hard_PM: np.ndarray) -> np.ndarray:
+    """`[S, P, M]` of 0 and 1 around a mean of 0.5."""
+    chance_SPM = np.clip(0.5 + rng.normal(0, 0.08, (seeds, 1, hard_PM.shape[1])) + hard_PM, 0, 1)
+    return (rng.random(chance_SPM.shape) < chance_SPM).astype(float)
+
+
+def test_one_seed_is_the_bootstrap_of_its_problems():
+    values = np.random.default_rng(7).random((80, 2))
+    problems = [f"{place:02}" for place in range(80)]
+    np.testing.assert_allclose(seeds_ci(values[None], seed=3), bootstrap_ci(values, problems, seed=3))
+
+
+def test_a_difference_from_itself_is_nothing_and_missing_marks_are_left_out():
+    values = np.random.default_rng(8).random((1, 60, 1))
+    np.testing.assert_allclose(seeds_ci(values, values), 0, atol=1e-12)
+    values[0, ::2] = np.nan
+    assert seeds_ci(values)[0, 0] == pytest.approx(values[0, 1::2].mean())

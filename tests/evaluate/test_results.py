@@ -39,11 +39,21 @@ def test_saved_and_loaded_results_are_equal_and_the_file_is_strict_json(tmp_path
     assert loaded.examples == [example]
     assert loaded.histograms == results.histograms
     for before, after in zip(results.evaluations, loaded.evaluations, strict=True):
-        assert (before.mode, before.problems) == (after.mode, after.problems)
+        assert (before.mode, before.problems, before.marks) == (after.mode, after.problems, after.marks)
         assert all(np.array_equal(before.metrics[n], after.metrics[n], equal_nan=True) for n in before.metrics)
     assert math.isnan(loaded.evaluations[0].metrics["edit_ratio"][0])
     json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert [p.name for p in tmp_path.iterdir()] == ["evaluation.json"]
+
+
+def test_marks_by_problem_are_means_over_its_conversations_and_take_little_room(tmp_path: Path):
+    rows = {"t1": np.array([1.0, 0.0, np.nan, 1.0, np.nan]), "t2": np.ones(5)}
+    evaluation = Evaluation.of_rows("sampled", ["b", "b", "a", "b", "c"], rows)
+    assert evaluation.marks == {"t1": {"b": 0.6667}, "t2": {"a": 1, "b": 1, "c": 1}}
+    save_evaluation(tmp_path / "one.json", Results("a", 0, 1, (evaluation,)))
+    saved = json.loads((tmp_path / "one.json").read_text())["evaluations"][0]["marks"]
+    assert saved == {"problems": ["a", "b", "c"], "columns": {"t1": [None, 0.6667, None], "t2": [1, 1, 1]}}
+    assert load_evaluation(tmp_path / "one.json").evaluations[0].marks == evaluation.marks
 
 
 def test_histogram_counts_every_value_once_and_no_nan():

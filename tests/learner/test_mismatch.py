@@ -50,6 +50,48 @@ def test_unbounded_weights_make_the_samplers_gradient_the_learners():
         assert torch.allclose(found, exact, atol=0.01) == unbiased
 
 
+@pytest.mark.parametrize(("level", "unbiased"), [("trajectory", True), ("attempt", False), ("token", False)])
+def test_only_weights_of_whole_trajectories_make_the_gradient_of_second_attempts_the_learners(level, unbiased):
+    """Over all conversations of two attempts of one token: second attempts follow first ones that μ drew, too."""
+    generator = torch.Generator().manual_seed(1)
+    first, second = (torch.randn(*shape, generator=generator).double() for shape in ((3,), (3, 3)))
+    noise_1, noise_2 = (torch.randn(*shape, generator=generator).double() / 2 for shape in ((3,), (3, 3)))
+    second.requires_grad_()
+    log_pi = torch.stack([first.log_softmax(-1)[:, None].expand(3, 3), second.log_softmax(-1)], -1).reshape(9, 2)
+    log_mu = torch.stack(
+        [(first + noise_1).log_softmax(-1)[:, None].expand(3, 3), (second.detach() + noise_2).log_softmax(-1)], -1
+    ).reshape(9, 2)
+    reward = torch.tensor([0.0, 0.0, 1.0]).repeat(3).double()
+    (exact,) = torch.autograd.grad((log_pi.sum(-1).exp() * reward).sum(), second, retain_graph=True)
+    unit = torch.arange(9).repeat_interleave(2) if level == "trajectory" else torch.arange(18)
+    correction = Correction(level=level, bounds=(0, 1e9))
+    weight, _ = importance_weights((log_pi - log_mu).detach().reshape(-1), unit, correction)
+    chance = log_mu.sum(-1).exp()
+    (found,) = torch.autograd.grad((chance * weight.reshape(9, 2)[:, 1] * reward * log_pi[:, 1]).sum(), second)
+    error = (found - exact).norm() / exact.norm()
+    assert error < 1e-9 if unbiased else error > 0.2
+
+
+@pytest.mark.usefixtures("ranks")
+def test_all_loss_tokens_of_a_trajectory_share_one_weight():
+    """The gradient is that of a sampler that agrees and advantages that hold the weights."""
+    batch = random_batch(8, kl_weight=0.0)
+    batch = dataclasses.replace(batch, sampler_logprob_N=tiny_learner().logprobs(batch) + 0.01 * batch.advantage_N)
+    learner = gradient_learner(kl_used=False, exact_sampler=False, correction={"level": "trajectory"})
+    log_ratio_N = (learner.logprobs(batch) - batch.sampler_logprob_N) * batch.loss_mask_N
+    weight_B = np.exp(np.add.reduceat(log_ratio_N, batch.offsets_B1[:-1]))
+    report = learner.update(batch)
+    assert report["corrected"] == 0
+    assert np.ptp(weight_B) > 0.02
+    plain = gradient_learner(kl_used=False)
+    weight_N = weight_B.repeat(batch.lengths_B).astype(np.float32)
+    plain.update(
+        dataclasses.replace(batch, advantage_N=batch.advantage_N * weight_N, sampler_logprob_N=plain.logprobs(batch))
+    )
+    for name, expected in gradients(plain).items():
+        torch.testing.assert_close(gradients(learner)[name], expected, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.usefixtures("ranks")
 def test_tokens_are_weighted_by_learner_over_sampler_and_the_mismatch_is_reported():
     batch = random_batch(8, kl_weight=0.0)

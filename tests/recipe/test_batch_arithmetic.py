@@ -13,7 +13,7 @@ RECIPE = Recipe.model_validate(
         "conversation": {"attempts": 2, "max_prompt_tokens": 200, "max_attempt_tokens": 400},
         "rewards": {"functions": [{"name": "math"}]},
         "batch": {"problems": 12, "group": 5},
-        "stages": [{"name": "I", "steps": 1500}, {"name": "II", "steps": 20}],
+        "stages": [{"name": "I", "steps": 1500, "kl": [0.1, 0.01]}, {"name": "II", "steps": 20, "kl": [0.01, 0]}],
         "learner": {"minibatches": 4, "micro_batch_tokens": 3100},
     }
 )

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from rlcore.cli import main
 
 
@@ -15,9 +17,17 @@ def test_arms_and_seeds_in_one_table(repository: Path, tmp_path: Path, capsys):
     supervised = "name: taught\nsft: {problems: 64, samples: 4, batch: 8}\n"
     (tmp_path / "arms/taught.yaml").write_text(f"extends: {ablations}/pair_sft_plus.yaml\n{supervised}{small}")
     command = ["paper-table", str(tmp_path / "arms"), "--seeds", "0", "1", "--output", str(tmp_path / "out")]
+    command += ["--against", "asked"]
     main(command)
-    assert "taught, seed 1" in capsys.readouterr().out
-    table = (tmp_path / "out/table.md").read_text().splitlines()
+    shown = capsys.readouterr().out
+    assert "taught, seed 1" in shown
+    assert "over problems and seeds" in shown
+    table, differences, note = (tmp_path / "out/table.md").read_text().split("\n\n")
+    assert [line.split("|")[1:4] for line in differences.splitlines()[2:]] == [
+        [f" {mode} ", " taught ", " minus asked "] for mode in ("greedy", "sampled")
+    ]
+    assert "over problems and seeds" in note
+    table = table.splitlines()
     cells = [[cell.strip(" *") for cell in line.split("|")[1:4]] for line in table[2:]]
     each = ["mean of 2", "seed 0", "seed 1"]
     assert cells == [[mode, arm, run] for mode in ("greedy", "sampled") for arm in ("taught", "asked") for run in each]
@@ -26,3 +36,6 @@ def test_arms_and_seeds_in_one_table(repository: Path, tmp_path: Path, capsys):
     before = trained.stat().st_mtime_ns
     main(command)
     assert trained.stat().st_mtime_ns == before
+    with pytest.raises(SystemExit):
+        main([*command[:-1], "aksed"])
+    assert "no arm is called aksed, to print differences from; did you mean asked?" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlcore.errors import UserError
-from rlcore.recipe import dump_recipe, load_recipe, saved_recipe
+from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe, saved_recipe
 
 BASE = """
 name: base
@@ -75,6 +75,20 @@ def test_overrides_reach_sections_lists_and_free_form_settings(base):
     assert recipe.learner.betas == (0.9, 0.99)
 
 
+@pytest.mark.parametrize("baseline", ["outcome", "batch_outcome", "batch", "none"])
+def test_resampling_is_refused_where_dead_groups_have_advantages(base, baseline):
+    message = mistake(base, "batch.resample=2", f"credit.baseline={baseline}")
+    assert message.endswith("take group, leave_one_out or tree")
+    assert f"credit.baseline {baseline} biases the gradient" in message
+    assert load_recipe(base, ["batch.resample=2", "credit.baseline=leave_one_out"]).batch.resample == 2
+
+
+def test_a_stage_has_no_kl_term_unless_it_asks_for_one(base):
+    recipe = load_recipe(base, ["stages=[{name: only, steps: 1}]"])
+    assert recipe.stages[0].kl == [0, 0]
+    assert "reference pass: none" in "".join(batch_arithmetic(recipe))
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -92,7 +106,7 @@ def test_overrides_reach_sections_lists_and_free_form_settings(base):
         ("data.prompt=Solve it.", "data: prompt must contain {prompt}"),
         ("model.scratch.vocab_size=100", "model.scratch.vocab_size: input should be greater than or equal to 259"),
         ("seed=-1", "seed: input should be greater than or equal to 0"),
-        ("data.source=gsm9k", "data.source: input should be 'arithmetic', 'gsm8k'"),
+        ("data.source=gsm9k", "data.source: no source named 'gsm9k'; known: gsm8k, math"),
         ("credit.discount=1.5", "credit.discount: input should be less than or equal to 1"),
         ("stages.2.steps=1", "2 is not an entry of a list of 2"),
         ("stages.first.steps=1", "first is not an entry of a list of 2"),

@@ -25,7 +25,7 @@ HEALTHY = {
     "learner/kl_t2": 0.2,
 }
 ILL = {
-    "sandbagging": ({"train/sandbagging": 0.06}, "6 points below the base"),
+    "sandbagging": ({"train/sandbagging": 0.06}, "6 points below the base: sandbagging. What trains attempt 2 moves"),
     "copying": ({"train/answer_change": 0.012}, "only 1.2 % of the answers"),
     "over_correction": ({"train/c_to_i": 0.15}, "spoils 15.0 % and repairs 10.0 %"),
     "reward_failures": ({"train/unscored": 0.03}, "3.0 % of the trajectories were not scored"),

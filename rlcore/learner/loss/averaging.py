@@ -20,6 +20,8 @@ class LossTokens:
 
     attempt_N: np.ndarray
     """`[N]` int64: the run that each loss token belongs to, over the whole batch; anything elsewhere."""
+    trajectory_N: np.ndarray
+    """`[N]` int64: the trajectory that each token stands in."""
     tokens_R: np.ndarray
     """`[R]` int64: loss tokens of each run."""
     trajectory_R: np.ndarray
@@ -32,7 +34,8 @@ class LossTokens:
         starts_R = np.flatnonzero(mask_N & ~np.r_[False, mask_N[:-1]])
         attempt_N = np.cumsum(np.bincount(starts_R, minlength=len(mask_N))) - 1
         tokens_R = np.bincount(attempt_N[mask_N], minlength=len(starts_R))
-        return cls(attempt_N, tokens_R, np.searchsorted(batch.offsets_B1, starts_R, side="right") - 1)
+        trajectory_N = np.arange(len(batch.lengths_B)).repeat(batch.lengths_B)
+        return cls(attempt_N, trajectory_N, tokens_R, trajectory_N[starts_R])
 
     def share_N(self, average: Average, max_sampled_tokens: int) -> np.ndarray:
         """How much each loss token counts, `[N]` float32, before the division by `size`."""

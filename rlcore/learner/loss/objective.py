@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlcore.entries import SURROGATES
 from rlcore.learner.batch.packing import MicroBatch
-from rlcore.learner.loss.losses import SURROGATES, attempt_mean
+from rlcore.learner.loss.losses import attempt_mean
 from rlcore.learner.loss.mismatch import importance_weights
 from rlcore.recipe.schema import Learner as LearnerSection
 from rlcore.types import TokenBatch
@@ -33,6 +34,8 @@ class Objective:
     section: LearnerSection
     attempt_N: np.ndarray
     """`[N]` int64: number of each token's attempt."""
+    trajectory_N: np.ndarray
+    """`[N]` int64: number of each token's trajectory."""
     share_N: np.ndarray
     """`[N]` float32: how much each token counts before the division by a minibatch's size."""
     old_logprob_N: np.ndarray | None
@@ -55,7 +58,9 @@ class Objective:
             log_ratio_n = attempt_mean(log_ratio_n, attempt_n)
         surrogate = SURROGATES[section.surrogate]
         policy_loss_n, clipped_n = surrogate(logprob_n, log_ratio_n, micro.advantage_n, section.clip)
-        weight_n, corrected_n = importance_weights(old_n - micro.sampler_logprob_n, attempt_n, section.correction)
+        whole = section.correction.level == "trajectory"
+        unit_n = self._stream(self.trajectory_N, micro) if whole else attempt_n
+        weight_n, corrected_n = importance_weights(old_n - micro.sampler_logprob_n, unit_n, section.correction)
         policy_loss_n = share_n * weight_n * policy_loss_n
         loss_n = policy_loss_n + share_n * micro.kl_weight_n * kl_n
         if section.entropy_bonus:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlcore.learner.zero.further_settings import with_further
 from rlcore.recipe.schema import Learner as LearnerSection
 
 
@@ -71,7 +72,7 @@ def set_schedule(engine: Any, step: int) -> None:
 
 
 def engine_settings(section: LearnerSection, module: nn.Module, device: torch.device) -> dict[str, Any]:
-    """The DeepSpeed configuration of a recipe; what `section.deepspeed` says wins.
+    """The DeepSpeed configuration of a recipe; what `section.deepspeed` says wins (see `with_further`).
 
     Micro-batches vary in number and size, so DeepSpeed is told of one a step, and `Learner` marks the last one itself.
     With bfloat16, master weights, accumulated gradients and reductions are float32, which DeepSpeed offers from ZeRO-1
@@ -106,7 +107,7 @@ def engine_settings(section: LearnerSection, module: nn.Module, device: torch.de
             **({"offload_param": host} if "parameters" in section.offload else {}),
         },
     }
-    return _merged(settings, section.deepspeed)
+    return with_further(settings, section.deepspeed)
 
 
 def guarded_step(engine: Any, max_grad_norm: float) -> tuple[float, bool]:
@@ -124,11 +125,3 @@ def guarded_step(engine: Any, max_grad_norm: float) -> tuple[float, bool]:
         return norm, False
     engine.step()
     return norm, True
-
-
-def _merged(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in extra.items():
-        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merged(base[key], value) if nested else value
-    return merged

@@ -9,8 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 from rewards import RewardPool, Verdict
+from rewards.suites import BadTests, read_suite
+from rlcore.entries import Ask, Kind, Script
 from rlcore.errors import UserError
-from rlcore.rollout.kinds.kind import Ask, Kind, Script
 from rlcore.types import Problem
 
 TIMEOUT = 3.0
@@ -52,9 +53,19 @@ def public_columns(problem: Problem) -> Mapping[str, Any]:
     if columns.get("public_test_cases"):
         return {name: columns[name] for name in ("public_test_cases", "metadata") if name in columns}
     raise UserError(
-        f"conversation.kind feedback: problem {problem.id} has no public tests (a column public_tests, a list of "
-        "assertions, or public_test_cases)"
+        f"problem {problem.id} has no public tests (a column public_tests, a list of assertions, or public_test_cases)"
     )
+
+
+def refusal(problem: Problem) -> str:
+    """Why the problem's public tests cannot be run; empty where they can be read."""
+    try:
+        read_suite(public_columns(problem), challenge=False)
+    except UserError as error:
+        return str(error)
+    except BadTests as error:
+        return f"problem {problem.id}: {error}"
+    return ""
 
 
 @lru_cache(maxsize=1)
@@ -63,4 +74,4 @@ def _pool() -> RewardPool:
     return RewardPool([{"name": "code", "kwargs": {"partial": True, "timeout": TIMEOUT}}], workers=2)
 
 
-FEEDBACK = Kind(feedback)
+FEEDBACK = Kind(feedback, may_end=True, writes=True, refusal=refusal)
