@@ -12,7 +12,9 @@ _THOUGHT_BEGIN = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORE
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _FINAL = re.compile(r"final answer is\s*:?\s*\$\$?([^$]+)\$", re.IGNORECASE)
 _SOLID = re.compile(r"\S")
-_SENTENCE = re.compile(r"answer\s*(?:is|:)\s*:?[ \t]*([^\n]+?)(?:\.?[ \t]*(?:\n|$)|\.\s)", re.IGNORECASE)
+_SENTENCE = re.compile(
+    r"answer\s*(?:is|:)\s*:?[ \t]*((?:(?!answer\s*(?:is|:))[^\n])+?)(?:\.?[ \t]*(?:\n|$)|\.\s)", re.IGNORECASE
+)
 _BARE_BOX = re.compile(r"\\boxed\s*(-?\d+(?:[.,/]\d+)*|[a-zA-Z](?![a-zA-Z]))")
 _HASHES = re.compile(r"####[ \t]*:?[ \t]*([^\n]+)")
 
