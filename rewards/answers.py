@@ -73,7 +73,8 @@ def hashes(text: str) -> str | None:
 def plain(text: str) -> str | None:
     r"""What follows the last "answer is" up to the end of its sentence, in any delimiters; a box without braces."""
     found = _BARE_BOX.findall(text) or _SENTENCE.findall(text)
-    return found[-1].strip().removeprefix("\\(").removesuffix("\\)").strip() if found else None
+    answer = found[-1].rpartition(" is ")[2].strip() if found else ""  # "Answer: the largest n is 34"
+    return answer.removeprefix("\\(").removesuffix("\\)").strip() or None
 
 
 # `boxes` and `plain` are for those who ask for them
