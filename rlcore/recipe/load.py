@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from rlcore.errors import UserError, nearest_path, one_line
-from rlcore.recipe.mistakes import first_mistake
+from rlcore.recipe.mistakes import first_mistake, without_removed
 from rlcore.recipe.parse import parse_yaml
 from rlcore.recipe.schema import Recipe, Section
 
@@ -49,7 +49,7 @@ def load_section(section: type[AnySection], path: str | os.PathLike[str], overri
 def saved_recipe(values: Mapping[str, Any], where: object) -> Recipe:
     """A recipe that was saved with `model_dump`. Raises UserError for one that this version of rlcore cannot read."""
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(without_removed(values))
     except ValidationError as error:
         raise UserError(f"the recipe in {where} is of another version: {first_mistake(error, Recipe)}") from None
 
