@@ -1,4 +1,4 @@
-"""Folders that are whole or not there, and manifests of sizes and hashes that tell a damaged one from a whole one."""
+"""Files and folders that are whole or not there, JSONL records, and manifests that tell when a folder is damaged."""
 
 import errno
 import fcntl
@@ -191,6 +191,28 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all. Raises UserError where it cannot be written."""
+    part = path.with_name(f"{path.name}.part")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)  # a later rank may be the first to write there
+        part.write_bytes(content)
+        os.replace(part, path)
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a JSONL file whole or not at all. Raises UserError where it cannot be written."""
+    write_whole(path, b"".join(to_json(record) + b"\n" for record in records))
+
+
 def cut_records(path: Path, after_step: int | None) -> list[Record]:
     """Take out the records after a step and a torn last line; returns those that stay.
 
@@ -200,33 +222,11 @@ def cut_records(path: Path, after_step: int | None) -> list[Record]:
     kept: list[Record] = []
     if after_step is not None and path.exists():
         kept = [record for record in read_records(path, StepLine) if record["step"] <= after_step]
-    if after_step is None and path.exists() and path.stat().st_size:
-        with writing(path):
+    elif path.exists() and path.stat().st_size:
+        with _writing(path):
             os.replace(path, path.with_name(f"{path.stem}.previous{path.suffix}"))
     write_records(path, kept)
     return kept
-
-
-def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a JSONL file, whole or not at all. Raises UserError where it cannot be written."""
-    write_whole(path, b"".join(to_json(record) + b"\n" for record in records))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all. Raises UserError where it cannot be written."""
-    part = path.with_name(path.name + ".part")
-    with writing(path):
-        part.write_bytes(content)
-        os.replace(part, path)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Around what writes a file or makes a folder. Raises UserError where that cannot be."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 class JsonlFile:
@@ -237,13 +237,13 @@ class JsonlFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with writing(path):
+        with _writing(path):
             self._file = path.open("ab", buffering=0)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record."""
         line = memoryview(to_json(record) + b"\n")
-        with writing(self._path):
+        with _writing(self._path):
             while line:
                 line = line[self._file.write(line) :]
 

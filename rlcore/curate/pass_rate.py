@@ -66,7 +66,7 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
         if console:
             console.close()
     everywhere = dict(gather_list(list(known.items()), ranks))
-    return [float("nan") if (rate := everywhere[problem.id]) is None else rate for problem in problems]
+    return [everywhere[problem.id] for problem in problems]
 
 
 def same_settings(folder: Path, settings: dict[str, object]) -> bool:

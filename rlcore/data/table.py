@@ -9,7 +9,7 @@ from typing import Any
 
 from rlcore.data.bad_rows import BadRows
 from rlcore.entries import Row
-from rlcore.errors import UserError, nearest_path
+from rlcore.errors import UserError, nearest_path, one_line
 from rlcore.hub import hub_or_cache
 
 REFUSED = BadRows(skip=False)
@@ -87,7 +87,7 @@ def _through_datasets(path: str, load: Callable[[Any], Any]) -> Table:
         with hub_or_cache(path):
             rows = load(datasets).to_list()
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"data set {path} cannot be loaded: {error}") from None
+        raise UserError(f"data set {path} cannot be loaded: {one_line(error)}") from None
     return Table(path, rows, list(range(1, len(rows) + 1)))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlcore.errors import UserError
 from rlcore.evaluate.lines import TrajectoryLine
-from rlcore.files import Record, check_shape, read_records, to_json, write_records, writing
+from rlcore.files import JsonlFile, Record, check_shape, read_records, to_json, write_records
 from rlcore.recipe.compare import differences
 
 Name = tuple[str, str, int]
@@ -30,8 +30,8 @@ class Journal:
 
     def __init__(self, path: Path | None = None, evaluates: Mapping[str, Any] | None = None):
         """`evaluates` is all that the conversations depend on, as JSON has it."""
-        self._path = path
         self._done: dict[Name, Record] = {}
+        self._file: JsonlFile | None = None
         if path is None:
             return
         lines = read_records(path) if path.exists() else []
@@ -44,14 +44,13 @@ class Journal:
         for number, record in enumerate(lines[1:], start=2):
             check_shape(record, _SampleLine, f"{path}:{number} is no such record")
         self._done = {(record["stage"], record["problem_id"], record["sample"]): record for record in lines[1:]}
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)  # another rank may be later than this one
         write_records(path, [{"evaluates": evaluates}, *self._done.values()])
+        self._file = JsonlFile(path)
 
     @property
-    def begun(self) -> bool:
-        """Whether a part was done before."""
-        return bool(self._done)
+    def done(self) -> int:
+        """How many conversations were held before."""
+        return len(self._done)
 
     def read(self, stage: str, problem: str, sample: int) -> Record | None:
         """The record of a conversation that was held before, or None."""
@@ -59,8 +58,12 @@ class Journal:
 
     def write(self, record: Record, sample: int) -> Record:
         """Keeps the record of a conversation. Returns it as `read` would, so that going on changes nothing."""
-        line = to_json({**record, "sample": sample})
-        if self._path:
-            with writing(self._path), self._path.open("ab") as file:
-                file.write(line + b"\n")
-        return dict(json.loads(line))
+        kept: Record = json.loads(to_json({**record, "sample": sample}))
+        if self._file:
+            self._file.write(kept)
+        return kept
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file:
+            self._file.close()

@@ -22,7 +22,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
-from rlcore.errors import UserError, nearest_path
+from rlcore.errors import UserError, nearest_path, one_line
 from rlcore.files import move_into_place, seal_files
 from rlcore.hub import hub_or_cache
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
@@ -193,5 +193,5 @@ def _refused(told: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = OWN_CODE if "trust_remote_code" in str(error) else error
+        reason = OWN_CODE if "trust_remote_code" in str(error) else one_line(error)
         raise UserError(f"{told}: {reason}") from None

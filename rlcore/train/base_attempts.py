@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlcore.errors import UserError
-from rlcore.files import Line, read_records, write_records
+from rlcore.files import Line, Record, read_records, write_records
 from rlcore.ranks import Ranks, gather_list
 from rlcore.rollout import Rollout
 from rlcore.rollout.streaming import every, grouped
@@ -55,7 +55,7 @@ class BaseAttempts:
             return
         self._turns = self._sample(problems, count)
         if self._ranks.first:
-            self._write()
+            write_records(self._path, map(_record, self._turns, self._turns.values()))
 
     def of(self, problem: Problem, count: int) -> list[Turn]:
         """The first `count` of a problem."""
@@ -72,7 +72,11 @@ class BaseAttempts:
         return dict(sorted(gather_list(found, self._ranks)))
 
     def _read(self, problems: Sequence[Problem], count: int) -> dict[str, list[Turn]]:
-        kept = {row["problem"]: row["attempts"] for row in read_records(self._path, _BaseLine)}
+        try:
+            rows = read_records(self._path, _BaseLine)
+        except UserError as error:
+            raise UserError(f"the first attempts of the policy at the start are lost: {error}") from None
+        kept = {row["problem"]: row["attempts"] for row in rows}
         for problem in problems:
             if len(kept.get(problem.id, ())) < count:
                 raise UserError(
@@ -82,11 +86,6 @@ class BaseAttempts:
         turn = self._rollout.first_turn
         return {p.id: [turn(p, one["ids"], one["finish"]) for one in kept[p.id]] for p in problems}
 
-    def _write(self) -> None:
-        write_records(
-            self._path,
-            (
-                {"problem": problem, "attempts": [{"ids": turn.response_ids, "finish": turn.finish} for turn in turns]}
-                for problem, turns in self._turns.items()
-            ),
-        )
+
+def _record(problem: str, attempts: Sequence[Turn]) -> Record:
+    return {"problem": problem, "attempts": [{"ids": turn.response_ids, "finish": turn.finish} for turn in attempts]}
