@@ -35,6 +35,7 @@ from rlcore.learner.zero.state_files import (
 )
 from rlcore.learner.zero.weights import gathered_adapters, gathered_weights
 from rlcore.policy.lora import add_lora, lora_dropout
+from rlcore.policy.truncation import KEEP_ALL, Truncation
 from rlcore.recipe.schema import Learner as LearnerSection
 from rlcore.recipe.schema import Lora
 from rlcore.types import TokenBatch
@@ -60,9 +61,10 @@ class Learner:
         device: torch.device | None = None,
         lora: Lora | None = None,
         exact_sampler: bool = True,
+        truncation: Truncation = KEEP_ALL,
         max_sampled_tokens: int = 1024,
     ) -> None:
-        """Takes over `model`. Logits are divided by `temperature` before the softmax.
+        """Takes over `model`. Logits are divided by `temperature`, then cut by `truncation`, before the softmax.
 
         `kl_used`: keep a reference to measure KL against. `device`: where to train, if not where the model lies; a
         model that ZeRO-3 is to split may lie on the CPU. `lora`: put adapters into the model and train them.
@@ -74,6 +76,7 @@ class Learner:
         policy = PolicyModule(
             model.eval(),
             temperature,
+            truncation=truncation,
             offload_activations="activations" in section.offload,
             sequence_parallel=section.sequence_parallel,
         )

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rlcore.recipe.section import Positive, Seconds, Section
+from rlcore.recipe.section import Fraction, Positive, Seconds, Section
 
 
 class Vllm(Section):
@@ -49,9 +49,16 @@ class Rollout(Section):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = Field(0, description="0: all tokens")
+    min_p: Fraction = Field(0.0, description="only tokens that are at least so many times as likely as the likeliest")
     slots: Positive = Field(512, description="sequences decoded at once by each engine, in process or a server")
     deadline: Seconds = Field(1800.0, description="seconds until a step's sampling is given up")
     vllm: Vllm = Vllm()
+
+    @property
+    def truncated(self) -> list[str]:
+        """The settings that leave tokens out, as `top_p 0.9`."""
+        left_out = {"top_p": self.top_p < 1, "top_k": self.top_k > 0, "min_p": self.min_p > 0}
+        return [f"{name} {getattr(self, name):g}" for name, wanted in left_out.items() if wanted]
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Rollout":

@@ -264,8 +264,7 @@ class Recipe(Section):
     @property
     def exact_sampler(self) -> bool:
         """Whether the sampler's log-probabilities are the learner's own but for rounding in float32."""
-        plain = self.rollout.top_p == 1 and self.rollout.top_k == 0
-        return self.rollout.engine == "torch" and self.model.dtype == "float32" and plain
+        return self.rollout.engine == "torch" and self.model.dtype == "float32"
 
     @property
     def adapters_apart(self) -> Lora | None:
@@ -314,12 +313,34 @@ class Recipe(Section):
                 f"{self.conversation.kind}): it shrinks a turn's advantages by how few reach it; take leave_one_out, "
                 "outcome or batch_outcome"
             )
+        self._truncation_fits()
         self._branches_fit()
         self._resampling_fits()
         trajectories = self.batch.problems * self.batch.group
         if trajectories < self.learner.minibatches:
             raise ValueError(f"learner.minibatches {self.learner.minibatches} is more than {trajectories} trajectories")
         return self
+
+    def _truncation_fits(self) -> None:
+        """The learner scores a token among those kept under its own weights, which are to be the sampler's."""
+        if not (self.stages and self.rollout.truncated):
+            return
+        said = f"rollout.{' and '.join(self.rollout.truncated)}"
+        if self.learner.optimizer_steps > 1:
+            raise ValueError(
+                f"{said}: which tokens are kept changes with the weights, so a batch takes one optimizer step, not "
+                f"{self.learner.optimizer_steps}: set learner.minibatches and learner.epochs to 1, or keep all tokens"
+            )
+        if self.learner.old_logprobs == "sampler" and not self.exact_sampler:
+            raise ValueError(
+                f"{said}: learner.old_logprobs sampler needs a sampler that keeps exactly the learner's tokens (engine "
+                "torch, float32): take learner.old_logprobs learner"
+            )
+        if self.learner.kl != "exact" and any(any(stage.kl) for stage in self.stages):
+            raise ValueError(
+                f"{said}: learner.kl {self.learner.kl} estimates the KL of all tokens from those sampled, which are "
+                "only some: take learner.kl exact"
+            )
 
     def _branches_fit(self) -> None:
         branches = self.batch.branches

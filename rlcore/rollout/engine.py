@@ -7,15 +7,16 @@ from typing import Literal, Protocol
 
 import torch
 
+from rlcore.policy.truncation import KEEP_ALL, Truncation
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 keep all tokens."""
+    """How tokens are drawn. Temperature 0 is greedy."""
 
     max_tokens: int
     temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
+    truncation: Truncation = KEEP_ALL
 
 
 @dataclass(frozen=True, slots=True)

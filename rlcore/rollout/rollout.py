@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
+from rlcore.policy.truncation import Truncation
 from rlcore.recipe import Recipe
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
@@ -79,5 +80,5 @@ class Rollout:
         return Turn(prompt, tuple(ids), (0.0,) * len(ids), finish, text, (0,) * len(ids), trained=False)
 
     def _sampling(self, temperature: float) -> Sampling:
-        settings = self._recipe.rollout
-        return Sampling(self._conversation.max_attempt_tokens, temperature, settings.top_p, settings.top_k)
+        truncation = Truncation.of(self._recipe.rollout)
+        return Sampling(self._conversation.max_attempt_tokens, temperature, truncation)

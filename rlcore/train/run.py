@@ -15,6 +15,7 @@ from rlcore.evaluate.results import Results, load_evaluation
 from rlcore.files import JsonlFile
 from rlcore.learner import Learner
 from rlcore.policy import check_same_parameters, parameter_shapes, place_policy
+from rlcore.policy.truncation import Truncation
 from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
 from rlcore.recipe.compare import recipe_changes
@@ -229,6 +230,7 @@ class Run:
             device=self.ranks.device,
             lora=recipe.model.lora,
             exact_sampler=recipe.exact_sampler,
+            truncation=Truncation.of(recipe.rollout),
             max_sampled_tokens=recipe.conversation.replies * recipe.conversation.max_attempt_tokens,
         )
 
