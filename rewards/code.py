@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 import json
 import marshal
+import re
 import time
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -19,12 +20,13 @@ from rewards.pool import shared_pool
 from rewards.program import find_program, joined
 from rewards.reward import Completion, text_of
 from rewards.sandbox import Job, JobOver, Sandbox
-from rewards.sandbox.guest import CALLS, CASES, DRIVER, READY
+from rewards.sandbox.guest import CALLS, CASES, DRIVER, ENDED_WELL, READY
 from rewards.sandbox.values import loads
-from rewards.suites import COLUMNS, BadTests, CallCase, Case, Driver, Suite, read_suite
+from rewards.suites import COLUMNS, BadTests, Case, Driver, Suite, read_suite
 from rewards.verdict import Verdict
 
 TIMEOUT = 10.0
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?")  # 0101 is a text of four digits
 
 
 def code_reward(
@@ -192,7 +194,9 @@ def _read_answers(job: Job, suite: Suite, tally: Tally) -> None:
             return
     for case in suite.calls:
         value, told = _value(job.receive())
-        passed = not told and _same_json(value, case)
+        passed = not told and (
+            _same_json(value, case.expected) or (case.wrapped and _same_json([value], case.expected))
+        )
         if not tally.add(passed, "" if passed else told or _gave(case.call, value)):
             return
 
@@ -211,23 +215,27 @@ def _gave(call: ast.expr, value: Any) -> str:
     return f"{ast.unparse(call)[:100]} gave {shown}"
 
 
-def _same_json(value: Any, case: CallCase) -> bool:
-    plain, expected = _as_json(value), case.expected
-    return bool(plain == expected or (isinstance(expected, list) and len(expected) == 1 and plain == expected[0]))
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_as_json(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _as_json(item) for key, item in value.items()}
-    return value
+def _same_json(value: Any, expected: Any) -> bool:
+    """Whether a value is what JSON can say of it: tuples are lists, keys are strings, true is not 1."""
+    if isinstance(expected, list):
+        alike = isinstance(value, (list, tuple)) and len(value) == len(expected)
+        return alike and all(map(_same_json, value, expected))
+    if isinstance(expected, dict):
+        items = {str(key): item for key, item in value.items()} if isinstance(value, dict) else None
+        return (
+            items is not None
+            and items.keys() == expected.keys()
+            and all(_same_json(items[key], item) for key, item in expected.items())
+        )
+    return isinstance(value, bool) == isinstance(expected, bool) and bool(value == expected)
 
 
 def _run_cases(job: Job, cases: Sequence[Case], tally: Tally) -> None:
     for number, case in enumerate(cases):
-        printed = job.ask(json.dumps({"stdin": case.stdin}).encode()).decode("utf-8", "replace")
-        if not tally.add(_same_output(printed, case.stdout), f"case {number} printed {printed[:60]!r}"):
+        reply = job.ask(json.dumps({"stdin": case.stdin}).encode())
+        failed, printed = reply[:1] != ENDED_WELL, reply[1:].decode("utf-8", "replace")
+        passed = not failed and _same_output(printed, case.stdout)
+        if not tally.add(passed, f"case {number} {'failed and ' * failed}printed {printed[:60]!r}"):
             return
 
 
@@ -245,7 +253,5 @@ def _same_line(printed: str, expected: str) -> bool:
 def _same_token(printed: str, expected: str) -> bool:
     if printed == expected:
         return True
-    try:
-        return Decimal(printed) == Decimal(expected)
-    except InvalidOperation:
-        return False
+    numbers = _NUMBER.fullmatch(printed) and _NUMBER.fullmatch(expected)
+    return bool(numbers) and Decimal(printed) == Decimal(expected)

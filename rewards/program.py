@@ -1,14 +1,21 @@
-"""Which text of an attempt is the program: by CommonMark's fences and Python's own parser."""
+"""Which text of an attempt is the program: by CommonMark's fences and Python's own symbol tables.
+
+The attempt, without its thinking, is read in one way after another: as Markdown, as Markdown with fences indented by
+any amount, as bare code among prose. The first reading with a block that fits decides, and there the last such block.
+"""
 
 from __future__ import annotations
 
 import ast
 import builtins
 import re
+import symtable
 import textwrap
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
@@ -19,34 +26,33 @@ _APOSTROPHE = re.compile(r"(?<=[A-Za-z])(?<!\b[rRbBfFuU])'(?=[A-Za-z])")
 _STOP = re.compile(r"(?:<\|\w{1,40}\|>|</s>|<eos>|<end_of_turn>)\Z")
 _LABEL = re.compile(r"[\s{.]*([\w+#-]*)(=?)")
 _PYTHON = re.compile(r"(?:i?py(?:thon)?\d*)?", re.IGNORECASE)
-_TAG_AFTER_FENCE = re.compile(r"(?<![`~])(`{3,}|~{3,})(?=</)")
-_BARE = re.compile(r"^(?:(?:def|class|import|from|async def|if|for|while|try|with)\b|@\w|\w+(?:, *\w+)* *=)", re.M)
+_FENCE_THEN_TAG = re.compile(r"(?<![`~])(`{3,}|~{3,})(?=</)")
+_CODE = re.compile(r"^(?:(?:def|class|import|from|async def|if|for|while|try|with)\b|@\w|\w+(?:, *\w+)* *=)", re.M)
 _TRIES = 20  # places where bare code may begin: each costs a parse
 
 
 def find_program(text: str, wanted: Collection[str] = (), before: str = "") -> str:
-    """The last part of an attempt that is Python and defines one of the `wanted` names, with the parts that it needs.
+    """The last block of Python in an attempt that defines one of the `wanted` names, after the blocks that it needs.
 
-    `before` is source that an indented program continues. Without fences the program is what `[BEGIN]` or `<answer>`
-    opens, or bare code. Where nothing fits, it is the last part, for whoever runs it to say what is wrong.
+    If nothing is wanted, it is the last block that does something, rather one that reads its input. A block that
+    returns may instead be the body of the function that ends `before`. Where nothing fits, the last block is returned,
+    for whoever runs it to say what is wrong.
     """
     text = _without_stops(_visible(text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")))
-    parts: list[str] = []
-    for indented in (False, True):
-        fenced = _fenced(text, indented)
-        parts = parts or fenced
-        if found := _choose(fenced, wanted, before):
+    fenced: list[str] = []
+    for blocks in _readings(text):
+        if found := _program(blocks, frozenset(wanted)) or _body(blocks, before):
             return found
-    rest = _marked(text)
-    for source in _bare(rest) if wanted or not parts else ():
-        if found := _choose([source], wanted, before):
-            return found
-    return _last(parts) if parts else rest
+        fenced = fenced or blocks
+    return next((block for block in reversed(fenced) if _tree(block)), fenced[-1])
 
 
 def joined(before: str, program: str) -> str:
     """HumanEval's prompt and what continues it; a program that stands alone is put after the prompt's own helpers."""
     return f"{before}\n{program}" if before and program[:1] not in (" ", "\t") else before + program
+
+
+# What is looked at: the attempt without thinking blocks and without the special tokens that end it.
 
 
 def _visible(text: str) -> str:
@@ -63,7 +69,6 @@ def _is_quoted(text: str, start: int, end: int) -> bool:
 
 
 def _without_stops(text: str) -> str:
-    """The text without the special tokens that end it."""
     for _ in range(8):
         end = text.rstrip()
         stop = _STOP.search(end, max(0, len(end) - 50))
@@ -73,11 +78,22 @@ def _without_stops(text: str) -> str:
     return text
 
 
+# Readings of an attempt: each gives blocks of text that may be Python.
+
+
+def _readings(text: str) -> Iterator[list[str]]:
+    lines = "\n".join(map(_fences_on_own_lines, text.split("\n")))
+    for indented in (False, True):
+        if blocks := _fenced(lines, indented):
+            yield blocks
+    yield from ([block] for block in _bare(_marked(text)))
+
+
 @lru_cache(maxsize=2)
 def _parser(indented: bool) -> MarkdownIt:
     """A parser of blocks alone. If `indented`, a fence may be indented by any amount."""
     parser = MarkdownIt("zero").enable(["fence", "list", "blockquote", *([] if indented else ["code"])])
-    parser.block.ruler.at("paragraph", _one_line)  # no fence is a continuation of a paragraph
+    parser.block.ruler.at("paragraph", _one_line)  # an indented fence does not continue a paragraph
     return parser.disable("inline")
 
 
@@ -88,24 +104,23 @@ def _one_line(state: StateBlock, line: int, end: int, silent: bool) -> bool:
 
 def _fenced(text: str, indented: bool) -> list[str]:
     """The fenced blocks that are not labelled as another language."""
-    lines = "\n".join(map(_on_own_lines, text.split("\n")))
-    blocks = [token for token in _parser(indented).parse(lines) if token.type == "fence"]
+    blocks = [token for token in _parser(indented).parse(text) if token.type == "fence"]
     return [token.content.removesuffix("\n").lstrip("\ufeff") for token in blocks if _is_python(token.info)]
-
-
-def _on_own_lines(line: str) -> str:
-    """The line with a fence that ends it, or that a closing tag follows, on a line of its own."""
-    line = _TAG_AFTER_FENCE.sub(r"\1\n", line)
-    for fence in ("```", "~~~"):
-        head, found, info = line.partition(fence)
-        if found and head.strip(" \t>-*") and "`" not in head and _is_python(info.strip(fence[0])):
-            return f"{head}\n{found}{info}"
-    return line
 
 
 def _is_python(info: str) -> bool:
     label = _LABEL.match(info)
     return label is not None and bool(label[2] or _PYTHON.fullmatch(label[1]))
+
+
+def _fences_on_own_lines(line: str) -> str:
+    """The line with a fence that ends it, or that a closing tag follows, on a line of its own."""
+    line = _FENCE_THEN_TAG.sub(r"\1\n", line)
+    for fence in ("```", "~~~"):
+        head, found, info = line.partition(fence)
+        if found and head.strip(" \t>-*") and "`" not in head and _PYTHON.fullmatch(info.strip("`~ \t")):
+            return f"{head}\n{found}{info}"
+    return line
 
 
 def _marked(text: str) -> str:
@@ -119,20 +134,70 @@ def _marked(text: str) -> str:
 def _bare(text: str) -> Iterator[str]:
     """Code that prose may surround: the whole, then from each line that looks like code to where it stops being."""
     yield text
-    for number, start in enumerate(_BARE.finditer(text)):
-        if number == _TRIES:
-            return
+    for _, start in zip(range(_TRIES), _CODE.finditer(text), strict=False):
         source = text[start.start() :]
-        wrong = _error_line(source)
-        yield source if wrong is None else "\n".join(source.split("\n")[: wrong - 1])
+        try:
+            _parsed(source)
+        except SyntaxError as error:
+            source = "\n".join(source.split("\n")[: (error.lineno or 1) - 1])
+        yield source
 
 
-def _error_line(source: str) -> int | None:
-    try:
-        _parsed(source)
-    except SyntaxError as error:
-        return error.lineno
+# Blocks as Python.
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A block that is Python, with what it means."""
+
+    source: str
+    tree: ast.Module
+    table: symtable.SymbolTable
+
+    @cached_property
+    def binds(self) -> set[str]:
+        """Names that it defines or assigns at its top level."""
+        return {symbol.get_name() for symbol in self.table.get_symbols() if symbol.is_assigned()}
+
+    @cached_property
+    def imports(self) -> set[str]:
+        """Names that it imports at its top level."""
+        return {symbol.get_name() for symbol in self.table.get_symbols() if symbol.is_imported()}
+
+    @cached_property
+    def needs(self) -> set[str]:
+        """Names that it uses anywhere and neither has nor finds among the built-in ones."""
+        used: set[str] = set()
+        scopes = [self.table]
+        while scopes:
+            scope = scopes.pop()
+            used |= {name.get_name() for name in scope.get_symbols() if name.is_referenced() and name.is_global()}
+            scopes += scope.get_children()
+        return used - self.binds - self.imports - _BUILTINS
+
+
+def _module(block: str) -> _Module | None:
+    """The block as Python: as it is, or without the indentation of the whole, or of all but the first line."""
+    for source in (block, textwrap.dedent(block), *map(textwrap.dedent, _indented(block))):
+        tree = _tree(source)
+        if tree is not None:
+            with suppress(SyntaxError, RecursionError):  # such as a global declared after its use
+                return _Module(source, tree, symtable.symtable(source, "<program>", "exec"))
     return None
+
+
+def _indented(block: str) -> list[str]:
+    """The block with its first line indented like the least indented of the others, or by four spaces."""
+    others = [line for line in block.split("\n")[1:] if line.strip()]
+    least = min((line[: len(line) - len(line.lstrip())] for line in others), key=len, default="")
+    return [indent + block for indent in dict.fromkeys([least, "    "]) if indent]
+
+
+def _tree(source: str) -> ast.Module | None:
+    try:
+        return _parsed(source)
+    except SyntaxError:
+        return None
 
 
 def _parsed(source: str) -> ast.Module:
@@ -143,133 +208,48 @@ def _parsed(source: str) -> ast.Module:
             raise SyntaxError(str(error)) from error
 
 
-def _tree(source: str) -> ast.Module | None:
-    try:
-        return _parsed(source)
-    except SyntaxError:
+# The choice.
+
+
+def _program(blocks: Sequence[str], wanted: frozenset[str]) -> str | None:
+    """The last of the blocks that fit best, after those earlier ones that it needs; None if none fits."""
+    modules = [module for block in blocks if (module := _module(block)) is not None]
+    ranks = [_defines(module, wanted) if wanted else _acts(module) for module in modules]
+    best = max(ranks, default=0)
+    if not best:
         return None
-
-
-def _choose(parts: Sequence[str], wanted: Collection[str], before: str) -> str | None:
-    """The program among the parts, if one fits: one that stands alone rather than a continuation of `before`."""
-    names = set(wanted)
-    for read in (_as_it_is, _unindented):
-        found, rank = None, -1
-        for place in reversed(range(len(parts))):
-            for source in read(parts[place]):
-                tree = _tree(source)
-                fits = -1 if tree is None else _rank(tree, names)
-                if tree is not None and fits > rank:
-                    found, rank = (source, tree, parts[:place]), fits
-            if rank == (0 if names else 2):  # no part fits better
-                break
-        if found:
-            return _with_needs(*found, names)
-    bodies = (source for part in reversed(parts) for source in _continuing(part)) if before else ()
-    return next((source for source in bodies if _returns(before + source)), None)
-
-
-def _as_it_is(part: str) -> list[str]:
-    return [part]
-
-
-def _unindented(part: str) -> list[str]:
-    """Readings of a part that is indented as a whole, or whose first line alone is not."""
-    return [textwrap.dedent(part), *(textwrap.dedent(source) for source in _indented(part))]
-
-
-def _continuing(part: str) -> list[str]:
-    """Readings of a part as the body of the function that stands before it."""
-    return [part] if part[:1] in (" ", "\t") else _indented(part)
-
-
-def _indented(part: str) -> list[str]:
-    others = [line for line in part.split("\n")[1:] if line.strip()]
-    least = min((line[: len(line) - len(line.lstrip())] for line in others), key=len, default="")
-    return [indent + part for indent in dict.fromkeys([least, "    "]) if indent]
-
-
-def _rank(tree: ast.Module, wanted: set[str]) -> int:
-    """How well a part fits, -1 for not at all: it must define a wanted name; a script should run and read."""
-    if wanted:
-        return 0 if wanted & _defined(tree, imports=False) else -1
-    plain = (ast.Constant, ast.Name, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.UnaryOp, ast.BinOp)
-    doing = [node for node in tree.body if not (isinstance(node, ast.Expr) and isinstance(node.value, plain))]
-    if not doing:  # it is some output
-        return -1
-    nodes = list(ast.walk(tree))
-    names = {node.id for node in nodes if isinstance(node, ast.Name)}
-    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    defining = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
-    runs = not all(isinstance(node, defining) for node in doing)
-    return runs + (runs and bool(names & {"input", "stdin", "open", "fileinput"}))
-
-
-def _with_needs(source: str, tree: ast.Module, earlier: Sequence[str], wanted: set[str]) -> str:
-    """The source after those earlier parts that define names it uses, or wanted ones that it lacks."""
-    chosen = [source]
-    needs = (_free(tree) | wanted) - _defined(tree)
-    for part in reversed(earlier):
-        if not needs:
-            break
-        other = _tree(part)
-        if other is not None and needs & _defined(other):
-            chosen.insert(0, part)
-            needs = (needs | _free(other)) - _defined(other)
+    place = len(ranks) - 1 - ranks[::-1].index(best)
+    chosen = [modules[place].source]
+    missing = modules[place].needs | (wanted - modules[place].binds - modules[place].imports) if place else set()
+    for other in reversed(modules[:place]):
+        has = other.binds | other.imports
+        if missing & has:
+            chosen.insert(0, other.source)
+            missing = (missing | other.needs) - has
     return "\n\n".join(chosen)
 
 
-def _defined(tree: ast.Module, imports: bool = True) -> set[str]:
-    """The names that a module binds outside its functions and classes."""
-    names: set[str] = set()
-    nodes: list[ast.AST] = list(tree.body)
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names |= _imported(node) if imports else set()
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif not isinstance(node, (ast.Lambda, ast.comprehension)):
-            nodes.extend(ast.iter_child_nodes(node))
-    return names
+def _defines(module: _Module, wanted: frozenset[str]) -> int:
+    """2 for a module that defines a wanted name, 1 for one that imports it, as usage of the program does too."""
+    return 2 if wanted & module.binds else 1 if wanted & module.imports else 0
 
 
-def _imported(node: ast.Import | ast.ImportFrom) -> set[str]:
-    return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+def _acts(module: _Module) -> int:
+    """3 for a script that reads its input, 2 for one that runs, 1 for definitions, 0 for a mere value: some output."""
+    plain = (ast.Constant, ast.Name, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.UnaryOp, ast.BinOp)
+    doing = [node for node in module.tree.body if not (isinstance(node, ast.Expr) and isinstance(node.value, plain))]
+    defining = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+    if all(isinstance(node, defining) for node in doing):
+        return 1 if doing else 0
+    return 3 if re.search(r"\b(?:input|stdin|open|fileinput)\b", module.source) else 2
 
 
-def _free(tree: ast.Module) -> set[str]:
-    """The names that a module uses and binds nowhere."""
-    used: set[str] = set()
-    bound: set[str] = set(_BUILTINS)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            bound.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            bound |= _imported(node)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            bound.add(node.name)
-    return used - bound
-
-
-def _returns(source: str) -> bool:
-    """Whether the last function of a source gives something back: a block of assertions is not its body."""
-    tree = _tree(source)
-    if tree is None or not isinstance(tree.body[-1], ast.FunctionDef):
-        return False
-    return any(isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)) for node in ast.walk(tree.body[-1]))
-
-
-def _last(parts: Sequence[str]) -> str:
-    """The last part that is Python, with what it needs; the last of all if none is."""
-    for place in reversed(range(len(parts))):
-        tree = _tree(parts[place])
-        if tree is not None and tree.body:
-            return _with_needs(parts[place], tree, parts[:place], set())
-    return parts[-1]
+def _body(blocks: Sequence[str], before: str) -> str | None:
+    """The last block that continues `before`: with it, its last function gives something back."""
+    for block in reversed(blocks if before else ()):
+        for source in [block] if block[:1] in (" ", "\t") else _indented(block):
+            tree = _tree(before + source)
+            nodes = ast.walk(tree.body[-1]) if tree is not None else ()
+            if any(isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)) for node in nodes):
+                return source
+    return None

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from rewards.names import find
 from rewards.reward import Reward
 from rewards.verdict import RewardError
 
@@ -75,60 +70,11 @@ def spec_of(function: Callable[..., Any]) -> str:
 
 
 def _find(name: str) -> Callable[..., Any]:
-    if name in REGISTERED:
-        return _from_module(REGISTERED[name])
-    if ":" in name:
-        path = name.rpartition(":")[0]
-        return _from_file(name) if path.endswith(".py") else _from_module(name)
-    installed = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
-    if name in installed:
-        function = installed[name].load()
-        if not callable(function):
-            raise RewardError(f"entry point '{name}' is a {type(function).__name__}, not a function")
-        return function
-    known = sorted({*REGISTERED, *installed})
-    nearest = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-    raise RewardError(f"no reward named '{name}'; known: {', '.join(known)}{hint}")
-
-
-def _from_module(name: str) -> Callable[..., Any]:
-    path, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        raise RewardError(f"reward '{name}': {error}") from error
-    return _attribute(module, attribute, name)
-
-
-def _from_file(name: str) -> Callable[..., Any]:
-    path_text, _, attribute = name.rpartition(":")
-    path = Path(path_text)
-    if not path.is_file():
-        raise RewardError(f"reward '{name}': no file {path}")
-    # Two files of the same name must not meet in sys.modules, nor shadow an installed package.
-    unique = f"rewards_file_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    if unique in sys.modules:
-        return _attribute(sys.modules[unique], attribute, name)
-    module_spec = importlib.util.spec_from_file_location(unique, path)
-    assert module_spec is not None, "the path ends in .py"
-    assert module_spec.loader is not None, "the path ends in .py"
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[unique] = module
-    module_spec.loader.exec_module(module)
-    return _attribute(module, attribute, name)
-
-
-def _attribute(module: ModuleType, attribute: str, name: str) -> Callable[..., Any]:
-    function = getattr(module, attribute, None)
-    if function is None:
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        nearest = difflib.get_close_matches(attribute, public, 1)
-        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        raise RewardError(f"reward '{name}': nothing called '{attribute}' there{hint}")
+    installed = {entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    function = find("reward", name, {**installed, **REGISTERED})
     if not callable(function):
         raise RewardError(f"reward '{name}' is a {type(function).__name__}, not a function")
-    return function
+    return function  # type: ignore[no-any-return]
 
 
 def _short_name(name: str) -> str:

@@ -48,10 +48,11 @@ class Case:
 
 @dataclass(frozen=True)
 class CallCase:
-    """An expression for the sandbox and the value that it must have."""
+    """An expression for the sandbox and the value that it must have, or if `wrapped` may have inside a list."""
 
     call: ast.expr
     expected: Any
+    wrapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,11 @@ def _pytest(source: str) -> Suite:
 def _apps(tests: Mapping[str, Any]) -> Suite:
     pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
     if name := tests.get("fn_name"):
-        calls = [_call(name, _arguments(given), _loaded(expected)) for given, expected in pairs]
+        values = [_loaded(expected) for _, expected in pairs]
+        wrapped = all(isinstance(value, list) and len(value) == 1 for value in values)  # most of APPS
+        calls = [
+            _call(name, _arguments(given), value, wrapped) for (given, _), value in zip(pairs, values, strict=True)
+        ]
         return Suite(calls=calls, asks=frozenset({name, "Solution"}))
     return Suite(cases=[Case(_text(given), _text(expected)) for given, expected in pairs])
 
@@ -234,8 +239,8 @@ def _loaded(value: Any) -> Any:
         return value
 
 
-def _call(name: str, arguments: list[Any], expected: Any) -> CallCase:
+def _call(name: str, arguments: list[Any], expected: Any, wrapped: bool = False) -> CallCase:
     if not name.isidentifier():
         raise BadTests(f"'{name}' is not the name of a function")
     call = f"(Solution().{name} if 'Solution' in globals() else {name})(*{arguments!r})"
-    return CallCase(ast.parse(call, mode="eval").body, expected)
+    return CallCase(ast.parse(call, mode="eval").body, expected, wrapped)

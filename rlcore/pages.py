@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from rlcore.recipe import Recipe
 from rlcore.recipe.section import Section
+from rlcore.registry import Registry
 from rlcore.track.alarms import ALARMS
 from rlcore.track.measurements import MEASUREMENTS
 
@@ -82,8 +83,13 @@ def _default(field: FieldInfo) -> str:
 
 def _words(field: FieldInfo) -> str:
     said = (field.description or "").replace("|", "\\|")
-    choices = ", ".join(f"`{choice}`" for choice in _choices(field.annotation))
+    choices = ", ".join(f"`{choice}`" for choice in [*_names(field), *_choices(field.annotation)])
     return "; ".join(part for part in (choices, said) if part)
+
+
+def _names(field: FieldInfo) -> list[str]:
+    """The names registered in an open list."""
+    return [name for listed in field.metadata if isinstance(listed, Registry) for name in listed.registered]
 
 
 def _choices(annotation: Any) -> list[str]:

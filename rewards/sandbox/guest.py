@@ -21,6 +21,7 @@ from rewards.wire import framed, recv_frame, send_frame, write_all
 
 CALLS, CASES, DRIVER = MODES = ("calls", "cases", "driver")
 READY = b"r"  # what a program's process says when the program has been loaded
+ENDED_WELL, FAILED = b"0", b"1"  # how a script ended, told before what it printed
 OUTPUT_LIMIT = MAX_LENGTH  # bytes of one value or of one case's standard output
 _COMMON_MODULES = """
 abc bisect cmath collections copy dataclasses datetime decimal enum fractions functools heapq io itertools json math
@@ -29,9 +30,10 @@ operator queue random re statistics string threading time typing
 
 
 def preload() -> None:
-    """Import, once for all sandboxes, what programs import most."""
+    """Get ready, once for all sandboxes, what programs use most."""
     for name in _COMMON_MODULES.split():
         importlib.import_module(name)
+    builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # an interpreter without `site` has neither
 
 
 _SAMPLE = """
@@ -149,25 +151,31 @@ def _run_cases(payload: bytes, channel: int, confine: Callable[[], None]) -> Non
             os.dup2(read_from, 0)
             os.dup2(written_to, 1)
             os.close(channel)
+            code = 1
             try:
                 confine()
-                _run_script(program)
+                code = _run_script(program)
             finally:
-                os._exit(0)
-        os.waitpid(child, 0)
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
         os.lseek(written_to, 0, os.SEEK_SET)
         with os.fdopen(written_to, "rb") as output:
-            send_frame(channel, output.read(OUTPUT_LIMIT))
+            send_frame(channel, (FAILED if status else ENDED_WELL) + output.read(OUTPUT_LIMIT - 1))
         os.close(read_from)
 
 
-def _run_script(program: str) -> None:
+def _run_script(program: str) -> int:
+    """Run a program as Python would; returns its exit code."""
     module = _new_module("__main__")
-    with (
-        open(0, encoding="utf-8", errors="surrogateescape", closefd=False) as sys.stdin,
-        open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False) as sys.stdout,
-    ):
-        _execute(program, module)
+    try:
+        with (
+            open(0, encoding="utf-8", errors="surrogateescape", closefd=False) as sys.stdin,
+            open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False) as sys.stdout,
+        ):
+            exec(compile(program, "<program>", "exec", dont_inherit=True), module.__dict__)
+    except SystemExit as ended:
+        return int(ended.code not in (None, 0))
+    return 0
 
 
 class Raised(Exception):

@@ -15,7 +15,7 @@ from rlcore.curate.pass_rate import pass_rates, same_settings
 from rlcore.curate.select import BANDS, band_of, select
 from rlcore.data import load_problems
 from rlcore.data.load import problem_texts
-from rlcore.data.sources import SOURCES
+from rlcore.entries import SOURCES
 from rlcore.errors import UserError
 from rlcore.files import to_json
 from rlcore.ranks import start_distributed

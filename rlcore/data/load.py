@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from rlcore.data.bad_rows import BadRows, numbers
-from rlcore.data.sources import SOURCES, Source
-from rlcore.data.sources.arithmetic import generate
-from rlcore.data.table import REFUSED, Row, Table, read_hub, read_jsonl, read_parquet, read_table
+from rlcore.data.table import REFUSED, Table, read_table
+from rlcore.entries import SOURCES, Row, Source
 from rlcore.errors import UserError, did_you_mean
 from rlcore.recipe.schema import Data
 from rlcore.types import Message, Problem
@@ -66,23 +65,17 @@ def problem_texts(path: str, section: Data) -> list[str]:
 
 
 def _table(section: Data, source: Source, bad: BadRows) -> Table:
-    if section.source == "arithmetic":
+    if source.make:
         if section.path:
-            raise UserError(f"data.path: the arithmetic source makes its problems, it reads no {section.path}")
-        return generate(section.options, section.split)
+            raise UserError(f"data.path: the {section.source} source makes its problems, it reads no {section.path}")
+        return source.make(section.options, section.split)
     if section.options:
         raise UserError(f"data.options: the {section.source} source has none, got {', '.join(section.options)}")
     path = section.path or source.hub
     if path is None:
         raise UserError(f"data.path is missing: the {section.source} source needs a file or hub name")
-    if section.source == "jsonl":
-        return read_jsonl(path, bad)
-    if section.source == "parquet":
-        return read_parquet(path)
-    if section.source == "hub":
-        return read_hub(path, section.subset, section.split)
     own_subset = source.subset if section.path is None else None
-    return read_table(path, section.subset or own_subset, section.split, bad)
+    return (source.read or read_table)(path, section.subset or own_subset, section.split, bad)
 
 
 def _rows(table: Table, section: Data, source: Source, bad: BadRows, texts: Sequence[str]) -> list[Row]:

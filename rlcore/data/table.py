@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rlcore.data.bad_rows import BadRows
+from rlcore.entries import Row
 from rlcore.errors import UserError, nearest_path
 
-Row = dict[str, Any]
 REFUSED = BadRows(skip=False)
 FILE_SUFFIXES = (".jsonl", ".json", ".gz", ".parquet")
 

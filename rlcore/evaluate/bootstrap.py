@@ -41,22 +41,43 @@ def seeds_ci(
 
     With `against_SPM`, of another arm on the same problems with seeds of its own: of the difference from it, paired by
     problem. Crossed: a draw takes problems with replacement, the same ones for all seeds and both arms, and adds the
-    error of each arm's mean over seeds times a draw of Student's t with S - 1 degrees of freedom. (To resample three or
-    five seeds covers far too little.) With one seed it is `bootstrap_ci` of the problems. NaN marks are left out.
+    standard error over seeds times a draw of Student's t, with Welch's degrees of freedom for two arms. (To resample
+    three or five seeds covers far too little.) An arm of one seed adds nothing for seeds, so with one seed it is
+    `bootstrap_ci` of the problems. NaN marks are left out.
     """
     arms = [marks_SPM] if against_SPM is None else [marks_SPM, against_SPM]
     rng = np.random.default_rng([seed, 1])
-    means_M, drawn_KRM = np.zeros(marks_SPM.shape[-1]), np.zeros((_SEED_DRAWS, resamples, marks_SPM.shape[-1]))
-    for sign, arm_SPM in zip((1, -1), arms, strict=False):
+    means_AM, drawn_ARM, squares_AM, freedoms_A = [], [], [], []
+    for arm_SPM in arms:
         present_SPM = ~np.isnan(arm_SPM)
         sums_PM, counts_PM = np.nansum(arm_SPM, axis=0), present_SPM.sum(0).astype(np.float64)
-        drawn_KRM += sign * _resampled_means(sums_PM, counts_PM, seed, resamples)
+        drawn_ARM.append(_resampled_means(sums_PM, counts_PM, seed, resamples))
         means_SM = _ratio(np.nansum(arm_SPM, axis=1), present_SPM.sum(1))
-        means_M += sign * means_SM.mean(0)
+        means_AM.append(means_SM.mean(0))
         if (seeds := len(arm_SPM)) > 1:
-            error_M = means_SM.std(0, ddof=1) / np.sqrt(seeds)
-            drawn_KRM += rng.standard_t(seeds - 1, (_SEED_DRAWS, resamples, 1)) * error_M
-    return _with_ends(means_M, drawn_KRM.reshape(-1, len(means_M)), level)
+            squares_AM.append(means_SM.var(0, ddof=1) / seeds)
+            freedoms_A.append(seeds - 1)
+    means_M, drawn_RM = _first_minus_second(means_AM), _first_minus_second(drawn_ARM)
+    if squares_AM:
+        errors_M, freedom_M = _welch(np.array(squares_AM), np.array(freedoms_A))
+        draws_KRM = rng.standard_t(freedom_M, (_SEED_DRAWS, resamples, len(freedom_M)))
+        drawn_RM = (drawn_RM + draws_KRM * errors_M).reshape(-1, len(freedom_M))
+    return _with_ends(means_M, drawn_RM, level)
+
+
+def _first_minus_second(arms: Sequence[np.ndarray]) -> np.ndarray:
+    return arms[0] - arms[1] if len(arms) > 1 else arms[0]
+
+
+def _welch(squares_AM: np.ndarray, freedoms_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard error and degrees of freedom of a sum of independent means, `[M]` each, from those of its A terms.
+
+    Welch 1947. Without any error the degrees do not matter.
+    """
+    total_M = squares_AM.sum(0)
+    by_freedom_M = (squares_AM**2 / freedoms_A[:, None]).sum(0)
+    freedom_M = np.divide(total_M**2, by_freedom_M, out=np.ones_like(total_M), where=by_freedom_M > 0)
+    return np.sqrt(total_M), freedom_M
 
 
 _SEED_DRAWS = 10

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from rlcore.entries import KINDS
 from rlcore.evaluate.metrics import answer_change, correction_rows, edit_ratio, flip_kind
 from rlcore.files import Record
-from rlcore.recipe.schema import STOPPING, Conversation
+from rlcore.recipe.schema import Conversation
 from rlcore.types import Trajectory
 
 PARTS = {"level": ("level",), "subject": ("subject", "type")}
@@ -94,9 +95,9 @@ def record_rows(records: Sequence[Record], section: Conversation) -> dict[str, n
         told = [r["attempts"][a] if a < len(r["attempts"]) else None for r in records]
         rows[f"truncated_t{a + 1}"] = np.array([float(t["finish"] == "length") if t else np.nan for t in told])
         rows[f"tokens_t{a + 1}"] = np.array([t["tokens"] if t else np.nan for t in told], dtype=np.float64)
-    if section.kind in STOPPING:
+    if KINDS[section.kind].may_end:
         rows["attempts"] = np.array([len(record["attempts"]) for record in records], dtype=np.float64)
-    if section.kind == "verify":
+    if KINDS[section.kind].judges:
         rows["verdict_right"] = np.array([_verdicts_right(record) for record in records])
     return rows
 

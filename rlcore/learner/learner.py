@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlcore.entries import KL_ESTIMATORS
 from rlcore.errors import UserError
 from rlcore.learner.activations import checkpoint_layers
 from rlcore.learner.batch.balance import gathered, part_of
@@ -17,7 +18,7 @@ from rlcore.learner.cpu_decoder import has_few_operations
 from rlcore.learner.guards import memory_named
 from rlcore.learner.kernels import use_fused_kernels
 from rlcore.learner.loss.averaging import LossTokens
-from rlcore.learner.loss.losses import KL_ESTIMATORS
+from rlcore.learner.loss.losses import kl_exact
 from rlcore.learner.loss.objective import Objective, carries_gradient
 from rlcore.learner.loss.tally import LearnerReport, Tally
 from rlcore.learner.policy_module import PolicyModule
@@ -253,13 +254,14 @@ class Learner:
         )
 
     def _losses(self, micro: MicroBatch, objective: Objective, size: int, *, kl_used: bool) -> dict[str, Tensor]:
-        estimator = KL_ESTIMATORS.get(self._section.kl)
+        estimator = KL_ESTIMATORS[self._section.kl]
+        exact = estimator is kl_exact  # summed over the vocabulary by the output head, which knows its gradient
         reference = self._reference if kl_used else None
         # The reference first: with ZeRO-3, forward and backward pass of the policy are to follow each other.
-        other_n = reference.logprobs(micro) if estimator and reference else None
-        compared = reference.compared(micro) if reference and not estimator else None
+        other_n = reference.logprobs(micro) if reference and not exact else None
+        compared = reference.compared(micro) if reference and exact else None
         logprob_n, entropy_n, kl_n = self._engine(micro, compared)
-        if estimator and other_n is not None:
+        if other_n is not None:
             kl_n = estimator(logprob_n, other_n)
         losses = objective(micro, size, logprob_n=logprob_n, entropy_n=entropy_n, kl_n=kl_n)
         return {"logprob": logprob_n, **losses}

@@ -8,7 +8,8 @@ from rlcore.plan.memory import GIB, learner_ranks, memory_parts, peak
 from rlcore.plan.shapes import Shapes
 from rlcore.recipe import Recipe
 
-FEWEST_SLOTS = 32
+KV_MEMORIES = (32, 16, 8, 4, 2, 1)
+"""GiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +45,12 @@ def changes_until_it_fits(recipe: Recipe, shapes: Shapes, cluster: Cluster) -> l
 def _candidates(recipe: Recipe, ranks: int, shapes: Shapes) -> list[tuple[str, dict]]:
     learner, rollout = recipe.learner, recipe.rollout
     tried: list[tuple[str, dict]] = []
+    if rollout.entry.weights == "learner":
+        tried += [(f"rollout.kv_memory={gib}", {"rollout": {"kv_memory": gib}}) for gib in KV_MEMORIES]
     longest = longest_conversation(recipe)
     if learner.micro_batch_tokens > longest:
         tried.append((f"learner.micro_batch_tokens={longest}", {"learner": {"micro_batch_tokens": longest}}))
-    # More slots than a rank has trajectories only speed evaluations up.
-    slots = rollout.slots
-    busy = -(-recipe.batch.problems * recipe.batch.group // ranks)
-    if rollout.engine == "torch" and busy < slots:
-        slots = busy
-        tried.insert(0, (f"rollout.slots={slots}", {"rollout": {"slots": slots}}))
-    while rollout.engine == "torch" and slots > FEWEST_SLOTS:
-        slots //= 2
-        tried.append((f"rollout.slots={slots}", {"rollout": {"slots": slots}}))
-    if rollout.engine == "vllm" and rollout.mode == "in_process" and not rollout.vllm.sleep_level:
+    if rollout.entry.weights == "device" and not rollout.vllm.sleep_level:
         tried.append(("rollout.vllm.sleep_level=2", {"rollout": {"vllm": {"sleep_level": 2}}}))
     stages = [stage for stage in (2, 3) if stage > learner.zero and ranks > 1]
     tried += [(f"learner.zero={stage}", {"learner": {"zero": stage}}) for stage in stages]

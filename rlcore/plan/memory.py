@@ -12,6 +12,9 @@ from rlcore.plan.lengths import longest_conversation
 from rlcore.plan.shapes import Shapes
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Rollout
+from rlcore.rollout.embedded.bands import MOST_WASTE
+from rlcore.rollout.embedded.engine import FREE_SHARE
+from rlcore.rollout.embedded.slots import SMALL
 
 GIB = 1 << 30
 REDUCE_BUCKET = 500_000_000
@@ -55,7 +58,7 @@ def learner_ranks(recipe: Recipe, gpus: int) -> tuple[int, int]:
 
 def shared_by(rollout: Rollout) -> int:
     """GPUs that hold one sampler together."""
-    return rollout.vllm.tensor_parallel if rollout.engine == "vllm" else 1
+    return 1 if rollout.entry.weights == "learner" else rollout.vllm.tensor_parallel
 
 
 def learner_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
@@ -102,23 +105,26 @@ def sampler_parts(recipe: Recipe, shapes: Shapes, gpu_bytes: int) -> list[Part]:
     """The sampler's weights and KV cache on the ranks; servers have GPUs of their own."""
     rollout, size = recipe.rollout, dtype_bytes(recipe)
     weights = shapes.parameters * size
-    if rollout.mode == "servers":
+    if rollout.entry.weights == "elsewhere":
         return []
-    if rollout.engine == "vllm":
+    if rollout.entry.weights == "device":
         share, level = int(rollout.vllm.gpu_memory_utilization * gpu_bytes), rollout.vllm.sleep_level
         kept = 0 if level else share
         return [Part("vLLM: weights and KV cache", share, kept, weights // shared_by(rollout) if level == 1 else 0)]
     cache = kv_cache_bytes(shapes, rollout.slots, longest_conversation(recipe) + 1, size)
+    limit = int(rollout.kv_memory * GIB) if rollout.kv_memory else int(FREE_SHARE * gpu_bytes)
+    if cache > SMALL:
+        cache = min(limit, int(MOST_WASTE * cache))
     copied = weights if recipe.learner.zero == 3 else 0
     layers = shapes.linear_parameters * size  # of the common decoders, in the form in which they sample
     return [
         Part("sampler's copy of the weights", copied + layers, copied),
-        Part(f"KV cache of {rollout.slots:,} slots", cache, cache),
+        Part(f"KV cache of {rollout.slots:,} slots", cache, cache if cache <= SMALL else 0),
     ]
 
 
 def kv_cache_bytes(shapes: Shapes, slots: int, tokens: int, size: int) -> int:
-    """Keys and values of every layer for `slots` sequences of `tokens`, as the embedded engine keeps them."""
+    """Keys and values of every layer for `slots` sequences of `tokens`."""
     return 2 * shapes.layers * slots * tokens * shapes.kv_size * size
 
 

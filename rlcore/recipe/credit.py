@@ -1,13 +1,11 @@
 """What a recipe says of credit, and the stages that credit is given in."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from rlcore.entries import BASELINES
 from rlcore.recipe.section import Fraction, NonNegative, Positive, Section
-
-WITHIN_GROUP = ("group", "leave_one_out", "tree")
-"""Baselines under which a group of equal returns has no advantages. Under `outcome` the only one of its class has."""
 
 
 class Credit(Section):
@@ -16,7 +14,7 @@ class Credit(Section):
     unit: Literal["attempt", "trajectory"] = Field(
         "attempt", description="trajectory: one advantage for all attempts from their summed returns, as in plain GRPO"
     )
-    baseline: Literal["group", "leave_one_out", "tree", "outcome", "batch_outcome", "batch", "none"] = Field(
+    baseline: Annotated[str, BASELINES] = Field(
         "group",
         description="what an attempt is compared with: its group with or without itself; those that go on from the "
         "same first attempt; those of the group or batch whose previous attempt scored the same; the batch; nothing",

@@ -1,20 +1,19 @@
 """Published losses by name, as settings of the learner, and the correction of samplers that differ from it."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
+from rlcore.entries import Loss
 from rlcore.recipe.section import NonNegative, Section
 
-LOSSES: dict[str, dict[str, Any]] = {
-    "grpo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.2), "average": "attempt"},
-    "dr_grpo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.2), "average": "constant"},
-    "dapo": {"ratio": "token", "surrogate": "ppo", "clip": (0.2, 0.28), "average": "token"},
-    "gspo": {"ratio": "attempt", "surrogate": "ppo", "clip": (3e-4, 4e-4), "average": "attempt"},
-    "cispo": {"ratio": "token", "surrogate": "cispo", "clip": (1.0, 4.0), "average": "token"},
-    "reinforce": {"ratio": "token", "surrogate": "reinforce", "clip": (0.0, 0.0), "average": "constant"},
-}
-"""What `learner.loss` stands for: values of the settings beside it (see rlcore/learner/README.md)."""
+# rlcore/learner/README.md says where they were published.
+GRPO = Loss("ppo", clip=(0.2, 0.2), average="attempt")
+DR_GRPO = Loss("ppo", clip=(0.2, 0.2), average="constant")
+DAPO = Loss("ppo", clip=(0.2, 0.28), average="token")
+GSPO = Loss("ppo", ratio="attempt", clip=(3e-4, 4e-4), average="attempt")
+CISPO = Loss("cispo", clip=(1.0, 4.0), average="token")
+REINFORCE = Loss("reinforce", clip=(0.0, 0.0), average="constant")
 
 
 class Correction(Section):

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from rlcore.entries import ENGINES, Engine
 from rlcore.recipe.section import Fraction, Positive, Seconds, Section
 
 
@@ -40,7 +41,7 @@ class Vllm(Section):
 class Rollout(Section):
     """How attempts are sampled."""
 
-    engine: Literal["torch", "vllm"] = "torch"
+    engine: Annotated[str, ENGINES] = "torch"
     mode: Literal["in_process", "servers"] = Field(
         "in_process", description="of vllm: an engine in each rank's process, or servers that all ranks share"
     )
@@ -51,6 +52,9 @@ class Rollout(Section):
     top_k: Annotated[int, Field(ge=0)] = Field(0, description="0: all tokens")
     min_p: Fraction = Field(0.0, description="only tokens that are at least so many times as likely as the likeliest")
     slots: Positive = Field(512, description="sequences decoded at once by each engine, in process or a server")
+    kv_memory: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="GiB of the torch engine's KV cache, at most; left out: half of what is free as it samples"
+    )
     deadline: Seconds = Field(1800.0, description="seconds until a step's sampling is given up")
     vllm: Vllm = Vllm()
 
@@ -60,11 +64,17 @@ class Rollout(Section):
         left_out = {"top_p": self.top_p < 1, "top_k": self.top_k > 0, "min_p": self.min_p > 0}
         return [f"{name} {getattr(self, name):g}" for name, wanted in left_out.items() if wanted]
 
+    @property
+    def entry(self) -> Engine:
+        """The engine that is named, in the mode that is asked for."""
+        entry = ENGINES[self.engine]
+        return entry.servers if self.mode == "servers" and entry.servers else entry
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Rollout":
         given = bool(self.servers) + bool(self.start_servers)
-        if self.mode == "servers" and self.engine != "vllm":
-            raise ValueError("mode servers needs engine vllm")
+        if self.mode == "servers" and ENGINES[self.engine].servers is None:
+            raise ValueError(f"mode servers needs engine vllm, or another that can be shared: not {self.engine}")
         if self.mode == "servers" and given != 1:
             raise ValueError("mode servers needs one of servers (URLs) and start_servers (a number)")
         if self.mode == "in_process" and given:

@@ -4,8 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rlcore.recipe.credit import WITHIN_GROUP, Credit, Stage
-from rlcore.recipe.losses import LOSSES, Correction
+from rlcore.entries import BASELINES, KINDS, KL_ESTIMATORS, LOSSES, SOURCES, SURROGATES
+from rlcore.errors import UserError
+from rlcore.recipe.credit import Credit, Stage
+from rlcore.recipe.losses import Correction
 from rlcore.recipe.model import Lora as Lora
 from rlcore.recipe.model import Model
 from rlcore.recipe.model import Scratch as Scratch
@@ -17,7 +19,7 @@ from rlcore.recipe.section import Fraction, NonNegative, Positive, Seconds, Sect
 class Data(Section):
     """Where problems come from."""
 
-    source: Literal["arithmetic", "gsm8k", "math", "mbpp", "humaneval", "jsonl", "parquet", "hub"]
+    source: Annotated[str, SOURCES]
     path: str | None = Field(None, description="file or hub name; a source knows its hub name when this is left out")
     subset: str | None = Field(None, description="configuration name of a hub data set")
     split: str = "train"
@@ -38,14 +40,10 @@ class Data(Section):
         return self
 
 
-STOPPING = ("verify", "feedback", "stop")
-"""Conversation kinds in which what the policy says decides how many turns there are."""
-
-
 class Conversation(Section):
     """How attempts follow each other."""
 
-    kind: Literal["correct", "critique", "verify", "feedback", "stop"] = Field(
+    kind: Annotated[str, KINDS] = Field(
         "correct",
         description="what comes between attempts (rlcore/rollout/README.md): the instruction; a critique first; a "
         "verdict, and the instruction only if it says wrong; results of public tests; or the policy may stop",
@@ -65,8 +63,8 @@ class Conversation(Section):
 
     @property
     def replies(self) -> int:
-        """The most replies of a conversation: a critique or a verdict comes before each later attempt."""
-        return 2 * self.attempts - 1 if self.kind in ("critique", "verify") else self.attempts
+        """The most replies of a conversation, critiques and verdicts included."""
+        return KINDS[self.kind].replies(self.attempts)
 
 
 class Reward(Section):
@@ -124,11 +122,11 @@ class Learner(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     epochs: Positive = Field(1, description="passes over one batch of trajectories")
     minibatches: Positive = Field(1, description="optimizer steps on one batch of trajectories, in each epoch")
-    loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce"] = Field(
+    loss: Annotated[str, LOSSES] = Field(
         "dapo", description="a published loss: gives the next four, each of which may be set beside it"
     )
     ratio: Literal["token", "attempt"] = Field("token", description="attempt: the geometric mean over its tokens")
-    surrogate: Literal["ppo", "cispo", "reinforce"] = Field(
+    surrogate: Annotated[str, SURROGATES] = Field(
         "ppo", description="ppo: clipped ratio x advantage; cispo: the clipped ratio weighs log π; reinforce: no ratio"
     )
     clip: tuple[NonNegative, NonNegative] = Field((0.2, 0.28), description="ratio kept within [1 - low, 1 + high]")
@@ -143,7 +141,7 @@ class Learner(Section):
     )
     correction: Correction = Field(Correction(), description="used where old_logprobs are the learner's")
     entropy_bonus: NonNegative = Field(0.0, description="pays for entropy, in the loss of every token")
-    kl: Literal["exact", "k1", "k2", "k3"] = Field(
+    kl: Annotated[str, KL_ESTIMATORS] = Field(
         "k3", description="exact sums over the vocabulary; the others are one-sample estimates"
     )
     zero: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage; 0 with bfloat16 is done as 1")
@@ -171,8 +169,11 @@ class Learner(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_loss(cls, values: Any) -> Any:
-        preset = LOSSES.get(values.get("loss", "dapo"), {}) if isinstance(values, dict) else {}
-        return {**preset, **values} if preset else values
+        name = values.get("loss", "dapo") if isinstance(values, dict) else None
+        try:
+            return {**LOSSES[name].settings(name), **values} if isinstance(name, str) else values
+        except UserError:  # which the key itself then says
+            return values
 
     @model_validator(mode="after")
     def _offload_fits(self) -> "Learner":
@@ -264,7 +265,7 @@ class Recipe(Section):
     @property
     def exact_sampler(self) -> bool:
         """Whether the sampler's log-probabilities are the learner's own but for rounding in float32."""
-        return self.rollout.engine == "torch" and self.model.dtype == "float32"
+        return self.rollout.entry.exact and self.model.dtype == "float32"
 
     @property
     def adapters_apart(self) -> Lora | None:
@@ -273,7 +274,7 @@ class Recipe(Section):
         The weights under them have to be the sampler's too: quantised ones are published as they come out, merged.
         """
         lora, rollout = self.model.lora, self.rollout
-        merged = rollout.engine == "torch" or rollout.vllm.merge_adapters
+        merged = not rollout.entry.takes_adapters or rollout.vllm.merge_adapters
         return lora if lora and lora.quantize == "none" and not merged else None
 
     @property
@@ -290,8 +291,10 @@ class Recipe(Section):
                 if len(getattr(stage, key)) != attempts:
                     raise ValueError(f"stage {stage.name}: {key} needs {attempts} values, one for each attempt")
             self._offline_fits(stage)
-        if self.rollout.engine == "torch" and self.model.attention.startswith("flash"):
-            raise ValueError(f"model.attention {self.model.attention} needs rollout.engine vllm")
+        if self.rollout.entry.weights == "learner" and self.model.attention.startswith("flash"):
+            raise ValueError(
+                f"model.attention {self.model.attention} needs a rollout.engine with weights of its own, such as vllm"
+            )
         if self.adapters_apart and self.rollout.mode == "servers" and self.rollout.vllm.transfer != "files":
             raise ValueError("rollout.vllm.transfer: adapters travel by files; nccl and ipc need vllm.merge_adapters")
         if self.model.lora and self.model.lora.quantize != "none" and self.learner.zero == 3:
@@ -303,15 +306,16 @@ class Recipe(Section):
         two = self.conversation.kind == "correct" and attempts == 2
         if self.sft and self.sft.rows != "column" and not two:
             raise ValueError(f"sft.rows {self.sft.rows} needs conversations of two attempts, of kind correct")
-        if self.batch.group == 1 and self.credit.baseline != "none":
+        baseline = BASELINES[self.credit.baseline]
+        if self.batch.group == 1 and baseline.compares:
             raise ValueError(
                 f"batch.group is 1, but the {self.credit.baseline} baseline compares a group's trajectories"
             )
-        if self.stages and self.conversation.kind in STOPPING and self.credit.baseline == "group":
+        if self.stages and KINDS[self.conversation.kind].may_end and baseline.biased_by_stops:
             raise ValueError(
-                f"credit.baseline group is biased where the policy ends conversations (conversation.kind "
-                f"{self.conversation.kind}): it shrinks a turn's advantages by how few reach it; take leave_one_out, "
-                "outcome or batch_outcome"
+                f"credit.baseline {self.credit.baseline} is biased where the policy ends conversations "
+                f"(conversation.kind {self.conversation.kind}): it shrinks a turn's advantages by how few reach it; "
+                "take leave_one_out, outcome or batch_outcome"
             )
         self._truncation_fits()
         self._branches_fit()
@@ -348,16 +352,20 @@ class Recipe(Section):
             raise ValueError(f"batch.branches {branches} does not divide batch.group {self.batch.group}")
         if branches > 1 and (self.credit.unit == "trajectory" or self.conversation.attempts == 1):
             raise ValueError("batch.branches needs a second attempt, and credit.unit attempt")
-        if branches == 1 and self.credit.baseline == "tree":
-            raise ValueError("credit.baseline tree compares trajectories of one first attempt: batch.branches above 1")
+        if branches == 1 and BASELINES[self.credit.baseline].needs_branches:
+            raise ValueError(
+                f"credit.baseline {self.credit.baseline} compares trajectories of one first attempt: batch.branches "
+                "above 1"
+            )
         if branches > 1 and self.learner.correction.level == "trajectory":
             raise ValueError("learner.correction.level trajectory needs first attempts of its own: batch.branches 1")
 
     def _resampling_fits(self) -> None:
-        if self.batch.resample and self.credit.baseline not in WITHIN_GROUP:
+        if self.batch.resample and not BASELINES[self.credit.baseline].within_group:
+            within = [name for name in BASELINES.registered if BASELINES[name].within_group]
             raise ValueError(
                 f"batch.resample with credit.baseline {self.credit.baseline} biases the gradient: the dead groups that "
-                f"it replaces have advantages; take {', '.join(WITHIN_GROUP[:-1])} or {WITHIN_GROUP[-1]}"
+                f"it replaces have advantages; take {', '.join(within[:-1])} or {within[-1]}"
             )
 
     def _offline_fits(self, stage: Stage) -> None:

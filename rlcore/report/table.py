@@ -92,13 +92,21 @@ def _modes(results: Sequence[Results]) -> list[str]:
 
 
 def _runs(results: Sequence[Results], mode: str, arm: str) -> list[tuple[int, Evaluation]]:
-    """Seed and evaluation of each run. The base's is in the folders of several arms: equal ones are one."""
+    """Seed and evaluation of each run; of the base, which the folders of all runs hold, each that has other marks.
+
+    A seed does not train the base: greedy answers of it are the same under all.
+    """
     runs: list[tuple[int, Evaluation]] = []
     for result in (result for result in results if result.arm == arm):
         for evaluation in (evaluation for evaluation in result.evaluations if evaluation.mode == mode):
-            if (result.seed, evaluation) not in runs:
+            same = [seed for seed, run in runs if _same(evaluation, run)]
+            if not same or (arm != BASE and result.seed not in same):
                 runs.append((result.seed, evaluation))
     return runs
+
+
+def _same(one: Evaluation, other: Evaluation) -> bool:
+    return one.marks == other.marks if one.marks else one.metrics == other.metrics
 
 
 def _over_seeds(runs: Sequence[Evaluation], against: Sequence[Evaluation] = ()) -> dict[str, Interval]:

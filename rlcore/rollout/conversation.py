@@ -11,9 +11,10 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from rlcore.entries import KINDS, Script
 from rlcore.errors import UserError
+from rlcore.kinds.instructions import INSTRUCTIONS
 from rlcore.recipe import schema
-from rlcore.rollout.kinds import KINDS, read_script
 from rlcore.types import Message, Problem
 
 MARK = "⁅REPLY⁆"
@@ -37,6 +38,12 @@ class TemplateCheck:
         return not self.differences
 
 
+def read_script(section: schema.Conversation) -> Script:
+    """What a recipe says of a conversation, with names of instructions and the kind's own texts filled in."""
+    instruction = INSTRUCTIONS.get(section.instruction, section.instruction)
+    return Script(section.attempts, instruction, section.review or KINDS[section.kind].review)
+
+
 class Conversation:
     """Renders the first prompt of a problem and the tokens between replies, and knows the conversation's kind."""
 
@@ -53,7 +60,7 @@ class Conversation:
         self._tail_ids = lru_cache(maxsize=256)(self._encode_tail)
         messages = [message for message in (self.script.instruction, self.script.review) if message]
         longest = max(len(self._tail_ids(message)) for message in messages) if self.attempts > 1 else 0
-        self._max_tail = MAX_MESSAGE_TOKENS + longest if section.kind == "feedback" else longest
+        self._max_tail = MAX_MESSAGE_TOKENS + longest if self.kind.writes else longest
         self.check = self._check(self._question) if self.attempts > 1 else TemplateCheck(())
 
     def open(self, problem: Problem) -> tuple[int, ...]:

@@ -9,10 +9,11 @@ from typing import Any
 
 import aiohttp
 
+from rlcore.entries import KINDS
 from rlcore.errors import UserError
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Conversation
-from rlcore.rollout.kinds import KINDS, read_script
+from rlcore.rollout.conversation import read_script
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.scoring import Scorer
 from rlcore.types import Groups, Message, Problem, Role, Trajectory, Turn

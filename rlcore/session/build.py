@@ -1,9 +1,7 @@
 """What training and evaluation both need of a recipe: problems, a policy, and rollouts that are scored."""
 
-import copy
 import gc
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from transformers.utils import logging
@@ -13,7 +11,7 @@ from rlcore.errors import UserError
 from rlcore.policy import Policy, load_policy, stop_ids
 from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
-from rlcore.rollout import Conversation, Rollout, RolloutEngine, Scorer, TorchEngine
+from rlcore.rollout import Conversation, Rollout, RolloutEngine, Scorer
 from rlcore.types import Problem
 
 NAMED = 8
@@ -44,8 +42,9 @@ class Setup:
         self.held_out = fitting_problems(asked, asked_of, say if skip else None)
         if recipe.learner.zero < 3:  # ZeRO-3 moves it to the device in parts
             torch.nn.Module.to(self.policy.model, ranks.device)
-        self._engine = _start_engine(
-            recipe, self.policy, ranks.device, max(self.conversation.max_tokens, asked.max_tokens)
+        longest = max(self.conversation.max_tokens, asked.max_tokens)
+        self._engine: RolloutEngine = recipe.rollout.entry.start(
+            recipe, self.policy, device=ranks.device, max_tokens=longest
         )
         self._scorer = Scorer(recipe.rewards)
         gc.collect()
@@ -61,29 +60,7 @@ class Setup:
 def first_policy(recipe: Recipe, problems: list[Problem]) -> Policy:
     """The policy that a run starts from; `problems` are what a scratch one's tokenizer is trained on."""
     texts = (text for problem in problems for text in _texts(problem))
-    return load_policy(recipe.model, texts, recipe.seed, embedded=recipe.rollout.engine == "torch")
-
-
-def _start_engine(recipe: Recipe, policy: Policy, device: torch.device, max_tokens: int) -> RolloutEngine:
-    """The rollout engine that the recipe names, with the policy's weights."""
-    section, stops = recipe.rollout, stop_ids(policy)
-    if section.mode == "servers":
-        from rlcore.rollout.servers.engine import ServersEngine
-
-        folder = Path(recipe.output) / "servers"
-        return ServersEngine(section, policy.model, stops, max_tokens, folder, device, recipe.adapters_apart)
-    if section.engine == "vllm":
-        from rlcore.rollout.vllm.in_process import InProcessEngine
-        from rlcore.rollout.vllm.tensor_parallel import TensorParallelEngine
-
-        kind = TensorParallelEngine if section.vllm.tensor_parallel > 1 else InProcessEngine
-        return kind(section, policy.model, recipe.model.path, stops, max_tokens, device, recipe.adapters_apart)
-    # ZeRO-3 takes the policy's parameters apart, so each rank samples from a whole copy on its device; up to ZeRO-2 the
-    # engine samples from the learner's own tensors.
-    split = recipe.learner.zero == 3
-    sampled = copy.deepcopy(policy.model) if split else policy.model
-    torch.nn.Module.to(sampled, device)
-    return TorchEngine(sampled, stops, slots=section.slots, max_tokens=max_tokens, live=not split)
+    return load_policy(recipe.model, texts, recipe.seed, embedded=recipe.rollout.entry.weights == "learner")
 
 
 def _nothing(text: str) -> None:

@@ -80,7 +80,7 @@ def test_intervals_over_seeds_cover_the_truth_as_often_as_they_say(seeds, differ
     means_PM = arms[0].mean(0) - (arms[1].mean(0) if difference else 0)
     both = seeds_ci(*arms, resamples=500), bootstrap_ci(means_PM, range(problems), resamples=500)
     crossed, over_problems = [((ci[:, 1] <= truth) & (truth <= ci[:, 2])).mean() for ci in both]
-    assert 0.93 <= crossed <= 1
+    assert 0.925 <= crossed <= 0.995
     assert over_problems < 0.85, "problems alone are not all that could be otherwise"
 
 

@@ -32,6 +32,13 @@ def test_the_base_comes_first_and_only_once_though_every_arm_measured_it():
     assert [(row.arm, row.run) for row in rows] == [("base", "seed 0"), ("score", "seed 0"), ("grpo", "seed 0")]
 
 
+def test_the_base_is_one_row_whatever_the_seed_of_the_run_that_measured_it():
+    found = result_rows([_measured("base", seed, [1, 0, 1]) for seed in (0, 1, 2)])
+    assert [(row.arm, row.run) for row in found] == [("base", "seed 0")]
+    found = result_rows([_measured("base", 0, [1, 0, 1]), _measured("base", 1, [1, 1, 1])])
+    assert [row.run for row in found] == ["mean of 2", "seed 0", "seed 1"]
+
+
 def _measured(arm: str, seed: int, right_P: list[int], named: str = "p") -> Results:
     rows = {"t1": np.zeros(len(right_P)), "t2": np.array(right_P, dtype=float)}
     problems = [f"{named}{place}" for place in range(len(right_P))]

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from tiny import random_batch, subset, tiny_learner, tiny_model
 
+from rlcore.entries import LOSSES
 from rlcore.learner import Learner
 from rlcore.ranks import start_distributed
-from rlcore.recipe.schema import LOSSES, Lora
+from rlcore.recipe.schema import Lora
 from rlcore.types import TokenBatch
 
 TRAJECTORIES, STEPS = 13, 2
@@ -46,7 +47,7 @@ def learner_of(arm: str) -> Learner:
     settings = {"zero": int(zero), "kl": kl, "micro_batch_tokens": 60, "max_grad_norm": 0.5}
     world = torch.distributed.get_world_size()
     for name in extra:
-        if name in LOSSES:
+        if name in LOSSES.registered:
             settings |= {"loss": name, "entropy_bonus": 0.1}
         elif name in ("sequence", "pairs"):
             settings["sequence_parallel"] = min(world, 2) if name == "pairs" else world

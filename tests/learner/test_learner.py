@@ -9,10 +9,10 @@ import torch
 from tiny import full_log_softmax, gradient_learner, gradients, parameters, random_batch, tiny_learner, tiny_model
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from rlcore.entries import LOSSES
 from rlcore.errors import UserError
 from rlcore.learner import Learner
 from rlcore.learner.zero.engine import Schedule
-from rlcore.recipe.schema import LOSSES
 from rlcore.recipe.schema import Learner as Section
 from rlcore.types import TokenBatch
 
@@ -69,7 +69,7 @@ def test_updates_and_reports_are_those_of_a_plain_torch_loop(kind):
         torch.testing.assert_close(parameters(learner)[name], tensor.detach(), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", LOSSES.registered)
 def test_micro_batch_size_does_not_change_the_update(loss):
     results = []
     for budget in (1, 50, 10_000):

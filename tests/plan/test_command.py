@@ -38,12 +38,12 @@ def test_what_does_not_fit_comes_with_overrides_that_make_it_fit(capsys, reposit
     recipe = repository / "recipes" / "score_math_qwen2.5_1.5b.yaml"
     cluster = repository / "recipes" / "clusters" / "one_h100_node.yaml"
     options = ["--model-config", config_file, "--cluster", cluster, "--gpu-memory", 40]
-    given = ["rollout.engine=torch", "rollout.slots=512", "learner.micro_batch_tokens=16384"]
+    given = ["rollout.engine=torch", "rollout.kv_memory=64", "learner.micro_batch_tokens=16384"]
     out = plan(capsys, recipe, *given, *options)
     assert "1.54B parameters" in " ".join(out.split())  # wherever the line breaks
     assert "it does not fit" in out
     overrides = [line.split()[0] for line in out.splitlines() if line.startswith("    ") and "=" in line.split()[0]]
-    assert "rollout.slots=64" in overrides
+    assert "rollout.kv_memory=32" in overrides
     assert "it fits" in plan(capsys, recipe, *given, *overrides, *options)
 
 

@@ -125,8 +125,8 @@ def test_the_embedded_engine_keeps_the_planned_cache_and_copies_the_planned_weig
     model, shapes = Qwen2ForCausalLM(config).eval(), shapes_of(config, "tiny")
     engine = TorchEngine(model, [], slots=slots, max_tokens=tokens)
     asyncio.run(engine.sample([1, 2, 3], Sampling(4), key=0, last=True))
-    layers = engine._cache.layers
-    measured = sum(tensor.nbytes for layer in layers for tensor in (layer.keys, layer.values))
+    layers = engine._cache.slot_layers
+    measured = sum(tensor.nbytes for layer in layers for band in layer.bands for tensor in band)
     assert measured == kv_cache_bytes(shapes, slots, tokens + 1, 4)
     products = [part for layer in FewOperations(model)._layers for part in vars(layer).values()]
     copied = sum(part._weight_IO.nbytes for part in products if hasattr(part, "_weight_IO"))

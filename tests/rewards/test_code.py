@@ -192,6 +192,57 @@ def test_functions_by_arguments(judge, row):
     assert judge.judge("def total(xs, y): return sum(xs)", row).score == 0.0
 
 
+@pytest.mark.parametrize(
+    ("program", "expected", "score"),
+    [
+        ("print(6)", "6", 1.0),
+        ("print(6)\nimport sys\nsys.exit()", "6", 1.0),
+        ("print(6)\nexit(0)", "6", 1.0),
+        ("print(6)\nraise ValueError", "6", 0.0),
+        ("print(6, flush=True)\nimport os\nos.abort()", "6", 0.0),
+        ("print(6)\nraise MemoryError", "6", 0.0),
+        ("print(6)\nimport sys\nsys.exit(3)", "6", 0.0),
+        ("print(6)\nx = [0] * 10**10", "6", 0.0),
+        ("print(6", "", 0.0),
+        ("pass", "", 1.0),
+        ("print('0101')", "101", 0.0),
+        ("print('1_000')", "1000", 0.0),
+        ("print('007')", "7", 0.0),
+        ("print('1.50')", "1.5", 1.0),
+        ("print('1e3')", "1000", 1.0),
+        ("print('-0.0')", "0", 1.0),
+    ],
+)
+def test_a_script_must_end_well_and_print_what_is_expected(judge, program, expected, score):
+    assert judge.judge(program, {"tests": [{"input": "", "output": expected}]}).score == score
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "score"),
+    [
+        ("5", "[5]", 0.0),
+        ("[1, 2]", "[[1, 2]]", 0.0),
+        ("[0]", "[false]", 0.0),
+        ("1", "true", 0.0),
+        ("{'a': 1}", '{"a": true}', 0.0),
+        ("[(1, 2)]", "[[1, 2]]", 1.0),
+        ("{1: [2.0]}", '{"1": [2]}', 1.0),
+        ("None", "null", 1.0),
+        ("True", "true", 1.0),
+    ],
+)
+def test_what_a_function_returns_is_what_json_says(judge, value, expected, score):
+    row = {"tests": [{"input": "1", "output": expected, "metadata": {"func_name": "f"}}]}
+    assert judge.judge(f"def f(x): return {value}", row).score == score
+
+
+def test_apps_may_wrap_every_output_in_a_list(judge):
+    row = {"input_output": {"fn_name": "f", "inputs": [[1], [2]], "outputs": [[1], [4]]}}
+    assert judge.judge(SQUARE, row).score == 1.0
+    row["input_output"]["outputs"] = [[1], 4]
+    assert judge.judge(SQUARE, row).score == 0.0
+
+
 class Bomb:
     def __reduce__(self):
         return (print, ("unpickled",))

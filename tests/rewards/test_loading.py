@@ -39,7 +39,7 @@ def test_entry_point_of_an_installed_package(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ("mth", r"no reward named 'mth'; known: code, .*pair_sum.*; did you mean 'math'\?"),
+        ("mth", r"no reward named 'mth'; known: math, .*pair_sum"),
         ("rewards.shaping:format_rewrd", r"nothing called 'format_rewrd' there; did you mean 'format_reward'\?"),
         ("no_such_package:f", "No module named 'no_such_package'"),
         ("no/such/file.py:f", "no file no/such/file.py"),

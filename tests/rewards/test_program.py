@@ -57,6 +57,10 @@ PROMPT = "def f(x):\n    '''Square.'''\n"
         "```python\ndef f(x):\n        return x * x\n    \n    def g(x):\n        return 0\n```",
         "```python\nimport math\n    def f(x):\n        return x * x\n```",
         "```python\n    def f(x):\n        return x * x\n```",
+        f'{FENCED}\nOr:\n```python\ndef show(x):\n    """\n    ```\n    16\n    ```\n    """\n    print(f(x))\n```',
+        "```python\ndef f(x):\n    return x * x if x != '```' and x != 'a ```python' else 0\n```",
+        "Define:\n```python\nfrom operator import mul\n```\n```python\ndef g(x):\n    return mul(x, x)\n```\n"
+        "```python\nimport math\nf = g\n```\n```output\n4\n```",
         f"First:\n```python\ndef f(x): return 0\n```\nBetter:\n{FENCED}",
     ],
 )
@@ -75,6 +79,7 @@ def test_program_that_defines_what_is_asked_for(text):
         "for y in [x]:\n        return y * y\n",
         "```python\n    return x * x\n```",
         "```python\nreturn x * x\n```\n```\nassert f(2) == 4\n```",
+        "```python\nreturn x * x\n```\n```python\ndef test():\n    assert f(2) == 4\n```",
         FENCED,
     ],
 )
@@ -134,8 +139,8 @@ def test_a_program_that_fits_nothing_is_still_the_last():
     ],
     ids=lambda text: repr(text[:12]),
 )
-def test_hostile_text_takes_linear_time(text):
+def test_hostile_text_does_not_take_square_time(text):
     began = time.process_time()
     find_program(text, {"f"}, PROMPT)
     find_program(text)
-    assert time.process_time() - began < 3.0
+    assert time.process_time() - began < 30  # it takes about 1; square time would be minutes

@@ -5,14 +5,14 @@ import asyncio
 import pytest
 
 from rlcore.errors import UserError
+from rlcore.kinds import feedback, verify
+from rlcore.kinds.instructions import INSTRUCTIONS
+from rlcore.kinds.stop import read_role
+from rlcore.kinds.verify import read_verdict
 from rlcore.policy import Policy, stop_ids
 from rlcore.policy.scratch import scratch_model
 from rlcore.recipe import schema
 from rlcore.rollout import Sampling, TorchEngine, sample_groups
-from rlcore.rollout.kinds import feedback, verify
-from rlcore.rollout.kinds.instructions import INSTRUCTIONS
-from rlcore.rollout.kinds.stop import read_role
-from rlcore.rollout.kinds.verify import read_verdict
 from tests.rollout.scripted import ScriptedEngine, conversation, problem
 
 RIGHT, WRONG = "It is 5. Verdict: right", "It is not. Verdict: wrong"
@@ -120,7 +120,7 @@ def test_a_long_message_is_cut_to_the_room_that_was_set_aside():
 def test_the_embedded_engine_samples_every_kind_token_by_token(kind, monkeypatch):
     """A random model decides what is said, so its claims and stops are read from the number of letters."""
     monkeypatch.setattr(verify, "read_verdict", lambda text: len(text) % 3 == 0)
-    monkeypatch.setattr("rlcore.rollout.kinds.stop.read_role", lambda text: "stop" if len(text) % 3 == 0 else "attempt")
+    monkeypatch.setattr("rlcore.kinds.stop.read_role", lambda text: "stop" if len(text) % 3 == 0 else "attempt")
     talk = conversation(kind=kind, attempts=3, max_attempt_tokens=6)
     model = scratch_model(schema.Scratch(hidden_size=32, layers=1, heads=2, kv_heads=1), talk.tokenizer, 0)
     ends = stop_ids(Policy(model, talk.tokenizer))

@@ -12,7 +12,7 @@ KINDS = ("critique", "verify", "feedback", "stop")
 SCRIPT = """
 import sys
 from rlcore.recipe import load_recipe
-from rlcore.rollout.kinds import stop, verify
+from rlcore.kinds import stop, verify
 from rlcore.train.loop import train
 
 # A random model says neither "Verdict: wrong" nor "STOP": here the number of letters says it.

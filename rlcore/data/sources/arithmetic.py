@@ -13,13 +13,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from rlcore.data.sources.source import Source
 from rlcore.data.table import Row, Table
+from rlcore.entries import Source
 from rlcore.errors import UserError
 from rlcore.recipe.mistakes import first_mistake
 from rlcore.recipe.schema import Positive, Section
 
-ARITHMETIC = Source(text="prompt", gold=("numbers", "target"))
 SPLITS = {"test": (0,), "validation": (1,), "train": range(2, 10)}
 """Which tenths of all problems belong to a split."""
 MAX_DRY_DRAWS = 10_000
@@ -101,3 +100,6 @@ def _check(options: dict[str, Any]) -> Options:
     if settings.letters > settings.max_number:
         raise UserError(f"data.options: {settings.letters} letters need max_number of at least {settings.letters}")
     return settings
+
+
+ARITHMETIC = Source(text="prompt", gold=("numbers", "target"), make=generate)

@@ -1,5 +1,5 @@
 """GSM8K: grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168); `answer` ends in `#### ` and the number."""
 
-from rlcore.data.sources.source import Source
+from rlcore.entries import Source
 
 GSM8K = Source(text="question", gold=("answer",), hub="openai/gsm8k", subset="main")

@@ -3,7 +3,7 @@
 The hub has one split of it, `test`.
 """
 
-from rlcore.data.sources.source import Source
+from rlcore.entries import Source
 
 HUMANEVAL = Source(
     text="prompt",

@@ -3,8 +3,8 @@ r"""MATH: competition mathematics (Hendrycks et al. 2021, arXiv 2103.03874) and 
 MATH keeps its gold answer in the last `\boxed{}` of `solution`, MATH-500 in `answer`; here every row has `answer`.
 """
 
-from rlcore.data.sources.source import Source
 from rlcore.data.table import Row
+from rlcore.entries import Source
 
 
 def _with_answer(row: Row) -> Row:

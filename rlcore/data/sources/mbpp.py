@@ -4,8 +4,8 @@ The published file holds all 974 tasks; the paper splits them by their number. T
 paper, because they alone say what the function is called. The first of them is the public one, for execution feedback.
 """
 
-from rlcore.data.sources.source import Source
 from rlcore.data.table import Row
+from rlcore.entries import Source
 
 SPLITS = {"prompt": range(1, 11), "test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}
 

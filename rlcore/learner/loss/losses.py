@@ -1,17 +1,11 @@
 """Losses and divergences: pure functions on per-token tensors. n tokens, V vocabulary entries; natural logarithms.
 
-`SURROGATES` and `KL_ESTIMATORS` are the tables that a recipe names them by; `rlcore/learner/README.md` says which of
-them the published methods are made of.
+`rlcore/entries.py` has the names by which a recipe takes them; `rlcore/learner/README.md` says which of them the
+published methods are made of.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-Surrogate = Callable[[Tensor, Tensor, Tensor, tuple[float, float]], tuple[Tensor, Tensor]]
-"""From `logprob_n`, `log_ratio_n`, `advantage_n` and a clip to the loss of each token, and whether the clip changed its
-gradient (bool)."""
 
 
 def ppo(
@@ -48,9 +42,6 @@ def reinforce(
     return -advantage_n * logprob_n, torch.zeros_like(advantage_n, dtype=torch.bool)
 
 
-SURROGATES: dict[str, Surrogate] = {"ppo": ppo, "cispo": cispo, "reinforce": reinforce}
-
-
 def kl_k1(logprob_n: Tensor, other_logprob_n: Tensor) -> Tensor:
     """One-sample estimate of KL(p ‖ q): log(p/q) of a token that p sampled. Unbiased, of either sign.
 
@@ -70,9 +61,6 @@ def kl_k3(logprob_n: Tensor, other_logprob_n: Tensor) -> Tensor:
     """q/p - 1 - log(q/p): unbiased, never negative (Schulman 2020); its gradient on policy is that of KL(q ‖ p)."""
     log_ratio_n = other_logprob_n - logprob_n
     return log_ratio_n.exp() - 1 - log_ratio_n
-
-
-KL_ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 
 
 def kl_exact(log_p_nV: Tensor, log_q_nV: Tensor) -> Tensor:

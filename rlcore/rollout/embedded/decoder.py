@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from rlcore.policy.common_decoder import in_pairs, turns
 from rlcore.policy.lora import present_weight
-from rlcore.rollout.embedded.slots import FEW_QUERIES, SlotCache, unseen
+from rlcore.rollout.embedded.bands import Part
+from rlcore.rollout.embedded.slots import FEW_QUERIES, SlotCache, SlotLayer, unseen
 
 
 class FewOperations:
@@ -38,16 +39,14 @@ class FewOperations:
             self._turns_CX = turns(decoder, torch.arange(cache.capacity, device=ids_RQ.device))
         hidden_ND = decoder.embed_tokens(ids_RQ.flatten())
         turns_N1X = self._turns_CX[positions_RQ.flatten()].unsqueeze(1)
-        mask = self._layers[0].mask(positions_RQ, cache.width, hidden_ND.dtype)
+        masks = self._layers[0].masks(positions_RQ, cache.parts, hidden_ND.dtype)
         for layer, slots in zip(self._layers, cache.slot_layers, strict=True):
             queries_RQHd, keys_RQGd, values_RQGd = layer.projected(hidden_ND, turns_N1X, shape)
-            if not slots.is_initialized:
-                slots.lazy_initialization(keys_RQGd.transpose(1, 2), values_RQGd.transpose(1, 2))
             slots.write(keys_RQGd, values_RQGd)
             if layer is self._layers[-1] and shape[1] > 1:
                 queries_RQHd, hidden_ND = queries_RQHd[:, -1:], hidden_ND.view(*shape, -1)[:, -1]
-                mask = layer.mask(positions_RQ[:, -1:], cache.width, hidden_ND.dtype)
-            hidden_ND = layer.mixed(hidden_ND, layer.attended(queries_RQHd, *slots.read(), mask))
+                masks = layer.masks(positions_RQ[:, -1:], cache.parts, hidden_ND.dtype)
+            hidden_ND = layer.mixed(hidden_ND, layer.attended(queries_RQHd, slots, cache.parts, masks))
         return self._model.lm_head(self._norm(hidden_ND).mul_(self._norm.weight))
 
 
@@ -86,15 +85,27 @@ class _Layer:
         turned = turned.to(values.dtype)
         return turned.narrow(2, 0, heads), turned.narrow(2, heads, self._groups), values
 
-    def mask(self, positions_RQ: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-        """What is added to scores, in the shape in which `attended` computes them."""
+    def masks(self, positions_RQ: Tensor, parts: list[Part], dtype: torch.dtype) -> list[Tensor]:
+        """What is added to the scores of each part, in the shape in which `attended` computes them."""
+        return [self._mask(positions_RQ[part.of_batch], part.width, dtype) for part in parts]
+
+    def _mask(self, positions_RQ: Tensor, width: int, dtype: torch.dtype) -> Tensor:
         if positions_RQ.shape[1] > FEW_QUERIES:
             return unseen(positions_RQ[:, None], width, dtype)
         places = positions_RQ[:, None, :, None].expand(-1, self._groups, -1, self._shared)
         return unseen(places.reshape(len(positions_RQ) * self._groups, -1), width, dtype)
 
-    def attended(self, queries_RQHd: Tensor, keys_RGdW: Tensor, values_RGWd: Tensor, mask: Tensor) -> Tensor:
-        """What attention mixes for each token, `[N, H · d]`."""
+    def attended(self, queries_RQHd: Tensor, slots: SlotLayer, parts: list[Part], masks: list[Tensor]) -> Tensor:
+        """What attention mixes for each token, `[N, H · d]`: each part of the rows by itself."""
+        if len(parts) == 1:
+            return self._attended(queries_RQHd, *slots.read(parts[0]), masks[0])
+        mixed_RX = torch.empty_like(queries_RQHd).flatten(1)
+        for part, mask in zip(parts, masks, strict=True):
+            mixed = self._attended(queries_RQHd[part.of_batch], *slots.read(part), mask)
+            mixed_RX[part.of_batch] = mixed.view(-1, mixed_RX.shape[1])
+        return mixed_RX.view(queries_RQHd.shape[:2].numel(), -1)
+
+    def _attended(self, queries_RQHd: Tensor, keys_RGdW: Tensor, values_RGWd: Tensor, mask: Tensor) -> Tensor:
         rows, queries, _, size = queries_RQHd.shape
         if queries > FEW_QUERIES:
             query, key = queries_RQHd.transpose(1, 2), keys_RGdW.transpose(2, 3).contiguous()

@@ -3,6 +3,10 @@
 Requests wait in a queue; free slots take them, prompts that several requests share are computed once, and every
 decoding step advances all active rows by one token. A row whose attempt ends is answered at once and leaves the batch;
 its KV cache stays in its slot until the conversation's next request continues it, or is freed when there is none.
+
+Where the KV cache fills its memory, requests wait for those before them. Rows that have outgrown it all the same leave
+it: first those of conversations between two requests, then those of the latest conversations. They are computed again
+when there is room. The earliest one always stays, so every conversation ends.
 """
 
 import asyncio
@@ -14,10 +18,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from rlcore.errors import UserError
+from rlcore.machine import free_bytes
 from rlcore.policy.common_decoder import is_common_decoder
 from rlcore.rollout.embedded.decoder import FewOperations
 from rlcore.rollout.embedded.rows import Request, Rows
-from rlcore.rollout.embedded.slots import SlotCache, unseen, use_decode_attention
+from rlcore.rollout.embedded.slots import PADDING, SlotCache, unseen, use_decode_attention
 from rlcore.rollout.engine import Sample, Sampling
 from rlcore.rollout.sampling import draw
 
@@ -25,15 +31,28 @@ ADMIT_SHARE = 0.25
 """A forward pass over new prompt tokens runs once they wait for this share of the rows that are decoding."""
 PASS_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Padded prompt tokens in one forward pass: what lies between layers fits into caches, or memory."""
+GROWTH = 0.25
+"""The share of the tokens that it may still sample for which a row is given room when it is admitted."""
+FREE_SHARE = 0.5
+"""Of the memory that is free when sampling begins, what the KV cache may take where nothing else is said."""
 
 
 class TorchEngine:
     """Samples attempts from `model`. A `live` model is the learner's own: then publishing copies nothing."""
 
     def __init__(
-        self, model: PreTrainedModel, stop_ids: Sequence[int], *, slots: int, max_tokens: int, live: bool = False
+        self,
+        model: PreTrainedModel,
+        stop_ids: Sequence[int],
+        *,
+        slots: int,
+        max_tokens: int,
+        kv_bytes: int | None = None,
+        live: bool = False,
     ):
+        """`slots` sequences at most are sampled at once; `kv_bytes` is what their KV cache may take."""
         self.model = model
+        self._kv_bytes = kv_bytes
         self._live = live
         self.device = next(model.parameters()).device
         self.version = 0
@@ -41,7 +60,7 @@ class TorchEngine:
         self._stop_ids = np.array(stop_ids)
         self._pass_tokens = PASS_TOKENS.get(self.device.type, PASS_TOKENS["cuda"])
         self._generator = torch.Generator(device=self.device)
-        self._cache = SlotCache(model.config.num_hidden_layers, slots, max_tokens + 1)
+        self._cache = SlotCache(model.config, model.dtype, self.device, slots, max_tokens + 1)
         self._driver: asyncio.Task[None] | None = None
         self._common = is_common_decoder(model)
         self._decoder: FewOperations | None = None
@@ -93,6 +112,7 @@ class TorchEngine:
             self.model.eval()
             # The weights may have changed since attempts were last sampled.
             self._decoder = FewOperations(self.model) if self._common else None
+            self._cache.begin(self._kv_bytes or int(FREE_SHARE * free_bytes(self.device)))
             with torch.no_grad():
                 while len(self._active) or self._waiting:
                     if len(self._waiting) >= ADMIT_SHARE * len(self._active):
@@ -103,8 +123,10 @@ class TorchEngine:
             for request in [request for request in self._rows.requests if request] + self._waiting:
                 if not request.answer.done():
                     request.answer.set_exception(error)
-            raise
+            if not isinstance(error, UserError):
+                raise
         finally:
+            self._cache.end()
             self._forget()
 
     def _forget(self) -> None:
@@ -122,19 +144,77 @@ class TorchEngine:
         if self._cache.reserve(longest):
             self._rows.grow(self._cache.capacity)
         free = iter(self._rows.free(self.slots))
-        firsts: dict[tuple[int, ...], list[int]] = {}
-        continued, left = [], []
+        room, opened, left = self._room(), [], []
         for request in self._waiting:
             slot = self._parked.pop(request.key, None)
             if slot is not None:
                 self._rows.open(slot, request, int(self._rows.cached_S[slot]))
-                continued.append(slot)
-            elif (slot := next(free, None)) is not None:
+                opened.append(request)
+                continue
+            room -= len(request.ids) + GROWTH * request.sampling.max_tokens
+            first = not len(self._active) and not opened
+            if (room >= 0 or first) and (slot := next(free, None)) is not None:
                 self._rows.open(slot, request, 0)
-                firsts.setdefault(request.ids, []).append(slot)
+                opened.append(request)
             else:
                 left.append(request)
         self._waiting = left
+        self._fit()
+        self._compute(opened)
+
+    def _room(self) -> float:
+        """Tokens of the cache that are neither used nor soon will be."""
+        if self._cache.whole:
+            return float("inf")
+        live_R, rows = self._rows.live(), self._rows
+        soon = GROWTH * (rows.limit_S - rows.length_S)[live_R].sum()
+        return float(self._cache.most_tokens - rows.length_S[live_R].sum() - soon)
+
+    def _fit(self) -> None:
+        """Makes room for the next token of every row, at the cost of the latest where there is none for all."""
+        if self._cache.whole:
+            return
+        rows = self._rows
+        live_R = rows.live()
+        while len(live_R) > 1 and rows.length_S[live_R].sum() > self._cache.most_tokens:
+            latest = max(
+                live_R.tolist(), key=lambda slot: (rows.request(slot).key in self._parked, rows.request(slot).key)
+            )
+            self._put_off(latest)
+            live_R = live_R[live_R != latest]
+        if self._cache.holds(live_R, rows.length_S[live_R]):
+            return
+        live_R = live_R[np.argsort(-rows.length_S[live_R], kind="stable")]
+        self._cache.arrange(live_R, rows.length_S[live_R], rows.cached_S[live_R])
+        targets_R = np.arange(len(live_R))
+        now_S = np.zeros(self.slots, dtype=np.int64)
+        now_S[live_R] = targets_R
+        rows.move(live_R.tolist(), targets_R.tolist())
+        self._active = np.sort(now_S[self._active])
+        self._parked = {key: int(now_S[slot]) for key, slot in self._parked.items()}
+
+    def _put_off(self, slot: int) -> None:
+        """Takes a row out of the cache; if it was being sampled, it goes on from where it is when it enters again."""
+        request = self._rows.request(slot)
+        if self._parked.pop(request.key, None) is None:
+            request.sampled = self._rows.attempt(slot)
+            self._waiting.insert(0, request)
+        self._active = self._active[self._active != slot]
+        self._rows.requests[slot] = None
+
+    def _compute(self, opened: Sequence[Request]) -> None:
+        """Samples the first token of these requests, but for those that had to leave again."""
+        slot_of = {id(request): slot for slot, request in enumerate(self._rows.requests) if request}
+        firsts: dict[tuple[int, ...], list[int]] = {}
+        continued = []
+        for request in opened:
+            slot = slot_of.get(id(request))
+            if slot is None:
+                continue
+            if self._rows.cached_S[slot]:
+                continued.append(slot)
+            else:
+                firsts.setdefault(request.tokens, []).append(slot)
         if continued:
             slots_R = np.array(continued)
             self._sample_at(slots_R, self._extend(slots_R))
@@ -150,7 +230,7 @@ class TorchEngine:
         copies_R = slots_R != leaders_P[owner_R]
         if copies_R.any():
             sources, targets = leaders_P[owner_R[copies_R]], slots_R[copies_R]
-            self._cache.copy(self._tensor(sources), self._tensor(targets), self._rows.cached_S[leaders_P].max())
+            self._cache.copy(sources, targets, self._rows.cached_S[sources])
             self._rows.cached_S[targets] = self._rows.cached_S[sources]
         self._sample_at(slots_R, logits_PV[self._tensor(owner_R)])
 
@@ -172,11 +252,10 @@ class TorchEngine:
         positions_RQ = length_R1 + np.arange(-queries, 0)
         real_RQ = positions_RQ >= cached_R1
         positions_RQ = np.where(real_RQ, positions_RQ, 0)
-        columns_RQ = np.where(real_RQ, positions_RQ, self._cache.capacity - 1)
+        columns_RQ = np.where(real_RQ, positions_RQ, PADDING)
         tokens_RQ = self._rows.ids_SC[slots_R[:, None], positions_RQ]
         self._rows.cached_S[slots_R] = length_R1[:, 0]
-        width = int(length_R1.max())
-        self._cache.aim(self._tensor(slots_R), self._tensor(columns_RQ), width, None)
+        self._cache.aim(slots_R, columns_RQ)
         return self._forward(tokens_RQ, positions_RQ)
 
     # Decoding: every active row advances by one token.
@@ -184,16 +263,18 @@ class TorchEngine:
     def _decode(self) -> None:
         if not len(self._active):
             return
-        self._compact()
+        if self._cache.whole:
+            self._compact()
+        else:
+            self._fit()
         slots_R, rows = self._active, self._rows
         span = int(slots_R[-1]) + 1
         tokens_S, positions_S = np.zeros((2, span), dtype=np.int64)
-        columns_S = np.full(span, self._cache.capacity - 1)
+        columns_S = np.full(span, PADDING)
         columns_S[slots_R] = positions_S[slots_R] = rows.cached_S[slots_R]
         tokens_S[slots_R] = rows.ids_SC[slots_R, rows.cached_S[slots_R]]
         rows.cached_S[slots_R] += 1
-        width = int(positions_S.max()) + 1
-        self._cache.aim(torch.arange(span, device=self.device), self._tensor(columns_S)[:, None], width, span)
+        self._cache.aim_first(columns_S, positions_S)
         logits_SV = self._forward(tokens_S[:, None], positions_S[:, None])
         self._active = slots_R[:0]
         self._sample_at(slots_R, logits_SV if len(slots_R) == span else logits_SV[self._tensor(slots_R)])
@@ -247,8 +328,7 @@ class TorchEngine:
         sources, targets = [source for source, _ in moves], [target for _, target in moves]
         self._rows.move(sources, targets)
         self._active = np.sort(np.concatenate([self._active[: -len(moves)], targets]))
-        width = self._rows.cached_S[targets].max()
-        self._cache.copy(self._tensor(sources), self._tensor(targets), width)
+        self._cache.copy(np.array(sources), np.array(targets), self._rows.cached_S[targets])
 
     def _tensor(self, values: Sequence[int] | np.ndarray) -> torch.Tensor:
         return torch.as_tensor(values, device=self.device)

@@ -17,6 +17,13 @@ class Request:
     sampling: Sampling
     last: bool
     answer: "asyncio.Future[Sample]"
+    sampled: tuple[tuple[int, ...], tuple[float, ...]] = ((), ())
+    """Ids and log-probabilities of the attempt's tokens from before it had to leave the batch."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """All that is there when it enters."""
+        return self.ids + self.sampled[0]
 
 
 class Rows:
@@ -40,11 +47,12 @@ class Rows:
 
     def open(self, slot: int, request: Request, cached: int) -> None:
         """A request enters: the slot's KV cache already holds its first `cached` tokens."""
-        length = len(request.ids)
-        self.ids_SC[slot, cached:length] = request.ids[cached:]
-        self.length_S[slot] = self.start_S[slot] = length
+        start, length = len(request.ids), len(request.tokens)
+        self.ids_SC[slot, cached:length] = request.tokens[cached:]
+        self.logprobs_SC[slot, start:length] = request.sampled[1]
+        self.length_S[slot], self.start_S[slot] = length, start
         self.cached_S[slot] = cached
-        self.limit_S[slot] = length + request.sampling.max_tokens
+        self.limit_S[slot] = start + request.sampling.max_tokens
         if request.sampling not in self.kinds:
             self.kinds.append(request.sampling)
         self.kind_S[slot] = self.kinds.index(request.sampling)
@@ -71,13 +79,20 @@ class Rows:
         """The slots below `span` that nobody uses."""
         return [slot for slot, request in enumerate(self.requests[:span]) if request is None]
 
+    def live(self) -> np.ndarray:
+        """The slots that somebody uses."""
+        return np.array([slot for slot, request in enumerate(self.requests) if request is not None], dtype=np.int64)
+
     def move(self, sources: list[int], targets: list[int]) -> None:
-        """Takes rows to other slots, which are free."""
+        """Takes rows to other slots, which are free or among those that are left."""
         counts = (self.length_S, self.cached_S, self.start_S, self.limit_S, self.kind_S)
         for values in (self.ids_SC, self.logprobs_SC, *counts):
             values[targets] = values[sources]
-        for source, target in zip(sources, targets, strict=True):
-            self.requests[target], self.requests[source] = self.requests[source], None
+        requests = [self.requests[source] for source in sources]
+        for source in sources:
+            self.requests[source] = None
+        for target, request in zip(targets, requests, strict=True):
+            self.requests[target] = request
 
     def grow(self, capacity: int) -> None:
         """Makes room for longer rows."""

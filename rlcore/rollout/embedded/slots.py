@@ -1,74 +1,101 @@
-"""The embedded engine's KV cache: one preallocated slot a sequence, written in place, read as views.
+"""The embedded engine's KV cache: rows of keys and values in bands, written in place, read as views.
 
 A forward pass works either on the first `n` slots (decoding: keys and values are views, nothing is copied) or on a
 chosen list of slots (prompts and correction turns of many tokens: their keys and values are gathered once).
 """
 
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
 import torch
-from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from rlcore.errors import UserError
+from rlcore.rollout.embedded.bands import MOST_WASTE, Band, Move, Part, bands_of, token_bytes
+
 ATTENTION = "rlcore_decode"
 FEW_QUERIES = 64
 """Up to so many query tokens the whole matrix of scores is small, and no fused kernel pays."""
-
-
 FAR = 1e30
 """How far below all others the scores of unseen columns are for each column between."""
+SMALL = 256 << 20
+"""Bytes of a cache that is not worth rearranging."""
+GIB = 1 << 30
+PADDING = -1
+"""The column that padding is written to: a row's last, which is never read."""
+
+
+Bands = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each band."""
 
 
 class SlotLayer(CacheLayerMixin):
-    """Keys `[slots, kv_heads, head_dim, capacity]` and values `[slots, kv_heads, capacity, head_dim]` of one layer.
+    """Of each band keys `[rows, kv_heads, head_dim, capacity]` and values `[rows, kv_heads, capacity, head_dim]`.
 
     Few queries are multiplied with keys much faster if those of consecutive columns lie side by side.
     """
 
-    keys: torch.Tensor
-    values: torch.Tensor
-
     def __init__(self, owner: "SlotCache"):
         super().__init__()
         self.owner = owner
+        self.bands: Bands = []
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        slots, heads, capacity = self.owner.slots, key_states.shape[1], self.owner.capacity
-        self.keys = key_states.new_zeros((slots, heads, key_states.shape[-1], capacity))
-        self.values = value_states.new_zeros((slots, heads, capacity, value_states.shape[-1]))
+        """Makes room in the shapes of these states, `[R, kv_heads, tokens, head_dim]`."""
+        self.bands = [_zeros(band, key_states, value_states) for band in self.owner.bands]
         self.is_initialized = True
-
-    def grow(self, capacity: int) -> None:
-        extra = capacity - self.keys.shape[3]
-        self.keys = functional.pad(self.keys, (0, extra))
-        self.values = functional.pad(self.values, (0, 0, 0, extra))
 
     def write(self, keys_RQGd: torch.Tensor, values_RQGd: torch.Tensor) -> None:
         """Takes up the keys and values of new tokens."""
-        rows, columns = self.owner.rows_R1, self.owner.columns_RQ
-        self.keys[rows, :, :, columns] = keys_RQGd
-        self.values[rows, :, columns] = values_RQGd
+        if not self.is_initialized:
+            self.lazy_initialization(keys_RQGd.transpose(1, 2), values_RQGd.transpose(1, 2))
+        for part in self.owner.parts:
+            keys, values = self.bands[part.band]
+            keys[part.rows_R1, :, :, part.columns_RQ] = keys_RQGd[part.of_batch]
+            values[part.rows_R1, :, part.columns_RQ] = values_RQGd[part.of_batch]
 
-    def read(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys `[R, kv_heads, head_dim, width]` and values `[R, kv_heads, width, head_dim]` of the rows aimed at."""
-        keys, values = self.keys.narrow(3, 0, self.owner.width), self.values.narrow(2, 0, self.owner.width)
-        if self.owner.first is not None:
-            return keys.narrow(0, 0, self.owner.first), values.narrow(0, 0, self.owner.first)
-        picked = self.owner.rows_R1[:, 0]
-        return keys.index_select(0, picked), values.index_select(0, picked)
+    def read(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys `[R, kv_heads, head_dim, width]` and values `[R, kv_heads, width, head_dim]` of a part."""
+        keys, values = self.bands[part.band]
+        keys, values = keys.narrow(3, 0, part.width), values.narrow(2, 0, part.width)
+        if isinstance(part.rows_R, slice):
+            return keys[part.rows_R], values[part.rows_R]
+        return keys.index_select(0, part.rows_R), values.index_select(0, part.rows_R)
 
     def update(self, key_states, value_states, *args, **kwargs):
         """Writes and reads; all are `[R, kv_heads, tokens, head_dim]`, as transformers has them."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
         self.write(key_states.transpose(1, 2), value_states.transpose(1, 2))
-        keys, values = self.read()
-        return keys.transpose(2, 3), values
+        read = [self.read(part) for part in self.owner.parts]
+        if len(read) == 1:
+            return read[0][0].transpose(2, 3), read[0][1]
+        shape = (*key_states.shape[:2], self.owner.width)
+        keys, values = (states.new_zeros(*shape, states.shape[3]) for states in (key_states, value_states))
+        for part, (part_keys, part_values) in zip(self.owner.parts, read, strict=True):
+            keys[part.of_batch, :, : part.width] = part_keys.transpose(2, 3)
+            values[part.of_batch, :, : part.width] = part_values
+        return keys, values
 
-    def copy(self, sources: torch.Tensor, targets: torch.Tensor, width: int) -> None:
-        self.keys[targets, :, :, :width] = self.keys[sources, :, :, :width]
-        self.values[targets, :, :width] = self.values[sources, :, :width]
+    def arrange(self, bands: Sequence[Band], moves: Sequence[Move]) -> None:
+        """Takes rows into new bands, and gives the old ones up."""
+        if not self.is_initialized:
+            return
+        old, (keys, values) = self.bands, self.bands[0]
+        self.bands = [_zeros(band, keys.transpose(2, 3), values) for band in bands]
+        self.is_initialized = bool(bands)
+        self._move(old, moves)
+
+    def copy(self, moves: Sequence[Move]) -> None:
+        """Copies rows onto others."""
+        self._move(self.bands, moves)
+
+    def _move(self, old: Bands, moves: Sequence[Move]) -> None:
+        for move in moves:
+            for dim, before, after in zip((3, 2), old[move.source], self.bands[move.target], strict=True):
+                after.narrow(dim, 0, move.width)[move.to_R] = before.narrow(dim, 0, move.width)[move.from_R]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.owner.width, 0
@@ -80,38 +107,140 @@ class SlotLayer(CacheLayerMixin):
         return -1
 
 
-class SlotCache(Cache):
-    """KV slots of all layers. The last column is never read: padding is written there."""
+def _zeros(band: Band, key_states: torch.Tensor, value_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    heads = key_states.shape[1]
+    keys = key_states.new_zeros((band.rows, heads, key_states.shape[-1], band.capacity))
+    return keys, value_states.new_zeros((band.rows, heads, band.capacity, value_states.shape[-1]))
 
-    def __init__(self, layers: int, slots: int, capacity: int):
-        self.slots, self.capacity = slots, capacity
-        self.rows_R1 = self.columns_RQ = torch.empty(0)
-        self.first: int | None = None
+
+class SlotCache(Cache):
+    """KV slots of all layers, for at most `slots` sequences of fewer than `capacity` tokens."""
+
+    def __init__(self, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device, slots: int, capacity: int):
+        self.slots, self.capacity, self._device = slots, capacity, device
+        self._token_bytes = token_bytes(config, dtype)
+        self._budget = 0
+        self.bands: list[Band] = []
+        self.parts: list[Part] = []
         self.width = 0
-        self.slot_layers = [SlotLayer(self) for _ in range(layers)]
+        self.slot_layers = [SlotLayer(self) for _ in range(config.get_text_config().num_hidden_layers)]
         super().__init__(layers=[*self.slot_layers])
 
+    @property
+    def whole(self) -> bool:
+        """Whether all slots are one band, which is never rearranged."""
+        return self.slots * self.capacity * self._token_bytes <= min(SMALL, self._budget)
+
+    @property
+    def most_tokens(self) -> int:
+        """How many tokens live sequences may have together."""
+        return int(self._budget / self._token_bytes / MOST_WASTE)
+
+    def begin(self, budget: int) -> None:
+        """Starts to sample within so many bytes. Raises UserError where not even one sequence fits."""
+        self._budget = budget
+        if self.whole and not self.bands:
+            self.bands = [Band(0, self.slots, self.capacity)]
+        self._check()
+
+    def end(self) -> None:
+        """Gives up what is not small."""
+        if not self.whole:
+            self.arrange(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+
     def reserve(self, tokens: int) -> bool:
-        """Makes room for sequences of this many tokens; says whether it had to."""
+        """Makes room for sequences of this many tokens; says whether it had to. Raises UserError as `begin` does."""
         if tokens < self.capacity:
             return False
+        rows = np.arange(self.slots) if self.whole else None
+        cached_S = np.full(self.slots, self.capacity - 1)
         self.capacity = -(-(tokens + 1) // 64) * 64
-        for layer in self.slot_layers:
-            if layer.is_initialized:
-                layer.grow(self.capacity)
+        self._check()
+        if rows is not None:
+            self._arrange([Band(0, self.slots, self.capacity)], rows, cached_S)
         return True
 
-    def aim(self, rows_R: torch.Tensor, columns_RQ: torch.Tensor, width: int, first: int | None) -> None:
-        """Says where the next forward pass writes (`columns_RQ` of `rows_R`) and reads (columns below `width`).
+    def _check(self) -> None:
+        if self.whole or self.capacity <= self.most_tokens:
+            return
+        needed = self.capacity * self._token_bytes * MOST_WASTE
+        raise UserError(
+            f"rollout.kv_memory: a KV cache of {self._budget / GIB:.3g} GiB holds not even one conversation of "
+            f"{self.capacity - 1:,} tokens, which takes {needed / GIB:.3g}: give it more, or lower "
+            "conversation.max_prompt_tokens or conversation.max_attempt_tokens"
+        )
 
-        `first` = n declares that the rows are exactly the first n slots, so that they are read without copying.
-        """
-        self.rows_R1, self.columns_RQ, self.width, self.first = rows_R[:, None], columns_RQ, width, first
+    def holds(self, slots_R: np.ndarray, lengths_R: np.ndarray) -> bool:
+        """Whether rows of these lengths fit where they are, and little else is kept."""
+        capacity_S = np.zeros(self.slots, dtype=np.int64)
+        for band in self.bands:
+            capacity_S[band.start : band.start + band.rows] = band.capacity
+        if (lengths_R >= capacity_S[slots_R]).any():
+            return False
+        columns = capacity_S.sum()
+        if columns <= MOST_WASTE * lengths_R.sum():
+            return True
+        return bool(columns <= sum(band.rows * band.capacity for band in bands_of(np.sort(lengths_R)[::-1])))
 
-    def copy(self, sources: torch.Tensor, targets: torch.Tensor, width: int) -> None:
-        """Copies the first `width` columns of slots onto other slots."""
+    def arrange(self, slots_R: np.ndarray, lengths_R: np.ndarray, cached_R: np.ndarray) -> None:
+        """Puts the rows of these slots, the longest first, into new bands in this order, with their cached columns."""
+        self._arrange(bands_of(lengths_R), slots_R, cached_R)
+
+    def _arrange(self, bands: list[Band], slots_R: np.ndarray, cached_R: np.ndarray) -> None:
+        moves = self._moves(bands, slots_R, np.arange(len(slots_R)), cached_R)
         for layer in self.slot_layers:
-            layer.copy(sources, targets, width)
+            layer.arrange(bands, moves)
+        self.bands = bands
+
+    def copy(self, sources_R: np.ndarray, targets_R: np.ndarray, cached_R: np.ndarray) -> None:
+        """Copies the cached columns of slots onto other slots."""
+        moves = self._moves(self.bands, sources_R, targets_R, cached_R)
+        for layer in self.slot_layers:
+            layer.copy(moves)
+
+    def _moves(
+        self, bands: list[Band], sources_R: np.ndarray, targets_R: np.ndarray, cached_R: np.ndarray
+    ) -> list[Move]:
+        """How slots of the present bands get to slots of `bands`, with their cached columns."""
+        moves = []
+        for (source, before), (target, after) in product(enumerate(self.bands), enumerate(bands)):
+            from_R, to_R = sources_R - before.start, targets_R - after.start
+            inside_R = (from_R >= 0) & (from_R < before.rows) & (to_R >= 0) & (to_R < after.rows)
+            mine = np.flatnonzero(inside_R & (cached_R > 0))
+            if len(mine):
+                width = int(cached_R[mine].max())
+                moves.append(Move(source, target, self._tensor(from_R[mine]), self._tensor(to_R[mine]), width))
+        return moves
+
+    def aim_first(self, columns_S: np.ndarray, positions_S: np.ndarray) -> None:
+        """The next forward pass is of the first slots: where each writes its token, which sees up to its position."""
+        parts, span = [], len(columns_S)
+        for at, band in enumerate(self.bands):
+            if band.start >= span:
+                break
+            mine = slice(band.start, min(span, band.start + band.rows))
+            rows, columns = mine.stop - mine.start, self._tensor(columns_S[mine, None])
+            rows_R1 = torch.arange(rows, device=self._device)[:, None]
+            parts.append(Part(at, mine, slice(0, rows), rows_R1, columns, int(positions_S[mine].max()) + 1))
+        self._aim(parts)
+
+    def aim(self, slots_R: np.ndarray, columns_RQ: np.ndarray) -> None:
+        """The next forward pass is of these slots: where they write their tokens, the last of which sees all."""
+        parts = []
+        for at, band in enumerate(self.bands):
+            mine = np.flatnonzero((slots_R >= band.start) & (slots_R < band.start + band.rows))
+            if not len(mine):
+                continue
+            rows_R, width = self._tensor(slots_R[mine] - band.start), int(columns_RQ[mine].max()) + 1
+            of_batch = slice(None) if len(mine) == len(slots_R) else self._tensor(mine)
+            parts.append(Part(at, of_batch, rows_R, rows_R[:, None], self._tensor(columns_RQ[mine]), width))
+        self._aim(parts)
+
+    def _aim(self, parts: list[Part]) -> None:
+        self.parts, self.width = parts, max(part.width for part in parts)
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(values, device=self._device)
 
 
 def decode_attention(module, query, key, value, attention_mask, scaling=None, **kwargs):

@@ -10,8 +10,8 @@ from typing import Any
 
 from rewards import RewardPool, Verdict
 from rewards.suites import BadTests, read_suite
+from rlcore.entries import Ask, Kind, Script
 from rlcore.errors import UserError
-from rlcore.rollout.kinds.kind import Ask, Kind, Script
 from rlcore.types import Problem
 
 TIMEOUT = 3.0
@@ -74,4 +74,4 @@ def _pool() -> RewardPool:
     return RewardPool([{"name": "code", "kwargs": {"partial": True, "timeout": TIMEOUT}}], workers=2)
 
 
-FEEDBACK = Kind(feedback, refusal=refusal)
+FEEDBACK = Kind(feedback, may_end=True, writes=True, refusal=refusal)

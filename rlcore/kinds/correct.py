@@ -1,6 +1,6 @@
 """The same instruction before every later attempt: SCoRe's two (Kumar et al. 2024, arXiv 2409.12917), or more."""
 
-from rlcore.rollout.kinds.kind import Ask, Kind, Script
+from rlcore.entries import Ask, Kind, Script
 from rlcore.types import Problem
 
 

@@ -1,6 +1,6 @@
 """Autonomous stop: after each attempt the policy either leaves it as it is or gives another."""
 
-from rlcore.rollout.kinds.kind import Ask, Kind, Script
+from rlcore.entries import Ask, Kind, Script
 from rlcore.types import Problem, Role
 
 WORD = "STOP"
@@ -24,4 +24,4 @@ def read_role(text: str) -> Role:
     return "stop" if text.strip().strip(".'\"").upper() == WORD else "attempt"
 
 
-STOP = Kind(stop, REVIEW)
+STOP = Kind(stop, REVIEW, may_end=True)

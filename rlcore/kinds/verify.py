@@ -2,7 +2,7 @@
 
 import re
 
-from rlcore.rollout.kinds.kind import Ask, Kind, Script
+from rlcore.entries import Ask, Kind, Script
 from rlcore.types import Problem
 
 REVIEW = (
@@ -27,4 +27,4 @@ def read_verdict(text: str) -> bool | None:
     return found[-1].lower() == "right" if found else None
 
 
-VERIFY = Kind(verify, REVIEW)
+VERIFY = Kind(verify, REVIEW, between=1, may_end=True, judges=True)

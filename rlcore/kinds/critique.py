@@ -1,6 +1,6 @@
 """Critique, then revision: Self-Refine (Madaan et al. 2023, arXiv 2303.17651) with a fixed number of attempts."""
 
-from rlcore.rollout.kinds.kind import Ask, Kind, Script
+from rlcore.entries import Ask, Kind, Script
 from rlcore.types import Problem
 
 REVIEW = "Review the solution above step by step and name every error in it. Do not solve the problem again."
@@ -14,4 +14,4 @@ async def critique(problem: Problem, ask: Ask, script: Script) -> None:
         await ask(script.instruction, last=attempt + 1 == script.attempts)
 
 
-CRITIQUE = Kind(critique, REVIEW)
+CRITIQUE = Kind(critique, REVIEW, between=1)
