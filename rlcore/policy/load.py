@@ -22,7 +22,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from rlcore.errors import UserError, nearest_path
-from rlcore.files import move_into_place, seal_files
+from rlcore.files import by_umask, move_into_place, seal_files
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.schema import Model, Scratch
 
@@ -65,6 +65,7 @@ def save_policy(
         Path(folder).mkdir(parents=True, exist_ok=True)  # save_pretrained only logs where this raises
         _whole(policy.model).save_pretrained(folder, state_dict=None if weights is None else dict(weights))
         policy.tokenizer.save_pretrained(folder)
+        by_umask(path for path in Path(folder).iterdir() if path.is_file())
     except Exception as error:  # the tokenizers library raises no narrower class where the disk is full
         raise UserError(f"the policy cannot be written to {folder}: {_one_line(error)}") from None
 

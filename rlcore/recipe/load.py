@@ -86,6 +86,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in a recipe that start with ./ or ../ are relative to the file they stand in, wherever the command runs.
 
+    Those that start with ~/ are in the user's home.
     What they become no longer starts so, because a resolved recipe is saved in the folder of its run.
     """
     for key, value in values.items():
@@ -95,7 +96,11 @@ def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
             for item in value:
                 if isinstance(item, dict):
                     _anchor_paths(item, folder)
-        elif isinstance(value, str) and key != "extends" and value.startswith(("./", "../")) and "\n" not in value:
+        elif not isinstance(value, str) or "\n" in value:
+            continue
+        elif value.startswith("~/"):
+            values[key] = str(Path(value).expanduser())
+        elif key != "extends" and value.startswith(("./", "../")):
             path, here = (folder / value).resolve(), Path.cwd()
             values[key] = str(path.relative_to(here) if path.is_relative_to(here) else path)
 

@@ -1,5 +1,6 @@
 """The typed schema of a recipe: one YAML file that holds a whole experiment. Every field says what it means."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -13,7 +14,11 @@ from rlcore.recipe.model import Model
 from rlcore.recipe.model import Scratch as Scratch
 from rlcore.recipe.rollout import Rollout
 from rlcore.recipe.rollout import Vllm as Vllm
-from rlcore.recipe.section import Fraction, NonNegative, Positive, Seconds, Section, Text
+from rlcore.recipe.section import Fraction, Name, NonNegative, Positive, Seconds, Section, Text
+
+
+PLACEHOLDER = re.compile(r"(?<![\\\w])\{(\w+)\}")
+"""`{name}` in a prompt; in `\\boxed{name}`, and wherever else a word stands before it, it stands for itself."""
 
 
 class Data(Section):
@@ -24,7 +29,9 @@ class Data(Section):
     subset: str | None = Field(None, description="configuration name of a hub data set")
     split: str = "train"
     columns: dict[str, str] = Field(default_factory=dict, description="what a column is called here: {answer: gold}")
-    prompt: str = Field("{prompt}", description="the user message; {prompt} stands for the problem's text")
+    prompt: str = Field(
+        "{prompt}", description="the user message; {prompt} stands for the problem's text, {NAME} for a column's"
+    )
     system: str | None = Field(None, description="a system message before it")
     skip_bad_rows: bool = Field(
         False, description="leave out rows that are not JSON or lack a column, and list them; else they are an error"
@@ -35,9 +42,14 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _prompt_asks(self) -> "Data":
-        if "{prompt}" not in self.prompt:
-            raise ValueError("prompt must contain {prompt}, which stands for the problem's text")
+        if not self.asked_columns:
+            raise ValueError("prompt must contain {prompt}, which stands for the problem's text, or a column as {NAME}")
         return self
+
+    @property
+    def asked_columns(self) -> list[str]:
+        """The columns that the prompt is made of; `prompt` is the problem's text."""
+        return list(dict.fromkeys(PLACEHOLDER.findall(self.prompt)))
 
 
 class Conversation(Section):
@@ -232,7 +244,7 @@ class Track(Section):
 class Recipe(Section):
     """One experiment."""
 
-    name: str
+    name: Name
     seed: Annotated[int, Field(ge=0)] = 0
     output: str = Field("", description="folder of the run; runs/NAME when left out")
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -310,6 +322,11 @@ class Recipe(Section):
         if self.batch.group == 1 and baseline.compares:
             raise ValueError(
                 f"batch.group is 1, but the {self.credit.baseline} baseline compares a group's trajectories"
+            )
+        if self.stages and self.batch.group == 1 and self.credit.scale == "group":
+            raise ValueError(
+                "batch.group is 1, but credit.scale group divides by how far a group's returns differ: every advantage "
+                "would be 0; take scale none or batch"
             )
         if self.stages and KINDS[self.conversation.kind].may_end and baseline.biased_by_stops:
             raise ValueError(

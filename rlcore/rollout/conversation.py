@@ -4,6 +4,7 @@ Nothing sampled is ever decoded and encoded again. `Conversation` proves on load
 use, whether appending gives the same ids as rendering the whole conversation, and says where it does not.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +21,8 @@ from rlcore.types import Message, Problem
 MARK = "⁅REPLY⁆"
 MAX_MESSAGE_TOKENS = 256
 """Of a message between replies that is written while the conversation goes on; a longer one is cut."""
+OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>\s*\Z", re.IGNORECASE)
+"""The end of a prompt whose answer begins inside a thinking block."""
 PROBES = {
     "a plain answer": "The answer is 5.",
     "an answer with thinking": "<think>\n2 + 3 is 5.\n</think>\n\nThe answer is 5.",
@@ -57,6 +60,8 @@ class Conversation:
         self.max_attempt_tokens = section.max_attempt_tokens
         self.stop_ids = frozenset(stop_ids)
         self._question: list[Message] = [{"role": "user", "content": "What is 2 + 3?"}]
+        opened = OPEN_THOUGHT.search(self._render(self._question))
+        self._thought = opened[0] if opened else ""
         self._tail_ids = lru_cache(maxsize=256)(self._encode_tail)
         messages = [message for message in (self.script.instruction, self.script.review) if message]
         longest = max(len(self._tail_ids(message)) for message in messages) if self.attempts > 1 else 0
@@ -92,8 +97,8 @@ class Conversation:
         return tail_ids[1:] if sampled_end else tail_ids
 
     def text(self, response_ids: Sequence[int]) -> str:
-        """What a reward reads of an attempt."""
-        return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True))
+        """What a reward reads of an attempt; it begins with the tag of a thinking block that the template opens."""
+        return self._thought + str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True))
 
     @property
     def max_tokens(self) -> int:

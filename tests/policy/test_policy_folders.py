@@ -50,6 +50,12 @@ def test_a_saved_policy_comes_back_the_same(policy, folder):
         torch.testing.assert_close(loaded.model(ids).logits, policy.model(ids).logits)
 
 
+def test_files_are_readable_for_whom_the_umask_says(folder):
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    (folder / "any").write_text("")
+    assert modes["model.safetensors"] == modes["config.json"] == (folder / "any").stat().st_mode & 0o777
+
+
 def test_dtype_and_chat_template_of_the_recipe_win(folder):
     loaded = load_policy(Model(path=str(folder), dtype="bfloat16", chat_template="{{ messages[0]['content'] }}!"))
     assert loaded.model.dtype == torch.bfloat16

@@ -75,6 +75,12 @@ def test_overrides_reach_sections_lists_and_free_form_settings(base):
     assert recipe.learner.betas == (0.9, 0.99)
 
 
+def test_a_path_in_the_users_home(base, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    recipe = load_recipe(base, ["data.path=~/rows.jsonl", "output=~/runs/one"])
+    assert (recipe.data.path, recipe.output) == ("/home/someone/rows.jsonl", "/home/someone/runs/one")
+
+
 @pytest.mark.parametrize("baseline", ["outcome", "batch_outcome", "batch", "none"])
 def test_resampling_is_refused_where_dead_groups_have_advantages(base, baseline):
     message = mistake(base, "batch.resample=2", f"credit.baseline={baseline}")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rewards.answers import find_answer
 from rlcore.errors import UserError
 from rlcore.policy import phrase_tokenizer
 from rlcore.policy.scratch import scratch_tokenizer
@@ -118,3 +119,15 @@ def test_rewards_read_no_special_tokens():
     talk = conversation(CHATML)
     ids = talk.tokenizer("The answer is 5.<|im_end|>", add_special_tokens=False)["input_ids"]
     assert talk.text(ids) == "The answer is 5."
+
+
+def test_an_attempt_that_begins_inside_a_thinking_block_is_told_so():
+    """Else a number boxed while thinking would count as the answer of an attempt that never came to one."""
+    thinking = conversation(CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"))
+    plain = conversation(CHATML)
+    for said, answered in [(r"Is it \boxed{5}?", False), (r"Is it \boxed{5}? No.</think>\boxed{6}", True)]:
+        ids = thinking.tokenizer(said, add_special_tokens=False)["input_ids"]
+        assert thinking.text(ids) == f"<think>\n{said}"
+        assert plain.text(ids) == said
+        assert (find_answer(thinking.text(ids), ["boxed"]) == "6") is answered
+        assert (find_answer(thinking.text(ids), ["boxed"]) is None) is not answered
