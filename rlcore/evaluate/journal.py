@@ -27,8 +27,8 @@ class Journal:
         lines = read_records(path) if path.exists() else []
         if len(lines) > 1 and lines[0].get("evaluates") != evaluates:
             raise UserError(
-                f"{path.parent} holds another evaluation (other settings, weights or number of ranks): give another "
-                "output, or remove the folder"
+                f"{path.parent} holds another evaluation (other settings, data, rewards, weights or number of ranks): "
+                "give another output, or remove the folder"
             )
         for record in lines[1:]:
             self._done.setdefault((record["stage"], record["chunk"]), []).append(record)

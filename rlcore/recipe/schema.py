@@ -16,7 +16,6 @@ from rlcore.recipe.rollout import Rollout
 from rlcore.recipe.rollout import Vllm as Vllm
 from rlcore.recipe.section import Fraction, Name, NonNegative, Positive, Seconds, Section, Text
 
-
 PLACEHOLDER = re.compile(r"(?<![\\\w])\{(\w+)\}")
 """`{name}` in a prompt; in `\\boxed{name}`, and wherever else a word stands before it, it stands for itself."""
 

@@ -22,6 +22,7 @@ from rlcore.recipe import Recipe, dump_recipe
 from rlcore.rollout import Scorer
 from rlcore.rollout.endpoint import Endpoint, EndpointRollout
 from rlcore.session.build import Setup
+from rlcore.session.inputs import Inputs, read_inputs
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.track import Tracker
 from rlcore.types import Groups, Problem
@@ -49,9 +50,10 @@ def evaluate(recipe: Recipe) -> Results | None:
 def _evaluate_alone(recipe: Recipe, ranks: Ranks) -> Results | None:
     assert recipe.evaluate is not None
     folder = Path(recipe.output)
-    journal = Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks))
     setup = ServedSetup(recipe) if recipe.evaluate.endpoint else Setup(recipe, ranks, training=False)
     try:
+        inputs = read_inputs(recipe, [], setup.held_out)
+        journal = Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks, inputs))
         with open_tracker(recipe, ranks, resume_step=None) as tracker:
             if journal.begun:
                 tracker.say(f"what {folder} holds of this evaluation is not sampled again; another output samples anew")
@@ -108,13 +110,13 @@ def evaluate_and_save(
     return results
 
 
-def _identity(recipe: Recipe, ranks: Ranks) -> str:
-    """A digest of all that the attempts depend on: the recipe's part in them, the weights, and how ranks share them."""
+def _identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> str:
+    """A digest of all that the attempts depend on: the recipe's part, what it reads, the weights, the ranks."""
     parts = recipe.model_dump(mode="json", include={"seed", "model", "rollout", "rewards", "evaluate", "conversation"})
     path = Path(recipe.model.path or "")
     files = sorted(path.glob("*")) if recipe.model.path and path.is_dir() else []
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    return hashlib.blake2b(repr((parts, weights, ranks.world)).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(repr((parts, inputs, weights, ranks.world)).encode(), digest_size=16).hexdigest()
 
 
 class ServedSetup:
