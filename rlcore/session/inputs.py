@@ -18,9 +18,8 @@ Inputs = dict[str, Any]
 
 def read_inputs(recipe: Recipe, problems: Sequence[Problem], held_out: Sequence[Problem]) -> Inputs:
     """The digests of what this run reads: its problems, those it is measured on, and files that the recipe names."""
-    code = {
-        path: _of(Path(path).read_bytes()) for path in sorted(set(_code(recipe.model_dump()))) if Path(path).is_file()
-    }
+    files = [path for path in map(Path, sorted(set(_code(recipe.model_dump())))) if path.is_file()]
+    code = {str(path): _of(path.read_bytes()) for path in files}
     return {"data": _of_problems(problems), "evaluate.data": _of_problems(held_out), **code}
 
 

@@ -156,7 +156,7 @@ def test_bad_rows_are_left_out_and_listed_where_the_recipe_says_so(tmp_path):
     assert [problem.columns["question"] for problem in problems] == ["a", "e"]
     assert said == [
         f"{path}: left out 5 of 7 rows: not JSON: line 2; list, not an object: line 4; no answer: lines 3, 7; "
-        "question is not text: line 6"
+        "question is not text, nor messages that end with the user's: line 6"
     ]
     table = datasets.Dataset.from_list([{"q": "a", "n": "1"}, {"q": None, "n": "2"}, {"q": "c", "n": "3"}])
     table.to_parquet(tmp_path / "rows.parquet")
@@ -219,7 +219,7 @@ def test_a_prompt_over_columns(tmp_path):
     assert problem.columns == rows[0]
     mapped = Data(source="jsonl", path=path, columns={"prompt": "q"}, prompt="{prompt}\n{choices}")
     assert load_problems(mapped)[0].messages[0]["content"] == "Which?\nA. one\nB. two"
-    with pytest.raises(UserError, match="has no column chioces; .*did you mean choices"):
+    with pytest.raises(UserError, match=r"has no column chioces; .*did you mean choices"):
         load_problems(Data(source="jsonl", path=path, prompt="{q}\n{chioces}"))
 
 
