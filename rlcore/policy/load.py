@@ -179,10 +179,15 @@ def _check(policy: Policy, name: str) -> None:
     tokenizer = policy.tokenizer
     if tokenizer.chat_template is None:
         raise UserError(f"tokenizer of {name} has no chat template; give one as model.chat_template")
-    try:
-        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template is a program
-        raise UserError(f"chat template of {name} does not work: {_one_line(error)}") from None
+    failure = None
+    for content in ("?", [{"type": "text", "text": "?"}]):  # in parts, as templates of models that see images want it
+        try:
+            tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+            break
+        except Exception as error:  # a template is a program
+            failure = failure or error
+    else:
+        raise UserError(f"chat template of {name} does not work: {_one_line(failure)}")
     if tokenizer.eos_token is None:
         raise UserError(f"tokenizer of {name} has no end token (eos_token), so no attempt could end")
     known = policy.model.config.get_text_config().vocab_size
@@ -190,5 +195,5 @@ def _check(policy: Policy, name: str) -> None:
         raise UserError(f"tokenizer of {name} has {len(tokenizer)} tokens, its model only {known}")
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: object) -> str:
     return " ".join(str(error).split())

@@ -40,6 +40,7 @@ def load_section(section: type[AnySection], path: str | os.PathLike[str], overri
     for override in overrides:
         _apply(values, override)
     _anchor_paths(values, Path())
+    _read_template(values)
     try:
         return section.model_validate(values)
     except ValidationError as error:
@@ -103,6 +104,21 @@ def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
         elif key != "extends" and value.startswith(("./", "../")):
             path, here = (folder / value).resolve(), Path.cwd()
             values[key] = str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _read_template(values: dict[str, Any]) -> None:
+    """Puts the text of a file that is named as the chat template in its place, so that the recipe holds all of it."""
+    model = values.get("model")
+    named = model.get("chat_template") if isinstance(model, dict) else None
+    if not isinstance(named, str) or "{" in named:
+        return
+    try:
+        model["chat_template"] = Path(named).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UserError(
+            f"model.chat_template {named}: that is no template, which has {{{{ ... }}}} in it, and no file of text"
+            f"{nearest_path(named)}"
+        ) from None
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

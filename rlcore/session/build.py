@@ -37,6 +37,10 @@ class Setup:
         self.conversation, asked = (Conversation(self.policy.tokenizer, talk, stop_ids(self.policy)) for talk in talks)
         for talk in (self.conversation, asked):
             _check_model_length(talk, self.policy)
+        for note in dict.fromkeys((*self.conversation.notes, *asked.notes)):
+            say(note)
+        for name, problems in (("data", self.problems), ("evaluate.data", asked_of)):
+            _note_control_tokens(self.conversation, problems, name, say)
         self.problems = fitting_problems(self.conversation, self.problems, say)
         skip = bool(recipe.evaluate and recipe.evaluate.data.skip_bad_rows)
         self.held_out = fitting_problems(asked, asked_of, say if skip else None)
@@ -93,6 +97,13 @@ def fitting_problems(conversation: Conversation, problems: list[Problem], say: S
         told = f"unfit for conversation.kind {conversation.kind_name}: {next(iter(refused.values()))}"
         problems = _without(problems, list(refused), told, say)
     return problems
+
+
+def _note_control_tokens(conversation: Conversation, problems: list[Problem], name: str, say: Say) -> None:
+    found = [tokens for p in problems if (tokens := conversation.template.control_tokens(p.messages))]
+    if found:
+        named = ", ".join(sorted(set().union(*found)))
+        say(f"{name}: {len(found)} of {len(problems)} problems spell control tokens, which the model obeys: {named}")
 
 
 def _without(problems: list[Problem], names: list[str], told: str, say: Say | None) -> list[Problem]:

@@ -70,7 +70,7 @@ class Run:
             )
             if changes:
                 self._note_changes(changes)
-            for note in [*damaged, *(f"chat template, {d}" for d in self._setup.conversation.check.differences)]:
+            for note in damaged:
                 self.tracker.say(note)
             self._open = opened.pop_all()
 
