@@ -7,9 +7,16 @@ expression `sorted(_0) == [1, 3]`, which is evaluated here. The program never se
 from __future__ import annotations
 
 import ast
+import builtins
+import collections
+import datetime
+import decimal
+import fractions
+import functools
+import itertools
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +26,8 @@ _FUNCTIONS = {
                      round, set, sorted, str, sum, tuple)
 }  # fmt: skip
 _MODULES = {"math": math}
+_LIBRARIES = (collections, datetime, decimal, fractions, functools, itertools, math)
+LIBRARY = {name: module.__name__ for module in _LIBRARIES for name in dir(module) if name[0] != "_"}
 _UNBOUNDED = {"range", "math.comb", "math.factorial", "math.perm"}  # one number can keep these busy for hours
 _NODES = (
     ast.Compare, ast.cmpop, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator, ast.Constant,
@@ -44,11 +53,11 @@ class Check:
             return False
 
 
-def read_asserts(statements: Sequence[ast.stmt], aliases: Mapping[str, str] | None = None) -> list[Check] | None:
+def read_asserts(statements: Sequence[ast.stmt], names: Mapping[str, str]) -> list[Check] | None:
     """The checks of a list of statements; None if one is more than an assertion over calls of the program.
 
-    `aliases` renames functions, as `candidate` of HumanEval stands for the entry point; if given, only these are the
-    program's. Docstrings and `pass` are skipped. The statements are used up.
+    `names` are the program's functions as the statements call them, and what the program calls them, as `candidate` of
+    HumanEval stands for the entry point. Docstrings and `pass` are skipped. The statements are used up.
     """
     checks = []
     for statement in statements:
@@ -56,7 +65,7 @@ def read_asserts(statements: Sequence[ast.stmt], aliases: Mapping[str, str] | No
             isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
         ):
             continue
-        check = _read(statement.test, aliases) if isinstance(statement, ast.Assert) else None
+        check = _read(statement.test, names) if isinstance(statement, ast.Assert) else None
         if check is None:
             return None
         if check.calls:  # `assert True` asks nothing of the program
@@ -64,16 +73,18 @@ def read_asserts(statements: Sequence[ast.stmt], aliases: Mapping[str, str] | No
     return checks
 
 
-def called_names(tree: ast.AST) -> set[str]:
-    """Names that are called as functions and are not the judge's own, unless there are no others: then `sum` is."""
+def called_names(tree: ast.AST, own: Collection[str] = ()) -> set[str]:
+    """Names called as functions that must be the program's: not the tests' `own`, not Python's or its library's.
+
+    If there are no others, those are the program's that are none of the judge's functions, or else all: then `sum` is.
+    """
     calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
-    names = {function.id for function in calls if isinstance(function, ast.Name)}
-    return names - set(_FUNCTIONS) or names
+    names = {function.id for function in calls if isinstance(function, ast.Name)} - set(own)
+    return names - set(dir(builtins)) - set(LIBRARY) or names - set(_FUNCTIONS) or names
 
 
-def _read(test: ast.expr, aliases: Mapping[str, str] | None) -> Check | None:
-    names = called_names(test) if aliases is None else set(aliases)
-    holes = _Holes(names, aliases or {})
+def _read(test: ast.expr, names: Mapping[str, str]) -> Check | None:
+    holes = _Holes(names)
     rest = holes.visit(test)
     if not all(map(_known, ast.walk(rest))):
         return None
@@ -96,14 +107,14 @@ def _known(node: ast.AST) -> bool:
 class _Holes(ast.NodeTransformer):
     """Replaces every outermost call of the program's functions by a name, and keeps the call."""
 
-    def __init__(self, names: set[str], aliases: Mapping[str, str]) -> None:
-        self.names, self.aliases = names, aliases
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.names = names
         self.calls: list[ast.expr] = []
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if not (isinstance(node.func, ast.Name) and node.func.id in self.names):
             return self.generic_visit(node)
-        self.calls.append(_Renamer(self.aliases).visit(node))
+        self.calls.append(_Renamer(self.names).visit(node))
         return ast.Name(f"_{len(self.calls) - 1}", ast.Load())
 
 

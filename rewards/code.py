@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import marshal
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from rewards.suites import COLUMNS, BadTests, Case, Driver, Suite, read_suite
 from rewards.verdict import Verdict
 
 TIMEOUT = 10.0
+_MOST_PRINTED = 65 << 20  # bytes: the sandbox lets no file grow that large
+_NEAR, _NEAR_ZERO = 1e-5, 1e-8  # as numpy.allclose, which the graders of APPS and TACO use
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?")  # 0101 is a text of four digits
 
 
@@ -36,6 +39,7 @@ def code_reward(
     challenge: bool = False,
     timeout: float = TIMEOUT,
     memory_mb: int = 512,
+    modules: Sequence[str] = (),
     unsafe: bool = False,
     **columns: Any,
 ) -> list[float | None]:
@@ -43,9 +47,11 @@ def code_reward(
 
     The columns are the data set's own, see `rewards.suites`. With `partial` the score is the fraction of tests passed;
     with `challenge` MBPP's challenge tests count too. A program has `timeout` seconds for all its tests together, and
-    `memory_mb` MiB. Where the machine allows no sandbox it refuses to run, unless `unsafe`.
+    `memory_mb` MiB. Programs and tests may import the standard library and the third-party `modules`. Where the machine
+    allows no sandbox it refuses to run, unless `unsafe`.
     """
-    options = {"partial": partial, "challenge": challenge, "timeout": timeout, "memory_mb": memory_mb, "unsafe": unsafe}
+    sandbox = {"memory_mb": memory_mb, "modules": list(modules), "unsafe": unsafe}
+    options = {"partial": partial, "challenge": challenge, "timeout": timeout, **sandbox}
     rows = {name: column for name, column in columns.items() if name in COLUMNS}
     verdicts = shared_pool({"name": "code", "kwargs": options}).score(completions, rows)
     return [verdict.score for verdict in verdicts]
@@ -58,11 +64,12 @@ def code_verdicts(
     challenge: bool = False,
     timeout: float = TIMEOUT,
     memory_mb: int = 512,
+    modules: Sequence[str] = (),
     unsafe: bool = False,
     **columns: Any,
 ) -> list[Verdict]:
     """The verdicts behind `code_reward`, one program after another from this process. Identical ones run once."""
-    judge = _judge_with(memory_mb, unsafe)
+    judge = _judge_with(memory_mb, unsafe, tuple(modules))
     seen: dict[str, Verdict] = {}
     verdicts = []
     for row, completion in enumerate(completions):
@@ -79,15 +86,17 @@ code_reward.verdicts = code_verdicts  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=1)
-def _judge_with(memory_mb: int, unsafe: bool) -> Judge:
-    return Judge(memory_mb, unsafe)
+def _judge_with(memory_mb: int, unsafe: bool, modules: tuple[str, ...]) -> Judge:
+    return Judge(memory_mb, unsafe, modules=modules)
 
 
 class Judge:
     """Runs programs against their tests, in sandboxes that it keeps warm."""
 
-    def __init__(self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None) -> None:
-        self._options = (memory_mb, unsafe, tier)
+    def __init__(
+        self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None, modules: Sequence[str] = ()
+    ) -> None:
+        self._options = (memory_mb, unsafe, tier, modules)
         self.programs = Sandbox(*self._options)
         self._tests: Sandbox | None = None
 
@@ -137,8 +146,9 @@ class Judge:
         mode = CASES if suite.cases else CALLS
         sources = [source for source in (joined(suite.before, program), suite.after) if source.strip()]
         handles = suite.driver is not None
-        work = marshal.dumps({"sources": sources, "calls": suite.questions, "handles": handles})
-        with self.programs.start_job(mode, timeout, work) as job:
+        imports = bool(suite.calls or suite.cases)
+        work = {"sources": sources, "calls": suite.questions, "handles": handles, "imports": imports}
+        with self.programs.start_job(mode, timeout, marshal.dumps(work)) as job:
             if suite.cases:
                 _run_cases(job, suite.cases, tally)
                 return
@@ -232,26 +242,34 @@ def _same_json(value: Any, expected: Any) -> bool:
 
 def _run_cases(job: Job, cases: Sequence[Case], tally: Tally) -> None:
     for number, case in enumerate(cases):
-        reply = job.ask(json.dumps({"stdin": case.stdin}).encode())
+        job.send(case.stdin.encode("utf-8", "surrogatepass"))
+        reply = job.receive(_MOST_PRINTED)
         failed, printed = reply[:1] != ENDED_WELL, reply[1:].decode("utf-8", "replace")
-        passed = not failed and _same_output(printed, case.stdout)
+        passed = not failed and _same_output(printed, case)
         if not tally.add(passed, f"case {number} {'failed and ' * failed}printed {printed[:60]!r}"):
             return
 
 
-def _same_output(printed: str, expected: str) -> bool:
-    """Line by line, token by token; numbers may be written differently if they are equal."""
-    lines, wanted = printed.strip().splitlines(), expected.strip().splitlines()
-    return len(lines) == len(wanted) and all(map(_same_line, lines, wanted))
+def _same_output(printed: str, case: Case) -> bool:
+    """Line by line, token by token; numbers may be written differently if they are equal, or near where that counts."""
+    if len(printed) > 8 * len(case.stdout) + 4096:
+        return False  # not worth taking apart
+    lines, wanted = printed.strip().splitlines(), case.stdout.strip().splitlines()
+    return len(lines) == len(wanted) and all(_same_line(*pair, case.near) for pair in zip(lines, wanted, strict=True))
 
 
-def _same_line(printed: str, expected: str) -> bool:
-    tokens, wanted = printed.split(), expected.split()
-    return len(tokens) == len(wanted) and all(map(_same_token, tokens, wanted))
-
-
-def _same_token(printed: str, expected: str) -> bool:
+def _same_line(printed: str, expected: str, near: bool) -> bool:
     if printed == expected:
         return True
-    numbers = _NUMBER.fullmatch(printed) and _NUMBER.fullmatch(expected)
-    return bool(numbers) and Decimal(printed) == Decimal(expected)
+    tokens, wanted = printed.split(), expected.split()
+    return len(tokens) == len(wanted) and all(_same_token(*pair, near) for pair in zip(tokens, wanted, strict=True))
+
+
+def _same_token(printed: str, expected: str, near: bool) -> bool:
+    if printed == expected:
+        return True
+    if not (_NUMBER.fullmatch(printed) and _NUMBER.fullmatch(expected)):
+        return False
+    if near and not expected.lstrip("-").isdigit():
+        return math.isclose(float(printed), float(expected), rel_tol=_NEAR, abs_tol=_NEAR_ZERO)
+    return Decimal(printed) == Decimal(expected)

@@ -107,13 +107,18 @@ class Dispatcher:
         self._thread = threading.Thread(target=self._run, name="reward-dispatcher", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether jobs can be added."""
+        return self._thread.is_alive() and not self._closing
+
     def add(self, job: Job) -> None:
         """Queue a job. Raises RewardError when the pool is closed or its processes are gone."""
         if not job.left:
             job.future.set_result([])
             return
         self._inbox.append(job)
-        if self._closing or not self._thread.is_alive():
+        if not self.alive:
             raise RewardError("this reward pool is closed")
         self._wake_w.send(b"\0")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import builtins
 import io
 import json
 import pickle
@@ -25,25 +26,24 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
-from rewards.checks import Check, called_names, read_asserts
+from rewards import forms
+from rewards.checks import LIBRARY, Check, called_names, read_asserts
+from rewards.forms import BadTests, parsed, usual
 
 COLUMNS = (
     "prompt", "test", "entry_point", "test_list", "test_setup_code", "test_imports", "challenge_test_list", "tests",
-    "input_output", "public_test_cases", "private_test_cases", "metadata",
+    "input_output", "public_test_cases", "private_test_cases", "metadata", *forms.COLUMNS,
 )  # fmt: skip
 _MAX_UNPACKED = 256 << 20  # bytes of compressed private tests
 
 
-class BadTests(ValueError):
-    """The tests of a row cannot be read, or there are none."""
-
-
 @dataclass(frozen=True)
 class Case:
-    """A program's standard input and the standard output that it must give."""
+    """A program's standard input and the standard output that it must give, if `near` with decimals near enough."""
 
     stdin: str
     stdout: str
+    near: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,8 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
     given = {name: value for name, value in row.items() if value is not None and name in COLUMNS}
     try:
         suite = _read_once(json.dumps(given, sort_keys=True), challenge)
+    except BadTests:
+        raise
     except (SyntaxError, ValueError, KeyError, TypeError, zlib.error, pickle.UnpicklingError, EOFError) as error:
         raise BadTests(f"the tests cannot be read: {type(error).__name__}: {error}") from error
     if not (suite.checks or suite.calls or suite.cases or suite.driver):
@@ -114,7 +116,7 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
 @lru_cache(maxsize=256)
 def _read_once(row: str, challenge: bool) -> Suite:
     # The attempts of a group share their problem's tests.
-    return _read(json.loads(row), challenge)
+    return _read(usual(json.loads(row)), challenge)
 
 
 def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
@@ -123,8 +125,8 @@ def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
     if "test" in row:
         return _humaneval(row) if row.get("entry_point") else _pytest(row["test"])
     if "input_output" in row or "tests" in row:
-        tests = _from_json(row.get("input_output", row.get("tests")))
-        return _apps(tests) if isinstance(tests, Mapping) else _deepcoder(tests)
+        tests = parsed(row.get("input_output", row.get("tests")))
+        return _apps(tests) if isinstance(tests, Mapping) else _deepcoder(tests, row.get("metadata"))
     if "public_test_cases" in row or "private_test_cases" in row:
         return _livecodebench(row)
     raise BadTests(f"no column with tests; known: {', '.join(COLUMNS)}")
@@ -134,22 +136,32 @@ def _mbpp(row: Mapping[str, Any], challenge: bool) -> Suite:
     tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
     imports = "\n".join(row.get("test_imports") or [])
     setup = row.get("test_setup_code") or ""
-    statements = ast.parse("\n".join(tests)).body
-    names = frozenset().union(*map(called_names, statements))
-    checks = read_asserts(ast.parse("\n".join(tests)).body)
+    tree = ast.parse("\n".join(tests))
+    own = _defined(ast.parse(f"{imports}\n{setup}"))
+    names = called_names(tree, own)
+    checks = read_asserts(ast.parse("\n".join(tests)).body, {name: name for name in names})
     if checks is not None:
-        return Suite(after=f"{imports}\n{setup}", checks=checks, asks=names)
-    bodies = "\n".join(f"def test_{n}():\n    {ast.unparse(statement)}" for n, statement in enumerate(statements))
-    called = sorted(names | called_names(ast.parse(setup)))
-    prelude = f"{imports}\n{_modules(statements)}"
-    return Suite(driver=Driver(prelude, f"{setup}\n{bodies}", tuple(called)), asks=names)
+        return Suite(after=f"{imports}\n{setup}", checks=checks, asks=frozenset(names))
+    bodies = "\n".join(f"def test_{n}():\n    {ast.unparse(statement)}" for n, statement in enumerate(tree.body))
+    called = names | called_names(ast.parse(setup), own) - set(dir(builtins))
+    prelude = f"{_library(tree)}\n{imports}"
+    return Suite(driver=Driver(prelude, f"{setup}\n{bodies}", tuple(sorted(called))), asks=frozenset(names))
 
 
-def _modules(statements: Iterable[ast.stmt]) -> str:
-    """Imports of the standard modules that assertions use as if the program had imported them for them."""
-    nodes = (node for statement in statements for node in ast.walk(statement))
-    names = {n.value.id for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
-    return "\n".join(f"import {name}" for name in sorted(names & sys.stdlib_module_names))
+def _defined(tree: ast.Module) -> set[str]:
+    """Functions, classes and imports of the tests' own code: never the program's, whatever it defines."""
+    names = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    imports = (node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)))
+    return names | {alias.asname or alias.name for node in imports for alias in node.names}
+
+
+def _library(tree: ast.Module) -> str:
+    """Imports of what assertions use of the standard library as if the program had imported it for them."""
+    nodes = list(ast.walk(tree))
+    used = {n.value.id for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
+    called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    imports = [f"import {name}" for name in sorted(used & sys.stdlib_module_names)]
+    return "\n".join(imports + [f"from {LIBRARY[name]} import {name}" for name in sorted(called & set(LIBRARY))])
 
 
 def _humaneval(row: Mapping[str, Any]) -> Suite:
@@ -177,28 +189,37 @@ def _apps(tests: Mapping[str, Any]) -> Suite:
     pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
     if name := tests.get("fn_name"):
         values = [_loaded(expected) for _, expected in pairs]
-        wrapped = all(isinstance(value, list) and len(value) == 1 for value in values)  # most of APPS
+        wrapped = _all_wrapped(values)
         calls = [
             _call(name, _arguments(given), value, wrapped) for (given, _), value in zip(pairs, values, strict=True)
         ]
         return Suite(calls=calls, asks=frozenset({name, "Solution"}))
-    return Suite(cases=[Case(_text(given), _text(expected)) for given, expected in pairs])
+    return Suite(cases=[Case(_text(given), _text(expected), near=True) for given, expected in pairs])
 
 
-def _deepcoder(tests: Iterable[Mapping[str, Any]]) -> Suite:
+def _all_wrapped(values: Iterable[Any]) -> bool:
+    """Whether each value is in a list of its own, as in most of APPS and what was made of it."""
+    return all(isinstance(value, list) and len(value) == 1 for value in values)
+
+
+def _deepcoder(tests: Iterable[Mapping[str, Any]], metadata: Any = None) -> Suite:
+    """A list of cases: of a function where they, or the metadata of the row, name one."""
     tests = list(tests)
-    names = {(test.get("metadata") or {}).get("func_name") for test in tests}
-    if name := next(iter(names - {None}), None):
-        calls = [_call(name, _arguments(t["input"]), _loaded(t["output"])) for t in tests]
+    named = [test.get("fn_name") for test in tests]  # by PrimeIntellect, of problems that are mostly APPS's
+    described = [metadata, *(test.get("metadata") for test in tests)]
+    methods = [parsed(data or "{}").get("func_name") for data in described]
+    if name := next(filter(None, named + methods), None):
+        values = [_loaded(test["output"]) for test in tests]
+        wrapped = name in named and _all_wrapped(values)
+        calls = [_call(name, _arguments(t["input"]), value, wrapped) for t, value in zip(tests, values, strict=True)]
         return Suite(calls=calls, asks=frozenset({name, "Solution"}))
     return Suite(cases=[Case(_text(test["input"]), _text(test["output"])) for test in tests])
 
 
 def _livecodebench(row: Mapping[str, Any]) -> Suite:
-    public = _from_json(row.get("public_test_cases") or "[]")
+    public = parsed(row.get("public_test_cases") or "[]")
     private = _private(row.get("private_test_cases") or "[]")
-    metadata = _from_json(row.get("metadata") or "{}")
-    return _deepcoder([{**test, "metadata": metadata} for test in [*public, *private]])
+    return _deepcoder([*public, *private], row.get("metadata"))
 
 
 def _private(packed: str) -> Any:
@@ -209,7 +230,7 @@ def _private(packed: str) -> Any:
         pass
     inflate = zlib.decompressobj()
     data = inflate.decompress(base64.b64decode(packed), _MAX_UNPACKED)
-    return _from_json(_PlainUnpickler(io.BytesIO(data)).load())
+    return parsed(_PlainUnpickler(io.BytesIO(data)).load())
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -217,10 +238,6 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"private tests may not contain {module}.{name}")
-
-
-def _from_json(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, (str, bytes)) else value
 
 
 def _text(value: Any) -> str:
@@ -242,5 +259,6 @@ def _loaded(value: Any) -> Any:
 def _call(name: str, arguments: list[Any], expected: Any, wrapped: bool = False) -> CallCase:
     if not name.isidentifier():
         raise BadTests(f"'{name}' is not the name of a function")
-    call = f"(Solution().{name} if 'Solution' in globals() else {name})(*{arguments!r})"
+    own = f"getattr(globals().get({name!r}), '__module__', '') == __name__"  # not one that it imported
+    call = f"({name} if {own} or 'Solution' not in globals() else Solution().{name})(*{arguments!r})"
     return CallCase(ast.parse(call, mode="eval").body, expected, wrapped)

@@ -32,6 +32,8 @@ class Loss:
     ratio: Literal["token", "attempt"] = "token"
     clip: tuple[float, float] = (0.2, 0.2)
     average: Literal["token", "attempt", "constant"] = "token"
+    source: str = ""
+    """Where it was published."""
 
     def settings(self, name: str) -> dict[str, Any]:
         """What `learner.loss: name` stands for: values of the keys beside it."""

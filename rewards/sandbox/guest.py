@@ -5,35 +5,48 @@ Nothing here is trusted by the judging side once a program has run: it can do no
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import importlib
 import json
 import marshal
 import os
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rewards.sandbox import kernel, pytest_stub
 from rewards.sandbox.values import MAX_LENGTH, dumps, loads
-from rewards.wire import framed, recv_frame, send_frame, write_all
+from rewards.wire import copy_bytes, framed, recv_frame, recv_size, send_file, send_frame, write_all
 
 CALLS, CASES, DRIVER = MODES = ("calls", "cases", "driver")
 READY = b"r"  # what a program's process says when the program has been loaded
 ENDED_WELL, FAILED = b"0", b"1"  # how a script ended, told before what it printed
-OUTPUT_LIMIT = MAX_LENGTH  # bytes of one value or of one case's standard output
-_COMMON_MODULES = """
-abc bisect cmath collections copy dataclasses datetime decimal enum fractions functools heapq io itertools json math
-operator queue random re statistics string threading time typing
+OUTPUT_LIMIT = MAX_LENGTH  # bytes of one value
+# What the graders of LiveCodeBench, APPS and TACO import for a program, in their order: later names hide earlier ones.
+_IMPORTS = """
+from string import *; from re import *; from datetime import *; from collections import *; from heapq import *
+from bisect import *; from copy import *; from math import *; from random import *; from statistics import *
+from itertools import *; from functools import *; from operator import *; from io import *; from sys import *
+from json import *; from builtins import *; from typing import *
+import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools, operator
+import io, sys, json, time, fractions
 """
+_DEEP = 50_000  # their limit of recursion
+_imported = types.ModuleType("builtins")
 
 
-def preload() -> None:
-    """Get ready, once for all sandboxes, what programs use most."""
-    for name in _COMMON_MODULES.split():
+def preload(modules: Sequence[str], files: Sequence[str]) -> None:
+    """Get ready, once for all sandboxes, what programs use most, and the third-party modules that are in `files`."""
+    sys.path += dict.fromkeys(map(os.path.dirname, files))
+    for name in modules:
         importlib.import_module(name)
+    exec("import abc, cmath, dataclasses, decimal, enum, queue", {})
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # an interpreter without `site` has neither
+    exec(_IMPORTS, _imported.__dict__)
+    _imported.__dict__.update(builtins.__dict__)
 
 
 _SAMPLE = """
@@ -54,16 +67,19 @@ def sample() -> bytes:
     """A small job, for a rehearsal."""
     expressions = [*(f"f('To be or noon {n}', [{n}, 2, 7], far={n}.5)" for n in range(8)), "unknown()"]
     calls = [compile(expression, "<call>", "eval") for expression in expressions]
-    return marshal.dumps({"sources": [_SAMPLE, ""], "calls": calls, "handles": False})
+    return marshal.dumps({"sources": [_SAMPLE, ""], "calls": calls, "handles": False, "imports": False})
 
 
-def run(mode: str, payload: bytes, channels: Sequence[int], confine: Callable[[], None]) -> None:
+def run(
+    mode: str, payload: bytes, channels: Sequence[int], confine: Callable[[], None], new_case: Callable[[], int]
+) -> None:
     """Run one job; `channels` are descriptors, and an empty `payload` comes through the first.
 
-    Whatever runs a program goes behind `confine` first; for cases that is a child for each.
+    Whatever runs a program goes behind `confine` first; for cases that is a child for each, whose standard input is
+    the file that `new_case` returns.
     """
     if mode == CASES:
-        _run_cases(payload, channels[0], confine)
+        _run_cases(payload, channels[0], confine, new_case)
         return
     confine()
     if mode == CALLS:
@@ -76,6 +92,15 @@ def _new_module(name: str) -> types.ModuleType:
     # dataclasses, typing and pickle look a class's module up by name
     module = types.ModuleType(name)
     sys.modules[name] = module
+    return module
+
+
+def _new_program(name: str, imports: bool) -> types.ModuleType:
+    """The module of a program. With `imports`, what graders import is built in: its own names hide that."""
+    module = _new_module(name)
+    if imports:
+        sys.modules["builtins"] = module.__dict__["__builtins__"] = _imported
+        sys.setrecursionlimit(_DEEP)
     return module
 
 
@@ -97,7 +122,7 @@ class _Objects:
 def _answer_calls(payload: bytes, channel: int) -> None:
     """Run the program and answer the job's calls; then, if it may hold objects, questions until the asker hangs up."""
     job = marshal.loads(payload or recv_frame(channel))
-    module = _new_module("solution")
+    module = _new_program("solution", job["imports"])
     try:
         for source in job["sources"]:
             _execute(source, module)
@@ -137,45 +162,50 @@ def _evaluate(question: dict[str, Any], module: types.ModuleType) -> Any:
     return target(*question["args"], **question["kwargs"])
 
 
-def _run_cases(payload: bytes, channel: int, confine: Callable[[], None]) -> None:
+def _run_cases(payload: bytes, channel: int, confine: Callable[[], None], new_case: Callable[[], int]) -> None:
     """Run the program once for each standard input sent, each time in a new process."""
-    program = marshal.loads(payload or recv_frame(channel))["sources"][0]
+    job = marshal.loads(payload or recv_frame(channel))
     while True:
-        given = json.loads(recv_frame(channel))["stdin"]
-        read_from, written_to = os.memfd_create("stdin"), os.memfd_create("stdout")
-        with os.fdopen(os.dup(read_from), "wb") as file:
-            file.write(given.encode("utf-8", "surrogateescape"))
+        size = recv_size(channel)
+        read_from, written_to = new_case(), os.memfd_create("stdout")
+        copy_bytes(channel, read_from, size)
         os.lseek(read_from, 0, os.SEEK_SET)
         child = kernel.fork()
         if child == 0:
             os.dup2(read_from, 0)
             os.dup2(written_to, 1)
-            os.close(channel)
+            os.closerange(3, max(channel, read_from, written_to) + 1)
             code = 1
             try:
                 confine()
-                code = _run_script(program)
+                code = _run_script(job["sources"][0], job["imports"])
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
-        os.lseek(written_to, 0, os.SEEK_SET)
-        with os.fdopen(written_to, "rb") as output:
-            send_frame(channel, (FAILED if status else ENDED_WELL) + output.read(OUTPUT_LIMIT - 1))
+        send_file(channel, FAILED if status else ENDED_WELL, written_to)
         os.close(read_from)
+        os.close(written_to)
 
 
-def _run_script(program: str) -> int:
-    """Run a program as Python would; returns its exit code."""
-    module = _new_module("__main__")
+def _run_script(program: str, imports: bool) -> int:
+    """Run a program as Python would, to the end of its threads and exit handlers; returns its exit code."""
+    stdout, code = sys.stdout, 0
+    module = _new_program("__main__", imports)
     try:
-        with (
-            open(0, encoding="utf-8", errors="surrogateescape", closefd=False) as sys.stdin,
-            open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False) as sys.stdout,
-        ):
-            exec(compile(program, "<program>", "exec", dont_inherit=True), module.__dict__)
+        exec(compile(program, "solution.py", "exec", dont_inherit=True), module.__dict__)
     except SystemExit as ended:
-        return int(ended.code not in (None, 0))
-    return 0
+        code = int(ended.code not in (None, 0))
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    _flush(sys.stdout)
+    module.__dict__.clear()  # what it left open is written as it is closed
+    _flush(stdout)
+    return code
+
+
+def _flush(file: Any) -> None:
+    if file is not None and not file.closed:
+        file.flush()
 
 
 class Raised(Exception):

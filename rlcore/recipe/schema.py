@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rlcore.entries import BASELINES, KINDS, KL_ESTIMATORS, LOSSES, SOURCES, SURROGATES
+from rlcore.entries import KINDS, KL_ESTIMATORS, LOSSES, SOURCES, SURROGATES
 from rlcore.errors import UserError
 from rlcore.recipe.credit import Credit, Stage
 from rlcore.recipe.losses import Correction
@@ -14,6 +14,7 @@ from rlcore.recipe.model import Model
 from rlcore.recipe.model import Scratch as Scratch
 from rlcore.recipe.rollout import Rollout
 from rlcore.recipe.rollout import Vllm as Vllm
+from rlcore.recipe.rules import broken_rules
 from rlcore.recipe.section import Fraction, Name, NonNegative, Positive, Seconds, Section, Text
 
 PLACEHOLDER = re.compile(r"(?<![\\\w])\{(\w+)\}")
@@ -296,104 +297,6 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
-        attempts = self.conversation.attempts
-        for stage in self.stages:
-            for key in ("reward", "kl"):
-                if len(getattr(stage, key)) != attempts:
-                    raise ValueError(f"stage {stage.name}: {key} needs {attempts} values, one for each attempt")
-            self._offline_fits(stage)
-        if self.rollout.entry.weights == "learner" and self.model.attention.startswith("flash"):
-            raise ValueError(
-                f"model.attention {self.model.attention} needs a rollout.engine with weights of its own, such as vllm"
-            )
-        if self.adapters_apart and self.rollout.mode == "servers" and self.rollout.vllm.transfer != "files":
-            raise ValueError("rollout.vllm.transfer: adapters travel by files; nccl and ipc need vllm.merge_adapters")
-        if self.model.lora and self.model.lora.quantize != "none" and self.learner.zero == 3:
-            raise ValueError("model.lora.quantize needs learner.zero 2 or less: quantised weights are not split")
-        if self.sft and self.stages:
-            raise ValueError("sft stands in place of stages: give one of them, the other in a recipe named by after")
-        if self.sft and (self.model.lora or self.learner.sequence_parallel > 1):
-            raise ValueError("sft trains all weights, on whole sequences: no model.lora or learner.sequence_parallel")
-        two = self.conversation.kind == "correct" and attempts == 2
-        if self.sft and self.sft.rows != "column" and not two:
-            raise ValueError(f"sft.rows {self.sft.rows} needs conversations of two attempts, of kind correct")
-        baseline = BASELINES[self.credit.baseline]
-        if self.batch.group == 1 and baseline.compares:
-            raise ValueError(
-                f"batch.group is 1, but the {self.credit.baseline} baseline compares a group's trajectories"
-            )
-        if self.stages and self.batch.group == 1 and self.credit.scale == "group":
-            raise ValueError(
-                "batch.group is 1, but credit.scale group divides by how far a group's returns differ: every advantage "
-                "would be 0; take scale none or batch"
-            )
-        if self.stages and KINDS[self.conversation.kind].may_end and baseline.biased_by_stops:
-            raise ValueError(
-                f"credit.baseline {self.credit.baseline} is biased where the policy ends conversations "
-                f"(conversation.kind {self.conversation.kind}): it shrinks a turn's advantages by how few reach it; "
-                "take leave_one_out, outcome or batch_outcome"
-            )
-        self._truncation_fits()
-        self._branches_fit()
-        self._resampling_fits()
-        trajectories = self.batch.problems * self.batch.group
-        if trajectories < self.learner.minibatches:
-            raise ValueError(f"learner.minibatches {self.learner.minibatches} is more than {trajectories} trajectories")
+        for reason in broken_rules(self):
+            raise ValueError(reason)
         return self
-
-    def _truncation_fits(self) -> None:
-        """The learner scores a token among those kept under its own weights, which are to be the sampler's."""
-        if not (self.stages and self.rollout.truncated):
-            return
-        said = f"rollout.{' and '.join(self.rollout.truncated)}"
-        if self.learner.optimizer_steps > 1:
-            raise ValueError(
-                f"{said}: which tokens are kept changes with the weights, so a batch takes one optimizer step, not "
-                f"{self.learner.optimizer_steps}: set learner.minibatches and learner.epochs to 1, or keep all tokens"
-            )
-        if self.learner.old_logprobs == "sampler" and not self.exact_sampler:
-            raise ValueError(
-                f"{said}: learner.old_logprobs sampler needs a sampler that keeps exactly the learner's tokens (engine "
-                "torch, float32): take learner.old_logprobs learner"
-            )
-        if self.learner.kl != "exact" and any(any(stage.kl) for stage in self.stages):
-            raise ValueError(
-                f"{said}: learner.kl {self.learner.kl} estimates the KL of all tokens from those sampled, which are "
-                "only some: take learner.kl exact"
-            )
-
-    def _branches_fit(self) -> None:
-        branches = self.batch.branches
-        if self.batch.group % branches:
-            raise ValueError(f"batch.branches {branches} does not divide batch.group {self.batch.group}")
-        if branches > 1 and (self.credit.unit == "trajectory" or self.conversation.attempts == 1):
-            raise ValueError("batch.branches needs a second attempt, and credit.unit attempt")
-        if branches == 1 and BASELINES[self.credit.baseline].needs_branches:
-            raise ValueError(
-                f"credit.baseline {self.credit.baseline} compares trajectories of one first attempt: batch.branches "
-                "above 1"
-            )
-        if branches > 1 and self.learner.correction.level == "trajectory":
-            raise ValueError("learner.correction.level trajectory needs first attempts of its own: batch.branches 1")
-
-    def _resampling_fits(self) -> None:
-        if self.batch.resample and not BASELINES[self.credit.baseline].within_group:
-            within = [name for name in BASELINES.registered if BASELINES[name].within_group]
-            raise ValueError(
-                f"batch.resample with credit.baseline {self.credit.baseline} biases the gradient: the dead groups that "
-                f"it replaces have advantages; take {', '.join(within[:-1])} or {within[-1]}"
-            )
-
-    def _offline_fits(self, stage: Stage) -> None:
-        if not stage.base_first:
-            return
-        firsts = self.batch.group // self.batch.branches
-        if not self.offline_first_attempts(stage):
-            raise ValueError(f"stage {stage.name}: base_first {stage.base_first:g} of {firsts} first attempts is none")
-        if self.offline_first_attempts(stage) == firsts:
-            raise ValueError(
-                f"stage {stage.name}: base_first {stage.base_first:g} of {firsts} first attempts is all of them: none "
-                "of the policy's own would be left to measure it by"
-            )
-        if self.credit.unit == "trajectory" or self.conversation.attempts == 1:
-            raise ValueError(f"stage {stage.name}: base_first needs a second attempt, and credit.unit attempt")

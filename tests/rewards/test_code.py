@@ -89,6 +89,27 @@ def test_assertions_taken_apart(judge, test, program, right):
     assert judge.judge(program, {"test_list": [test]}).score == float(right)
 
 
+@pytest.mark.parametrize(
+    ("test", "helper", "setup"),
+    [
+        ("assert f(2) == pow(2, 2)", "pow", ""),
+        ("assert f(2) == divmod(9, 2)[0]", "divmod", ""),
+        ("assert bin(f(2)) == '0b100'", "bin", ""),
+        ("assert repr(f(2)) == '4'", "repr", ""),
+        ("assert type(f(2)) == type(4)", "type", ""),
+        ("assert all(a == b for a, b in zip([f(2)], [4]))", "zip", ""),
+        ("assert [i * f(2) for i, _ in enumerate('ab')] == [0, 4]", "enumerate", ""),
+        ("assert Counter([f(2)]) == Counter([4])", "Counter", ""),
+        ("assert int(Decimal(f(2))) == int(Decimal('4'))", "Decimal", ""),
+        ("assert f(2) == reference(2)", "reference", "def reference(x): return x * x"),
+    ],
+)
+def test_names_that_are_not_the_program_s_are_the_judge_s(judge, test, helper, setup):
+    row = {"test_list": [test], "test_setup_code": setup}
+    assert judge.judge(SQUARE, row).score == 1.0
+    assert judge.judge(f"{helper} = lambda *a: '7'\ndef f(x): return '7'", row).score == 0.0
+
+
 def test_where_a_call_stood_does_not_tell_what_is_expected(judge):
     peeks = (
         "import sys\ndef f(x):\n    places = list(sys._getframe(1).f_code.co_positions())\n"

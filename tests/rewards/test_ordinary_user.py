@@ -48,7 +48,7 @@ def as_nobody(tier: str) -> str:
     else:
         pytest.skip("no Python 3.11 here that another user may run")
     command = [*become, python, "-c", SCRIPT, tier]
-    # That interpreter is not the environment's: it finds the packages that the judge needs, which are pure Python, by path.
+    # That interpreter is not the environment's: it finds what the judge needs, which is pure Python, by path.
     path = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
     environment = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
