@@ -111,17 +111,23 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=section.dtype,
+            trust_remote_code=section.trust_remote_code,
             attn_implementation=_attention(section, embedded),
             output_loading_info=True,
             **_quantized(section),
         )
     except Exception as error:  # a broken config.json or file of weights raises no narrower class
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"model {path} brings Python of its own, which would run here: read it, then say "
+                "model.trust_remote_code=true"
+            ) from None
         raise UserError(f"model {path} cannot be loaded: {_one_line(error)}") from None
     model, report = loaded
     if report["missing_keys"]:  # transformers fills them with random numbers
         lacking = sorted(report["missing_keys"])
         raise UserError(f"model {path} is incomplete: its weights lack {lacking[0]} (and {len(lacking) - 1} more)")
-    return Policy(model, _load_tokenizer(path))
+    return Policy(model, _load_tokenizer(path, section.trust_remote_code))
 
 
 def _attention(section: Model, embedded: bool) -> str:
@@ -163,11 +169,13 @@ def _whole(model: PreTrainedModel) -> PreTrainedModel:
     return whole
 
 
-def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(path: str, trusted: bool) -> PreTrainedTokenizerBase:
     try:
         # AutoTokenizer would put Qwen2's splitting into a Qwen2 folder whose tokenizer.json says all there is to say
         whole = get_tokenizer_config(path).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
-        tokenizer = (PreTrainedTokenizerFast if whole else AutoTokenizer).from_pretrained(path)
+        tokenizer = (PreTrainedTokenizerFast if whole else AutoTokenizer).from_pretrained(
+            path, trust_remote_code=trusted
+        )
     except Exception as error:  # a broken tokenizer.json makes the tokenizers library raise no narrower class
         raise UserError(f"tokenizer of {path} cannot be loaded: {_one_line(error)}") from None
     if tokenizer.pad_token is None:

@@ -20,6 +20,9 @@ class Credit(Section):
         "same first attempt; those of the group or batch whose previous attempt scored the same; the batch; nothing",
     )
     scale: Literal["none", "group", "batch"] = Field("none", description="divide advantages by this standard deviation")
+    mask_truncated: bool = Field(
+        False, description="attempts cut at max_attempt_tokens leave the loss; others are still compared with them"
+    )
     discount: Fraction = Field(0.0, description="how much an attempt is paid for the returns of later ones")
 
 

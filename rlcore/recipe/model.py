@@ -50,7 +50,10 @@ class Model(Section):
         "auto", description="auto: FlashAttention where it is installed and the sampler is not this model; else sdpa"
     )
     lora: Lora | None = Field(None, description="train low-rank adapters; the reference is then the model without them")
-    chat_template: str | None = Field(None, description="a Jinja template that replaces the tokenizer's own")
+    chat_template: str | None = Field(
+        None, description="a Jinja template, or a file that holds one, that replaces the tokenizer's own"
+    )
+    trust_remote_code: bool = Field(False, description="run the Python that comes with the model's files")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":

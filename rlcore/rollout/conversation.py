@@ -15,6 +15,7 @@ from rlcore.entries import KINDS, Script
 from rlcore.errors import UserError
 from rlcore.kinds.instructions import INSTRUCTIONS
 from rlcore.recipe import schema
+from rlcore.rollout.stopping import StopTexts
 from rlcore.rollout.template import MARK, Template
 from rlcore.types import Message, Problem
 
@@ -95,9 +96,17 @@ class Conversation:
         sampled_end = finish == "stop" and tail_ids[0] in self.stop_ids
         return tail_ids[1:] if sampled_end else tail_ids
 
-    def text(self, response_ids: Sequence[int]) -> str:
-        """What a reward reads of an attempt; it begins with the tag of a thinking block that the template opens."""
-        return self.template.open_thought + str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True))
+    def said(self, response_ids: Sequence[int]) -> str:
+        """What these tokens say."""
+        return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True))
+
+    def text(self, response_ids: Sequence[int], stop: StopTexts | None = None) -> str:
+        """What a reward reads of an attempt, up to a text that ends it.
+
+        It begins with the tag of a thinking block that the template opens.
+        """
+        said = self.said(response_ids)
+        return self.template.open_thought + (stop.before(said) if stop else said)
 
     @property
     def max_tokens(self) -> int:

@@ -164,7 +164,8 @@ class EndpointRollout:
         }
         # Only what the recipe changes: top_k and min_p are not every server's.
         settings = self._settings.model_dump(include={"top_p", "top_k", "min_p"}, exclude_defaults=True)
-        return {**body, **settings} if drawing.temperature else body
+        stop = {"stop": self._settings.stop} if self._settings.stop else {}
+        return {**body, **stop, **(settings if drawing.temperature else {})}
 
 
 def _line(error: object) -> str:

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import torch
 
 from rlcore.policy.truncation import KEEP_ALL, Truncation
+from rlcore.rollout.stopping import StopTexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class Sampling:
     max_tokens: int
     temperature: float = 1.0
     truncation: Truncation = KEEP_ALL
+    stop: StopTexts | None = None
+    """An engine that cannot tell samples on, up to a stop token or the limit; the rest is cut off afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
