@@ -24,7 +24,14 @@ from rlcore.learner.loss.tally import LearnerReport, Tally
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
 from rlcore.learner.sequence_parallel import check_stretches
-from rlcore.learner.zero.engine import engine_settings, guarded_step, set_schedule, start_engine
+from rlcore.learner.zero.engine import (
+    engine_settings,
+    guarded_step,
+    loss_scale,
+    set_loss_scale,
+    set_schedule,
+    start_engine,
+)
 from rlcore.learner.zero.further_settings import refused_by_deepspeed
 from rlcore.learner.zero.state_files import load_state, save_state
 from rlcore.learner.zero.weights import gathered_adapters, gathered_weights
@@ -179,6 +186,7 @@ class Learner:
             "global_steps": self._engine.global_steps,
             "schedule_steps": self._engine.lr_scheduler.last_epoch,
             "skipped_in_row": self._skipped_in_row,
+            "loss_scale": loss_scale(self._engine),
         }
         return save_state(self._engine, self.module, folder, self._rank, self._world, counters)
 
@@ -191,6 +199,7 @@ class Learner:
         set_schedule(self._engine, counters["schedule_steps"])
         self._engine.global_steps = counters["global_steps"]
         self._skipped_in_row = counters["skipped_in_row"]
+        set_loss_scale(self._engine, counters.get("loss_scale", {}))
 
     def close(self) -> None:
         """Let go of the engine and its memory."""

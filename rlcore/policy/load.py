@@ -134,7 +134,7 @@ def _attention(section: Model, embedded: bool) -> str:
     """The attention of `model.attention`; auto takes FlashAttention where it is installed and can be used."""
     if section.attention != "auto":
         return section.attention
-    if embedded or not torch.cuda.is_available() or section.dtype != "bfloat16":
+    if embedded or not torch.cuda.is_available() or section.dtype == "float32":
         return "sdpa"
     if is_flash_attn_3_available():
         return "flash_attention_3"

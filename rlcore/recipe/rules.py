@@ -76,6 +76,8 @@ def _supervised_rounds(recipe: Any) -> Iterator[str]:
         yield "sft stands in place of stages: give one of them, the other in a recipe named by after"
     if recipe.model.lora or recipe.learner.sequence_parallel > 1:
         yield "sft trains all weights, on whole sequences: no model.lora or learner.sequence_parallel"
+    if recipe.model.dtype == "float16":
+        yield "sft trains without a scaled loss, which float16 needs: model.dtype bfloat16 or float32"
     if sft.rows != "column" and (conversation.kind, conversation.attempts) != ("correct", 2):
         yield f"sft.rows {sft.rows} needs conversations of two attempts, of kind correct"
 

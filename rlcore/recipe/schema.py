@@ -156,7 +156,7 @@ class Learner(Section):
     kl: Annotated[str, KL_ESTIMATORS] = Field(
         "k3", description="exact sums over the vocabulary; the others are one-sample estimates"
     )
-    zero: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage; 0 with bfloat16 is done as 1")
+    zero: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage; 0 is done as 1 but in float32")
     offload: list[Literal["optimizer", "parameters", "activations"]] = Field(
         default_factory=list, description="what lies in the host's memory: optimizer from zero 1 on, parameters with 3"
     )
