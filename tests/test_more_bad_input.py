@@ -51,7 +51,7 @@ def add_row(recipe: Path, line: str) -> None:
         (["learner.deepspeed={optimizer: {params: {lr: 1}}}"], "a recipe says it as learner.lr"),
         (["learner.deepspeed={optimizer: {params: {lrr: 1}}}"], "learner.deepspeed: DeepSpeed refuses it"),
         (["learner.deepspeed={gradient_accumulation_steps: 4}"], "a recipe says it as learner.minibatches"),
-        (["batch.group=1", "credit={baseline: none, scale: group}"], "every advantage would be 0"),
+        (["batch.group=1", "credit={baseline: none, scale: group}"], "would make every advantage 0"),
         (["name=../../x"], "cannot name a run's folder: no slash"),
         (["data.split=test"], "train.jsonl is one file, which has no splits"),
         (["after=recipe.yaml"], "recipe recipe.yaml comes after itself"),
