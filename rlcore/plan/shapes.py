@@ -61,27 +61,27 @@ def model_shapes(section: schema.Model, config_file: Path | None = None) -> Shap
     where = str(config_file or section.path)
     if config_file and not config_file.exists():
         raise UserError(f"model configuration {config_file} does not exist{nearest_path(config_file)}")
-    offline = os.environ.get("HF_HUB_OFFLINE")
+    offline, trusted = os.environ.get("HF_HUB_OFFLINE"), section.trust_remote_code
     try:
         try:
-            config = AutoConfig.from_pretrained(where, local_files_only=True)
+            config = AutoConfig.from_pretrained(where, local_files_only=True, trust_remote_code=trusted)
         except OSError:
             if config_file or offline or Path(where).is_dir():
                 raise
-            config = AutoConfig.from_pretrained(where)
+            config = AutoConfig.from_pretrained(where, trust_remote_code=trusted)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise UserError(
             f"no configuration of model {where}: {reason}; give its config.json as --model-config FILE"
         ) from None
-    return shapes_of(config, where, section.lora)
+    return shapes_of(config, where, section.lora, trusted=trusted)
 
 
-def shapes_of(config: Any, name: str, lora: schema.Lora | None = None) -> Shapes:
+def shapes_of(config: Any, name: str, lora: schema.Lora | None = None, *, trusted: bool = False) -> Shapes:
     """Sizes of a configuration: the model is built on the meta device, where parameters have shapes and no memory."""
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
     except ValueError as error:
         raise UserError(f"{name} is no causal language model: {str(error).splitlines()[0]}") from None
     text = config.get_text_config()

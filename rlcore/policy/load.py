@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
-from rlcore.errors import UserError, nearest_path
+from rlcore.errors import UserError, nearest_path, one_line
 from rlcore.files import by_umask, move_into_place, seal_files
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.schema import Model, Scratch
@@ -67,7 +67,7 @@ def save_policy(
         policy.tokenizer.save_pretrained(folder)
         by_umask(path for path in Path(folder).iterdir() if path.is_file())
     except Exception as error:  # the tokenizers library raises no narrower class where the disk is full
-        raise UserError(f"the policy cannot be written to {folder}: {_one_line(error)}") from None
+        raise UserError(f"the policy cannot be written to {folder}: {one_line(error)}") from None
 
 
 def place_policy(
@@ -122,7 +122,7 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
                 f"model {path} brings Python of its own, which would run here: read it, then say "
                 "model.trust_remote_code=true"
             ) from None
-        raise UserError(f"model {path} cannot be loaded: {_one_line(error)}") from None
+        raise UserError(f"model {path} cannot be loaded: {one_line(error)}") from None
     model, report = loaded
     if report["missing_keys"]:  # transformers fills them with random numbers
         lacking = sorted(report["missing_keys"])
@@ -177,7 +177,7 @@ def _load_tokenizer(path: str, trusted: bool) -> PreTrainedTokenizerBase:
             path, trust_remote_code=trusted
         )
     except Exception as error:  # a broken tokenizer.json makes the tokenizers library raise no narrower class
-        raise UserError(f"tokenizer of {path} cannot be loaded: {_one_line(error)}") from None
+        raise UserError(f"tokenizer of {path} cannot be loaded: {one_line(error)}") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -193,15 +193,11 @@ def _check(policy: Policy, name: str) -> None:
             tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
             break
         except Exception as error:  # a template is a program
-            failure = failure or error
+            failure = failure or one_line(error)
     else:
-        raise UserError(f"chat template of {name} does not work: {_one_line(failure)}")
+        raise UserError(f"chat template of {name} does not work: {failure}")
     if tokenizer.eos_token is None:
         raise UserError(f"tokenizer of {name} has no end token (eos_token), so no attempt could end")
     known = policy.model.config.get_text_config().vocab_size
     if len(tokenizer) > known:
         raise UserError(f"tokenizer of {name} has {len(tokenizer)} tokens, its model only {known}")
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

@@ -31,6 +31,10 @@ class Sample:
     finish: Literal["stop", "length"]
     versions: tuple[int, ...]
 
+    def stopped_after(self, count: int) -> "Sample":
+        """The first `count` tokens."""
+        return Sample(self.ids[:count], self.logprobs[:count], "stop", self.versions[:count])
+
 
 class RolloutEngine(Protocol):
     """Samples continuations of token ids. Requests run together; each is answered the moment it ends."""

@@ -114,7 +114,8 @@ class Episode:
         prompt = self._prompt if message is None else self._conversation.follow(self._ended(), message)
         sample = await self._engine.sample([*self._ids, *prompt], self._sampling, key=self._key, last=last)
         self._released = last
-        sample = stop.cut(sample) if stop else sample
+        if stop and (end := stop.end(sample.ids)):
+            sample = sample.stopped_after(end)
         text = self._conversation.text(sample.ids, stop)
         return Turn(
             prompt,

@@ -1,11 +1,6 @@
 """Texts that end a reply. Its ids stay as they were sampled: the last may say more than the end of such a text."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rlcore.rollout.engine import Sample
 
 
 class StopTexts:
@@ -21,14 +16,11 @@ class StopTexts:
         """Whether one of the texts has just come to its end."""
         return self._in(ids[-self._window :])
 
-    def cut(self, sample: "Sample") -> "Sample":
-        """The sample up to the first token with which one of the texts is whole."""
-        if not self._in(sample.ids):
-            return sample
-        ends = range(1, len(sample.ids) + 1)
-        end = next((end for end in ends if self.reached(sample.ids[:end])), len(sample.ids))
-        parts = {"ids": sample.ids[:end], "logprobs": sample.logprobs[:end], "versions": sample.versions[:end]}
-        return replace(sample, **parts, finish="stop")
+    def end(self, ids: Sequence[int]) -> int | None:
+        """How many of the ids there are when one of the texts is first whole; None where none is."""
+        if not self._in(ids):
+            return None
+        return next((end for end in range(1, len(ids) + 1) if self.reached(ids[:end])), len(ids))
 
     def before(self, text: str) -> str:
         """What a reply says before the first of the texts."""

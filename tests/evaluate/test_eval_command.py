@@ -157,5 +157,6 @@ def test_a_server_that_refuses_is_named_in_one_line(tmp_path, status, words):
 def test_the_training_data_are_not_read(tmp_path):
     recipe = write_recipe(tmp_path)
     save_policy(load_policy(load_recipe(recipe).model, ["Write the letter a 3 times."]), tmp_path / "model")
-    done = rlcore("eval", recipe, f"model={{path: {tmp_path / 'model'}}}", "data.path=gone.jsonl", "evaluate.problems=2")
+    model = f"model={{path: {tmp_path / 'model'}}}"
+    done = rlcore("eval", recipe, model, "data.path=gone.jsonl", "evaluate.problems=2")
     assert done.returncode == 0, done.stderr

@@ -61,7 +61,7 @@ def test_the_embedded_engine_stops_at_once_and_goes_on_from_there():
         return first, await one.sample([5, 6, 7, *first.ids, 8, 9], greedy, key=0, last=True)
 
     first, second = asyncio.run(two_turns())
-    assert first == stop.cut(plain)
+    assert first == plain.stopped_after(stop.end(plain.ids))
     assert first.finish == "stop"
     assert len(first.ids) < len(plain.ids)
     anew = asyncio.run(engine().sample([5, 6, 7, *first.ids, 8, 9], greedy, key=0, last=True))
