@@ -17,8 +17,8 @@ from rlcore.recipe.rollout import Vllm as Vllm
 from rlcore.recipe.rules import broken_rules
 from rlcore.recipe.section import Fraction, Name, NonNegative, Positive, Seconds, Section, Text
 
-PLACEHOLDER = re.compile(r"(?<![\\\w])\{(\w+)\}")
-"""`{name}` in a prompt; in `\\boxed{name}`, and wherever else a word stands before it, it stands for itself."""
+PLACEHOLDER = re.compile(r"(?:(?<![\\\w])|(?=\{prompt\}))\{(\w+)\}")
+"""`{prompt}`, and other names but where a word stands before them: `\\boxed{answer}` stands for itself."""
 
 
 class Data(Section):

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -30,8 +32,9 @@ class Template:
 
     def render(self, messages: Sequence[Message], *, asking: bool = True) -> str:
         """The text of a conversation, `asking` for what the assistant says next. Raises UserError."""
-        content = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
-        shown = content if self._in_parts else list(messages)
+        shown: list[Any] = list(messages)
+        if self._in_parts:
+            shown = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
         try:
             return str(self.tokenizer.apply_chat_template(shown, tokenize=False, add_generation_prompt=asking))
         except Exception as error:  # a template is a program
@@ -48,9 +51,7 @@ class Template:
 
     def control_tokens(self, messages: Iterable[Message]) -> set[str]:
         """The control tokens that contents spell out, which the model does not read as text."""
-        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        pattern = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
-        return {found for message in messages for found in pattern.findall(message["content"])}
+        return {found for message in messages for found in self._control_pattern.findall(message["content"])}
 
     def notes(self, question: Sequence[Message], stop_ids: Iterable[int]) -> list[str]:
         """What a user should know of a template that can be trained with."""
@@ -61,12 +62,11 @@ class Template:
             return told
         before, _, after = text.partition(MARK)
         end = self.encode_after(after)[:1]
-        control = {at for at, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        if control.intersection(end) and not set(end).intersection(stop_ids):
+        if self._control.keys() & set(end) and not set(end).intersection(stop_ids):
             stops = ", ".join(self.tokenizer.convert_ids_to_tokens(sorted(stop_ids)))
             told.append(
                 f"chat template: turns end with {self.tokenizer.decode(list(end))}, at which no attempt stops (that is "
-                f"{stops}): make it eos_token of the tokenizer, eos_token_id of generation_config.json, or rollout.stop"
+                f"{stops}): make it eos_token of the tokenizer, or add it to eos_token_id of generation_config.json"
             )
         opened = self.render(question)
         if before != opened and opened == self.render(question, asking=False):
@@ -75,6 +75,16 @@ class Template:
                 f"{opened[-20:]!r}, without the head of the assistant's turn, {before.removeprefix(opened)[:40]!r}"
             )
         return told
+
+    @cached_property
+    def _control(self) -> dict[int, str]:
+        """The control tokens, by id."""
+        return {at: token.content for at, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self._control.values(), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def _failure(self) -> UserError | None:
         """Why the content, in its present form, is not shown."""
