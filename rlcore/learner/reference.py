@@ -54,7 +54,7 @@ def _split(policy: PolicyModule, settings: dict[str, Any]) -> PolicyModule:
 
     kept = ("train_micro_batch_size_per_gpu", "bf16", "fp16", "steps_per_print")
     zero = {name: value for name, value in settings["zero_optimization"].items() if name != "offload_optimizer"}
-    config = {name: settings[name] for name in kept if name in settings} | {"zero_optimization": zero}
+    config = {name: settings[name] for name in kept} | {"zero_optimization": zero}
     split_parameters(policy, config)
     engine, *_ = deepspeed.initialize(model=policy, config=config, dist_init_required=False)
     return engine.module

@@ -12,6 +12,7 @@ from rlcore.policy import Policy, load_policy, stop_ids
 from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
 from rlcore.rollout import Conversation, Rollout, RolloutEngine, Scorer
+from rlcore.session.inputs import read_inputs
 from rlcore.types import Problem
 
 NAMED = 8
@@ -22,7 +23,7 @@ class Setup:
     """Everything but the learner; `close` ends its reward workers and its rollout engine.
 
     Raises UserError for anything in the recipe that cannot be had. `problems` is empty where the recipe trains on none
-    and needs none to train a tokenizer on, `held_out` where it has no evaluation.
+    and needs none to train a tokenizer on, `held_out` where it has no evaluation; `inputs` are digests of what it read.
     """
 
     def __init__(self, recipe: Recipe, ranks: Ranks, *, training: bool = True):
@@ -31,6 +32,7 @@ class Setup:
         shown = [recipe.sft.column] if recipe.sft and recipe.sft.rows == "column" else []
         self.problems = load_problems(recipe.data, say, shown) if needs_problems else []
         asked_of = load_problems(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
+        self.inputs = read_inputs(recipe, self.problems, asked_of)
         self.policy = first_policy(recipe, self.problems)
         logging.disable_progress_bar()  # loading a large model shows its progress; saving one does not
         talks = (recipe.conversation, recipe.held_out_conversation)

@@ -59,8 +59,7 @@ def _evaluate_alone(recipe: Recipe, ranks: Ranks, journal: Journal) -> Results |
     folder = Path(recipe.output)
     setup = ServedSetup(recipe) if recipe.evaluate.endpoint else Setup(recipe, ranks, training=False)
     try:
-        inputs = read_inputs(recipe, [], setup.held_out)
-        journal = Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks, inputs))
+        journal = Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks, setup.inputs))
         with open_tracker(recipe, ranks, resume_step=None) as tracker:
             if journal.done:
                 tracker.say(f"what {folder} holds of this evaluation is not sampled again; another output samples anew")
@@ -134,6 +133,7 @@ class ServedSetup:
         assert recipe.evaluate.endpoint is not None
         endpoint = Endpoint(recipe.evaluate.endpoint, recipe.model.path, recipe.rollout.deadline)
         self.held_out = load_problems(recipe.evaluate.data)[: recipe.evaluate.problems]
+        self.inputs = read_inputs(recipe, [], self.held_out)
         self._scorer = Scorer(recipe.rewards)
         self.held_out_rollout = EndpointRollout(recipe, recipe.held_out_conversation, endpoint, self._scorer)
 

@@ -22,7 +22,7 @@ from rlcore.recipe.compare import recipe_changes
 from rlcore.recipe.schema import Stage
 from rlcore.session.build import Setup
 from rlcore.session.evaluation import BASE, LATEST, evaluate_and_save, open_tracker
-from rlcore.session.inputs import input_changes, read_inputs
+from rlcore.session.inputs import input_changes
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.train.base_attempts import BaseAttempts
 from rlcore.train.checkpoints import Checkpoints, read_state
@@ -59,8 +59,7 @@ class Run:
         with ExitStack() as opened:  # what is open when the next thing fails is closed
             self._setup = opened.enter_context(closing(Setup(recipe, ranks)))
             self.rollout = self._setup.rollout
-            self._inputs = read_inputs(recipe, self._setup.problems, self._setup.held_out)
-            changes |= input_changes(self.folder, state.get("inputs", {}), self._inputs)
+            changes |= input_changes(self.folder, state.get("inputs", {}), self._setup.inputs)
             self.learner = opened.enter_context(closing(self._new_learner()))
             if checkpoint:
                 self._resume(checkpoint, state)
@@ -194,7 +193,7 @@ class Run:
             "base_t1": self.base_t1,
             "run_id": self.tracker.run_id,
             "kl": self._kl,
-            "inputs": self._inputs,
+            "inputs": self._setup.inputs,
             "parameters": parameter_shapes(self.learner.module),
         }
         self._checkpoints.save(self.step, self.learner, state, self._best_step)
