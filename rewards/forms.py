@@ -4,7 +4,6 @@
 | --- | --- | --- |
 | SYNTHETIC-1 of PrimeIntellect, open-r1 | `verification_info` with `language` and `test_cases` | `tests` |
 | CodeContests | `public_tests`, `private_tests`, `generated_tests`; `input_file`, `output_file` | `input_output` |
-| MBPP+ | `test_list` with the base tests, `test` with all | `test` |
 | BigCodeBench | `complete_prompt`, `test` with a unittest class, `entry_point` | `prompt`, `test` |
 """
 
@@ -43,8 +42,6 @@ def usual(row: Mapping[str, Any]) -> dict[str, Any]:
         both = {name: [text for tests in contests for text in parsed(tests)[name]] for name in ("input", "output")}
         return {"input_output": {"inputs": both["input"], "outputs": both["output"]}}
     usual = {name: value for name, value in row.items() if name not in COLUMNS}
-    if row.get("test") and "test_list" in row:
-        del usual["test_list"]
     if row.get("entry_point"):
         usual["prompt"] = code_of(row.get("complete_prompt") or row.get("prompt") or "", row["entry_point"])
     return usual
