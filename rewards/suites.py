@@ -85,7 +85,9 @@ def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
         check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
         if check and row.get("entry_point"):
             return _humaneval(row.get("prompt") or "", row["entry_point"], tree, check)
-        return _asserts("", "", tree) if "test_list" in row else _pytest(row["test"], tree)
+        if "test_list" in row:
+            return _asserts("", "", tree)
+        return _pytest(row["test"], tree, row["prompt"] if row.get("entry_point") else "")
     if "test_list" in row:
         tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
         imports = "\n".join(row.get("test_imports") or [])
@@ -120,7 +122,9 @@ def _humaneval(prompt: str, entry: str, tree: ast.Module, check: ast.FunctionDef
     return Suite(prompt, tests=steps(f"{prompt}\n{ast.unparse(own)}", {name}, body), asks=frozenset({name}))
 
 
-def _pytest(source: str, tree: ast.Module) -> Suite:
+def _pytest(source: str, tree: ast.Module, prompt: str = "") -> Suite:
+    """A file of tests; those of BigCodeBench use what the prompt imports, as they would beside the program."""
+    tree.body[:0] = [node for node in ast.parse(prompt).body if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = program_names(tree)
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "solution"]
     asks = names | {alias.name for node in imports for alias in node.names} - {"*"}
@@ -128,7 +132,7 @@ def _pytest(source: str, tree: ast.Module) -> Suite:
     asks |= {a.attr for a in attributes if isinstance(a.value, ast.Name) and a.value.id == "solution"}
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)) and not _ASSERTING.search(source):
         raise BadTests("the tests assert nothing")
-    return Suite(tests=module(tree, names), asks=frozenset(asks))
+    return Suite(prompt, tests=module(tree, names), asks=frozenset(asks))
 
 
 def _apps(tests: Mapping[str, Any]) -> Suite:

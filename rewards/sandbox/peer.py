@@ -180,7 +180,7 @@ class Peer:
             return ["class", number]
         self._described[number] = None
         operators = [name for name in OPERATORS if getattr(value, name, None) is not None]
-        return ["class", number, value.__name__, list(value.__bases__), operators]
+        return ["class", number, value.__name__, list(value.__bases__), operators, value.__module__]
 
     def _resolve(self, content: list[Any]) -> Any:
         kind, number, *rest = content

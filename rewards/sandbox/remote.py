@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -47,6 +48,8 @@ _PREDICATES = {
     for name in [*dir(kind), "issubset", "issuperset"]
     if name.startswith("is") or name.endswith("swith")
 }
+# An exception of the test frameworks would say how a test ends.
+_NO_LIBRARIES = {"unittest", "pytest", "_pytest", "pluggy", "tests", "rewards", "solution"}
 _PATIENT, _AT_ONCE = 16, 1024  # items of an iterator that are asked for one by one, and then together
 
 
@@ -192,8 +195,15 @@ class Remote(metaclass=RemoteType):
         return _state(self).peer.ask("get", self, "__dict__")
 
 
-def make_class(peer: Peer, number: int, name: str, bases: list[Any], operators: list[str]) -> type:
-    """What stands for a class: a class that inherits from what stands for that one's bases."""
+def make_class(peer: Peer, number: int, name: str, bases: list[Any], operators: list[str], module: str) -> type:
+    """What stands for a class: a class that inherits from what stands for that one's bases.
+
+    For an exception of a library it inherits from that exception here, if the library has been imported here.
+    """
+    library = None if module.partition(".")[0] in _NO_LIBRARIES else sys.modules.get(module)
+    here = getattr(library, name, None)
+    if isinstance(here, type) and issubclass(here, Exception):
+        bases = [here]
     immutable = any(issubclass(base, IMMUTABLE) for base in bases)
     kept = [base for base in bases if isinstance(base, RemoteType) or issubclass(base, (*IMMUTABLE, BaseException))]
     namespace: dict[str, Any] = {n: _operator(n) for n in (_TEXTS if immutable else operators) if n in OPERATORS}

@@ -64,6 +64,12 @@ Refer = Callable[[Any], list[Any]]
 Resolve = Callable[[list[Any]], Any]
 
 
+def learn(kind: type, parts: Callable[[Any], tuple[Any, ...]], make: Callable[..., Any]) -> None:
+    """Have values of exactly this type travel as their parts, to be made of them again; so does the type itself."""
+    name = f"{kind.__module__}.{kind.__name__}"
+    _MADE[kind], _MAKERS[name], _NAMED[name], _NAMES[id(kind)] = parts, make, kind, name
+
+
 def dumps(value: Any, refer: Refer | None = None) -> bytes:
     """Encode a value; `refer` makes plain data of an object that stays with the sender.
 
@@ -161,7 +167,8 @@ class _Encoder:
         if kind is set or kind is frozenset:
             return f'{{"{"s" if kind is set else "f"}": {self._parts(value, depth)}}}'
         if kind in _MADE:
-            return f'{{"m": {self._parts((kind.__name__, *_MADE[kind](value)), depth)}}}'
+            name = _NAMES.get(id(kind), kind.__name__)
+            return f'{{"m": {self._parts((name, *_MADE[kind](value)), depth)}}}'
         if id(value) in _NAMES:
             return f'{{"g": "{_NAMES[id(value)]}"}}'
         if self.refer is None:

@@ -55,10 +55,17 @@ def readable_paths() -> list[str]:
     return [path for path in dict.fromkeys(candidates) if os.path.isdir(path)]
 
 
-def serve(jobs: socket.socket, control: socket.socket, tier: str, memory_mb: int, files: Sequence[str]) -> None:
+def serve(
+    jobs: socket.socket,
+    control: socket.socket,
+    tier: str,
+    memory_mb: int,
+    modules: Sequence[str],
+    files: Sequence[str],
+) -> None:
     """Set up the tier, answer "ready" or the reason why not, then see one job after another to its end.
 
-    Jobs may read `files` besides Python's own.
+    Jobs may import `modules`, and read `files` besides Python's own.
 
     On `jobs` the parent sends jobs, read by the processes that run them; on `control` it says when one is over.
     """
@@ -67,11 +74,15 @@ def serve(jobs: socket.socket, control: socket.socket, tier: str, memory_mb: int
             _enter_namespaces([*readable_paths(), *files])
         kernel.bound_capabilities()
         null = os.open(os.devnull, os.O_RDWR)
-        _settle(tier, memory_mb, files)
+        _settle(tier, files)
+        guest.load(modules)
+        _limit_memory(memory_mb)
         _probe(tier)
     except OSError as error:
         control.send(json.dumps({"error": str(error)}).encode())
         return
+    gc.set_threshold(_COLLECT_AFTER)
+    gc.freeze()  # a fork that collects garbage would copy every page it looks at
     control.send(json.dumps({"ready": tier}).encode())
     for standard in (0, 1, 2):
         os.dup2(null, standard)
@@ -151,21 +162,16 @@ def _build_root(root: str, visible: Sequence[str]) -> None:
     kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
 
 
-def _settle(tier: str, memory_mb: int, files: Sequence[str]) -> None:
+def _settle(tier: str, files: Sequence[str]) -> None:
     """Give up here, once, what neither this process nor any program needs: what is forked inherits that."""
     if tier != NAMESPACES:
         os.chdir("/")
     for limit, value in (
-        (resource.RLIMIT_AS, memory_mb << 20),
         (resource.RLIMIT_FSIZE, _SCRATCH_MB << 20),
         (resource.RLIMIT_NOFILE, _OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))
-    try:
-        bytearray(_LEAST_MB << 20)
-    except MemoryError:
-        raise OSError(f"its modules leave nothing of {memory_mb} MiB; memory_mb sets the limit") from None
     if tier == UNSAFE:
         return
     if not seccomp.supported():
@@ -176,6 +182,14 @@ def _settle(tier: str, memory_mb: int, files: Sequence[str]) -> None:
             raise OSError("the kernel has no Landlock")
         kernel.landlock_read_only([*readable_paths(), *files, *(f"/dev/{device}" for device in _DEVICES)])
     seccomp.guard()
+
+
+def _limit_memory(memory_mb: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    try:
+        bytearray(_LEAST_MB << 20)
+    except MemoryError:
+        raise OSError(f"its modules leave nothing of {memory_mb} MiB; memory_mb sets the limit") from None
 
 
 def _probe(tier: str) -> None:
@@ -338,12 +352,6 @@ def main() -> None:
     *descriptors, tier, memory_mb, modules, files = json.loads(sys.argv.pop())
     guest.preload(modules, files)
     _rehearse()
-    if "pytest" in modules:
-        from rewards.sandbox.pytest_runner import rehearse  # which needs pytest
-
-        rehearse()
-    gc.set_threshold(_COLLECT_AFTER)
-    gc.freeze()  # a fork that collects garbage would copy every page it looks at
     sys.argv[:] = ["solution.py"]
     jobs, control = (socket.socket(fileno=number) for number in descriptors)
-    serve(jobs, control, tier, memory_mb, files)
+    serve(jobs, control, tier, memory_mb, modules, files)
