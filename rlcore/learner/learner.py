@@ -26,14 +26,7 @@ from rlcore.learner.reference import Reference
 from rlcore.learner.sequence_parallel import check_stretches
 from rlcore.learner.zero.engine import engine_settings, guarded_step, set_schedule, start_engine
 from rlcore.learner.zero.further_settings import refused_by_deepspeed
-from rlcore.learner.zero.state_files import (
-    Counters,
-    load_counters,
-    load_state,
-    optimizer_steps,
-    save_counters,
-    save_state,
-)
+from rlcore.learner.zero.state_files import load_state, save_state
 from rlcore.learner.zero.weights import gathered_adapters, gathered_weights
 from rlcore.policy.lora import add_lora, lora_dropout
 from rlcore.recipe.schema import Learner as LearnerSection
@@ -179,27 +172,22 @@ class Learner:
     def save(self, folder: Path) -> list[Path]:
         """Write this rank's part of weights, optimizer and schedule into `folder`; returns the files."""
         folder.mkdir(parents=True, exist_ok=True)
-        written = save_state(self._engine, self.module, folder, self._rank, self._world)
-        if self._rank == 0:
-            counters = Counters(
-                global_steps=self._engine.global_steps,
-                schedule_steps=self._engine.lr_scheduler.last_epoch,
-                optimizer_steps=optimizer_steps(self._engine),
-                skipped_in_row=self._skipped_in_row,
-            )
-            written.append(save_counters(folder, counters))
-        return written
+        counters = {
+            "global_steps": self._engine.global_steps,
+            "schedule_steps": self._engine.lr_scheduler.last_epoch,
+            "skipped_in_row": self._skipped_in_row,
+        }
+        return save_state(self._engine, self.module, folder, self._rank, self._world, counters)
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote for the same model, with any number of ranks and any `zero`.
 
         Raises UserError where something lacks.
         """
-        counters = load_counters(folder)
-        load_state(self._engine, self.module, folder, counters.optimizer_steps)
-        set_schedule(self._engine, counters.schedule_steps)
-        self._engine.global_steps = counters.global_steps
-        self._skipped_in_row = counters.skipped_in_row
+        counters = load_state(self._engine, self.module, folder)
+        set_schedule(self._engine, counters["schedule_steps"])
+        self._engine.global_steps = counters["global_steps"]
+        self._skipped_in_row = counters["skipped_in_row"]
 
     def close(self) -> None:
         """Let go of the engine and its memory."""

@@ -15,7 +15,7 @@ from rlcore.errors import UserError
 from rlcore.recipe.schema import Lora
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    import peft
 
 ADAPTER = "default"
 
@@ -51,11 +51,11 @@ def adapters_without_effect(model: PreTrainedModel, section: Lora) -> Iterator[t
             yield name, torch.zeros(parameter.shape, dtype=model.dtype)
 
 
-def lora_config(section: Lora) -> "LoraConfig":
+def lora_config(section: Lora) -> "peft.LoraConfig":
     """The adapters as peft describes them."""
-    from peft import LoraConfig
+    import peft
 
-    return LoraConfig(
+    return peft.LoraConfig(
         r=section.rank,
         lora_alpha=section.alpha,  # type: ignore[arg-type]
         target_modules=section.targets,

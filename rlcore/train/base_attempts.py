@@ -14,12 +14,11 @@ from pathlib import Path
 from rlcore.errors import UserError
 from rlcore.ranks import Ranks, gather_list
 from rlcore.rollout import Rollout
+from rlcore.rollout.streaming import every, grouped
 from rlcore.types import Problem, Turn
 from rlcore.watchdog import watch
 
 FILE = "first_attempts.jsonl"
-AT_ONCE = 64
-"""Problems whose first attempts are sampled together."""
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 """Shows a task of so many parts; it yields what is told how many of them are done."""
@@ -55,14 +54,12 @@ class BaseAttempts:
     def _sample(self, problems: Sequence[Problem], count: int) -> dict[str, list[Turn]]:
         mine = problems[self._ranks.rank :: self._ranks.world]
         found: list[tuple[str, list[Turn]]] = []
-        with self._progress("first attempts", len(mine)) as advance, self._rollout.together():
-            for start in range(0, len(mine), AT_ONCE):
-                watch(f"first attempts from problem {start + 1} on")
-                part = mine[start : start + AT_ONCE]
-                turns = self._rollout.first_attempts(part, count, draw=("first attempts", start, self._ranks.rank))
-                found += zip((problem.id for problem in part), turns, strict=True)
-                advance(len(part))
-        return dict(gather_list(found, self._ranks))
+        with self._progress("first attempts", count * len(mine)) as advance, self._rollout.together():
+            ended = self._rollout.first_attempts(every(mine, count), draw=("first attempts",))
+            for place, turns in grouped(ended, count, advance):
+                found.append((mine[place].id, turns))
+                watch(f"first attempts, {len(found)} of {len(mine)} problems done")
+        return dict(sorted(gather_list(found, self._ranks)))
 
     def _read(self, problems: Sequence[Problem]) -> dict[str, list[Turn]]:
         try:

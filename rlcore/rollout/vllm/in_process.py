@@ -94,7 +94,7 @@ class InProcessEngine:
     def release(self, key: int) -> None:
         """What a conversation leaves in the prefix cache makes room when others need it."""
 
-    def seed(self, seed: int) -> None:
+    def seed(self, seed: int, *, apart: bool = False) -> None:
         """Every request draws from a seed of its own: of this one, its conversation and where in it it begins."""
         self._seed = seed
 
