@@ -66,11 +66,11 @@ def steps(prelude: str, names: Iterable[str], body: Sequence[ast.stmt]) -> Tests
     return Tests("steps", total, compile(prelude, "<tests>", "exec"), tuple(sorted(names)), made)
 
 
-def module(tree: ast.Module, names: Iterable[str]) -> Tests:
+def module(prelude: str, tree: ast.Module, names: Iterable[str]) -> Tests:
     """A file of pytest's or unittest's. What it imports from `solution` by a star it gets by name."""
-    prelude = compile(library_imports(tree), "<tests>", "exec")
+    ready = compile(f"{library_imports(tree)}\n{prelude}", "<tests>", "exec")
     code = _compiled([node for node in tree.body if not _is_star(node)])
-    return Tests("module", 0, prelude, tuple(sorted(names)), module=code)
+    return Tests("module", 0, ready, tuple(sorted(names)), module=code)
 
 
 def calls(name: str, cases: Sequence[tuple[list[Any], Any, bool]]) -> Tests:

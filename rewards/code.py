@@ -1,7 +1,7 @@
 """Does the program pass its tests? Judged from outside: it runs in a sandbox and answers with plain data.
 
-The sandbox gets the program and the arguments of the calls; the expected values stay in the judging process, which
-compares. Exit codes, printed text (where the problem asks for none) and objects beside the program decide nothing.
+The program runs in one sandbox and its tests in another, which uses the program's objects from afar; what the tests
+found comes here as numbers. Printed text, where none is asked for, and objects beside the program decide nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from rewards.assertions import Tests
@@ -21,7 +21,7 @@ from rewards.pool import shared_pool
 from rewards.program import find_program, joined
 from rewards.reward import Completion, text_of
 from rewards.sandbox import JobOver, Sandbox
-from rewards.sandbox.guest import CASES, ENDED_WELL, PROGRAM, TESTS
+from rewards.sandbox.guest import CASES, ENDED_WELL, PROGRAM, PYTEST, TESTS
 from rewards.suites import COLUMNS, BadTests, Case, read_suite
 from rewards.verdict import RewardError, Verdict
 
@@ -95,14 +95,14 @@ class Judge:
     def __init__(
         self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None, modules: Sequence[str] = ()
     ) -> None:
-        self._options, self._modules = (memory_mb, unsafe, tier), tuple(modules)
-        self.programs = Sandbox(*self._options, self._modules)
+        self._modules, self._sandbox = list(modules), partial(Sandbox, memory_mb, unsafe, tier)
+        self.programs = self._sandbox(self._modules)
         self._tests: dict[bool, Sandbox] = {}
 
     def tests(self, pytest: bool) -> Sandbox:
         """Where tests run, with pytest or without: never where a program does."""
         if pytest not in self._tests:
-            self._tests[pytest] = Sandbox(*self._options, (*self._modules, *["pytest"] * pytest))
+            self._tests[pytest] = self._sandbox([*self._modules, PYTEST] if pytest else self._modules)
         return self._tests[pytest]
 
     def close(self) -> None:
@@ -143,8 +143,7 @@ class Judge:
         return tally.verdict(status, detail, time.perf_counter() - began)
 
     def _run_cases(self, cases: Sequence[Case], program: str, tally: Tally, timeout: float) -> None:
-        work = marshal.dumps({"sources": [program], "imports": True})
-        with self.programs.start_job(CASES, timeout, work) as job:
+        with self.programs.start_job(CASES, timeout, marshal.dumps({"sources": [program], "imports": True})) as job:
             for number, case in enumerate(cases):
                 job.send(case.stdin.encode("utf-8", "surrogatepass"))
                 reply = job.receive(_MOST_PRINTED)

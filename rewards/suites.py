@@ -3,9 +3,8 @@
 | form | columns |
 | --- | --- |
 | MBPP | `test_list`, and `test_setup_code`, `test_imports`, `challenge_test_list` |
-| MBPP+ | `test_list`, and `test`, the script that counts instead |
 | HumanEval | `prompt`, `test` with `check(candidate)`, `entry_point` |
-| KodCode, BigCodeBench | `test`, a file of pytest's or unittest's |
+| KodCode, BigCodeBench | `test`, a file of pytest's or unittest's, and `prompt` |
 | LiveCodeBench | `public_test_cases`, `private_test_cases`, and `metadata` with `func_name` |
 | DeepCoder | `tests`, a list of cases |
 | TACO, APPS | `input_output` (or `tests`) with `inputs`, `outputs` and, for functions, `fn_name` |
@@ -18,7 +17,6 @@ import base64
 import io
 import json
 import pickle
-import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +31,6 @@ COLUMNS = (
     "prompt", "test", "entry_point", "test_list", "test_setup_code", "test_imports", "challenge_test_list", "tests",
     "input_output", "public_test_cases", "private_test_cases", "metadata", *forms.COLUMNS,
 )  # fmt: skip
-_ASSERTING = re.compile(r"raises|\.assert|assert_")  # how tests assert without an `assert`
 _MAX_UNPACKED = 256 << 20  # bytes of compressed private tests
 
 
@@ -85,9 +82,7 @@ def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
         check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
         if check and row.get("entry_point"):
             return _humaneval(row.get("prompt") or "", row["entry_point"], tree, check)
-        if "test_list" in row:
-            return _asserts("", "", tree)
-        return _pytest(row["test"], tree, row["prompt"] if row.get("entry_point") else "")
+        return _pytest(tree, row.get("prompt") or "") if any(map(_is_a_test, tree.body)) else _asserts("", "", tree)
     if "test_list" in row:
         tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
         imports = "\n".join(row.get("test_imports") or [])
@@ -111,8 +106,7 @@ def _asserts(imports: str, setup: str, tree: ast.Module) -> Suite:
 
 
 def _humaneval(prompt: str, entry: str, tree: ast.Module, check: ast.FunctionDef) -> Suite:
-    candidate = check.args.args[0].arg
-    name = entry.partition("(")[0].partition(".")[0]  # Solution, of Solution().f
+    candidate, name = check.args.args[0].arg, entry.partition("(")[0].partition(".")[0]
     body: list[ast.stmt] = ast.parse(f"{candidate} = {entry}").body
     if any(isinstance(node, (ast.Return, ast.Yield, ast.Nonlocal)) for node in ast.walk(check)):
         body += [check, *ast.parse(f"check({candidate})\nreached = __reached__[0]").body]
@@ -122,17 +116,24 @@ def _humaneval(prompt: str, entry: str, tree: ast.Module, check: ast.FunctionDef
     return Suite(prompt, tests=steps(f"{prompt}\n{ast.unparse(own)}", {name}, body), asks=frozenset({name}))
 
 
-def _pytest(source: str, tree: ast.Module, prompt: str = "") -> Suite:
-    """A file of tests; those of BigCodeBench use what the prompt imports, as they would beside the program."""
-    tree.body[:0] = [node for node in ast.parse(prompt).body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    names = program_names(tree)
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "solution"]
+def _is_a_test(node: ast.stmt) -> bool:
+    """What pytest would collect, if this is a file for it and no script."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return isinstance(node, ast.ClassDef) or (isinstance(node, functions) and node.name.startswith("test"))
+
+
+def _pytest(tree: ast.Module, prompt: str) -> Suite:
+    nodes = list(ast.walk(tree))
+    imported = [node for node in ast.parse(prompt).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = program_names(tree, defined(ast.Module(list(imported), [])))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "solution"]
+    attributes = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)]
     asks = names | {alias.name for node in imports for alias in node.names} - {"*"}
-    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
-    asks |= {a.attr for a in attributes if isinstance(a.value, ast.Name) and a.value.id == "solution"}
-    if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)) and not _ASSERTING.search(source):
+    asks |= {n.attr for n in attributes if ast.unparse(n.value) == "solution"}
+    asserting = [n for n in attributes if n.attr == "raises" or n.attr.startswith("assert")]
+    if not asserting and not any(isinstance(node, ast.Assert) for node in nodes):
         raise BadTests("the tests assert nothing")
-    return Suite(prompt, tests=module(tree, names), asks=frozenset(asks))
+    return Suite(prompt, tests=module(prompt, tree, names), asks=frozenset(asks))
 
 
 def _apps(tests: Mapping[str, Any]) -> Suite:
@@ -140,9 +141,8 @@ def _apps(tests: Mapping[str, Any]) -> Suite:
     if name := tests.get("fn_name"):
         values = [_loaded(expected) for _, expected in pairs]
         wrapped = _all_wrapped(values)
-        return _function(
-            name, [(_arguments(given), value, wrapped) for (given, _), value in zip(pairs, values, strict=True)]
-        )
+        arguments = [_arguments(given) for given, _ in pairs]
+        return _function(name, [(*pair, wrapped) for pair in zip(arguments, values, strict=True)])
     return Suite(cases=[Case(_text(given), _text(expected), near=True) for given, expected in pairs])
 
 
@@ -160,7 +160,8 @@ def _deepcoder(tests: Iterable[Mapping[str, Any]], metadata: Any = None) -> Suit
     if name := next(filter(None, named + methods), None):
         values = [_loaded(test["output"]) for test in tests]
         wrapped = name in named and _all_wrapped(values)
-        return _function(name, [(_arguments(t["input"]), v, wrapped) for t, v in zip(tests, values, strict=True)])
+        arguments = [_arguments(test["input"]) for test in tests]
+        return _function(name, [(*pair, wrapped) for pair in zip(arguments, values, strict=True)])
     return Suite(cases=[Case(_text(test["input"]), _text(test["output"])) for test in tests])
 
 

@@ -26,6 +26,7 @@ from rewards.sandbox.values import MAX_LENGTH
 from rewards.wire import copy_bytes, recv_frame, recv_size, send_file, send_frame
 
 PROGRAM, CASES, TESTS = MODES = ("program", "cases", "tests")
+PYTEST = "pytest"  # the module that makes a sandbox one that can run files of tests
 ENDED_WELL, FAILED = b"0", b"1"  # how a script ended, told before what it printed
 OUTPUT_LIMIT = MAX_LENGTH  # bytes of one value
 # What the graders of LiveCodeBench, APPS and TACO import for a program, in their order: later names hide earlier ones.
@@ -50,7 +51,7 @@ def preload(modules: Sequence[str], files: Sequence[str]) -> None:
     sys.path += dict.fromkeys(map(os.path.dirname, files))
     for name in modules:
         find_spec(name)  # notes what is in these folders, which may not be listed from inside
-    if "pytest" in modules:
+    if PYTEST in modules:
         from rewards.sandbox.pytest_runner import rehearse
 
         rehearse()

@@ -180,7 +180,7 @@ class Peer:
             return ["class", number]
         self._described[number] = None
         operators = [name for name in OPERATORS if getattr(value, name, None) is not None]
-        return ["class", number, value.__name__, list(value.__bases__), operators, value.__module__]
+        return ["class", number, value.__name__, str(value.__module__), list(value.__bases__), operators]
 
     def _resolve(self, content: list[Any]) -> Any:
         kind, number, *rest = content
@@ -232,6 +232,7 @@ def _run_awaitable(_: Peer, awaitable: Any) -> Any:
 _ANSWERS: dict[str, Callable[..., Any]] = {
     "root": lambda peer: peer.root,
     "names": _names,
+    "own": lambda peer, name: getattr(getattr(peer.root, name, None), "__module__", "") == peer.root.__name__,
     "get": lambda _, value, name: getattr(value, name),
     "set": lambda _, value, name, item: setattr(value, name, item),
     "delete": lambda _, value, name: delattr(value, name),

@@ -48,8 +48,8 @@ _PREDICATES = {
     for name in [*dir(kind), "issubset", "issuperset"]
     if name.startswith("is") or name.endswith("swith")
 }
-# An exception of the test frameworks would say how a test ends.
-_NO_LIBRARIES = {"unittest", "pytest", "_pytest", "pluggy", "tests", "rewards", "solution"}
+# Whose exceptions would do more to tests than fail them, or are no library's.
+_NO_LIBRARIES = {"unittest", "bdb", "pytest", "_pytest", "pluggy", "tests", "rewards", "solution"}
 _PATIENT, _AT_ONCE = 16, 1024  # items of an iterator that are asked for one by one, and then together
 
 
@@ -195,15 +195,12 @@ class Remote(metaclass=RemoteType):
         return _state(self).peer.ask("get", self, "__dict__")
 
 
-def make_class(peer: Peer, number: int, name: str, bases: list[Any], operators: list[str], module: str) -> type:
-    """What stands for a class: a class that inherits from what stands for that one's bases.
-
-    For an exception of a library it inherits from that exception here, if the library has been imported here.
-    """
-    library = None if module.partition(".")[0] in _NO_LIBRARIES else sys.modules.get(module)
-    here = getattr(library, name, None)
-    if isinstance(here, type) and issubclass(here, Exception):
-        bases = [here]
+def make_class(peer: Peer, number: int, name: str, where: str, bases: list[Any], operators: list[str]) -> type:
+    """What stands for a class: one with bases like its own; for a library's exception, one that inherits from that."""
+    library = None if where.partition(".")[0] in _NO_LIBRARIES else sys.modules.get(where)
+    known = getattr(library, name, None)
+    if isinstance(known, type) and issubclass(known, Exception):
+        bases = [known]
     immutable = any(issubclass(base, IMMUTABLE) for base in bases)
     kept = [base for base in bases if isinstance(base, RemoteType) or issubclass(base, (*IMMUTABLE, BaseException))]
     namespace: dict[str, Any] = {n: _operator(n) for n in (_TEXTS if immutable else operators) if n in OPERATORS}
@@ -211,6 +208,7 @@ def make_class(peer: Peer, number: int, name: str, bases: list[Any], operators: 
         namespace["__hash__"] = None
     if name == "coroutine":
         namespace |= {"send": _run_to_end, "throw": _run_to_end, "close": lambda self: None}
+    namespace["__doc__"] = property(lambda self: peer.ask("get", self, "__doc__"))
     namespace["_class_state_"] = _State(peer, number)
     if not any(isinstance(base, RemoteType) for base in kept):
         kept.insert(0, Remote)
@@ -222,19 +220,18 @@ def make_class(peer: Peer, number: int, name: str, bases: list[Any], operators: 
 
 def make_object(peer: Peer, number: int, kind: type, base: Any) -> Any:
     """What stands for an object: its own plain value or exception arguments, or nothing but a name for it."""
-    if not isinstance(kind, RemoteType):
-        raise ValueError("an object without a class")
+    if isinstance(base, datetime.date | datetime.time | datetime.timedelta):
+        return base
     made: Any
     if issubclass(kind, BaseException):
         made = kind.__new__(kind, *base)
-    elif isinstance(base, datetime.date | datetime.time | datetime.timedelta):
-        return base
-    elif issubclass(kind, type(base)) and isinstance(base, IMMUTABLE):
+    elif isinstance(base, IMMUTABLE):
         plain: Any = type(base)
         made = plain.__new__(kind, base)
     else:
-        made = object.__new__(kind)
-    object.__setattr__(made, "_state_", _State(peer, number))
+        made = Remote.__new__(kind)
+    if isinstance(kind, RemoteType):
+        object.__setattr__(made, "_state_", _State(peer, number))
     return made
 
 

@@ -34,7 +34,6 @@ def run_tests(payload: bytes, channel: int, program: int) -> None:
     try:
         findings.first = _await_program(program)
         if not findings.first:
-            sys.modules["solution"] = peer.ask("root")
             _RUNNERS[job["kind"]](job, peer, findings)
     except Ended as error:
         findings.first = findings.first or str(error)
@@ -109,18 +108,21 @@ def _run_steps(job: dict[str, Any], peer: Peer, findings: Findings) -> None:
 
 def _run_calls(job: dict[str, Any], peer: Peer, findings: Findings) -> None:
     name = job["names"][0]
+    found = peer.ask("names", job["names"])
+    function = found.get(name)
+    if not found:
+        findings.first = f"NameError: name {name!r} is not defined"
+        return
+    of_class = "Solution" in found and not peer.ask("own", name)
     for arguments, expected, wrapped in job["calls"]:
-        found = peer.ask("names", job["names"])
         peer.last_call, failure = "", None
         try:
-            function = found.get(name)
-            own = callable(function) and peer.ask("get", function, "__module__") == "solution"  # not imported
-            if "Solution" in found and not own:
-                function = getattr(found["Solution"](), name)
-            value = function(*arguments)  # type: ignore[misc]
+            called = getattr(found["Solution"](), name) if of_class else function
+            set_label(called, name)
+            value = called(*arguments)
             if not (same_json(value, expected) or (wrapped and same_json([value], expected))):
                 failure = peer.last_call
-        except Exception as error:
+        except BaseException as error:
             failure = _failure(error, job, peer)
         if not findings.add(failure):
             return
@@ -144,6 +146,7 @@ def same_json(value: Any, expected: Any) -> bool:
 def _run_module(job: dict[str, Any], peer: Peer, findings: Findings) -> None:
     from rewards.sandbox.pytest_runner import run_items  # pytest is only there where a judge has needed it
 
+    sys.modules["solution"] = peer.ask("root")
     namespace = _namespace(job, peer)
     try:
         exec(job["module"], namespace)

@@ -326,3 +326,67 @@ def test_every_canonical_solution_of_mbpp(benchmark_data):
         functions = {node.name for node in ast.parse(row["code"]).body if isinstance(node, ast.FunctionDef)}
         programs.append(altered(row["code"] + "\n", functions & program_names(ast.parse("\n".join(row["test_list"])))))
     assert [item for item in judge_all(table, programs) if item[1].score != 0.0] == []
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        ["for n in range(3):\n    assert f(n) == n * n"],
+        ["try:\n    f('a')\n    assert False\nexcept TypeError:\n    pass", "assert f(2) == 4"],
+        ["if f(2) == 4:\n    pass\nelse:\n    assert False"],
+        ["def near(a, b):\n    return abs(a - b) < 1e-6", "assert near(f(2), 4)"],
+        ["x = f(2)", "assert x == 4"],
+        ["import math", "assert math.sqrt(f(2)) == 2"],
+        ["numbers = [2, 3]", "numbers.append(f(4))", "assert numbers[-1] == 16"],
+    ],
+)
+def test_mbpp_statements_of_every_kind_and_shared_variables(judge, tests):
+    assert judge.judge(SQUARE, {"test_list": tests}).score == 1.0
+    assert judge.judge("def f(x): return 7", {"test_list": tests}).score == 0.0
+
+
+RETURNS = "def check(candidate):\n    if candidate(3) == 7: return\n    assert candidate(2) == 4\n"
+CANNOT_RUN = {
+    "a test that yields": ({"test": "def test():\n    yield\n    assert f(2) == 4"}, "'yield' keyword is allowed"),
+    "a check that returns": ({"test": RETURNS.replace("if candidate(3) == 7: ", ""), "entry_point": "f"}, "end before"),
+    "a check that returns then": ({"test": RETURNS, "entry_point": "f"}, "tests end before they assert anything"),
+    "an asynchronous check": ({"test": f"async {RETURNS}", "entry_point": "f"}, "there are no tests"),
+    "only skipped tests": (
+        {"test": "import pytest\n@pytest.mark.skip\ndef test(): assert f(2) == 4"}, "no test was run",
+    ),
+    "no module": ({"test": "import foo\ndef test(): assert f(2) == foo.bar"}, "No module named 'foo'"),
+    "no module for MBPP": ({"test_list": ["assert f(2) == 4"], "test_imports": ["import foo"]}, "No module named"),
+    "no fixture": ({"test": "def test(db): assert f(2) == 4"}, "no fixture 'db'"),
+    "files": ({"test": "def test(tmp_path): assert f(2) == 4"}, "cannot read the files"),
+    "a subclass": ({"test": "class B(A): pass\ndef test(): assert B().f(2) == 4"}, "B would inherit from a class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CANNOT_RUN)
+def test_tests_that_cannot_run_are_an_error_and_no_pass(judge, name):
+    row, told = CANNOT_RUN[name]
+    verdict = judge.judge("def f(x): return 7\nclass A: pass", row)
+    assert (verdict.score, verdict.status) == (None, "error"), verdict
+    assert told in verdict.detail
+
+
+def test_a_coroutine_test_runs_and_a_check_may_return_at_its_end(judge):
+    for row in (
+        {"test": "async def test():\n    assert f(2) == 4"},
+        {"test": RETURNS, "entry_point": "f"},
+        {"test": "def check(candidate):\n    assert candidate(2) == 4\n    return\n", "entry_point": "f"},
+    ):
+        assert judge.judge(SQUARE, row).score == 1.0
+        assert judge.judge("def f(x): return 8", row).score == 0.0
+
+
+def test_the_detail_of_a_failure_does_not_tell_what_was_expected(judge):
+    for row in (
+        {"test_list": ["assert f(2) == 41 + 1"]},
+        {"test": "def test():\n    assert f(2) == 42, 'not 42'"},
+        {"test": "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(2), 42)"},
+    ):
+        verdict = judge.judge(SQUARE, row)
+        assert verdict.score == 0.0
+        assert "f(2) gave 4" in verdict.detail
+        assert "42" not in verdict.detail
