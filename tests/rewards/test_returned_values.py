@@ -96,20 +96,46 @@ def test_an_object_that_a_method_returns_is_not_taken_at_its_word(judge):
     assert judge.judge(honest, {"test": f"{source}    assert 4 in stack and 5 not in stack"}).score == 1.0
 
 
+# each gets at the expected value unless it is refused; `peer` is the program's end of the channel
+PEEKS = {
+    "attributes of a function": "return getattr(function, '__globals__')['SECRET']",
+    "attributes of a method": "return function.__self__.secret",
+    "a text's format": "return peer.call(peer.ask('get', '{0.__globals__[SECRET]}', 'format'), (function,), {})",
+    "an operator on a text": "return peer.ask('operate', '__mod__', '%s', function)",
+    "names of the tests": "return peer.ask('names', ['SECRET'])['SECRET']",
+    "its module": "return peer.ask('root').SECRET",
+    "a function that it was not given": "return peer.call(len, ([1],), {})",
+    "another method": "function.__self__.check = lambda value: True",
+    "a copy": "return copy.deepcopy(function).__globals__['SECRET']",
+}
 PEEKING = """
-import gc, sys
+import copy, gc
+from rewards.sandbox.peer import Peer
 def f(function):
-    seen = []
-    for name in ("__globals__", "__code__", "__closure__", "__self__", "func_globals", "gi_frame"):
-        try: seen.append(getattr(function, name))
-        except AttributeError: pass
-    return seen + [function()]
+    peer = next(item for item in gc.get_objects() if isinstance(item, Peer))
+    try:
+        %s
+    except BaseException as error:
+        return "refused"
+"""
+SECRETS = """
+import solution
+SECRET = 41
+class TestIt:
+    secret = 41
+    def get(self): return 1
+    def check(self, value): assert value in ("refused", None)
+    def test_function(self): self.check(solution.f(lambda: 1))
+    def test_method(self): self.check(solution.f(self.get))
 """
 
 
-def test_a_function_of_the_tests_can_be_called_and_not_looked_into(judge):
-    row = {"test": "from solution import f\nSECRET = 41\ndef test(): assert f(lambda: 1) == [1] and SECRET"}
-    assert judge.judge(PEEKING, row).score == 1.0
+@pytest.mark.parametrize("name", PEEKS)
+def test_what_the_tests_hand_over_can_be_called_and_not_looked_into(judge, name):
+    verdict = judge.judge(PEEKING % PEEKS[name], {"test": SECRETS}, timeout=60.0)
+    assert verdict.detail == "2 tests passed", verdict
+    verdict = judge.judge("def f(function): return function()", {"test": SECRETS}, timeout=60.0)
+    assert verdict.score == 0.0
 
 
 FORGED = """
