@@ -271,8 +271,9 @@ class Dispatcher:
             raise RewardError(f"a reward worker did not come up within {_START_LIMIT:.0f} s")
         control.send(str(worker.pid).encode())
         assert worker.task is not None
-        name = worker.task.job.rewards[worker.task.reward].name
-        self._lost(worker, Verdict(None, "timeout", f"reward '{name}' passed its deadline", self._deadline))
+        reward = worker.task.job.rewards[worker.task.reward]
+        detail = f"reward '{reward.name}' passed its deadline"
+        self._lost(worker, Verdict(reward.late, "timeout", detail, self._deadline))
 
     def _lost(self, worker: Worker, verdict: Verdict) -> None:
         self._selector.unregister(worker.socket)
