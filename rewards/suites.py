@@ -32,6 +32,17 @@ COLUMNS = (
     "input_output", "public_test_cases", "private_test_cases", "metadata", *forms.COLUMNS,
 )  # fmt: skip
 _MOST_INPUT = 64 << 20  # bytes that the scratch folder of a sandbox holds
+_FILES = {
+    "tmp_path",
+    "tmp_path_factory",
+    "tmpdir",
+    "tmpdir_factory",
+    "tempfile",
+    "shutil",
+    "open",
+    "os.mkdir",
+    "os.makedirs",
+}
 _MAX_UNPACKED = 256 << 20  # bytes of compressed private tests
 
 
@@ -137,6 +148,9 @@ def _pytest(tree: ast.Module, prompt: str) -> Suite:
     asserting = [n for n in attributes if n.attr == "raises" or n.attr.startswith("assert")]
     if not asserting and not any(isinstance(node, ast.Assert) for node in nodes):
         raise BadTests("the tests assert nothing")
+    used = {getattr(node, "id", getattr(node, "arg", "")) for node in nodes} | set(map(ast.unparse, attributes))
+    if files := sorted(_FILES & used):
+        raise BadTests(f"the program cannot read the files that the tests have by {files[0]}")
     return Suite(prompt, tests=module(ast.unparse(before), tree, names), asks=frozenset(asks))
 
 

@@ -233,6 +233,16 @@ def test_every_public_form(judge, request, form):
         (FORMS["HumanEval+"][0], "No module named 'numpy'"),
         ({"verification_info": info(SCRIPTS, "javascript")}, "the tests are for programs in javascript; only Python"),
         ({"public_tests": COLUMNAR, "input_file": "input.txt"}, "would have to use the file input.txt"),
+        (
+            {
+                **BIGCODEBENCH,
+                "test": "import os, tempfile\n"
+                + BIGCODEBENCH["test"].replace(
+                    "self.numbers =", "self.folder = tempfile.mkdtemp()\n        self.numbers ="
+                ),
+            },
+            "files that the tests have by",
+        ),
         ({"verification_info": info([])}, "there are no tests"),
         ({"public_tests": {"input": [], "output": []}}, "there are no tests"),
         ({"verification_info": "{"}, "the tests cannot be read: SyntaxError"),
