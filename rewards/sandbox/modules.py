@@ -34,14 +34,15 @@ def files_of(modules: Sequence[str]) -> list[str]:
 
 def _owners(module: str) -> list[str]:
     """The distributions that a module belongs to; none for one of the standard library."""
-    if find_spec(module) is None:
+    package = module.partition(".")[0]
+    if find_spec(package) is None:
         nearest = difflib.get_close_matches(module, packages_distributions(), 1)
         hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
         raise RewardError(f"modules: no module '{module}' is installed here{hint}")
     try:
-        return [distribution(module).metadata["Name"]]
+        return [distribution(package).metadata["Name"]]
     except PackageNotFoundError:  # its name is another
-        return packages_distributions().get(module, [])
+        return packages_distributions().get(package, [])
 
 
 def _top_level(item: Distribution) -> set[str]:

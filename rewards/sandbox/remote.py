@@ -196,9 +196,12 @@ class Remote(metaclass=RemoteType):
 
 
 def make_class(peer: Peer, number: int, name: str, where: str, bases: list[Any], operators: list[str]) -> type:
-    """What stands for a class: one with bases like its own; for a library's exception, one that inherits from that."""
-    library = None if where.partition(".")[0] in _NO_LIBRARIES else sys.modules.get(where)
-    known = getattr(library, name, None)
+    """What stands for a class: one with bases like its own.
+
+    For an exception of a library it inherits from that, and objects of a third-party class are instances of that.
+    """
+    package = where.partition(".")[0]
+    known = getattr(None if package in _NO_LIBRARIES else sys.modules.get(where), name, None)
     if isinstance(known, type) and issubclass(known, Exception):
         bases = [known]
     immutable = any(issubclass(base, IMMUTABLE) for base in bases)
@@ -209,6 +212,8 @@ def make_class(peer: Peer, number: int, name: str, where: str, bases: list[Any],
     if name == "coroutine":
         namespace |= {"send": _run_to_end, "throw": _run_to_end, "close": lambda self: None}
     namespace["__doc__"] = property(lambda self: peer.ask("get", self, "__doc__"))
+    if isinstance(known, type) and package not in sys.stdlib_module_names:
+        namespace["__class__"] = property(lambda self: known)
     namespace["_class_state_"] = _State(peer, number)
     if not any(isinstance(base, RemoteType) for base in kept):
         kept.insert(0, Remote)

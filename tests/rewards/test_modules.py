@@ -101,3 +101,33 @@ def test_arrays_and_tables_are_the_tests_own(judge_of_tables, body, test, score)
     row = {"test_list": [f"assert {test}"], "test_imports": [imports]}
     verdict = judge_of_tables.judge(f"{imports}def f(x): return {body}", row, timeout=PATIENT)
     assert verdict.score == score, verdict
+
+
+@pytest.fixture(scope="module")
+def judge_of_figures():
+    pytest.importorskip("matplotlib")
+    judge = Judge(tier=NAMESPACES, memory_mb=1024, modules=["matplotlib.pyplot"])
+    yield judge
+    judge.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "score"),
+    [
+        ("axes = plt.figure().add_subplot()\n    axes.plot(xs)\n    axes.set_title('xs')\n    return axes", 1.0),
+        ("axes = plt.figure().add_subplot()\n    axes.plot(xs)\n    return axes", 0.0),
+        ("return plt.figure()", 0.0),
+        ("return type('Axes', (), {'get_title': lambda self: 'xs'})()", 0.0),
+        ("return type('str', (), {'__module__': 'builtins', 'get_title': lambda self: 'xs'})()", 0.0),
+    ],
+)
+def test_objects_of_a_library_are_instances_of_its_classes(judge_of_figures, body, score):
+    test = (
+        "import unittest\nimport matplotlib.pyplot as plt\n\nclass TestCases(unittest.TestCase):\n"
+        "    def test_axes(self):\n        axes = f([1, 3])\n        self.assertIsInstance(axes, plt.Axes)\n"
+        "        self.assertEqual(axes.get_title(), 'xs')\n"
+        "        self.assertEqual(axes.lines[0].get_ydata().tolist(), [1, 3])\n"
+    )
+    program = f"import matplotlib.pyplot as plt\ndef f(xs):\n    {body}"
+    verdict = judge_of_figures.judge(program, {"test": test}, timeout=PATIENT)
+    assert verdict.score == score, verdict
