@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 
 from rlcore.errors import UserError
 from rlcore.evaluate.bootstrap import bootstrap_ci, problem_means
-from rlcore.files import to_json
+from rlcore.evaluate.lines import ResultsLine
+from rlcore.files import check_shape, to_json, write_whole
 
 Interval = tuple[float, float, float]
 """Value, low and high end of its 95 % interval."""
@@ -108,26 +108,20 @@ def histogram(values_N: np.ndarray, bins: int = 40, span: tuple[float, float] = 
 
 def save_evaluation(path: Path, results: Results) -> None:
     """Write `evaluation.json` whole or not at all. Raises UserError where it cannot be written."""
-    part = path.with_name(path.name + ".part")
-    try:
-        evaluations = [_saved(evaluation) for evaluation in results.evaluations]
-        part.write_bytes(to_json(asdict(replace(results, evaluations=())) | {"evaluations": evaluations}))
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    evaluations = [_saved(evaluation) for evaluation in results.evaluations]
+    write_whole(path, to_json(asdict(replace(results, evaluations=())) | {"evaluations": evaluations}))
 
 
 def load_evaluation(path: Path) -> Results:
     """Read what `save_evaluation` wrote. Raises UserError where the file is missing or is something else."""
     try:
         saved = json.loads(path.read_bytes())
-        evaluations = tuple(map(_evaluation, saved["evaluations"]))
-        arm, seed, step = str(saved["arm"]), int(saved["seed"]), int(saved["step"])
-        return Results(arm, seed, step, evaluations, saved["histograms"], saved["examples"], saved["notes"])
+        check_shape(saved, ResultsLine, f"{path} is not an evaluation file")
+        return Results(**saved | {"evaluations": tuple(map(_evaluation, saved["evaluations"]))})
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not an evaluation file: {type(error).__name__}: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not an evaluation file: {error}") from None
 
 
 def _intervals(problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], seed: int) -> dict[str, Interval]:
