@@ -46,6 +46,7 @@ class Peer:
 
     def __init__(self, channel: int, root: Any = None, wary: bool = False) -> None:
         self.root, self.wary = root, wary
+        self.makes = False  # whether objects of the other's classes are made here, to be tested
         self.last_call = ""  # what the latest call of a function of the other's gave
         self.raised: BaseException | None = None  # the latest exception that came from the other
         self._channel = channel

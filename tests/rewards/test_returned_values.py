@@ -73,14 +73,38 @@ def test_a_value_is_what_it_is(judge, value, test, other):
     assert (verdict.score, verdict.status) == (0.0, "wrong"), verdict
 
 
-@pytest.mark.parametrize("base", ["object", "int", "float", "str", "tuple", "list", "dict", "set"])
-def test_an_object_that_answers_every_question_is_not_paid(judge, base):
-    liar = LIAR.format(base=base)
-    for lie in LIES:
-        # no one value passes both, and an object is not asked
-        row = {"test_list": [f"assert {lie.format(number)}" for number in (41, 52)]}
-        verdict = judge.judge(liar, row, timeout=60.0)
-        assert (verdict.score, verdict.status) == (0.0, "wrong"), (lie, verdict)
+BASES = {base: LIAR.format(base=base) for base in ("object", "int", "float", "str", "tuple", "list", "dict", "set")}
+LIARS = {
+    **BASES,
+    "a class": BASES["object"].replace("def f(x): return A()", "class f(A):\n    def __init__(self, x): 1"),
+    "a capitalized class": BASES["object"].replace("def f(x): return A()", "A.__init__ = lambda self, x=0: None\nf = A"),
+    "a class returned": (
+        BASES["object"].replace("class A(object)", "class M(type)").replace("A()", "B")
+        + "class B(metaclass=M): startswith = issubset = isdigit = staticmethod(M.yes)"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("liar", LIARS)
+def test_an_object_that_answers_every_question_is_not_paid(judge, liar):
+    # no one value passes any of them
+    asserts = [f"assert {lie.format(41)} and {lie.format(52)}" for lie in LIES]
+    for row in (
+        {"test_list": asserts},
+        {"test": "from solution import f\nimport math\n" + "".join(
+            f"def test_{number}(): {line}\n" for number, line in enumerate(asserts)
+        )},
+    ):  # fmt: skip
+        verdict = judge.judge(LIARS[liar], row, partial=True, timeout=60.0)
+        assert (verdict.score, verdict.status) == (0.0, "wrong"), verdict
+        assert f"0 of {len(LIES)} tests passed" in verdict.detail
+
+
+def test_what_a_static_method_returns_is_not_taken_at_its_word(judge):
+    liar = BASES["object"].replace("class A", "class Sums").replace("def f(x): return A()", "    add = staticmethod(")
+    liar += "lambda *_: Sums())\n"
+    for test in ("abs(Sums.add(2, 3) - 5) < 1e-6", "5 in Sums.add(2, 3)", "Sums.add(2, 3).startswith('5')"):
+        assert judge.judge(liar, {"test": f"from solution import Sums\ndef test(): assert {test}"}).score == 0.0
 
 
 def test_an_object_that_a_method_returns_is_not_taken_at_its_word(judge):
