@@ -21,6 +21,7 @@ _NAME = (
 )
 _ASSIGNMENT = re.compile(
     rf"({_NAME}|\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)|{_NAME}(?:\s*:\s*{_NAME})+)\s*(?:=|\\approx|\\in(?![a-z]))\s*(?=[^=])"
+    r"|(\\text\s*\{[^{}]*(?:\bis|:)\s*\})\s*(?=\S)"
 )
 _BASE = re.compile(r"([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)_\{?(\d+|\\text\{[a-z ]+\})\}?")
 _TEXT_GROUP = re.compile(r"\\text\s*\{([^{}]*)\}")
@@ -98,7 +99,7 @@ def _structured(text: str) -> Answer:
         return several
     assignment = _ASSIGNMENT.match(text)
     # a name in words says what the value is of; it does not have to be the gold answer's
-    variable = "" if assignment is None or "\\text" in assignment[1] else tight(assignment[1])
+    variable = "" if assignment is None or "\\text" in assignment[0] else tight(assignment[1])
     rest = text[assignment.end() :] if assignment else text
     rest = rest.split("\\approx")[0].strip()
     sides = split_top(rest, "=")
