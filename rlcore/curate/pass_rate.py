@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
 
-from rlcore.files import read_records, to_json
+from rlcore.files import JsonlFile, read_records, to_json, write_records, write_whole
 from rlcore.ranks import Ranks, gather_list
 from rlcore.recipe import Recipe
 from rlcore.rollout.streaming import every, grouped
@@ -28,7 +28,9 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
     Stopped when it was asked to stop.
     """
     file = folder / f"pass_rates-{ranks.rank}-of-{ranks.world}.jsonl"
-    known = {record["id"]: record["pass_rate"] for record in read_records(file)} if file.exists() else {}
+    records = read_records(file) if file.exists() else []
+    write_records(file, records)  # without a line that was torn
+    known = {record["id"]: record["pass_rate"] for record in records}
     mine = [problem for problem in problems[ranks.rank :: ranks.world] if problem.id not in known]
     console = open_console(0, done=0) if ranks.first else None
     setup = Setup(recipe, ranks)
@@ -37,7 +39,7 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
         with (
             Interrupt(ranks) as interrupt,
             interrupt.nothing_to_save(),
-            file.open("ab") as lines,
+            closing(JsonlFile(file)) as lines,
             shown as advance,
             setup.rollout.together(),
         ):
@@ -47,8 +49,7 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
                 name, rate = mine[place].id, _rate(group)
                 known[name] = rate
                 if not np.isnan(rate):  # else it is measured again the next time
-                    lines.write(to_json({"id": name, "pass_rate": rate}) + b"\n")
-                    lines.flush()
+                    lines.write({"id": name, "pass_rate": rate})
                 recent.append(group)
                 if len(recent) == PART:
                     check_scored(recent, recipe.rewards.max_failed)
@@ -59,14 +60,14 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
         if console:
             console.close()
     everywhere = dict(gather_list(list(known.items()), ranks))
-    return [float("nan") if (rate := everywhere[problem.id]) is None else rate for problem in problems]
+    return [everywhere[problem.id] for problem in problems]
 
 
 def same_settings(folder: Path, settings: dict[str, object]) -> bool:
     """Whether the folder's pass rates were measured under these settings; writes them down where it has none."""
     path = folder / "settings.json"
     if not path.exists():
-        path.write_bytes(to_json(settings))
+        write_whole(path, to_json(settings))
         return True
     return bool(json.loads(path.read_bytes()) == json.loads(to_json(settings)))
 

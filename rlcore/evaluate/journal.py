@@ -1,11 +1,10 @@
 """What an evaluation has done so far, in a file that outlives it: an interrupted one goes on from there."""
 
 import json
-import os
 from pathlib import Path
 
 from rlcore.errors import UserError
-from rlcore.files import Record, read_records, to_json
+from rlcore.files import JsonlFile, Record, read_records, to_json, write_records
 
 Name = tuple[str, str, int]
 """The stage of a conversation, its problem's id, and its number among those on the problem."""
@@ -22,8 +21,8 @@ class Journal:
     """
 
     def __init__(self, path: Path | None = None, evaluates: str = ""):
-        self._path = path
         self._done: dict[Name, Record] = {}
+        self._file: JsonlFile | None = None
         if path is None:
             return
         lines = read_records(path) if path.exists() else []
@@ -33,19 +32,13 @@ class Journal:
                 "output, or remove the folder"
             )
         self._done = {(record["stage"], record["problem_id"], record["sample"]): record for record in lines[1:]}
-        part = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)  # another rank may be later than this one
-            kept = ({"evaluates": evaluates}, *self._done.values())
-            part.write_bytes(b"".join(to_json(line) + b"\n" for line in kept))
-            os.replace(part, path)
-        except OSError as error:
-            raise self._unwritable(error) from None
+        write_records(path, [{"evaluates": evaluates}, *self._done.values()])
+        self._file = JsonlFile(path)
 
     @property
-    def begun(self) -> bool:
-        """Whether a part was done before."""
-        return bool(self._done)
+    def done(self) -> int:
+        """How many conversations were held before."""
+        return len(self._done)
 
     def read(self, stage: str, problem: str, sample: int) -> Record | None:
         """The record of a conversation that was held before, or None."""
@@ -53,14 +46,12 @@ class Journal:
 
     def write(self, record: Record, sample: int) -> Record:
         """Keeps the record of a conversation. Returns it as `read` would, so that going on changes nothing."""
-        line = to_json({**record, "sample": sample})
-        try:
-            if self._path:
-                with self._path.open("ab") as file:
-                    file.write(line + b"\n")
-        except OSError as error:
-            raise self._unwritable(error) from None
-        return dict(json.loads(line))
+        kept: Record = json.loads(to_json({**record, "sample": sample}))
+        if self._file:
+            self._file.write(kept)
+        return kept
 
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(f"cannot write {self._path}: {error.strerror}")
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file:
+            self._file.close()

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlcore.errors import UserError
+from rlcore.errors import UserError, one_line
 from rlcore.recipe.schema import Lora
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add_lora(model: PreTrainedModel, section: Lora, seed: int) -> None:
             torch.manual_seed(seed)
             inject_adapter_in_model(lora_config(section), model)
     except ValueError as error:
-        raise UserError(f"model.lora: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"model.lora: {one_line(error)[:300]}") from None
     layers = lora_layers(model).values()
     if model.get_output_embeddings() in layers or model.get_input_embeddings() in layers:
         raise UserError("model.lora.targets: the embedding and the output head take no adapter")

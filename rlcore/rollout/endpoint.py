@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from rlcore.entries import KINDS
-from rlcore.errors import UserError
+from rlcore.errors import UserError, one_line
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Conversation
 from rlcore.rollout.conversation import read_script
@@ -61,11 +61,11 @@ class Endpoint:
                     if answer.status == 200:
                         told = await answer.json(content_type=None)
                         return {**told["choices"][0], "usage": told.get("usage") or {}}
-                    trouble = f"status {answer.status}: {_line(await answer.text())[:200]}"
+                    trouble = one_line(f"status {answer.status}: {await answer.text()}")[:220]
                     if answer.status not in PASSING:
                         break
             except (aiohttp.ClientError, TimeoutError) as error:
-                trouble = _line(error)
+                trouble = one_line(error)
             except (ValueError, KeyError, IndexError, TypeError):
                 trouble = "the reply has no choices"
         raise UserError(f"evaluate.endpoint {self.url} gives no reply: {trouble}")
@@ -77,7 +77,7 @@ class Endpoint:
                 told = await answer.json(content_type=None)
                 return [told["data"][0]["id"], *(entry["id"] for entry in told["data"][1:])]
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise UserError(f"evaluate.endpoint {self.url} does not say what it serves: {_line(error)}") from None
+            raise UserError(f"evaluate.endpoint {self.url} does not say what it serves: {one_line(error)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +167,3 @@ class EndpointRollout:
         if drawing.temperature and self._settings.top_k:
             body["top_k"] = self._settings.top_k
         return body
-
-
-def _line(error: object) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__

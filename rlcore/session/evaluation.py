@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -45,18 +45,21 @@ def evaluate(recipe: Recipe) -> Results | None:
     if recipe.evaluate is None:
         raise UserError(f"recipe {recipe.name} has no evaluate section to say what to measure on")
     ranks = start_distributed(recipe.device)
-    with holding(Path(recipe.output), ranks.first):
-        return _evaluate_alone(recipe, ranks)
+    folder = Path(recipe.output)
+    with (
+        holding(folder, ranks.first),
+        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks))) as journal,
+    ):
+        return _evaluate_alone(recipe, ranks, journal)
 
 
-def _evaluate_alone(recipe: Recipe, ranks: Ranks) -> Results | None:
+def _evaluate_alone(recipe: Recipe, ranks: Ranks, journal: Journal) -> Results | None:
     assert recipe.evaluate is not None
     folder = Path(recipe.output)
-    journal = Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks))
     setup = ServedSetup(recipe) if recipe.evaluate.endpoint else Setup(recipe, ranks, training=False)
     try:
         with open_tracker(recipe, ranks, resume_step=None) as tracker:
-            if journal.begun:
+            if journal.done:
                 tracker.say(f"what {folder} holds of this evaluation is not sampled again; another output samples anew")
             problems = recipe.evaluate.problems
             try:
@@ -89,10 +92,10 @@ def evaluate_and_save(
     journal: Journal | None = None,
 ) -> Results:
     """Evaluates on the first `problems` held-out problems, under a progress bar, and writes `NAME.json`."""
-    held_out, full = setup.held_out[:problems], name != LATEST
+    held_out, full, journal = setup.held_out[:problems], name != LATEST, journal or Journal()
     mine = len(held_out[ranks.rank :: ranks.world])
-    total = mine * sum(mode.samples for mode in modes_of(recipe, full=full))
-    with tracker.progress(name.replace("_", " "), total) as advance:
+    conversations = mine * sum(mode.samples for mode in modes_of(recipe, full=full))
+    with tracker.progress(name.replace("_", " "), conversations - journal.done) as advance:
         results = evaluate_policy(
             recipe,
             setup.held_out_rollout,
@@ -101,7 +104,7 @@ def evaluate_and_save(
             step=step,
             full=full,
             journal=journal,
-            on_conversations=advance,
+            on_conversation=advance,
         )
     if name == BASE:
         results = replace(results, arm="base")
@@ -201,19 +204,19 @@ def evaluate_policy(
     step: int,
     full: bool,
     journal: Journal | None = None,
-    on_conversations: Callable[[int], object] = lambda done: None,
+    on_conversation: Callable[[int], object] = lambda done: None,
 ) -> Results:
     """Figures of a policy at `step`; the random numbers depend on the recipe's seed alone.
 
-    `on_conversations` is told of conversations of this rank that have ended; `journal` holds those that ended before
-    and takes each of the others as it ends. All ranks get the same results.
+    `journal` holds the conversations of this rank that ended before, and takes each of the others as it ends;
+    `on_conversation` is told of these. All ranks get the same results.
     """
     mine = problems[ranks.rank :: ranks.world]
     journal = journal or Journal()
     evaluations, examples, histograms, notes = [], [], {}, []
     for mode in modes_of(recipe, full=full):
         with asks.together():
-            records = _sampled(mode, asks, mine, journal, step, on_conversations)
+            records = _sampled(mode, asks, mine, journal, step, on_conversation)
         evaluation, values_N, voted = _measure(mode, records, recipe, ranks)
         evaluations.append(evaluation)
         histograms = {"edit_ratio": histogram(values_N)} if values_N is not None else {}
@@ -228,19 +231,18 @@ def _sampled(
     problems: Sequence[Problem],
     journal: Journal,
     step: int,
-    on_conversations: Callable[[int], object],
+    on_conversation: Callable[[int], object],
 ) -> list[Record]:
-    """The records of all conversations, in the order of the problems, however they ended."""
+    """The records of all conversations, those of each problem together and in the order of the problems."""
     requests = every(problems, mode.samples)
     records = [journal.read(mode.name, problem.id, sample) for problem, sample in requests]
     missing = [place for place, record in enumerate(records) if record is None]
-    on_conversations(len(requests) - len(missing))
     stream = asks.stream([requests[place] for place in missing], temperature=mode.temperature, draw=("evaluate",))
     for at, trajectory in stream:
         place = missing[at]
         told = trajectory_record(trajectory, step=step, stage=mode.name)
         records[place] = journal.write(told, requests[place][1])
-        on_conversations(1)
+        on_conversation(1)
     return [record for record in records if record is not None]
 
 

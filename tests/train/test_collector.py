@@ -90,7 +90,7 @@ def test_base_attempts_are_sampled_once_told_by_conversation_and_read_when_the_r
     with pytest.raises(UserError, match=f"{FILE} has no first attempts at problem .*: it is of another run"):
         Steps(tmp_path, resumed=True)
     (tmp_path / FILE).unlink()
-    with pytest.raises(UserError, match=f"{FILE}, with the first attempts .*, cannot be read"):
+    with pytest.raises(UserError, match=f"first attempts of the policy at the start are lost: cannot read .*{FILE}"):
         Steps(tmp_path, resumed=True)
 
 
