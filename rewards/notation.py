@@ -248,14 +248,8 @@ def _measured(text: str, variable: str, rest: str) -> Answer:
     body = _without_thousands(body)
     if _SPACED_THOUSANDS.fullmatch(body):
         body = body.replace(" ", "")
-    value = rational(re.sub(r"^(-?\d+) (\d+/\d+)$", r"\1+\2", body)) if "-" not in body[:1] else _negative(body)
+    value = rational(body)
     scale, _, counted = unit.partition(" ")
     if value is not None and scale in SCALES:
         value, unit, body = value * SCALES[scale], counted, f"{body}\\cdot{SCALES[scale]}"
     return Answer(text, variable, body, value, percent, unit, sure)
-
-
-def _negative(body: str) -> Fraction | None:
-    mixed = re.sub(r"^(\d+) (\d+/\d+)$", r"\1+\2", body[1:].strip())
-    mixed = f"-({mixed})" if mixed != body[1:].strip() else body
-    return rational(mixed)
