@@ -77,7 +77,7 @@ BASES = {base: LIAR.format(base=base) for base in ("object", "int", "float", "st
 LIARS = {
     **BASES,
     "a class": BASES["object"].replace("def f(x): return A()", "class f(A):\n    def __init__(self, x): 1"),
-    "a capitalized class": BASES["object"].replace("def f(x): return A()", "A.__init__ = lambda self, x=0: None\nf = A"),
+    "a capitalized class": BASES["object"].replace("def f(x): return A()", "A.__init__ = lambda *_: None\nf = A"),
     "a class returned": (
         BASES["object"].replace("class A(object)", "class M(type)").replace("A()", "B")
         + "class B(metaclass=M): startswith = issubset = isdigit = staticmethod(M.yes)"
