@@ -32,11 +32,6 @@ class Cluster(Section):
     )
 
     @property
-    def nodes(self) -> int:
-        """Nodes that the GPUs fill."""
-        return -(-self.gpus // self.gpus_per_node)
-
-    @property
     def ring_gb_per_s(self) -> float:
         """The slowest link that a collective over all GPUs passes."""
-        return self.link_gb_per_s if self.nodes == 1 else self.network_gb_per_s
+        return self.link_gb_per_s if self.gpus <= self.gpus_per_node else self.network_gb_per_s

@@ -35,11 +35,6 @@ class Lengths:
         """Mean tokens of a whole conversation."""
         return self.prompt + self.replies * self.response + (self.replies - 1) * INSTRUCTION_TOKENS
 
-    @property
-    def longest(self) -> int:
-        """The most tokens that a conversation of this prompt limit can have."""
-        return self.prompt + self.replies * (self.limit + INSTRUCTION_TOKENS)
-
 
 def assumed_lengths(recipe: Recipe, prompt: int | None, response: int | None, spread: float) -> Lengths:
     """What was given, else a quarter of the prompt limit and half of the response limit."""
