@@ -35,6 +35,13 @@ class Ranks:
         return self.rank == 0
 
 
+def present_ranks(device: torch.device) -> Ranks:
+    """Where this process stands in its group, or alone where there is none."""
+    if not torch.distributed.is_initialized():
+        return Ranks(0, 1, device)
+    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+
+
 def share(value: Item, ranks: Ranks) -> list[Item]:
     """What every rank gave, in their order (every rank takes part)."""
     if ranks.world == 1:
@@ -63,7 +70,7 @@ def start_distributed(
     _prepare_deepspeed(kind)
     if not torch.distributed.is_initialized():  # several runs may follow each other in one process
         _join("nccl" if kind == "cuda" else "gloo", deadline + timedelta(minutes=1))  # the watchdog says more, first
-    ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local)
+    ranks = present_ranks(local)
     start_watchdog(ranks.rank, ranks.world, deadline)
     return ranks
 

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from rlcore.entries import SURROGATES
 from rlcore.learner.batch.packing import MicroBatch
-from rlcore.learner.loss.losses import attempt_mean
-from rlcore.learner.loss.mismatch import importance_weights
+from rlcore.learner.loss.losses import attempt_mean, importance_weights
 from rlcore.recipe.schema import Learner as LearnerSection
 from rlcore.types import TokenBatch
 

@@ -64,7 +64,8 @@ def server_arguments(section: schema.Vllm, lora: Lora | None) -> dict[str, Any]:
         "weight_transfer_config": {"backend": BACKEND if section.transfer == "files" else section.transfer},
         "enable_scale_out": True,  # the route for token ids in and out
         "disable_uvicorn_access_log": True,
-        **(_server_lora_arguments(lora) if lora else {}),
+        # One server in front: several would each have to be told of the adapters.
+        **({**adapter_arguments(lora), "api_server_count": 1} if lora else {}),
     }
 
 
@@ -79,11 +80,6 @@ def describe_model(model: PreTrainedModel, path: str | None, folder: Path) -> di
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     return {"model": str(folder), "load_format": "dummy"}
-
-
-def _server_lora_arguments(lora: Lora) -> dict[str, Any]:
-    # One server in front: several would each have to be told of the adapters.
-    return {**adapter_arguments(lora), "api_server_count": 1}
 
 
 def _cpu_arguments(
