@@ -22,6 +22,7 @@ from rlcore.report.plots import CURVES, arm_colours, draw_plots
 from rlcore.report.run_folder import RunFolder, read_run
 from rlcore.report.table import Row, cell, columns_of, headline_mode, part_rows, result_rows, vote_table
 
+DATA_URI = "data:image/png;base64,"
 SHOWN = 400
 """Trajectories on the page, over all runs."""
 LONG = 6000
@@ -78,7 +79,10 @@ def _page(runs: Sequence[RunFolder], plots: Mapping[str, Mapping[str, Path]]) ->
     )
     template = environment.from_string(files("rlcore.evaluate").joinpath("report.html").read_text(encoding="utf-8"))
     rows = _rows(runs)
-    pictures = {name: {theme: _data_uri(path) for theme, path in themes.items()} for name, themes in plots.items()}
+    pictures = {
+        name: {theme: Markup(DATA_URI + base64.b64encode(path.read_bytes()).decode()) for theme, path in themes.items()}
+        for name, themes in plots.items()
+    }
     return template.render(
         nonce=secrets.token_hex(16),
         runs=runs,
@@ -160,7 +164,3 @@ def _marked(text: str, other: str) -> list[tuple[str, bool]]:
     words, others = (re.findall(r"\w+|\s+|[^\w\s]", t) for t in (text, other))
     opcodes = Levenshtein.opcodes(words, others)
     return [("".join(words[o.src_start : o.src_end]), o.tag != "equal") for o in opcodes if o.src_end > o.src_start]
-
-
-def _data_uri(path: Path) -> Markup:
-    return Markup("data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())

@@ -23,13 +23,12 @@ def _panels() -> dict[str, dict[str, tuple[str, str]]]:
             names.append(each.name.replace("{mode}", mode).replace("{n}", r"\d+"))
     drawn["Behaviour"]["alarms"] = ["alarm/.+"]
     return {
-        section: {title: (_axis(names), "|".join(names)) for title, names in titles.items()}
+        section: {
+            title: (EVAL if names[0].startswith("eval/") else TRAINER, "|".join(names))
+            for title, names in titles.items()
+        }
         for section, titles in drawn.items()
     }
-
-
-def _axis(names: list[str]) -> str:
-    return EVAL if names[0].startswith("eval/") else TRAINER
 
 
 PANELS = _panels()
