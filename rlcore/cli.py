@@ -164,9 +164,11 @@ def _plan(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe, options.overrides)
     from rlcore.experiment import run_experiment
+    from rlcore.plan.start import check_memory
 
     if os.environ.get("RANK", "0") == "0":
         print("\n".join(batch_arithmetic(recipe, int(os.environ.get("WORLD_SIZE", "1")))))
+    check_memory(recipe, training=bool(recipe.stages or recipe.sft))
     run_experiment(recipe)
 
 
@@ -180,8 +182,10 @@ def _eval(options: argparse.Namespace) -> None:
         name += "" if policy.name == "final" else f"-{policy.name}"
         path = policy.parent / "recipe.yaml"
     recipe = load_recipe(path, overrides)
+    from rlcore.plan.start import check_memory
     from rlcore.session.evaluation import evaluate
 
+    check_memory(recipe, training=False)
     evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / name)}))
 
 
@@ -233,7 +237,9 @@ def _score(options: argparse.Namespace) -> None:
 def _curate(options: argparse.Namespace) -> None:
     recipe, wanted = load_recipe(options.recipe, options.overrides), parse_options(options)
     from rlcore.curate.run import curate
+    from rlcore.plan.start import check_memory
 
+    check_memory(recipe, training=False)
     path = curate(recipe, wanted, options.output)
     if path and os.environ.get("RANK", "0") == "0":
         print(path)

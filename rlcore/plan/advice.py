@@ -45,8 +45,9 @@ def changes_until_it_fits(recipe: Recipe, shapes: Shapes, cluster: Cluster) -> l
 def _candidates(recipe: Recipe, ranks: int, shapes: Shapes) -> list[tuple[str, dict]]:
     learner, rollout = recipe.learner, recipe.rollout
     tried: list[tuple[str, dict]] = []
+    caches: list[tuple[str, dict]] = []
     if rollout.entry.weights == "learner":
-        tried += [(f"rollout.kv_memory={gib}", {"rollout": {"kv_memory": gib}}) for gib in KV_MEMORIES]
+        caches = [(f"rollout.kv_memory={gib}", {"rollout": {"kv_memory": gib}}) for gib in KV_MEMORIES]
     longest = longest_conversation(recipe)
     if learner.micro_batch_tokens > longest:
         tried.append((f"learner.micro_batch_tokens={longest}", {"learner": {"micro_batch_tokens": longest}}))
@@ -62,7 +63,8 @@ def _candidates(recipe: Recipe, ranks: int, shapes: Shapes) -> list[tuple[str, d
     if max(learner.zero, *stages, 0):
         offload = [*dict.fromkeys([*learner.offload, "optimizer"])]
         tried.append((f"learner.offload=[{','.join(offload)}]", {"learner": {"offload": offload}}))
-    return tried
+    # Again at the end: a change for the learner may have made the sampler the fuller phase.
+    return [*caches, *tried, *caches]
 
 
 def _merged(recipe: Recipe, changes: dict) -> Recipe:

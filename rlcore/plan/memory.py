@@ -14,6 +14,7 @@ from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Rollout
 from rlcore.rollout.embedded.bands import MOST_WASTE
 from rlcore.rollout.embedded.engine import FREE_SHARE
+from rlcore.rollout.embedded.products import MOST_MERGED
 from rlcore.rollout.embedded.slots import SMALL
 
 GIB = 1 << 30
@@ -116,11 +117,18 @@ def sampler_parts(recipe: Recipe, shapes: Shapes, gpu_bytes: int) -> list[Part]:
     if cache > SMALL:
         cache = min(limit, int(MOST_WASTE * cache))
     copied = weights if recipe.learner.zero == 3 else 0
-    layers = shapes.linear_parameters * size  # of the common decoders, in the form in which they sample
     return [
-        Part("sampler's copy of the weights", copied + layers, copied),
+        Part("sampler's copy of the weights", copied + merged_bytes(recipe, shapes), copied),
         Part(f"KV cache of {rollout.slots:,} slots", cache, cache if cache <= SMALL else 0),
     ]
+
+
+def merged_bytes(recipe: Recipe, shapes: Shapes) -> int:
+    """Weights of a common decoder's layers that are copied into the form in which the embedded engine samples."""
+    whole = shapes.linear_parameters * dtype_bytes(recipe)
+    if recipe.model.lora or whole <= MOST_MERGED:
+        return whole
+    return shapes.projected_parameters * dtype_bytes(recipe)
 
 
 def kv_cache_bytes(shapes: Shapes, slots: int, tokens: int, size: int) -> int:

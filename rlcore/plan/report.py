@@ -1,6 +1,7 @@
 """The pages of `rlcore plan`: batch, memory, time, other numbers of GPUs, and what to change."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rlcore.plan.advice import Change, changes_until_it_fits
@@ -99,7 +100,7 @@ def _print_changes(console: Console, changes: list[Change]) -> None:
     console.print("  [red]it does not fit.[/] What to change, each on top of those before it:")
     for change in changes:
         state = "[green]fits[/]" if change.fits else "does not fit yet"
-        console.print(f"    {change.override:<58} {change.peak / GIB:8.1f} GiB, {state}", highlight=False)
+        console.print(f"    {escape(change.override):<58} {change.peak / GIB:8.1f} GiB, {state}", highlight=False)
     if not changes[-1].fits:
         console.print("    then more GPUs, or a smaller model")
 

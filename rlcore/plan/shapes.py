@@ -15,6 +15,8 @@ from rlcore.recipe import schema
 PERSISTENT_NUMEL = 100_000
 """ZeRO-3 leaves parameters with fewer elements whole on every rank (stage3_param_persistence_threshold)."""
 
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
@@ -29,6 +31,8 @@ class Shapes:
     embedding_parameters: int
     linear_parameters: int
     """Elements of the layers' matrices, the output matrix left out."""
+    projected_parameters: int
+    """Elements of those that queries, keys and values come from."""
     adapter_parameters: int
     """Elements of the recipe's low-rank adapters, if it has any."""
     layers: int
@@ -97,6 +101,9 @@ def shapes_of(config: Any, name: str, lora: schema.Lora | None = None) -> Shapes
         head_parameters=head.weight.numel(),
         embedding_parameters=embedding.weight.numel(),
         linear_parameters=sum(inputs * outputs for inputs, outputs in linear.values()),
+        projected_parameters=sum(
+            inputs * outputs for name, (inputs, outputs) in linear.items() if name.endswith(PROJECTIONS)
+        ),
         adapter_parameters=_adapter_parameters(linear, lora) if lora else 0,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,

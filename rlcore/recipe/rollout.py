@@ -48,7 +48,7 @@ class Rollout(Section):
     kv_memory: Annotated[float, Field(gt=0)] | None = Field(
         None, description="GiB of the torch engine's KV cache, at most; left out: half of what is free as it samples"
     )
-    deadline: Seconds = Field(1800.0, description="seconds until a step's sampling is given up")
+    deadline: Seconds = Field(1800.0, description="seconds without any conversation ending, until sampling is given up")
     vllm: Vllm = Vllm()
 
     @property

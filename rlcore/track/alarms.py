@@ -122,9 +122,9 @@ ALARMS = {
         "learner.lr or α (the stage's bonus), or raise β (its kl); best/ holds the policy before",
     ),
     "dead_groups": Alarm(
-        "More than 80 % of the groups have equal returns",
+        "More than 80 % of the groups have equal rewards",
         _mean("train/dead_groups", above=0.8),
-        "{percent:.0f} % of the groups have equal returns and teach nothing; choose problems that are neither always "
+        "{percent:.0f} % of the groups have equal rewards and teach nothing; choose problems that are neither always "
         "nor never solved, or a larger group",
     ),
     "reward_failures": Alarm(

@@ -10,11 +10,13 @@ from measured import CONFIG
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rlcore.plan.memory import activation_bytes, kv_cache_bytes, learner_parts
+from rlcore.plan import memory
+from rlcore.plan.memory import activation_bytes, kv_cache_bytes, learner_parts, merged_bytes
 from rlcore.plan.shapes import model_shapes, shapes_of
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Lora
 from rlcore.rollout import Sampling, TorchEngine
+from rlcore.rollout.embedded import products
 from rlcore.rollout.embedded.decoder import FewOperations
 from tests.processes import torchrun
 
@@ -73,11 +75,11 @@ def test_shapes_are_those_of_the_model(tied):
 
 
 def test_adapters_are_as_many_as_peft_makes():
-    from peft import LoraConfig, get_peft_model
+    import peft
 
     config = Qwen2Config(**CONFIG)
     for targets in ("all-linear", ["q_proj", "down_proj"]):
-        model = get_peft_model(Qwen2ForCausalLM(config), LoraConfig(r=4, target_modules=targets))
+        model = peft.get_peft_model(Qwen2ForCausalLM(config), peft.LoraConfig(r=4, target_modules=targets))
         made = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         assert shapes_of(config, "tiny", Lora(rank=4, targets=targets)).adapter_parameters == made
 
@@ -120,7 +122,10 @@ def test_ranks_that_share_sequences_hold_a_part_of_the_longest():
     assert held[1] == pytest.approx(held[0] / 4, rel=1e-4)
 
 
-def test_the_embedded_engine_keeps_the_planned_cache_and_copies_the_planned_weights():
+@pytest.mark.parametrize("most", [0, products.MOST_MERGED], ids=["large", "small"])
+def test_the_embedded_engine_keeps_the_planned_cache_and_copies_the_planned_weights(most, monkeypatch):
+    monkeypatch.setattr(products, "MOST_MERGED", most)
+    monkeypatch.setattr(memory, "MOST_MERGED", most)
     config, slots, tokens = Qwen2Config(**CONFIG), 6, 50
     model, shapes = Qwen2ForCausalLM(config).eval(), shapes_of(config, "tiny")
     engine = TorchEngine(model, [], slots=slots, max_tokens=tokens)
@@ -128,6 +133,6 @@ def test_the_embedded_engine_keeps_the_planned_cache_and_copies_the_planned_weig
     layers = engine._cache.slot_layers
     measured = sum(tensor.nbytes for layer in layers for band in layer.bands for tensor in band)
     assert measured == kv_cache_bytes(shapes, slots, tokens + 1, 4)
-    products = [part for layer in FewOperations(model)._layers for part in vars(layer).values()]
-    copied = sum(part._weight_IO.nbytes for part in products if hasattr(part, "_weight_IO"))
-    assert copied == shapes.linear_parameters * 4
+    computed = [part for layer in FewOperations(model)._layers for part in vars(layer).values()]
+    copied = sum(part._weight_IO.nbytes for part in computed if hasattr(part, "_weight_IO"))
+    assert copied == merged_bytes(recipe(0, "float32"), shapes)

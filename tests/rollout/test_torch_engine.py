@@ -20,9 +20,17 @@ from transformers import (
 from rlcore.policy.lora import add_lora
 from rlcore.recipe.schema import Lora
 from rlcore.rollout import Sample, Sampling, TorchEngine
+from rlcore.rollout.embedded import products
 
 STOP, VOCABULARY = 1, 40
 TAIL = [5, 6, 7, 8, 9]
+
+
+@pytest.fixture(params=["small", "large"])
+def size(request, monkeypatch):
+    """Small models are sampled from a merged copy of their weights, large ones from their own."""
+    if request.param == "large":
+        monkeypatch.setattr(products, "MOST_MERGED", 0)
 
 
 def model(family: str):
@@ -78,6 +86,7 @@ def generated(reference, ids: list[int], tokens: int) -> list[int]:
     return out
 
 
+@pytest.mark.usefixtures("size")
 @pytest.mark.parametrize("family", ["qwen2", "llama", "qwen3", "mistral", "gpt2"])
 @pytest.mark.parametrize("slots", [3, 64])
 def test_greedy_attempts_equal_a_plain_loop(family, slots):
@@ -104,6 +113,7 @@ def adapted():
     return made
 
 
+@pytest.mark.usefixtures("size")
 @pytest.mark.parametrize("sampling", [Sampling(10), Sampling(10, temperature=0.6)], ids=["T=1", "T=0.6"])
 @pytest.mark.parametrize("reference", [model("qwen2"), adapted()], ids=["whole", "adapters"])
 def test_logprobs_are_those_of_the_sampled_distribution(reference, sampling):
@@ -200,6 +210,7 @@ def test_a_prompt_of_many_tokens_is_computed_as_one_of_few(family):
     assert list(asyncio.run(_one(engine, prompt)).ids) == generated(reference, prompt, 10)
 
 
+@pytest.mark.usefixtures("size")
 def test_weights_that_changed_in_place_are_sampled_from():
     """As the learner's own do, which are not published."""
     own = model("qwen2")

@@ -1,9 +1,9 @@
 """The forward pass of the common decoders, for sampling: transformers' arithmetic, with few operations.
 
-Decoding a step of few rows is bound by the number of operations, not by their size. So before attempts are sampled the
-weights of the layers are copied into another form: projections of one input are one product, with the weight of the
-norm before them and what adapters add; and numbers that a rotation turns into each other stand side by side, as the
-parts of a complex number.
+Decoding a step of few rows of a small model is bound by the number of operations, not by their size. So before attempts
+are sampled the weights of the layers are copied into another form: projections of one input are one product, with the
+weight of the norm before them and what adapters add; and numbers that a rotation turns into each other stand side by
+side, as the parts of a complex number. Of a large model only the projections of attention's input are copied.
 
 Shapes: R rows of Q tokens, N = R · Q, of the model's width D, which see W columns of the cache; H heads of queries and
 G of keys, each of size d.
@@ -17,8 +17,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from rlcore.policy.common_decoder import in_pairs, turns
-from rlcore.policy.lora import present_weight
 from rlcore.rollout.embedded.bands import Part
+from rlcore.rollout.embedded.products import MergedProduct, Norm, OwnProduct, are_large, product
 from rlcore.rollout.embedded.slots import FEW_QUERIES, SlotCache, SlotLayer, unseen
 
 
@@ -28,8 +28,10 @@ class FewOperations:
     @torch.no_grad()
     def __init__(self, model: PreTrainedModel):
         self._model: Any = model
-        self._layers = [_Layer(layer) for layer in self._model.model.layers]
-        self._norm = _Norm(self._model.model.norm)
+        large = are_large(self._model.model.layers)
+        self._layers = [_Layer(layer, large) for layer in self._model.model.layers]
+        self._norm = Norm(self._model.model.norm)
+        self._head = OwnProduct(self._model.lm_head) if large else self._model.lm_head
         self._turns_CX = torch.empty(0)
 
     def last_logits(self, ids_RQ: Tensor, positions_RQ: Tensor, cache: SlotCache) -> Tensor:
@@ -47,27 +49,27 @@ class FewOperations:
                 queries_RQHd, hidden_ND = queries_RQHd[:, -1:], hidden_ND.view(*shape, -1)[:, -1]
                 masks = layer.masks(positions_RQ[:, -1:], cache.parts, hidden_ND.dtype)
             hidden_ND = layer.mixed(hidden_ND, layer.attended(queries_RQHd, slots, cache.parts, masks))
-        return self._model.lm_head(self._norm(hidden_ND).mul_(self._norm.weight))
+        return self._head(self._norm(hidden_ND).mul_(self._norm.weight))
 
 
 class _Layer:
     """The weights of one layer, and what is computed with them."""
 
-    def __init__(self, layer: Any):
+    def __init__(self, layer: Any, large: bool):
         attention, mlp = layer.self_attn, layer.mlp
         size = attention.head_dim
         self._size, self._scaling = size, attention.scaling
         self._groups = attention.k_proj.out_features // size
         self._shared = attention.q_proj.out_features // size // self._groups
-        self._input_norm, self._output_norm = _Norm(layer.input_layernorm), _Norm(layer.post_attention_layernorm)
+        self._input_norm, self._output_norm = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
         projections = attention.q_proj, attention.k_proj, attention.v_proj
-        self._in = _Product(*projections, norm=self._input_norm, paired=(size, size, 0))
-        self._out = _Product(attention.o_proj)
-        self._gate_and_up = _Product(mlp.gate_proj, mlp.up_proj, norm=self._output_norm)
-        self._down = _Product(mlp.down_proj)
+        self._in = MergedProduct(*projections, norm=self._input_norm, paired=(size, size, 0))
+        self._out = product(attention.o_proj, large=large)
+        self._gate_and_up = product(mlp.gate_proj, mlp.up_proj, norm=self._output_norm, large=large)
+        self._down = product(mlp.down_proj, large=large)
         self._head_norm = None
         if hasattr(attention, "q_norm"):
-            query, key = (_Norm(norm) for norm in (attention.q_norm, attention.k_norm))
+            query, key = (Norm(norm) for norm in (attention.q_norm, attention.k_norm))
             heads = [query.weight.expand(self._groups * self._shared, -1), key.weight.expand(self._groups, -1)]
             self._head_norm, self._head_weight_Hd = query, in_pairs(torch.cat(heads).T, size).T
 
@@ -123,42 +125,5 @@ class _Layer:
     def mixed(self, hidden_ND: Tensor, attended_NX: Tensor) -> Tensor:
         """The hidden states after this layer, from those before it and what attention gave."""
         hidden_ND = self._out.added(hidden_ND, attended_NX)
-        gate, up = self._gate_and_up(self._output_norm(hidden_ND)).chunk(2, dim=1)
+        gate, up = self._gate_and_up.parts(self._output_norm(hidden_ND))
         return self._down.added(hidden_ND, functional.silu(gate, inplace=True).mul_(up))
-
-
-class _Norm:
-    """x / √(|x|² + D ε): the root-mean-square norm (arXiv 1910.07467) but for its weight, which here includes √D."""
-
-    def __init__(self, norm: Any):
-        size = len(norm.weight)
-        self.weight = norm.weight.detach() * size**0.5
-        self._floor = torch.tensor((norm.variance_epsilon * size) ** 0.5, device=norm.weight.device)
-
-    def __call__(self, states: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
-        return (states / torch.hypot(length, self._floor, out=length)).to(states.dtype)
-
-
-class _Product:
-    """x · W + b for layers of one input side by side, which `norm` has normed but for its weight."""
-
-    def __init__(self, *layers: Any, norm: _Norm | None = None, paired: tuple[int, ...] = ()):
-        sizes = paired or (0,) * len(layers)
-        parts = list(zip(layers, sizes, strict=True))
-        weight_OI = torch.cat([in_pairs(present_weight(layer), size) for layer, size in parts])
-        # With the outputs last, a product of few rows is faster.
-        self._weight_IO = (weight_OI * norm.weight if norm else weight_OI).T.contiguous()
-        self._bias_O = (
-            torch.cat([in_pairs(layer.bias, size) for layer, size in parts]) if layers[0].bias is not None else None
-        )
-
-    def __call__(self, states_NI: Tensor) -> Tensor:
-        if self._bias_O is None:
-            return torch.mm(states_NI, self._weight_IO)
-        return torch.addmm(self._bias_O, states_NI, self._weight_IO)
-
-    def added(self, to_NO: Tensor, states_NI: Tensor) -> Tensor:
-        """The sum with `to_NO`."""
-        sum_NO = torch.addmm(to_NO, states_NI, self._weight_IO)
-        return sum_NO if self._bias_O is None else sum_NO.add_(self._bias_O)

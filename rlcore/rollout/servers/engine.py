@@ -84,7 +84,7 @@ class ServersEngine:
             self.close()
             raise
 
-    def seed(self, seed: int) -> None:
+    def seed(self, seed: int, *, apart: bool = False) -> None:
         """Every request draws from a seed of its own: of this one, its conversation and its place in it.
 
         A request that has to be sent again draws the same tokens again: long attempts, which meet more accidents, are

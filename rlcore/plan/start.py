@@ -1,0 +1,74 @@
+"""Before a run: whether what it takes at least fits this machine's free memory."""
+
+import math
+import os
+from pathlib import Path
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+
+from rlcore.errors import UserError
+from rlcore.machine import free_bytes
+from rlcore.plan.advice import changes_until_it_fits
+from rlcore.plan.cluster import Cluster
+from rlcore.plan.lengths import longest_conversation
+from rlcore.plan.memory import GIB, Part, dtype_bytes, kv_cache_bytes, memory_parts, peak, sampler_parts, weight_bytes
+from rlcore.plan.shapes import Shapes, model_shapes
+from rlcore.recipe import Recipe
+from rlcore.rollout.embedded.bands import MOST_WASTE
+
+
+def check_memory(recipe: Recipe, *, training: bool) -> None:
+    """Raises UserError, with the overrides that make it fit, where the recipe takes more than is free.
+
+    The embedded engine's KV cache counts as that of one conversation, unless `rollout.kv_memory` is given. A model
+    whose configuration is not on this machine is not looked at.
+    """
+    served = recipe.evaluate is not None and recipe.evaluate.endpoint is not None and not training
+    shapes = None if served else _known_shapes(recipe)
+    if shapes is None:
+        return
+    kind = "cuda" if recipe.device != "cpu" and torch.cuda.is_available() else "cpu"
+    device = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0")) if kind == "cuda" else 0)
+    free, ranks, recipe = free_bytes(device), int(os.environ.get("WORLD_SIZE", "1")), _with_least_cache(recipe, shapes)
+    weights = weight_bytes(recipe, shapes)
+    evaluated = [Part("weights", weights, weights), *sampler_parts(recipe, shapes, free)]
+    needed = peak(memory_parts(recipe, shapes, ranks, free) if training else evaluated)
+    if needed <= free:
+        return
+    remedy = "it takes a smaller model, or more memory"
+    if training:
+        changes = changes_until_it_fits(recipe, shapes, Cluster(gpus=ranks, memory_gib=free / GIB, reserved_gib=0))
+        if changes and changes[-1].fits:
+            remedy = f"{' '.join(change.override for change in changes)} makes it fit"
+    elif recipe.rollout.entry.weights == "learner" and (left := free - needed + evaluated[-1].sampling) > _least_cache(
+        recipe, shapes
+    ):
+        remedy = f"rollout.kv_memory={math.floor(left / GIB * 100) / 100} makes it fit"
+    raise UserError(
+        f"memory: {recipe.name} takes some {needed / GIB:.2g} GiB of each rank's {device.type}, where {free / GIB:.2g} "
+        f"are free: {remedy}"
+    )
+
+
+def _known_shapes(recipe: Recipe) -> Shapes | None:
+    path = recipe.model.path or ""
+    try:
+        if recipe.model.scratch or Path(path).is_dir():
+            return model_shapes(recipe.model)
+        kept = try_to_load_from_cache(path, "config.json")
+        return model_shapes(recipe.model, Path(kept)) if isinstance(kept, str) else None
+    except (UserError, ValueError):  # to load it says what is wrong
+        return None
+
+
+def _with_least_cache(recipe: Recipe, shapes: Shapes) -> Recipe:
+    if recipe.rollout.kv_memory:
+        return recipe
+    least = {"kv_memory": _least_cache(recipe, shapes) / GIB}
+    return recipe.model_copy(update={"rollout": recipe.rollout.model_copy(update=least)})
+
+
+def _least_cache(recipe: Recipe, shapes: Shapes) -> float:
+    """Bytes in which one conversation of the longest kind fits."""
+    return MOST_WASTE * kv_cache_bytes(shapes, 1, longest_conversation(recipe) + 1, dtype_bytes(recipe))
