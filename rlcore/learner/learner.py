@@ -12,10 +12,9 @@ from transformers import PreTrainedModel
 from rlcore.entries import KL_ESTIMATORS
 from rlcore.errors import UserError
 from rlcore.learner.batch.balance import gathered, part_of
-from rlcore.learner.batch.packing import MicroBatch, micro_batches
+from rlcore.learner.batch.packing import MicroBatch, memory_named, micro_batches
 from rlcore.learner.batch.planning import Planned, plan_micro_batches, split_minibatches
 from rlcore.learner.cpu_decoder import has_few_operations
-from rlcore.learner.guards import memory_named
 from rlcore.learner.layers import checkpoint_layers, use_fused_kernels
 from rlcore.learner.loss.averaging import LossTokens
 from rlcore.learner.loss.losses import kl_exact, kl_reward

@@ -6,6 +6,7 @@ The learner's own decoder reads them as trees (`tree.py`), in which equal beginn
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlcore.errors import UserError
 from rlcore.learner.batch.planning import Planned
 from rlcore.learner.batch.tree import Tree
 from rlcore.types import TokenBatch
@@ -107,6 +109,20 @@ class MicroBatch:
     sampler_logprob_n: Tensor
     index_n: np.ndarray
     """`[n]` int64: place of each loss token in the flat streams of the batch."""
+
+
+@contextmanager
+def memory_named(micro: MicroBatch, budget: int) -> Iterator[None]:
+    """Turns running out of memory within into a UserError that names the micro-batch; `budget` is its token limit."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError on CUDA is one
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise UserError(
+            f"out of memory in a micro-batch of {micro.inputs}, {len(micro.index_n):,} in the loss: lower "
+            f"learner.micro_batch_tokens (now {budget:,})"
+        ) from None
 
 
 def micro_batches(
