@@ -104,7 +104,7 @@ class Kind:
     judges: bool = False
     """Whether the policy gives verdicts on its own attempts."""
     writes: bool = False
-    """Whether it writes messages as it goes on, which may be longer than those of the recipe."""
+    """Whether it writes messages of its own, which may be longer than those of the recipe."""
     refusal: Callable[[Problem], str] = lambda problem: ""
     """Why it cannot take a problem; empty where it can."""
 

@@ -23,7 +23,7 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Where this process stands: its number among `world` processes, and the device it computes on."""
+    """This process: its number among `world` processes, and the device it computes on."""
 
     rank: int
     world: int
@@ -36,7 +36,7 @@ class Ranks:
 
 
 def present_ranks(device: torch.device) -> Ranks:
-    """Where this process stands in its group, or alone where there is none."""
+    """This process in its group, or alone where there is none."""
     if not torch.distributed.is_initialized():
         return Ranks(0, 1, device)
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)

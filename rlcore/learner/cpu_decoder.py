@@ -3,8 +3,8 @@
 On a CPU a small model is bound by how often activations are read and written, not by its matrix products. Here the
 trajectories of a micro-batch are a tree (`tree.py`), whose N nodes are one list without padding for all but attention;
 projections of the same input are one product, with the weight of the norm before them; a norm is one autograd node, as
-is the way from nodes to paths, with a rotation that is one complex product; and the last layer goes on only where a
-loss token is predicted.
+is the way from nodes to paths, with a rotation that is one complex product; and the last layer is computed only where
+a loss token is predicted.
 
 Shapes: N nodes of the model's width D, or of heads x d in attention; R rows of T nodes; u predictions.
 """

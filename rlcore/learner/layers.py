@@ -43,8 +43,8 @@ def use_fused_kernels(model: PreTrainedModel, device: torch.device) -> None:
 def checkpoint_layers(model: PreTrainedModel) -> None:
     """Each layer keeps only its input and is computed again in the backward pass; passes without gradient stay as are.
 
-    transformers' own switch acts only in training mode, where dropout is on. Raises UserError where the model's layers
-    cannot be told.
+    transformers' own switch acts only in training mode, where dropout is on. Raises UserError where the model does
+    not mark its layers.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:

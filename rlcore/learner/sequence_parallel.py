@@ -29,7 +29,7 @@ from rlcore.types import TokenBatch
 
 @dataclass(frozen=True, slots=True)
 class WholeRows:
-    """What attention is told in a pass over stretches: who has the others, and the positions of the whole rows."""
+    """What attention needs in a pass over stretches: the ranks that have the others, and positions of the whole rows."""
 
     group: torch.distributed.ProcessGroup
     positions_RT: Tensor
@@ -133,7 +133,7 @@ def _attention(model: PreTrainedModel) -> str:
 
 @cache
 def _share_heads(name: str) -> None:
-    """From here on transformers' attention function `name` computes whole rows in passes that are told `whole_rows`."""
+    """From here on transformers' attention function `name` computes whole rows in passes given `whole_rows`."""
     AttentionInterface.register(name, _sharing_heads(ALL_ATTENTION_FUNCTIONS[name]))
 
 
@@ -157,7 +157,7 @@ def _sharing_heads(inner: Callable[..., Any]) -> Callable[..., Any]:
         def attend_whole(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             return inner(module, *(states.transpose(1, 2) for states in (query, key, value)), None, **named)[0]
 
-        # Every rank needs a head of keys: fewer are repeated, so that each stands beside its heads of queries.
+        # Every rank needs a head of keys: fewer are repeated, so that each is beside its heads of queries.
         repeats = max(1, whole_rows.group.size() // key.shape[1])
         states = (query, key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1))
         exchange = DistributedAttention(attend_whole, whole_rows.group, scatter_idx=2, gather_idx=1)

@@ -18,7 +18,7 @@ class Cluster(Section):
     gpus_per_node: Positive = 8
     memory_gib: Amount = Field(80, description="of each GPU")
     reserved_gib: Annotated[float, Field(ge=0)] = Field(
-        3, description="of each GPU that is not to be had: CUDA, NCCL, fragments"
+        3, description="of each GPU that is not available: CUDA, NCCL, fragments"
     )
     host_memory_gib: Amount = Field(1000, description="of each node")
     tflops: Amount = Field(989, description="peak of each GPU in the model's dtype")

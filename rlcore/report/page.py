@@ -34,8 +34,8 @@ SLUGS = {"i→c": "ic", "c→i": "ci", "c→c": "cc", "i→i": "ii", None: "none
 def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], object] = lambda done: None) -> Path:
     """Write `report.json`, `*.png` and `report.html` about the runs' folders into `folder`; returns the page.
 
-    A run that is not finished is shown as far as it is. `on_part` is told of each run read, then of the plots and the
-    page. Raises UserError where a folder is not that of a run or a file is damaged, and where the report cannot be
+    A run that is not finished is shown as far as it is. `on_part` is called for each run read, then for the plots and
+    the page. Raises UserError where a folder is not that of a run or a file is damaged, and where the report cannot be
     written.
     """
     read = []

@@ -1,7 +1,7 @@
 """Micro-batches: planned trajectories as the tensors a model reads.
 
 Padding is on the right, so causal attention needs no mask: no real token ever sees a padded one. Where attention keeps
-apart what stands in one row (`PolicyModule.packs`), trajectories are packed one after the other and nothing is padded.
+apart what shares a row (`PolicyModule.packs`), trajectories are packed one after the other and nothing is padded.
 The learner's own decoder reads them as trees (`tree.py`), in which equal beginnings are one.
 """
 
@@ -24,7 +24,7 @@ UNPREDICTED = "the first token of a trajectory has nothing before it that could 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """P different prompts of S tokens that the trajectories of a micro-batch go on from."""
+    """P different prompts of S tokens that the trajectories of a micro-batch continue."""
 
     ids_PS: Tensor
     """`[P, S]` int64."""

@@ -1,7 +1,7 @@
 """Which trajectories go through the model together: minibatches, and micro-batches within a budget of tokens.
 
 The trajectories of a group begin with the same prompt. Where that saves enough, its tokens are computed once a
-micro-batch, and the trajectories go on from its keys and values.
+micro-batch, and the trajectories continue from its keys and values.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ from rlcore.learner.batch.tree import in_order, last_loss_tokens, shared_beginni
 from rlcore.types import TokenBatch
 
 WORTHWHILE = 0.2
-"""Prompts are shared when that spares at least this share of the tokens: attention that goes on from a prompt needs an
+"""Prompts are shared when that spares at least this share of the tokens: attention that continues a prompt needs an
 explicit mask, which costs more a token than plain causal attention."""
 
 

@@ -16,16 +16,16 @@ Average = Literal["token", "attempt", "constant"]
 
 @dataclass(frozen=True, slots=True)
 class LossTokens:
-    """Where the loss tokens of a batch stand: N tokens, R runs of loss tokens."""
+    """The loss tokens of a batch: N tokens, R runs of loss tokens."""
 
     attempt_N: np.ndarray
     """`[N]` int64: the run that each loss token belongs to, over the whole batch; anything elsewhere."""
     trajectory_N: np.ndarray
-    """`[N]` int64: the trajectory that each token stands in."""
+    """`[N]` int64: the trajectory of each token."""
     tokens_R: np.ndarray
     """`[R]` int64: loss tokens of each run."""
     trajectory_R: np.ndarray
-    """`[R]` int64: the trajectory it stands in."""
+    """`[R]` int64: the trajectory of each run."""
 
     @classmethod
     def of(cls, batch: TokenBatch) -> "LossTokens":

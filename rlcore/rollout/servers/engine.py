@@ -36,7 +36,7 @@ Answer = TypeVar("Answer")
 class ServersEngine:
     """Samples from servers that run already, or from ones that it starts. All ranks make one, and publish together.
 
-    Requests, probes and repairs run in a thread with an event loop of its own, and go on while the learner computes.
+    Requests, probes and repairs run in a thread with an event loop of its own, also while the learner computes.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ServersEngine:
         `device`: where the learner computes, if not where the model lies; servers do on the same kind. With `lora`,
         what is published from here on is the parameters of such adapters alone.
 
-        Raises UserError when no server can be had.
+        Raises UserError when no server is available.
         """
         if getattr(model.config, "quantization_config", None) is not None:
             raise UserError("rollout.mode servers takes no model that is quantised already; in_process does")

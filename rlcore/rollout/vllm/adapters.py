@@ -39,7 +39,7 @@ class AdapterFolders:
         self._count = 0
 
     def write(self, weights: Iterable[tuple[str, torch.Tensor]]) -> tuple[str, int]:
-        """The new folder and its bytes; of the older ones, the last stays. Raises UserError where it cannot be had."""
+        """The new folder and its bytes; of the older ones, the last stays. Raises UserError where it cannot be written."""
         self._count += 1
         folder = self._parent / f"adapters-{self._count}"
         try:

@@ -1,4 +1,4 @@
-"""What every vLLM engine is told, in this process or in a server: arguments, environment, and which model it is."""
+"""Arguments, environment and model of every vLLM engine, in this process or in a server."""
 
 import copy
 from pathlib import Path
@@ -56,7 +56,7 @@ def engine_arguments(
 
 
 def server_arguments(section: schema.Vllm, lora: Lora | None) -> dict[str, Any]:
-    """What a server is told besides: its GPUs, its routes, and how it takes weights, and adapters by themselves."""
+    """Further arguments of a server: its GPUs, its routes, and how it takes weights, and adapters by themselves."""
     return {
         "tensor_parallel_size": section.tensor_parallel,
         "data_parallel_size": section.data_parallel,
@@ -64,7 +64,7 @@ def server_arguments(section: schema.Vllm, lora: Lora | None) -> dict[str, Any]:
         "weight_transfer_config": {"backend": BACKEND if section.transfer == "files" else section.transfer},
         "enable_scale_out": True,  # the route for token ids in and out
         "disable_uvicorn_access_log": True,
-        # One server in front: several would each have to be told of the adapters.
+        # One server in front: several would each need the adapters registered.
         **({**adapter_arguments(lora), "api_server_count": 1} if lora else {}),
     }
 

@@ -252,7 +252,7 @@ def _start(arguments: dict[str, Any]) -> Any:
 
 @contextmanager
 def _own_threads() -> Iterator[None]:
-    """vLLM's CPU worker forbids the whole process to set its number of threads; the learner may go on doing so."""
+    """vLLM's CPU worker forbids the whole process to set its number of threads; the learner may still do so."""
     allowed = torch.set_num_threads
     try:
         yield
