@@ -1,4 +1,4 @@
-"""What each worker of vLLM imports before it loads a model, because `worker_extension_cls` names it."""
+"""Imported by each worker of vLLM before it loads a model, because `worker_extension_cls` names it."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _custom_ops._supports_onednn = False
 
 
 class WorkerExtension:
-    """What vLLM's workers can be asked for besides, as methods of theirs."""
+    """Further methods of vLLM's workers."""
 
     def load_adapters(self: Any, folder: str) -> None:
         """Replaces the registered adapters by those in `folder`, for running requests too.

@@ -46,7 +46,7 @@ def last_states(model: PreTrainedModel, nodes: Nodes, source_u: Tensor) -> Tenso
 
 
 def _attended(attention: Any, norm: Any, states_ND: Tensor, turns_N1X: Tensor, paths: list[Paths]) -> Tensor:
-    """What attention mixes for each asking place of the paths, `[places, heads * d]`, before the output projection."""
+    """Attention's output for each asking place of the paths, `[places, heads * d]`, before the output projection."""
     size, layers = attention.head_dim, (attention.q_proj, attention.k_proj, attention.v_proj)
     states_NHd = _product(states_ND, norm, *layers, paired=(size, size, 0)).unflatten(1, (-1, size))
     heads = tuple(layer.out_features // size for layer in layers)

@@ -64,5 +64,5 @@ def _checkpointed(forward: Any) -> Any:
 
 
 def kept_on_host(wanted: bool, device: torch.device) -> AbstractContextManager[Any]:
-    """What is computed within keeps its activations in the host's memory, if `wanted`."""
+    """Activations of what is computed within are kept in the host's memory, if `wanted`."""
     return torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda") if wanted else nullcontext()

@@ -14,7 +14,7 @@ from rlcore.learner.sequence_parallel import SequenceParallel
 from rlcore.learner.token_head import Scores, score_hidden, score_logits
 
 Compared = tuple[Tensor, Tensor]
-"""What the reference predicts the same loss tokens from (`PolicyModule.states`), and its output matrix."""
+"""The reference's `PolicyModule.states` of the same loss tokens, and its output matrix."""
 
 
 class PolicyModule(nn.Module):
@@ -71,7 +71,7 @@ class PolicyModule(nn.Module):
         return logprob_n, entropy_n, kl_n
 
     def states(self, micro: MicroBatch, **named: Any) -> Tensor:
-        """What tokens are predicted from: `[u, H]` last hidden states, or `[u, V]` logits if not separable.
+        """Last hidden states `[u, H]` that tokens are predicted from, or logits `[u, V]` if not separable.
 
         `named` goes to every layer's attention.
         """

@@ -29,7 +29,7 @@ from rlcore.types import TokenBatch
 
 @dataclass(frozen=True, slots=True)
 class WholeRows:
-    """What attention needs in a pass over stretches: the ranks that have the others, and positions of the whole rows."""
+    """The ranks that have the other stretches, and the positions of whole rows: what attention needs in such a pass."""
 
     group: torch.distributed.ProcessGroup
     positions_RT: Tensor

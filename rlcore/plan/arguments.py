@@ -15,7 +15,7 @@ calibrated. rlcore/plan/README.md says what each part is and what is assumed."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """What `rlcore plan` takes beside the recipe."""
+    """Arguments of `rlcore plan` beside the recipe."""
     command.epilog, command.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     command.add_argument("--cluster", type=Path, metavar="FILE", help="a YAML file as in recipes/clusters")
     command.add_argument("--gpus", type=int, help="GPUs of the cluster")

@@ -8,7 +8,7 @@ import numpy as np
 from rlcore.recipe import Recipe
 
 INSTRUCTION_TOKENS = 64
-"""What is put between two attempts, with the marks of the chat template."""
+"""Put between two attempts, with the marks of the chat template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Lengths:
 
 
 def assumed_lengths(recipe: Recipe, prompt: int | None, response: int | None, spread: float) -> Lengths:
-    """What was given, else a quarter of the prompt limit and half of the response limit."""
+    """The given lengths, else a quarter of the prompt limit and half of the response limit."""
     talk = recipe.conversation
     return Lengths(
         prompt=prompt or max(1, talk.max_prompt_tokens // 4),

@@ -1,4 +1,4 @@
-"""What more attempts buy: majority votes in parallel against corrections, and attempts in a row.
+"""The gain from more attempts: majority votes in parallel against corrections, and attempts in a row.
 
 The forms of Kumar et al. 2024 (arXiv 2409.12917): votes among K answers against votes among K/2 answers that were each
 corrected once (figure 1, right), and accuracy after n attempts in a row.

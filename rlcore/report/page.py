@@ -58,7 +58,7 @@ def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], ob
 
 
 def _numbers(runs: Sequence[RunFolder]) -> dict[str, Any]:
-    """What `report.json` holds: the runs, and the rows of the table."""
+    """The content of `report.json`: the runs, and the rows of the table."""
     return {
         "runs": [
             {"folder": str(run.folder), "arm": run.arm, "seed": run.seed, "finished": run.final is not None}
@@ -123,7 +123,7 @@ def _alarms(run: RunFolder) -> dict[str, tuple[int, int]]:
 
 
 def _trajectories(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
-    """What the page shows of trajectories: an equal share from each run, and in it from each stage and kind of flip."""
+    """Trajectories on the page: an equal share from each run, and in it from each stage and kind of flip."""
     shown = []
     for i, run in enumerate(runs):
         kinds = defaultdict(list)

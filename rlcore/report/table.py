@@ -56,7 +56,7 @@ def result_rows(results: Sequence[Results]) -> list[Row]:
 
 
 def difference_rows(results: Sequence[Results], against: str) -> list[Row]:
-    """What every other arm has more than the arm `against`, by mode, paired by problem, over all seeds of both."""
+    """Differences of all other arms from the arm `against`, by mode, paired by problem, over all seeds of both."""
     arms, rows = arms_of(results), []
     for mode in _modes(results):
         others = [run for _, run in _runs(results, mode, against)]
@@ -68,7 +68,7 @@ def difference_rows(results: Sequence[Results], against: str) -> list[Row]:
 
 
 def coverage_note(results: Sequence[Results]) -> str:
-    """What the intervals of these results are over, in a sentence."""
+    """A sentence: over what the intervals of these results are."""
     most = max((len({r.seed for r in results if r.arm == arm}) for arm in arms_of(results)), default=0)
     if most < 2:
         return "Intervals (95 %) are over problems alone: how much another seed would change, one run cannot say."

@@ -14,7 +14,7 @@ SECTIONS = ("Held-out accuracy", "Training accuracy", "Behaviour", "Learner", "T
 
 
 def _panels() -> dict[str, dict[str, tuple[str, str]]]:
-    """What `PANELS` holds, from the measurements that name a panel; those of evaluations have one for each mode."""
+    """`PANELS`, from the measurements that name a panel; those of evaluations have one for each mode."""
     drawn: dict[str, dict[str, list[str]]] = {section: {} for section in SECTIONS}
     for each in (each for section in MEASUREMENTS.values() for each in section if each.panel):
         section, title = each.panel.split(" / ")
@@ -59,7 +59,7 @@ def workspace(project: str, entity: str) -> Any:
 
 
 def workspace_json(project: str, entity: str) -> str:
-    """What would be sent to W&B, as JSON."""
+    """The request that would be sent to W&B, as JSON."""
     return json.dumps(json.loads(workspace(project, entity)._to_model().model_dump_json(by_alias=True)), indent=1)
 
 

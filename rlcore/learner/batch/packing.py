@@ -34,7 +34,7 @@ class Prompts:
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """What attention sees of a tree: some of its trajectories as rows of nodes."""
+    """Some trajectories of a tree as rows of nodes, as attention reads them."""
 
     node_RT: Tensor
     """`[R, T]` int64: the nodes of each, anything after its end."""
@@ -59,7 +59,7 @@ class Rows:
     ids_RT: Tensor
     """`[R, T]` int64."""
     prompts: Prompts | None = None
-    """What comes before `ids_RT`, if anything is shared."""
+    """The shared tokens before `ids_RT`, if any."""
     positions_RT: Tensor | None = None
     """`[R, T]` int64: the place of each token in its trajectory, by which attention tells packed ones apart."""
 
@@ -90,7 +90,7 @@ class Nodes:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """What a model reads, and the streams of its n loss tokens, which are u different predictions.
+    """A model's inputs, and the streams of its n loss tokens, which are u different predictions.
 
     In a tree, equal tokens after equal ones are one prediction; in rows each is its own.
     """

@@ -1,4 +1,4 @@
-"""What an update minimises, token by token: surrogate, mismatch correction, KL term, entropy bonus and averaging."""
+"""The minimised loss, token by token: surrogate, mismatch correction, KL term, entropy bonus and averaging."""
 
 from dataclasses import dataclass
 

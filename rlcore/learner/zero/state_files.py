@@ -79,7 +79,7 @@ def load_state(engine: Any, model: nn.Module, folder: Path) -> dict[str, int]:
 
 
 class SavedState:
-    """What lies in the files of all ranks. Raises UserError where there is none."""
+    """The state in the files of all ranks. Raises UserError where there is none."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

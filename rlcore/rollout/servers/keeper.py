@@ -15,7 +15,7 @@ log = logging.getLogger("rlcore.rollout")
 
 
 class Weights:
-    """What is published, part by part: servers take the parts that are there while others are still being written."""
+    """Published weights, part by part: servers take the parts that are there while others are still being written."""
 
     def __init__(self) -> None:
         self._parts: list[dict[str, Any]] = []

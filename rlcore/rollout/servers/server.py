@@ -43,7 +43,7 @@ class Replica:
 
 
 class Server:
-    """What can be asked of a server, in `deadline` seconds each; failures are raised as `ServerFault`.
+    """Requests to one server, in `deadline` seconds each; failures are raised as `ServerFault`.
 
     `up` says whether requests go there: it can be reached and holds the current weights. Otherwise `reason` says why.
     """

@@ -26,9 +26,9 @@ CPU_ARGUMENTS = {
     "enable_chunked_prefill": False,  # vLLM 0.32 cannot draw by seed on the CPU for a prompt computed in parts
 }
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-"""What vLLM's attention on the CPU is compiled for."""
+"""Head sizes that vLLM's attention on the CPU is compiled for."""
 CPU_QUANTIZATIONS = ("fp8_per_channel", "int8_per_channel_weight_only")
-"""What vLLM 0.32 can quantise weights to on the CPU."""
+"""Forms that vLLM 0.32 can quantise weights to on the CPU."""
 CPU_PASS = 4096
 """Prompt tokens in one forward pass on the CPU, or one whole prompt if that is longer."""
 

@@ -92,7 +92,7 @@ class InProcessEngine:
             self._load_weights((name, parameter.data) for name, parameter in model.named_parameters())
 
     def release(self, key: int) -> None:
-        """What a conversation leaves in the prefix cache makes room when others need it."""
+        """No-op: vLLM drops a conversation's prefix cache when others need the room."""
 
     def seed(self, seed: int, *, apart: bool = False) -> None:
         """Every request draws from a seed of its own: of this one, its conversation and where in it it begins."""
