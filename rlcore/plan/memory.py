@@ -137,7 +137,7 @@ def kv_cache_bytes(shapes: Shapes, slots: int, tokens: int, size: int) -> int:
 
 
 def activation_bytes(shapes: Shapes, tokens: int, size: int) -> int:
-    """What the backward pass of a Llama-like layer keeps, attention without its matrix of scores.
+    """Bytes kept for the backward pass of Llama-like layers, attention without its matrix of scores.
 
     For each token and layer, in elements of the dtype: inputs, outputs and normalised values of both norms, queries,
     attention's output (8 hidden; 10 in half precision, whose norms compute in float32), keys and values (2), gate, up,

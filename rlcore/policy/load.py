@@ -75,7 +75,7 @@ def save_policy(
 def place_policy(
     policy: Policy, folder: str | os.PathLike[str], weights: Mapping[str, torch.Tensor] | None = None
 ) -> None:
-    """As `save_policy`, whole or not at all; a folder that stands there is replaced."""
+    """As `save_policy`, whole or not at all; an existing folder is replaced."""
     place = Path(folder)
     partial = place.with_name(f"partial-{place.name}")
     shutil.rmtree(partial, ignore_errors=True)
