@@ -32,7 +32,8 @@ def reasoning_gym_verdicts(
     completions: Sequence[Completion], task: Sequence[str], index: Sequence[int]
 ) -> list[Verdict]:
     """The verdicts behind `reasoning_gym_reward`."""
-    return [_judge(text_of(text), *row) for text, *row in zip(completions, task, index, strict=True)]
+    rows = zip(completions, task, index, strict=True)
+    return [_judge(text_of(completion), name, number) for completion, name, number in rows]
 
 
 def _judge(text: str, task: str, index: int) -> Verdict:
