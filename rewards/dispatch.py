@@ -107,13 +107,18 @@ class Dispatcher:
         self._thread = threading.Thread(target=self._run, name="reward-dispatcher", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether jobs can be added."""
+        return self._thread.is_alive() and not self._closing
+
     def add(self, job: Job) -> None:
         """Queue a job. Raises RewardError when the pool is closed or its processes are gone."""
         if not job.left:
             job.future.set_result([])
             return
         self._inbox.append(job)
-        if self._closing or not self._thread.is_alive():
+        if not self.alive:
             raise RewardError("this reward pool is closed")
         self._wake_w.send(b"\0")
 
@@ -266,8 +271,9 @@ class Dispatcher:
             raise RewardError(f"a reward worker did not come up within {_START_LIMIT:.0f} s")
         control.send(str(worker.pid).encode())
         assert worker.task is not None
-        name = worker.task.job.rewards[worker.task.reward].name
-        self._lost(worker, Verdict(None, "timeout", f"reward '{name}' passed its deadline", self._deadline))
+        reward = worker.task.job.rewards[worker.task.reward]
+        detail = f"reward '{reward.name}' passed its deadline"
+        self._lost(worker, Verdict(reward.late, "timeout", detail, self._deadline))
 
     def _lost(self, worker: Worker, verdict: Verdict) -> None:
         self._selector.unregister(worker.socket)

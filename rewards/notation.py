@@ -7,36 +7,39 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from rewards.exact import rational
+from rewards.formula import rational
 from rewards.typeset import clean, tight
-from rewards.units import SCALES, split_unit
+from rewards.units import SCALES, singular, split_unit
 
 # all numbers between the commas have to fit: "27,54,108" is a list
 _THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+)(?!,?\d)")
+MANY_DIGITS = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3})+")  # a number, or a list of numbers of three digits
 _SPACED_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?")
 _NAME = (
-    r"(?:\\text\s*\{[^{}]*\}|m?\\angle\s*[A-Z]{1,3}|\|[A-Z]{2}\||\\[a-z]+|[a-zA-Z]{1,3})"
-    r"(?:_\{?\w+\}?)?'*(?:\([^()=,]*\))?"
+    r"(?:\\(?:text|overline)\s*\{[^{}]*\}|m?\\angle\s*[A-Z]{1,3}|\|[A-Z]{2}\||\\[a-z]+|[a-zA-Z]{1,3})"
+    r"(?:_\{?\w+\}?)?'*(?:\([^()=]*\))?"
 )
 _ASSIGNMENT = re.compile(
     rf"({_NAME}|\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)|{_NAME}(?:\s*:\s*{_NAME})+)\s*(?:=|\\approx|\\in(?![a-z]))\s*(?=[^=])"
 )
 _BASE = re.compile(r"([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)_\{?(\d+|\\text\{[a-z ]+\})\}?")
 _TEXT_GROUP = re.compile(r"\\text\s*\{([^{}]*)\}")
-_WORDS = re.compile(r"[A-Za-z][A-Za-z .'-]*")
+_WORDS = re.compile(r"(?![A-Z]+ (?:and|or) [A-Z]+$)[A-Za-z][A-Za-z .'-]*")
 _CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?")
 _CLOCK = re.compile(r"\d{1,2}:\d\d\s*[ap]\.?\s?m\.?", re.IGNORECASE)
-_WHOLE_TEXT = re.compile(r"\\text\s*\{\s*(\d[^{}]*|[^{}]*,[^{}]*)\}")
+_WHOLE_TEXT = re.compile(r"\\text\s*\{\s*(\d[^{}]*|[^{}]*,[^{}]*|[A-Z]+ and [A-Z]+)\}")
 _LABEL = re.compile(r"(?:\\text\s*\{\s*\(?([A-Z])[).:]\s*\}|\(([A-Z])\) )\s*(?=\S)")
 _SUCH_THAT = re.compile(r"\\\{\s*([a-zA-Z])(?:\s*\\in\s*\\mathbb\{R\})?\s*[|:](.*)\\\}")
 _ORDER = re.compile(r"\s*(<|>|\\le(?![a-zA-Z])|\\ge(?![a-zA-Z]))\s*")
 _JOINED = re.compile(
-    r"\s*,?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<=[\d}) ])\s*,?\s+(?:and|or)\s+|\s*\\lor(?![a-zA-Z])"
+    r"\s*,?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\s*,\s*(?:and|or)\s+|(?<=[\dA-Z}) ])\s+(?:and|or)\s+"
+    r"|(?<=\))or(?=\()|\s*\\lor(?![a-zA-Z])"
 )
 _TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _OPENING = ("(", "[", "{", "\\{")
 _CLOSING = (")", "]", "}", "\\}")
-_SHORT_WORDS = {"no", "yes", "odd", "all", "one", "two", "six", "ten"}
+_SHORT_WORDS = {"no", "yes", "odd", "all"}
+_MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix)\}((?:(?!\\begin|\\end).)*)\\end\{\1\}", re.DOTALL)
 _BRACKET = re.compile(r"\\[{}]|\\.|[()\[\]{},;:=]", re.DOTALL)
 
 
@@ -46,8 +49,9 @@ class Answer:
 
     `text` is the whole in one notation, `variable` what it is assigned to, `body` the rest without unit, percent sign
     and separators. `value` is the exact number, if it is one; `items` and `brackets` are set for a list ("" for one
-    without brackets, "{}" for a set), `sides` for a chain of equations, `ratio` for `a:b`, `base` for `204_5`.
-    `words` is the text of an answer in words, `label` the letter of the choice that stands before it.
+    without brackets, "{}" for a set), a union of sets ("∪") and a matrix, `inequality` for an interval that is written
+    as one, `sides` for a chain of equations, `ratio` for `a:b`, `base` for `204_5`. `words` is the text of an answer
+    in words, `label` the letter of the choice that stands before it.
     """
 
     text: str
@@ -59,6 +63,7 @@ class Answer:
     sure_unit: bool = True
     items: tuple[str, ...] = ()
     brackets: str = ""
+    inequality: bool = False
     sides: tuple[str, ...] = ()
     ratio: tuple[str, ...] = ()
     base: tuple[str, str] | None = None
@@ -87,7 +92,8 @@ def _structured(text: str) -> Answer:
         text = such_that[2].strip()
     if words := _in_words(text):
         return Answer(text, body=text, words=words)
-    text = _intervals(text)
+    if (intervals := _intervals(text)) != text:
+        return replace(_structured(intervals), inequality=True)
     if several := _separated(text, "", text):
         return several
     assignment = _ASSIGNMENT.match(text)
@@ -122,6 +128,8 @@ def _interval(text: str) -> tuple[str, str] | None:
     parts = _ORDER.split(text)
     if len(parts) == 3:
         left, sign, right = parts
+        if re.fullmatch("-[a-zA-Z]", left):
+            left, sign, right = left[1:], _TURNED[sign], f"-({right})"
         if not re.fullmatch("[a-zA-Z]", left):
             left, sign, right = right, _TURNED[sign], left
         parts = (
@@ -180,10 +188,18 @@ def _in_words(text: str) -> str:
     formula = short or " - " in plain or not re.search("[A-Za-z]{2}", plain)
     if ("\\text" not in text and formula) or not _WORDS.fullmatch(plain):
         return ""
-    return " ".join(plain.casefold().split())
+    return " ".join(map(singular, plain.casefold().split()))
 
 
 def _bracketed(text: str, variable: str, rest: str) -> Answer | None:
+    union = tuple(part.strip() for part in rest.split("\\cup"))
+    if len(union) > 1:
+        return Answer(text, variable, rest, items=union, brackets="∪")
+    if matrix := _MATRIX.fullmatch(rest):
+        kind = "determinant" if matrix[1][0] in "vV" else "matrix"
+        rows = [row.split("&") for row in re.sub(r"\\\\\s*$", "", matrix[2]).split("\\\\")]
+        cells = tuple(cell.strip() for row in rows for cell in row)
+        return Answer(text, variable, rest, items=cells, brackets=f"{kind} of {[len(row) for row in rows]}")
     for opening in ("\\{", "(", "["):
         if rest.startswith(opening) and rest.endswith((")", "]", "\\}")):
             closing = "\\}" if rest.endswith("\\}") else rest[-1]
@@ -195,10 +211,20 @@ def _bracketed(text: str, variable: str, rest: str) -> Answer | None:
 
 def _separated(text: str, variable: str, rest: str) -> Answer | None:
     joined = _JOINED.sub(",", _without_thousands(rest))
-    items = split_top(joined, ",;")
+    parts = split_top(joined, ";")
+    if len(parts) == 1:
+        parts = split_top(joined, ",")
+    items = tuple(signed for part in parts for signed in _both_signs(part))
     if len(items) > 1 and all(items):
         return Answer(text, variable, joined, items=items)
     return None
+
+
+def _both_signs(item: str) -> tuple[str, ...]:
+    r"""`1\pm\sqrt2` is two numbers."""
+    if item.count("\\pm") != 1 or "\\mp" in item:
+        return (item,)
+    return tuple(item.replace("\\pm", sign).strip() for sign in "+-")
 
 
 def _without_thousands(text: str) -> str:
@@ -214,7 +240,7 @@ def _without_thousands(text: str) -> str:
 
 def _measured(text: str, variable: str, rest: str) -> Answer:
     body, percent, unit, sure = rest, False, "", True
-    if match := re.fullmatch(r"(.*\S)\s*(?:%|\\text\{\s*percent\s*\}|percent)", rest, re.DOTALL):
+    if match := re.fullmatch(r"(.*\S)\s*(?:%|\\text\{\s*percent\s*\}|percent(?:age)?|pct)", rest, re.DOTALL):
         body, percent = match[1], True
     else:
         body, unit, sure = split_unit(rest)

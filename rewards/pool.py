@@ -78,6 +78,11 @@ class RewardPool:
         """
         return {name: dict(counter) for name, counter in list(self._dispatcher.counters.items())}
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can score: its processes may have been killed from outside."""
+        return self._dispatcher.alive
+
     def close(self) -> None:
         """End the workers. What is still being scored fails with RewardError."""
         self._dispatcher.close()
@@ -107,10 +112,10 @@ _shared_lock = threading.Lock()
 
 
 def shared_pool(spec: Spec, deadline: float = DEADLINE) -> RewardPool:
-    """The process-wide pool of one reward, a worker for each core. The few used last are kept."""
+    """The process-wide pool of one reward, a worker for each core. The few used last are kept, while they live."""
     key = json.dumps([spec, deadline], default=repr, sort_keys=True)
     with _shared_lock:
-        if key not in _shared:
+        if key not in _shared or not _shared[key].alive:
             _shared[key] = RewardPool([spec], workers=len(os.sched_getaffinity(0)), deadline=deadline)
         _shared.move_to_end(key)
         evicted = _shared.popitem(last=False)[1] if len(_shared) > _SHARED_POOLS else None

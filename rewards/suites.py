@@ -4,7 +4,7 @@
 | --- | --- |
 | MBPP | `test_list`, and `test_setup_code`, `test_imports`, `challenge_test_list` |
 | HumanEval | `prompt`, `test` with `check(candidate)`, `entry_point` |
-| KodCode | `test`, a pytest file that imports from `solution` |
+| KodCode, BigCodeBench | `test`, a file of pytest's or unittest's, and `prompt` |
 | LiveCodeBench | `public_test_cases`, `private_test_cases`, and `metadata` with `func_name` |
 | DeepCoder | `tests`, a list of cases |
 | TACO, APPS | `input_output` (or `tests`) with `inputs`, `outputs` and, for functions, `fn_name` |
@@ -17,86 +17,43 @@ import base64
 import io
 import json
 import pickle
-import sys
-import types
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
-from rewards.checks import Check, called_names, read_asserts
+from rewards import forms
+from rewards.assertions import Tests, calls, defined, library_imports, module, program_names, steps
+from rewards.forms import BadTests, parsed, usual
 
 COLUMNS = (
     "prompt", "test", "entry_point", "test_list", "test_setup_code", "test_imports", "challenge_test_list", "tests",
-    "input_output", "public_test_cases", "private_test_cases", "metadata",
+    "input_output", "public_test_cases", "private_test_cases", "metadata", *forms.COLUMNS,
 )  # fmt: skip
 _MAX_UNPACKED = 256 << 20  # bytes of compressed private tests
 
 
-class BadTests(ValueError):
-    """The tests of a row cannot be read, or there are none."""
-
-
 @dataclass(frozen=True)
 class Case:
-    """A program's standard input and the standard output that it must give."""
+    """A program's standard input and the standard output that it must give, if `near` with decimals near enough."""
 
     stdin: str
     stdout: str
-
-
-@dataclass(frozen=True)
-class CallCase:
-    """An expression for the sandbox and the value that it must have, or if `wrapped` may have inside a list."""
-
-    call: ast.expr
-    expected: Any
-    wrapped: bool = False
-
-
-@dataclass(frozen=True)
-class Driver:
-    """Tests that run in a sandbox of their own: `prelude` and `tests` are source, `names` come from the program.
-
-    `check` is the function handed to HumanEval's `check`, or empty for pytest's test functions.
-    """
-
-    prelude: str
-    tests: str
-    names: tuple[str, ...]
-    check: str = ""
+    near: bool = False
 
 
 @dataclass(frozen=True)
 class Suite:
-    """How to test a program: `before` and `after` are source put around it, then one of the next four is run.
+    """How to test a program: by `cases`, or by `tests` in a sandbox of their own. `before` is source put before it.
 
     A program must define one of `asks`, or anything where that is empty.
     """
 
     before: str = ""
-    after: str = ""
-    checks: list[Check] = field(default_factory=list)
-    calls: list[CallCase] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
-    driver: Driver | None = None
+    tests: Tests | None = None
     asks: frozenset[str] = frozenset()
-
-    @cached_property
-    def questions(self) -> list[types.CodeType]:
-        """The calls that the sandbox is to make, in order, compiled here once for all programs of the problem."""
-        calls = [call for check in self.checks for call in check.calls] + [case.call for case in self.calls]
-        return [compile(ast.Expression(_placeless(call)), "<call>", "eval", dont_inherit=True) for call in calls]
-
-
-def _placeless(call: ast.expr) -> ast.expr:
-    """The same call, all at one place: where it stood in an assertion would tell how long the expected value is."""
-    for node in ast.walk(call):
-        if "lineno" in node._attributes:
-            node.lineno = node.end_lineno = 1  # type: ignore[attr-defined]
-            node.col_offset = node.end_col_offset = 0  # type: ignore[attr-defined]
-    return call
 
 
 def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
@@ -104,9 +61,11 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
     given = {name: value for name, value in row.items() if value is not None and name in COLUMNS}
     try:
         suite = _read_once(json.dumps(given, sort_keys=True), challenge)
+    except BadTests:
+        raise
     except (SyntaxError, ValueError, KeyError, TypeError, zlib.error, pickle.UnpicklingError, EOFError) as error:
         raise BadTests(f"the tests cannot be read: {type(error).__name__}: {error}") from error
-    if not (suite.checks or suite.calls or suite.cases or suite.driver):
+    if not suite.cases and (suite.tests is None or not (suite.tests.total or suite.tests.module)):
         raise BadTests("there are no tests")
     return suite
 
@@ -114,91 +73,102 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
 @lru_cache(maxsize=256)
 def _read_once(row: str, challenge: bool) -> Suite:
     # The attempts of a group share their problem's tests.
-    return _read(json.loads(row), challenge)
+    return _read(usual(json.loads(row)), challenge)
 
 
 def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
-    if "test_list" in row:
-        return _mbpp(row, challenge)
     if "test" in row:
-        return _humaneval(row) if row.get("entry_point") else _pytest(row["test"])
+        tree = ast.parse(row["test"])
+        check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+        if check and row.get("entry_point"):
+            return _humaneval(row.get("prompt") or "", row["entry_point"], tree, check)
+        return _pytest(tree, row.get("prompt") or "") if any(map(_is_a_test, tree.body)) else _asserts("", "", tree)
+    if "test_list" in row:
+        tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
+        imports = "\n".join(row.get("test_imports") or [])
+        return _asserts(imports, row.get("test_setup_code") or "", ast.parse("\n".join(tests)))
     if "input_output" in row or "tests" in row:
-        tests = _from_json(row.get("input_output", row.get("tests")))
-        return _apps(tests) if isinstance(tests, Mapping) else _deepcoder(tests)
+        tests = parsed(row.get("input_output", row.get("tests")))
+        return _apps(tests) if isinstance(tests, Mapping) else _deepcoder(tests, row.get("metadata"))
     if "public_test_cases" in row or "private_test_cases" in row:
         return _livecodebench(row)
     raise BadTests(f"no column with tests; known: {', '.join(COLUMNS)}")
 
 
-def _mbpp(row: Mapping[str, Any], challenge: bool) -> Suite:
-    tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
-    imports = "\n".join(row.get("test_imports") or [])
-    setup = row.get("test_setup_code") or ""
-    statements = ast.parse("\n".join(tests)).body
-    names = frozenset().union(*map(called_names, statements))
-    checks = read_asserts(ast.parse("\n".join(tests)).body)
-    if checks is not None:
-        return Suite(after=f"{imports}\n{setup}", checks=checks, asks=names)
-    bodies = "\n".join(f"def test_{n}():\n    {ast.unparse(statement)}" for n, statement in enumerate(statements))
-    called = sorted(names | called_names(ast.parse(setup)))
-    prelude = f"{imports}\n{_modules(statements)}"
-    return Suite(driver=Driver(prelude, f"{setup}\n{bodies}", tuple(called)), asks=names)
+def _asserts(imports: str, setup: str, tree: ast.Module) -> Suite:
+    """Assertions as MBPP has them, and the whole script that MBPP+ has."""
+    prepare = ast.parse(setup)
+    own = defined(ast.parse(imports)) | defined(prepare)
+    names = program_names(tree, own)
+    called = names | program_names(prepare, own)
+    tests = steps(f"{library_imports(tree)}\n{imports}", called, [*prepare.body, *tree.body])
+    return Suite(tests=tests, asks=frozenset(names))
 
 
-def _modules(statements: Iterable[ast.stmt]) -> str:
-    """Imports of the standard modules that assertions use as if the program had imported them for them."""
-    nodes = (node for statement in statements for node in ast.walk(statement))
-    names = {n.value.id for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
-    return "\n".join(f"import {name}" for name in sorted(names & sys.stdlib_module_names))
+def _humaneval(prompt: str, entry: str, tree: ast.Module, check: ast.FunctionDef) -> Suite:
+    candidate, name = check.args.args[0].arg, entry.partition("(")[0].partition(".")[0]
+    body: list[ast.stmt] = ast.parse(f"{candidate} = {entry}").body
+    if any(isinstance(node, (ast.Return, ast.Yield, ast.Nonlocal)) for node in ast.walk(check)):
+        body += [check, *ast.parse(f"check({candidate})\nreached = __reached__[0]").body]
+    else:
+        body += check.body
+    own = ast.Module([node for node in tree.body if node is not check], [])
+    return Suite(prompt, tests=steps(f"{prompt}\n{ast.unparse(own)}", {name}, body), asks=frozenset({name}))
 
 
-def _humaneval(row: Mapping[str, Any]) -> Suite:
-    prompt, entry = row.get("prompt") or "", row["entry_point"]
-    tree = ast.parse(row["test"])
-    check = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check")
-    checks = read_asserts(check.body, {"candidate": entry})
-    if checks is not None:
-        return Suite(before=prompt, checks=checks, asks=frozenset({entry}))
-    return Suite(before=prompt, driver=Driver(prompt, row["test"], (entry,), entry), asks=frozenset({entry}))
+def _is_a_test(node: ast.stmt) -> bool:
+    """What pytest would collect, if this is a file for it and no script."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return isinstance(node, ast.ClassDef) or (isinstance(node, functions) and node.name.startswith("test"))
 
 
-def _pytest(source: str) -> Suite:
-    tree = ast.parse(source)
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "solution"]
-    names = {alias.name for node in imports for alias in node.names}
-    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
-    names |= {a.attr for a in attributes if isinstance(a.value, ast.Name) and a.value.id == "solution"}
-    if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)) and "raises" not in source:
+def _pytest(tree: ast.Module, prompt: str) -> Suite:
+    nodes = list(ast.walk(tree))
+    imported = [node for node in ast.parse(prompt).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = program_names(tree, defined(ast.Module(list(imported), [])))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "solution"]
+    attributes = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)]
+    asks = names | {alias.name for node in imports for alias in node.names} - {"*"}
+    asks |= {n.attr for n in attributes if ast.unparse(n.value) == "solution"}
+    asserting = [n for n in attributes if n.attr == "raises" or n.attr.startswith("assert")]
+    if not asserting and not any(isinstance(node, ast.Assert) for node in nodes):
         raise BadTests("the tests assert nothing")
-    return Suite(driver=Driver("", source, tuple(sorted(names))), asks=frozenset(names))
+    return Suite(prompt, tests=module(prompt, tree, names), asks=frozenset(asks))
 
 
 def _apps(tests: Mapping[str, Any]) -> Suite:
     pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
     if name := tests.get("fn_name"):
         values = [_loaded(expected) for _, expected in pairs]
-        wrapped = all(isinstance(value, list) and len(value) == 1 for value in values)  # most of APPS
-        calls = [
-            _call(name, _arguments(given), value, wrapped) for (given, _), value in zip(pairs, values, strict=True)
-        ]
-        return Suite(calls=calls, asks=frozenset({name, "Solution"}))
-    return Suite(cases=[Case(_text(given), _text(expected)) for given, expected in pairs])
+        wrapped = _all_wrapped(values)
+        arguments = [_arguments(given) for given, _ in pairs]
+        return _function(name, [(*pair, wrapped) for pair in zip(arguments, values, strict=True)])
+    return Suite(cases=[Case(_text(given), _text(expected), near=True) for given, expected in pairs])
 
 
-def _deepcoder(tests: Iterable[Mapping[str, Any]]) -> Suite:
+def _all_wrapped(values: Iterable[Any]) -> bool:
+    """Whether each value is in a list of its own, as in most of APPS and what was made of it."""
+    return all(isinstance(value, list) and len(value) == 1 for value in values)
+
+
+def _deepcoder(tests: Iterable[Mapping[str, Any]], metadata: Any = None) -> Suite:
+    """A list of cases: of a function where they, or the metadata of the row, name one."""
     tests = list(tests)
-    names = {(test.get("metadata") or {}).get("func_name") for test in tests}
-    if name := next(iter(names - {None}), None):
-        calls = [_call(name, _arguments(t["input"]), _loaded(t["output"])) for t in tests]
-        return Suite(calls=calls, asks=frozenset({name, "Solution"}))
+    named = [test.get("fn_name") for test in tests]  # by PrimeIntellect, of problems that are mostly APPS's
+    described = [metadata, *(test.get("metadata") for test in tests)]
+    methods = [parsed(data or "{}").get("func_name") for data in described]
+    if name := next(filter(None, named + methods), None):
+        values = [_loaded(test["output"]) for test in tests]
+        wrapped = name in named and _all_wrapped(values)
+        arguments = [_arguments(test["input"]) for test in tests]
+        return _function(name, [(*pair, wrapped) for pair in zip(arguments, values, strict=True)])
     return Suite(cases=[Case(_text(test["input"]), _text(test["output"])) for test in tests])
 
 
 def _livecodebench(row: Mapping[str, Any]) -> Suite:
-    public = _from_json(row.get("public_test_cases") or "[]")
+    public = parsed(row.get("public_test_cases") or "[]")
     private = _private(row.get("private_test_cases") or "[]")
-    metadata = _from_json(row.get("metadata") or "{}")
-    return _deepcoder([{**test, "metadata": metadata} for test in [*public, *private]])
+    return _deepcoder([*public, *private], row.get("metadata"))
 
 
 def _private(packed: str) -> Any:
@@ -209,7 +179,7 @@ def _private(packed: str) -> Any:
         pass
     inflate = zlib.decompressobj()
     data = inflate.decompress(base64.b64decode(packed), _MAX_UNPACKED)
-    return _from_json(_PlainUnpickler(io.BytesIO(data)).load())
+    return parsed(_PlainUnpickler(io.BytesIO(data)).load())
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -217,10 +187,6 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"private tests may not contain {module}.{name}")
-
-
-def _from_json(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, (str, bytes)) else value
 
 
 def _text(value: Any) -> str:
@@ -239,8 +205,7 @@ def _loaded(value: Any) -> Any:
         return value
 
 
-def _call(name: str, arguments: list[Any], expected: Any, wrapped: bool = False) -> CallCase:
+def _function(name: str, cases: list[tuple[list[Any], Any, bool]]) -> Suite:
     if not name.isidentifier():
         raise BadTests(f"'{name}' is not the name of a function")
-    call = f"(Solution().{name} if 'Solution' in globals() else {name})(*{arguments!r})"
-    return CallCase(ast.parse(call, mode="eval").body, expected, wrapped)
+    return Suite(tests=calls(name, cases), asks=frozenset({name, "Solution"}))

@@ -11,6 +11,7 @@ _UNICODE = str.maketrans({"−": "-", "–": "-", "×": "\\times ", "·": "\\cdo
                           "≤": "\\le ", "≥": "\\ge ", "ℝ": "\\mathbb{R}", "⟨": "(", "⟩": ")", "…": "...",
                           **{chr(0xFEE0 + code): chr(code) for code in range(0x21, 0x7F)}})  # fmt: skip
 _FUNCTIONS = "sin|cos|tan|cot|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln"
+_TH = "(?:st|nd|rd|th)"
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
@@ -33,21 +34,24 @@ _REWRITES = [
         (r"\\langle(?![a-zA-Z])\s*", "("),
         (r"\\rangle(?![a-zA-Z])", ")"),
         (r"\\mid(?![a-zA-Z])", "|"),
-        (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
+        (r"\\(?:mathbb|Bbb)\s*\{?\s*([A-Z])\s*\}?", r"\\mathbb{\1}"),
         (r"(?:\\le(?:q|qslant)?(?![a-zA-Z])|<=)\s*", r"\\le "),
         (r"(?:\\ge(?:q|qslant)?(?![a-zA-Z])|>=)\s*", r"\\ge "),
         (r"\\lt(?![a-zA-Z])", "<"),
         (r"\\gt(?![a-zA-Z])", ">"),
-        (r"\\(?:mathrm|operatorname\*?)\s*\{\s*([ei])\s*\}", r"\1"),
+        (r"\\(?:mathrm|operatorname\*?|text)\s*\{\s*([ei])\s*\}", r"\1"),
         (rf"\\(?:mathrm|operatorname\*?|text)\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"\\(?:mathrm|textbf|textit|mbox|mathbf|operatorname|textnormal|textrm)\s*\{", r"\\text{"),
+        # the third; a third power or a ninth root is another number
         (
-            r"(?<=\d)\s*(?:\^?\s*\{?\s*\\text\{\s*(?:st|nd|rd|th)\s*\}\s*\}?|\^\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th)\b)",
+            rf"(?<=\d)\s*(?:\^?\s*\{{?\s*\\text\{{\s*{_TH}\s*\}}\s*\}}?|\^\{{{_TH}\}}|{_TH}\b)"
+            r"(?=\s*(?:$|[,.;)}]|\\text\{\s*,?\s*(?:and|or)\b|(?:and|or)\b))",
             "",
         ),
         (r"\{,\}", ","),
         (r"(?<=\d),?(?:\\,|\\!\s*)(?=\d{3}(?!\d))", ""),
-        (r"(?<!\\)\\[!,;:> ]|~|\\q?quad(?![a-zA-Z])|\\(?:thin|med|thick)space", " "),
+        (r"\\(?:text)?color\s*\{\w+\}|\\hspace\*?\s*\{[^{}]*\}", ""),
+        (r"(?<!\\)\\[!,;:> ]|~|\\q?quad|\\(?:thin|med|thick)space", " "),
         (r"\\%", "%"),
         (r"\\(?:degree|deg)(?![a-zA-Z])", r"^\\circ"),
         (r"\^\{\s*\\circ\s*\}", r"^\\circ"),
@@ -60,6 +64,9 @@ _REWRITES = [
         (r"\s+", " "),
     ]
 ]
+_DIGITS = "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+_DIGIT = re.compile(rf"^({_DIGITS})(?= |$)|\\text\s*\{{\s*({_DIGITS})\s*\}}", re.IGNORECASE)
+_FONT = re.compile(r"\\(?:mathbf|mathrm|mathit|mathsf|boldsymbol|bm|textbf|underline)\s*\{")
 _PLAIN_WORD = re.compile(
     rf"(?P<text>\\text\s*\{{[^{{}}]*\}})|(?<![\\a-zA-Z])(?P<word>pi|sqrt|infinity|inf|{_FUNCTIONS})(?![a-zA-Z])"
 )
@@ -71,7 +78,10 @@ _FINAL_POINT = re.compile(r"(?<![.])[.,;]$")
 
 def clean(text: str) -> str:
     """The text in one notation: no typographic spacing, one name for each symbol, no dollars or final full stop."""
-    text = text.translate(_UNICODE)
+    text = text.translate(_UNICODE).strip()
+    if (font := _FONT.match(text)) and _closing(text, font.end() - 1) == len(text):
+        text = text[font.end() : -1]
+    text = _DIGIT.sub(_as_digits, text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = _braced(_PLAIN_WORD.sub(_as_command, text))
@@ -81,6 +91,10 @@ def clean(text: str) -> str:
 def tight(text: str) -> str:
     """The text without the spaces that mean nothing."""
     return _SPACE.sub(lambda space: space[1] or "", text)
+
+
+def _as_digits(match: re.Match[str]) -> str:
+    return str(_DIGITS.split("|").index((match[1] or match[2]).lower()))
 
 
 def _as_command(match: re.Match[str]) -> str:

@@ -33,6 +33,7 @@ _UNIT = re.compile(
     r"|(?<![\\A-Za-z])(?P<plain>[A-Za-z]+\.?(?:[ /][A-Za-z]+\.?){0,4})(?P<plain_power>\^\{?[23]\}?)?)\.?",
     re.DOTALL,
 )
+IN_DEGREES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _NOT_UNITS = re.compile(
     r"\b(?:or|and|to|is|not|no|pi|sqrt|approx|about|if|plus|minus|over|times|mod|base|squared|cubed|factorial|inf|"
     r"infinity|sin|cos|tan|log|ln|exp|than|between|from|by|of|at|[ap]\.?m|th|st|nd|rd)\b",
@@ -47,6 +48,8 @@ def split_unit(text: str) -> tuple[str, str, bool]:
         return text, "", True
     body = match["body"].strip()
     if match["unit"].startswith("^"):
+        if IN_DEGREES.search(body):  # the sine of 30 degrees is a number
+            return text, "", True
         return body, "deg" + re.sub(r"\\text|[^CF]", "", match["unit"]), True
     bare = match["text"] is None
     name = match["plain"] if bare else match["text"]
@@ -61,9 +64,9 @@ def split_unit(text: str) -> tuple[str, str, bool]:
         return body, known, not letter
     if not words or _NOT_UNITS.search(" ".join(words)) or re.search(r"[\d=,:<>]", name):
         return text, "", True
-    if bare and (not match["space"] or len(words[0]) < 4):
+    if len(words[0]) < 3 or (bare and (not match["space"] or len(words[0]) < 4)):
         return text, "", True
-    return body, " ".join(map(_singular, words)) + power, True
+    return body, " ".join(map(singular, words)) + power, True
 
 
 def _known(name: str, power: str) -> str:
@@ -72,12 +75,13 @@ def _known(name: str, power: str) -> str:
     for part in re.split(r"\s*/\s*|\s+per\s+|\s+an?\s+", name):
         words = part.split()
         exponent = _PREFIXES.get(words[0], "") if len(words) == 2 else ""
-        unit = _UNITS.get(_singular(words[-1])) or _UNITS.get(words[-1]) if words else None
+        unit = _UNITS.get(singular(words[-1])) or _UNITS.get(words[-1]) if words else None
         if unit is None or (len(words) > 1 and not exponent):
             return ""
         spelled.append(unit + exponent)
     return "/".join(spelled) + power
 
 
-def _singular(word: str) -> str:
+def singular(word: str) -> str:
+    """The word without the s of a plural."""
     return re.sub(r"(?<=\w[^\Ws])s$", "", word)

@@ -38,6 +38,9 @@ class Verdict:
     answer: str | None = None
     """The answer that was judged, in one notation so that equal answers are equal; None where there is none to tell."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", printable(self.detail))
+
     @classmethod
     def graded(cls, value: Any, source: str) -> Verdict:
         """Read one value that a reward function returned; what is not a number becomes an error naming `source`."""
@@ -51,6 +54,13 @@ class Verdict:
         if not math.isfinite(score):
             return cls(None, "error", f"{source} returned {score}")
         return cls(score, "correct" if score >= 1 else "wrong")
+
+
+def printable(text: str) -> str:
+    """The text on one line, control characters and lone surrogates escaped: it may be an attempt's own words."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
 def combine(parts: Mapping[str, Verdict], weights: Mapping[str, float]) -> Verdict:

@@ -26,9 +26,30 @@ def write_all(descriptor: int, data: bytes) -> None:
         written += os.write(descriptor, memoryview(data)[written:])
 
 
+def send_file(descriptor: int, head: bytes, file: int) -> None:
+    """Send `head` and the whole of a file as one frame, without reading the file into memory."""
+    size, sent = os.fstat(file).st_size, 0
+    write_all(descriptor, _HEADER.pack(len(head) + size) + head)
+    while sent < size:
+        sent += os.sendfile(descriptor, file, sent, size - sent)
+
+
+def recv_size(descriptor: int) -> int:
+    """Receive the head of a frame: how many bytes follow. Raises EOFError when the peer is gone."""
+    return int.from_bytes(_recv_exactly(descriptor, HEADER_SIZE), "big")
+
+
+def copy_bytes(descriptor: int, file: int, size: int) -> None:
+    """Receive `size` bytes into a file, piece by piece. Raises EOFError when the peer is gone."""
+    while size:
+        piece = _recv_exactly(descriptor, min(size, 1 << 20))
+        write_all(file, piece)
+        size -= len(piece)
+
+
 def recv_frame(descriptor: int, limit: int | None = None) -> bytes:
     """Receive one frame. Raises EOFError when the peer is gone, ValueError for a frame of more than `limit` bytes."""
-    (size,) = _HEADER.unpack(_recv_exactly(descriptor, _HEADER.size))
+    size = recv_size(descriptor)
     if limit is not None and size > limit:
         raise ValueError(f"frame of {size} bytes, limit {limit}")
     return _recv_exactly(descriptor, size)

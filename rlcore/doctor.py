@@ -11,6 +11,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from rlcore.errors import one_line
+
 GB = 1 << 30
 _NEEDED_DISK, _WANTED_DISK = 1 * GB, 50 * GB
 _IMPORT_DEADLINE = 120.0
@@ -188,7 +190,7 @@ def wandb_login() -> Iterator[Finding]:
     try:
         known = wandb.login(prompt=False, verify=False)
     except wandb.Error as error:
-        known, told = False, " ".join(str(error).split())
+        known, told = False, one_line(error)
     else:
         told = "no login: runs are kept offline, and each says how to synchronise it"
     if known:

@@ -32,6 +32,8 @@ class Loss:
     ratio: Literal["token", "attempt"] = "token"
     clip: tuple[float, float] = (0.2, 0.2)
     average: Literal["token", "attempt", "constant"] = "token"
+    source: str = ""
+    """Where it was published."""
 
     def settings(self, name: str) -> dict[str, Any]:
         """What `learner.loss: name` stands for: values of the keys beside it."""
@@ -166,6 +168,7 @@ LOSSES: Registry[Loss] = Registry(
         "dapo": "rlcore.recipe.losses:DAPO",
         "gspo": "rlcore.recipe.losses:GSPO",
         "cispo": "rlcore.recipe.losses:CISPO",
+        "sapo": "rlcore.recipe.losses:SAPO",
         "reinforce": "rlcore.recipe.losses:REINFORCE",
     },
 )
@@ -175,6 +178,7 @@ SURROGATES: Registry[Surrogate] = Registry(
     {
         "ppo": "rlcore.learner.loss.losses:ppo",
         "cispo": "rlcore.learner.loss.losses:cispo",
+        "sapo": "rlcore.learner.loss.losses:sapo",
         "reinforce": "rlcore.learner.loss.losses:reinforce",
     },
 )
@@ -186,6 +190,7 @@ KL_ESTIMATORS: Registry[KlEstimator] = Registry(
         "k1": "rlcore.learner.loss.losses:kl_k1",
         "k2": "rlcore.learner.loss.losses:kl_k2",
         "k3": "rlcore.learner.loss.losses:kl_k3",
+        "reward": "rlcore.learner.loss.losses:kl_reward",
     },
 )
 BASELINES: Registry[Baseline] = Registry(

@@ -1,4 +1,4 @@
-"""A user's mistake, and the nearest good name for the one line that answers it."""
+"""A user's mistake, and the one line that answers it, with the nearest good name."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,6 +7,11 @@ from pathlib import Path
 
 class UserError(Exception):
     """A mistake in what the user gave. Its text is one line that says what and where; the command ends with code 2."""
+
+
+def one_line(error: BaseException | str) -> str:
+    """The text of an error, or another text, on one line; for an error without a text its type."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

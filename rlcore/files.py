@@ -1,4 +1,4 @@
-"""Folders that are whole or not there, and manifests of sizes and hashes that tell a damaged one from a whole one."""
+"""Files and folders that are whole or not there, JSONL records, and manifests that tell when a folder is damaged."""
 
 import errno
 import fcntl
@@ -168,6 +168,22 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all. Raises UserError where it cannot be written."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # a later rank may be the first to write there
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a JSONL file whole or not at all. Raises UserError where it cannot be written."""
+    write_whole(path, b"".join(to_json(record) + b"\n" for record in records))
+
+
 def cut_records(path: Path, after_step: int | None) -> list[Record]:
     """Take out the records after a step and a torn last line; returns those that stay.
 
@@ -177,14 +193,12 @@ def cut_records(path: Path, after_step: int | None) -> list[Record]:
     kept = []
     if after_step is not None and path.exists():
         kept = [record for record in read_records(path) if record["step"] <= after_step]
-    part = path.with_name(path.name + ".part")
-    try:
-        if after_step is None and path.exists() and path.stat().st_size:
+    elif path.exists() and path.stat().st_size:
+        try:
             os.replace(path, path.with_name(f"{path.stem}.previous{path.suffix}"))
-        part.write_bytes(b"".join(to_json(record) + b"\n" for record in kept))
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
+    write_records(path, kept)
     return kept
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from rlcore.entries import LOSSES
 from rlcore.recipe import Recipe
 from rlcore.recipe.section import Section
 from rlcore.registry import Registry
@@ -38,8 +39,21 @@ def measurement_table(section: str) -> list[str]:
 
 
 def alarm_table() -> list[str]:
-    rows = [_row(f"`alarm/{name}`", (alarm.__doc__ or "").removesuffix(".")) for name, alarm in ALARMS.items()]
+    rows = [_row(f"`alarm/{name}`", alarm.when) for name, alarm in ALARMS.items()]
     return ["| alarm | sounds when (means of ten steps, over the last fifty) |", "| --- | --- |", *rows]
+
+
+def loss_table() -> list[str]:
+    rows = []
+    for name in LOSSES.registered:
+        loss = LOSSES[name]
+        clip = ", ".join(f"{end:g}" for end in loss.clip) if any(loss.clip) else "not used"
+        rows.append(_row(f"`{name}`", loss.ratio, str(loss.surrogate), clip, loss.average, loss.source))
+    return [
+        "| `loss` | `ratio` | `surrogate` | `clip` | `average` | from |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *rows,
+    ]
 
 
 def recipe_table() -> list[str]:
@@ -101,9 +115,10 @@ def _choices(annotation: Any) -> list[str]:
 TABLES: dict[str, Callable[[], list[str]]] = {
     **{f"measurements, {name}": lambda name=name: measurement_table(name) for name in MEASUREMENTS},  # type: ignore[misc]
     "alarms": alarm_table,
+    "losses": loss_table,
     "recipe keys": recipe_table,
 }
-PAGES = ("rlcore/track/README.md", "rlcore/recipe/README.md")
+PAGES = ("rlcore/track/README.md", "rlcore/recipe/README.md", "rlcore/learner/README.md")
 
 
 if __name__ == "__main__":

@@ -94,6 +94,9 @@ class Trajectory:
         return np.array([np.nan if v.score is None else v.score for v in self.verdicts], dtype=np.float64)
 
 
+Request = tuple[Problem, int]
+"""A conversation to hold: its problem, and its number among those on the same problem."""
+
 Groups = list[list[Trajectory]]
 """`groups[p][g]`: the G trajectories of each of P problems."""
 

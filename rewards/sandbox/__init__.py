@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rewards.sandbox.guest import OUTPUT_LIMIT
+from rewards.sandbox.modules import files_of
 from rewards.sandbox.zygote import BUBBLEWRAP, INLINE_LIMIT, TIERS, UNSAFE, readable_paths
 from rewards.verdict import RewardError
 from rewards.wire import HEADER_SIZE, framed
@@ -31,6 +32,11 @@ _AT_ONCE = 1 << 16
 _START_LIMIT = 30.0
 _END_LIMIT = 10.0
 _ROOT = Path(__file__).resolve().parents[2]
+_ENVIRONMENT = {
+    "LD_BIND_NOW": "1",  # a name that is bound late is bound again in every fork
+    "MALLOC_ARENA_MAX": "1",  # else each thread reserves 64 MiB of the address space
+    **{f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")},  # a zygote has no thread to fork
+}
 # The package itself is not imported: a zygote knows the sandbox and nothing else of the rewards.
 _BOOT = (
     "import sys, types; package = types.ModuleType('rewards'); package.__path__ = [{folder!r}]; "
@@ -61,17 +67,12 @@ class Job:
         except OSError as error:
             raise JobOver("the program ended") from error
 
-    def receive(self) -> bytes:
+    def receive(self, limit: int = OUTPUT_LIMIT) -> bytes:
         """Receive one frame. Raises TimeoutError at the deadline, JobOver when the job is gone or floods."""
         size = int.from_bytes(self._take(HEADER_SIZE), "big")
-        if size > OUTPUT_LIMIT:
+        if size > limit:
             raise JobOver("the program's answer is too large")
         return self._take(size)
-
-    def ask(self, payload: bytes) -> bytes:
-        """Send one frame and receive one."""
-        self.send(payload)
-        return self.receive()
 
     def __enter__(self) -> Job:
         return self
@@ -109,12 +110,15 @@ class Job:
 class Sandbox:
     """Starts jobs in the strongest isolation that the machine allows, one at a time.
 
-    `memory_mb` limits the address space of a job. With `unsafe` it runs even where no isolation holds. Raises
-    RewardError where none holds, with the reason of each.
+    `memory_mb` limits the address space of a job. With `unsafe` it runs even where no isolation holds. Jobs may import
+    the third-party `modules`, with what those require. Raises RewardError where no isolation holds, with the reason of
+    each, and for a module that is not installed.
     """
 
-    def __init__(self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None) -> None:
-        self._memory_mb = memory_mb
+    def __init__(
+        self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None, modules: Sequence[str] = ()
+    ) -> None:
+        self._memory_mb, self._modules, self._files = memory_mb, modules, files_of(modules)
         self._candidates = [tier] if tier else [name for name in TIERS if unsafe or name != UNSAFE]
         self._ending = False
         self._zygote: subprocess.Popen[bytes] | None = None
@@ -192,10 +196,11 @@ class Sandbox:
         library_path = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         remote = [jobs.fileno(), control.fileno()]
         self._zygote = subprocess.Popen(
-            _command(tier, remote, self._memory_mb),
+            _command(tier, remote, self._memory_mb, self._modules, self._files),
             pass_fds=remote,
-            env={"LD_BIND_NOW": "1", **library_path},  # a name that is bound late is bound again in every fork
+            env={**_ENVIRONMENT, **library_path},
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # what a program's sys.stdin and sys.stdout are is decided here
             stderr=subprocess.PIPE,
         )
         jobs.close()
@@ -216,12 +221,15 @@ class Sandbox:
         return str(answer.get("error") or (said[-1] if said else "it ended"))
 
 
-def _command(tier: str, descriptors: list[int], memory_mb: int) -> list[str]:
-    python = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, *map(str, descriptors), tier, str(memory_mb)]
+def _command(
+    tier: str, descriptors: list[int], memory_mb: int, modules: Sequence[str], files: Sequence[str]
+) -> list[str]:
+    told = json.dumps([*descriptors, tier, memory_mb, modules, files])
+    python = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, told]
     if tier != BUBBLEWRAP:
         return python
     python[0] = os.path.realpath(sys.executable)
-    visible = [*readable_paths(), os.path.dirname(python[0]), str(_ROOT / "rewards")]
+    visible = [*readable_paths(), *files, os.path.dirname(python[0]), str(_ROOT / "rewards")]
     binds = [part for path in visible for part in ("--ro-bind", path, path)]
     # The root and /dev are memory without a limit, and bubblewrap leaves them writable.
     sealed = ["--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]

@@ -26,6 +26,7 @@ from rewards.sandbox import guest, kernel, seccomp
 NAMESPACES, BUBBLEWRAP, LANDLOCK, UNSAFE = TIERS = ("namespaces", "bubblewrap", "landlock", "unsafe")
 _OWN_PIDS = (NAMESPACES, BUBBLEWRAP)  # tiers whose processes all end with the first of their pid namespace
 SCRATCH = "/tmp"
+_STDIN = f"{SCRATCH}/.stdin"
 _NAMESPACES = (
     kernel.CLONE_NEWUSER
     | kernel.CLONE_NEWNS
@@ -36,8 +37,8 @@ _NAMESPACES = (
 )
 _NOBODY = 65534
 _SCRATCH_MB = 64
-_FILE_MB = 16
 _OPEN_FILES = 64
+_LEAST_MB = 32  # that a job has for itself
 _TASKS = 64
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 INLINE_LIMIT = 64 << 10  # bytes of a payload that travel with the job; a larger one follows on its channel
@@ -54,17 +55,19 @@ def readable_paths() -> list[str]:
     return [path for path in dict.fromkeys(candidates) if os.path.isdir(path)]
 
 
-def serve(jobs: socket.socket, control: socket.socket, tier: str, memory_mb: int) -> None:
+def serve(jobs: socket.socket, control: socket.socket, tier: str, memory_mb: int, files: Sequence[str]) -> None:
     """Set up the tier, answer "ready" or the reason why not, then see one job after another to its end.
+
+    Jobs may read `files` besides Python's own.
 
     On `jobs` the parent sends jobs, read by the processes that run them; on `control` it says when one is over.
     """
     try:
         if tier == NAMESPACES:
-            _enter_namespaces()
+            _enter_namespaces([*readable_paths(), *files])
         kernel.bound_capabilities()
         null = os.open(os.devnull, os.O_RDWR)
-        _settle(tier, memory_mb)
+        _settle(tier, memory_mb, files)
         _probe(tier)
     except OSError as error:
         control.send(json.dumps({"error": str(error)}).encode())
@@ -88,7 +91,7 @@ def serve(jobs: socket.socket, control: socket.socket, tier: str, memory_mb: int
         control.send(b"ended")
 
 
-def _enter_namespaces() -> None:
+def _enter_namespaces(visible: Sequence[str]) -> None:
     """Go on as the first process of new namespaces; the process that was waits for it, and it ends with that one."""
     user, group = os.geteuid(), os.getegid()
     inside, outside = socket.socketpair()
@@ -119,8 +122,8 @@ def _enter_namespaces() -> None:
         os._exit(0)
     kernel.die_with_parent()
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-    _build_root("/proc")  # a folder that is sure to exist, and had better not be seen afterwards
-    _mount_scratch()
+    _build_root("/proc", visible)  # a folder that is sure to exist, and had better not be seen afterwards
+    _empty_scratch()
 
 
 def _write(path: str, text: str) -> None:
@@ -128,33 +131,41 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _build_root(root: str) -> None:
-    """A tmpfs with the interpreter bound read-only, a few devices and an empty scratch folder; then live in it."""
+def _build_root(root: str, visible: Sequence[str]) -> None:
+    """A tmpfs with what is visible bound read-only, a few devices and an empty scratch folder; then live in it."""
     kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
-    for path in readable_paths():
+    for path in visible:
         target = root + path
-        os.makedirs(target, exist_ok=True)
+        os.makedirs(target if os.path.isdir(path) else os.path.dirname(target), exist_ok=True)
+        if not os.path.exists(target):
+            _write(target, "")
         kernel.mount(path, target, None, kernel.MS_BIND | kernel.MS_REC)
         kernel.make_read_only(target)
     os.makedirs(root + "/dev")
     for device in _DEVICES:
         _write(f"{root}/dev/{device}", "")
         kernel.mount(f"/dev/{device}", f"{root}/dev/{device}", None, kernel.MS_BIND)
+    os.symlink(_STDIN, f"{root}/dev/stdin")
     os.makedirs(root + SCRATCH)
     kernel.change_root(root)
     kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
 
 
-def _settle(tier: str, memory_mb: int) -> None:
+def _settle(tier: str, memory_mb: int, files: Sequence[str]) -> None:
     """Give up here, once, what neither this process nor any program needs: what is forked inherits that."""
-    os.chdir(SCRATCH if tier == NAMESPACES else "/")
+    if tier != NAMESPACES:
+        os.chdir("/")
     for limit, value in (
         (resource.RLIMIT_AS, memory_mb << 20),
-        (resource.RLIMIT_FSIZE, _FILE_MB << 20),
+        (resource.RLIMIT_FSIZE, _SCRATCH_MB << 20),
         (resource.RLIMIT_NOFILE, _OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))
+    try:
+        bytearray(_LEAST_MB << 20)
+    except MemoryError:
+        raise OSError(f"its modules leave nothing of {memory_mb} MiB; memory_mb sets the limit") from None
     if tier == UNSAFE:
         return
     if not seccomp.supported():
@@ -163,7 +174,7 @@ def _settle(tier: str, memory_mb: int) -> None:
     if tier == LANDLOCK:
         if kernel.landlock_abi() == 0:
             raise OSError("the kernel has no Landlock")
-        kernel.landlock_read_only([*readable_paths(), *(f"/dev/{device}" for device in _DEVICES)])
+        kernel.landlock_read_only([*readable_paths(), *files, *(f"/dev/{device}" for device in _DEVICES)])
     seccomp.guard()
 
 
@@ -188,6 +199,27 @@ def _mount_scratch() -> None:
     kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, data)
 
 
+def _empty_scratch() -> None:
+    """Have an empty scratch folder and be in it, whatever a job has made of it and wherever it was killed."""
+    try:  # noqa: SIM105  (here and below: contextlib.suppress would write to more pages of memory)
+        os.unlink(_STDIN)
+    except OSError:
+        pass
+    if os.listdir(SCRATCH):
+        kernel.unmount(SCRATCH)
+    if not os.path.ismount(SCRATCH):
+        _mount_scratch()
+    os.chdir(SCRATCH)  # a new folder is another than the one of that name that this process was in
+
+
+def _new_case(tier: str) -> int:
+    """Give a case a scratch folder of its own. Returns an empty file there, or in memory, for its standard input."""
+    if tier != NAMESPACES:
+        return os.memfd_create("stdin")
+    _empty_scratch()
+    return os.open(_STDIN, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+
+
 def _job_of(tier: str, jobs: socket.socket, control: socket.socket) -> Callable[[], None]:
     """What the process of a job does. It is there, waiting, when the job comes.
 
@@ -198,19 +230,26 @@ def _job_of(tier: str, jobs: socket.socket, control: socket.socket) -> Callable[
     def confine(cpu_seconds: int) -> None:
         _confine(tier, cpu_seconds)
 
+    new_case = partial(_new_case, tier)
+
     def work() -> None:
         try:
             if alone:
                 kernel.die_with_parent()
                 os.setpgid(0, 0)
-            _run_job(receive, descriptors, confine)
+            _run_job(receive, descriptors, confine, new_case)
         finally:
             os._exit(0)
 
     return work
 
 
-def _run_job(receive: Callable[..., Any], descriptors: Sequence[int], confine: Callable[[int], None]) -> Sequence[int]:
+def _run_job(
+    receive: Callable[..., Any],
+    descriptors: Sequence[int],
+    confine: Callable[[int], None],
+    new_case: Callable[[], int],
+) -> Sequence[int]:
     """Take a job and run it, without `descriptors`. Returns those of the channels that it came with."""
     message, ancillary, _, _ = receive(_MESSAGE_LIMIT, _ROOM)
     for descriptor in descriptors:
@@ -219,28 +258,45 @@ def _run_job(receive: Callable[..., Any], descriptors: Sequence[int], confine: C
         return ()
     mode, cpu_seconds, payload = marshal.loads(message)
     channels = tuple(memoryview(ancillary[0][2]).cast("i"))
-    guest.run(mode, payload, channels, partial(confine, cpu_seconds))
+    guest.run(mode, payload, channels, partial(confine, cpu_seconds), new_case)
     return channels
 
 
-def _rehearse(times: int = 30) -> None:
+def _rehearse(times: int = 12) -> None:
     """Run jobs of our own, so that what this warms up in the interpreter is shared by every fork.
 
     A page of memory that a job is the first to write to costs it a copy.
     """
+    program, tests = guest.rehearsals()
     for _ in range(times):
-        parent, jobs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        asker, channel = socket.socketpair()
-        with parent, asker, channel:
-            socket.send_fds(parent, [marshal.dumps((guest.CALLS, 1, guest.sample()))], [channel.fileno()])
-            for descriptor in _run_job(jobs.recvmsg, [jobs.fileno()], lambda cpu_seconds: None):
-                os.close(descriptor)
-            jobs.detach()
+        for here, there in ((program, tests), (tests, program)):
+            ends = socket.socketpair()
+            other = os.fork()
+            if other == 0:
+                ends[0].close()
+                _rehearse_job(*there, ends[1])
+                os._exit(0)
+            ends[1].close()
+            _rehearse_job(*here, ends[0])
+            os.waitpid(other, 0)
+    guest.forget()
+
+
+def _rehearse_job(mode: str, payload: bytes, peer: socket.socket) -> None:
+    parent, jobs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    judge, channel = socket.socketpair()
+    channels = [peer] if mode == guest.PROGRAM else [channel, peer]
+    with parent, judge, channel, peer:
+        socket.send_fds(parent, [marshal.dumps((mode, 1, payload))], [end.fileno() for end in channels])
+        peer.close()
+        for descriptor in _run_job(jobs.recvmsg, [jobs.fileno()], lambda cpu_seconds: None, lambda: 0):
+            os.close(descriptor)
+        jobs.detach()
 
 
 def _end(tier: str, leader: int) -> None:
     """Kill what the job has left: all others in this pid namespace, or the job's process group where there is none."""
-    try:  # noqa: SIM105  (here and below: contextlib.suppress would write to more pages of memory)
+    try:  # noqa: SIM105
         os.kill(-1 if tier in _OWN_PIDS else -leader, _KILL)
     except ProcessLookupError:
         pass
@@ -249,9 +305,8 @@ def _end(tier: str, leader: int) -> None:
             pass
     except ChildProcessError:
         pass
-    if tier == NAMESPACES and os.listdir(SCRATCH):
-        kernel.unmount(SCRATCH)
-        _mount_scratch()
+    if tier == NAMESPACES:
+        _empty_scratch()
 
 
 def _confine(tier: str, cpu_seconds: int) -> None:
@@ -279,10 +334,14 @@ def _drop_user() -> bool:
 
 
 def main() -> None:
-    """Arguments: numbers of the two sockets of `serve`, tier, memory limit in MiB."""
-    guest.preload()
+    """Argument: JSON of the numbers of the two sockets of `serve`, tier, memory limit in MiB, modules, their files."""
+    *descriptors, tier, memory_mb, modules, files = json.loads(sys.argv.pop())
+    guest.preload(modules, files)
     _rehearse()
+    if guest.PYTEST in modules:
+        guest.preload_pytest()
     gc.set_threshold(_COLLECT_AFTER)
     gc.freeze()  # a fork that collects garbage would copy every page it looks at
-    jobs, control = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
-    serve(jobs, control, sys.argv[3], int(sys.argv[4]))
+    sys.argv[:] = ["solution.py"]
+    jobs, control = (socket.socket(fileno=number) for number in descriptors)
+    serve(jobs, control, tier, memory_mb, files)

@@ -2,71 +2,72 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
 
-from rlcore.files import read_records, to_json
+from rlcore.files import JsonlFile, read_records, to_json, write_records, write_whole
 from rlcore.ranks import Ranks, gather_list
 from rlcore.recipe import Recipe
+from rlcore.rollout.streaming import every, grouped
 from rlcore.session.build import Setup
 from rlcore.session.interrupt import Interrupt
 from rlcore.track.console import open_console
 from rlcore.train.step_metrics import check_scored
-from rlcore.types import Problem, Trajectory
+from rlcore.types import Groups, Problem, Trajectory
 
 PART = 64
-"""Problems sampled, scored and written down together on each rank."""
+"""Problems after which it is looked whether too many attempts got no score."""
 
 
 def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder: Path, ranks: Ranks) -> list[float]:
     """The share of `samples` first attempts that are right, for each problem; NaN where none was scored.
 
-    What is measured is written to `folder` at once, so that an interrupted measurement goes on. Raises Stopped when it
-    was asked to stop.
+    A problem's is written to `folder` as soon as it is measured, so that an interrupted measurement goes on. Raises
+    Stopped when it was asked to stop.
     """
     file = folder / f"pass_rates-{ranks.rank}-of-{ranks.world}.jsonl"
-    known = {record["id"]: record["pass_rate"] for record in read_records(file)} if file.exists() else {}
+    records = read_records(file) if file.exists() else []
+    write_records(file, records)  # without a line that was torn
+    known = {record["id"]: record["pass_rate"] for record in records}
     mine = [problem for problem in problems[ranks.rank :: ranks.world] if problem.id not in known]
     console = open_console(0, done=0) if ranks.first else None
     setup = Setup(recipe, ranks)
-    shown = console.progress("pass rates", len(mine)) if console else nullcontext(lambda done: None)
+    shown = console.progress("pass rates", samples * len(mine)) if console else nullcontext(lambda done: None)
     try:
         with (
             Interrupt(ranks) as interrupt,
             interrupt.nothing_to_save(),
-            file.open("ab") as lines,
+            closing(JsonlFile(file)) as lines,
             shown as advance,
             setup.rollout.together(),
         ):
-            for start in range(0, len(mine), PART):
-                part = mine[start : start + PART]
-                groups = setup.rollout.attempts(
-                    part,
-                    group=samples,
-                    temperature=recipe.rollout.temperature,
-                    draw=("curate", part[0].id, ranks.rank),
-                )
-                check_scored(groups, recipe.rewards.max_failed)
-                for problem, group in zip(part, groups, strict=True):
-                    known[problem.id] = _rate(group)
-                    lines.write(to_json({"id": problem.id, "pass_rate": known[problem.id]}) + b"\n")
-                lines.flush()
-                advance(len(part))
+            ended = setup.rollout.stream(every(mine, samples), temperature=recipe.rollout.temperature, draw=("curate",))
+            recent: Groups = []
+            for place, group in grouped(ended, samples, advance):
+                name, rate = mine[place].id, _rate(group)
+                known[name] = rate
+                if not np.isnan(rate):  # else it is measured again the next time
+                    lines.write({"id": name, "pass_rate": rate})
+                recent.append(group)
+                if len(recent) == PART:
+                    check_scored(recent, recipe.rewards.max_failed)
+                    recent = []
+            check_scored(recent, recipe.rewards.max_failed)
     finally:
         setup.close()
         if console:
             console.close()
     everywhere = dict(gather_list(list(known.items()), ranks))
-    return [float("nan") if (rate := everywhere[problem.id]) is None else rate for problem in problems]
+    return [everywhere[problem.id] for problem in problems]
 
 
 def same_settings(folder: Path, settings: dict[str, object]) -> bool:
     """Whether the folder's pass rates were measured under these settings; writes them down where it has none."""
     path = folder / "settings.json"
     if not path.exists():
-        path.write_bytes(to_json(settings))
+        write_whole(path, to_json(settings))
         return True
     return bool(json.loads(path.read_bytes()) == json.loads(to_json(settings)))
 

@@ -16,8 +16,8 @@ from rlcore.curate.select import BANDS, band_of, select
 from rlcore.data import load_problems
 from rlcore.data.load import problem_texts
 from rlcore.entries import SOURCES
-from rlcore.errors import UserError
-from rlcore.files import to_json
+from rlcore.errors import UserError, one_line
+from rlcore.files import to_json, write_records, write_whole
 from rlcore.ranks import start_distributed
 from rlcore.recipe import Recipe
 from rlcore.session.interrupt import Stopped
@@ -96,16 +96,14 @@ def _check_columns(problems: list[Problem]) -> None:
         try:
             datasets.Dataset.from_list([{name: problem.columns.get(name)} for problem in problems])
         except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise UserError(
-                f"curate: column {name} cannot be written as Parquet: {' '.join(str(error).split())}"
-            ) from None
+            raise UserError(f"curate: column {name} cannot be written as Parquet: {one_line(error)}") from None
 
 
 def _write(folder: Path, rows: list[dict[str, Any]], removed: list[dict[str, Any]], statistics: dict[str, Any]) -> None:
     try:
         datasets.Dataset.from_list(rows).to_parquet(folder / PROBLEMS)
-        (folder / "removed.jsonl").write_bytes(b"".join(to_json(line) + b"\n" for line in removed))
-        (folder / "statistics.json").write_bytes(to_json(statistics))
+        write_records(folder / "removed.jsonl", removed)
+        write_whole(folder / "statistics.json", to_json(statistics))
         (folder / "statistics.md").write_text(_markdown(statistics), encoding="utf-8")
     except OSError as error:
         raise UserError(f"curate: {folder} cannot be written: {error.strerror}") from None

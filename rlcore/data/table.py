@@ -9,7 +9,7 @@ from typing import Any
 
 from rlcore.data.bad_rows import BadRows
 from rlcore.entries import Row
-from rlcore.errors import UserError, nearest_path
+from rlcore.errors import UserError, nearest_path, one_line
 
 REFUSED = BadRows(skip=False)
 FILE_SUFFIXES = (".jsonl", ".json", ".gz", ".parquet")
@@ -74,7 +74,7 @@ def _through_datasets(path: str, load: Callable[[Any], Any]) -> Table:
     try:
         rows = load(datasets).to_list()
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"data set {path} cannot be loaded: {' '.join(str(error).split())}") from None
+        raise UserError(f"data set {path} cannot be loaded: {one_line(error)}") from None
     return Table(path, rows, list(range(1, len(rows) + 1)))
 
 

@@ -62,13 +62,3 @@ def edit_ratio(first_N: Sequence[Sequence[Hashable]], second_N: Sequence[Sequenc
     """
     pairs = zip(first_N, second_N, strict=True)
     return np.array([Levenshtein.distance(a, b) / max(len(a) + len(b), 1) for a, b in pairs], dtype=np.float64)
-
-
-def dead_group_share(returns_PG: np.ndarray) -> float:
-    """The share of P groups whose G returns are all equal, so that no trajectory has an advantage.
-
-    NaN returns (not scored) are left out; a group with fewer than two scored returns is dead.
-    """
-    lows_P = np.where(np.isnan(returns_PG), np.inf, returns_PG).min(axis=1)
-    highs_P = np.where(np.isnan(returns_PG), -np.inf, returns_PG).max(axis=1)
-    return float((highs_P - lows_P <= 1e-9).mean())

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from rlcore.errors import UserError
 from rlcore.evaluate.bootstrap import bootstrap_ci, problem_means
-from rlcore.files import to_json
+from rlcore.files import to_json, write_whole
 
 Interval = tuple[float, float, float]
 """Value, low and high end of its 95 % interval."""
@@ -108,13 +107,8 @@ def histogram(values_N: np.ndarray, bins: int = 40, span: tuple[float, float] = 
 
 def save_evaluation(path: Path, results: Results) -> None:
     """Write `evaluation.json` whole or not at all. Raises UserError where it cannot be written."""
-    part = path.with_name(path.name + ".part")
-    try:
-        evaluations = [_saved(evaluation) for evaluation in results.evaluations]
-        part.write_bytes(to_json(asdict(replace(results, evaluations=())) | {"evaluations": evaluations}))
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    evaluations = [_saved(evaluation) for evaluation in results.evaluations]
+    write_whole(path, to_json(asdict(replace(results, evaluations=())) | {"evaluations": evaluations}))
 
 
 def load_evaluation(path: Path) -> Results:

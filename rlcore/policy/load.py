@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
-from rlcore.errors import UserError, nearest_path
+from rlcore.errors import UserError, nearest_path, one_line
 from rlcore.files import move_into_place, seal_files
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.schema import Model, Scratch
@@ -75,7 +75,7 @@ def save_policy(
         _whole(policy.model).save_pretrained(folder, state_dict=None if weights is None else dict(weights))
         policy.tokenizer.save_pretrained(folder)
     except Exception as error:  # the tokenizers library raises no narrower class where the disk is full
-        raise UserError(f"the policy cannot be written to {folder}: {_one_line(error)}") from None
+        raise UserError(f"the policy cannot be written to {folder}: {one_line(error)}") from None
 
 
 def place_policy(
@@ -124,7 +124,7 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
             **_quantized(section),
         )
     except Exception as error:  # a broken config.json or file of weights raises no narrower class
-        raise UserError(f"model {path} cannot be loaded: {_one_line(error)}") from None
+        raise UserError(f"model {path} cannot be loaded: {one_line(error)}") from None
     model, report = loaded
     if report["missing_keys"]:  # transformers fills them with random numbers
         lacking = sorted(report["missing_keys"])
@@ -177,7 +177,7 @@ def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
         whole = get_tokenizer_config(path).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
         tokenizer = (PreTrainedTokenizerFast if whole else AutoTokenizer).from_pretrained(path)
     except Exception as error:  # a broken tokenizer.json makes the tokenizers library raise no narrower class
-        raise UserError(f"tokenizer of {path} cannot be loaded: {_one_line(error)}") from None
+        raise UserError(f"tokenizer of {path} cannot be loaded: {one_line(error)}") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -193,10 +193,6 @@ def _prepare(tokenizer: PreTrainedTokenizerBase, section: Model) -> None:
     try:
         tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is a program
-        raise UserError(f"chat template of {name} does not work: {_one_line(error)}") from None
+        raise UserError(f"chat template of {name} does not work: {one_line(error)}") from None
     if tokenizer.eos_token is None:
         raise UserError(f"tokenizer of {name} has no end token (eos_token), so no attempt could end")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

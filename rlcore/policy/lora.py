@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlcore.errors import UserError
+from rlcore.errors import UserError, one_line
 from rlcore.recipe.schema import Lora
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    import peft
 
 ADAPTER = "default"
 
@@ -32,7 +32,7 @@ def add_lora(model: PreTrainedModel, section: Lora, seed: int) -> None:
             torch.manual_seed(seed)
             inject_adapter_in_model(lora_config(section), model)
     except ValueError as error:
-        raise UserError(f"model.lora: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"model.lora: {one_line(error)[:300]}") from None
     layers = lora_layers(model).values()
     if model.get_output_embeddings() in layers or model.get_input_embeddings() in layers:
         raise UserError("model.lora.targets: the embedding and the output head take no adapter")
@@ -51,11 +51,11 @@ def adapters_without_effect(model: PreTrainedModel, section: Lora) -> Iterator[t
             yield name, torch.zeros(parameter.shape, dtype=model.dtype)
 
 
-def lora_config(section: Lora) -> "LoraConfig":
+def lora_config(section: Lora) -> "peft.LoraConfig":
     """The adapters as peft describes them."""
-    from peft import LoraConfig
+    import peft
 
-    return LoraConfig(
+    return peft.LoraConfig(
         r=section.rank,
         lora_alpha=section.alpha,  # type: ignore[arg-type]
         target_modules=section.targets,

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from rlcore.errors import UserError, nearest_path
-from rlcore.recipe.mistakes import first_mistake
+from rlcore.errors import UserError, nearest_path, one_line
+from rlcore.recipe.mistakes import first_mistake, without_removed
 from rlcore.recipe.parse import parse_yaml
 from rlcore.recipe.schema import Recipe, Section
 
@@ -49,7 +49,7 @@ def load_section(section: type[AnySection], path: str | os.PathLike[str], overri
 def saved_recipe(values: Mapping[str, Any], where: object) -> Recipe:
     """A recipe that was saved with `model_dump`. Raises UserError for one that this version of rlcore cannot read."""
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(without_removed(values))
     except ValidationError as error:
         raise UserError(f"the recipe in {where} is of another version: {first_mistake(error, Recipe)}") from None
 
@@ -70,7 +70,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
         values = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"recipe {path} is not YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"recipe {path} must be a mapping of keys to values")
     _anchor_paths(values, path.parent)
@@ -116,7 +116,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     try:
         value = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise UserError(f"override {override!r}: the value is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"override {override!r}: the value is not YAML: {one_line(error)}") from None
     *parents, last = dotted.split(".")
     here: Any = values
     for part in parents:

@@ -2,24 +2,26 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
 
 from rlcore.entries import KINDS
-from rlcore.errors import UserError
+from rlcore.errors import UserError, one_line
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import Conversation
 from rlcore.rollout.conversation import read_script
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.scoring import Scorer
-from rlcore.types import Groups, Message, Problem, Role, Trajectory, Turn
+from rlcore.rollout.streaming import finished, iterated
+from rlcore.types import Message, Problem, Request, Role, Trajectory, Turn
 
 AT_ONCE = 64
-"""Requests under way together."""
+"""Conversations under way together, if `rollout.slots` is not fewer."""
 TRIES = 5
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that another try may mend."""
@@ -59,11 +61,11 @@ class Endpoint:
                     if answer.status == 200:
                         told = await answer.json(content_type=None)
                         return {**told["choices"][0], "usage": told.get("usage") or {}}
-                    trouble = f"status {answer.status}: {_line(await answer.text())[:200]}"
+                    trouble = one_line(f"status {answer.status}: {await answer.text()}")[:220]
                     if answer.status not in PASSING:
                         break
             except (aiohttp.ClientError, TimeoutError) as error:
-                trouble = _line(error)
+                trouble = one_line(error)
             except (ValueError, KeyError, IndexError, TypeError):
                 trouble = "the reply has no choices"
         raise UserError(f"evaluate.endpoint {self.url} gives no reply: {trouble}")
@@ -75,7 +77,7 @@ class Endpoint:
                 told = await answer.json(content_type=None)
                 return [told["data"][0]["id"], *(entry["id"] for entry in told["data"][1:])]
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise UserError(f"evaluate.endpoint {self.url} does not say what it serves: {_line(error)}") from None
+            raise UserError(f"evaluate.endpoint {self.url} does not say what it serves: {one_line(error)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,34 +98,28 @@ class EndpointRollout:
         """Ranks wait for nobody."""
         return nullcontext()
 
-    def attempts(
-        self, problems: Sequence[Problem], *, group: int, temperature: float, draw: tuple[str | int, ...]
-    ) -> Groups:
-        """`group` scored trajectories of each problem. The same `draw` sends the same seeds."""
+    def stream(
+        self, requests: Sequence[Request], *, temperature: float, draw: tuple[str | int, ...]
+    ) -> Iterator[tuple[int, Trajectory]]:
+        """Scored conversations in the order in which they come, each with the place of its request.
 
-        async def run() -> list[Trajectory]:
-            room = asyncio.Semaphore(AT_ONCE)
+        What is sent with each, its seed too, depends on `draw`, its problem and its number alone.
+        """
+
+        async def conversations() -> AsyncIterator[tuple[int, Trajectory]]:
             async with self._endpoint.session() as session:
-                episodes = [
-                    self._episode(session, room, problem, _Drawing(temperature, mixed_seed(self._seed, *draw, at, g)))
-                    for at, problem in enumerate(problems)
-                    for g in range(group)
-                ]
-                async with asyncio.timeout(self._settings.deadline), asyncio.TaskGroup() as together:
-                    tasks = [together.create_task(episode) for episode in episodes]
-                return [task.result() for task in tasks]
+                starts = (
+                    partial(self._episode, session, problem, _Drawing(temperature, mixed_seed(*name, problem.id, at)))
+                    for problem, at in requests
+                )
+                async for ended in finished(starts, window=window, deadline=self._settings.deadline):
+                    yield ended
 
-        try:
-            flat = asyncio.run(run())
-        except TimeoutError:
-            raise TimeoutError(f"sampling from {self._endpoint.url} took over {self._settings.deadline:g} s") from None
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return self._scorer.score([flat[start : start + group] for start in range(0, len(flat), group)])
+        name, window = (self._seed, *draw), min(AT_ONCE, self._settings.slots)
+        yield from iterated(conversations())
+        self._scorer.forget()
 
-    async def _episode(
-        self, session: aiohttp.ClientSession, room: asyncio.Semaphore, problem: Problem, drawing: _Drawing
-    ) -> Trajectory:
+    async def _episode(self, session: aiohttp.ClientSession, problem: Problem, drawing: _Drawing) -> Trajectory:
         messages: list[Message] = list(problem.messages)
         turns: list[Turn] = []
 
@@ -136,8 +132,7 @@ class EndpointRollout:
         ) -> Turn:
             if message is not None:
                 messages.append({"role": "user", "content": message})
-            async with room:
-                choice = await self._endpoint.reply(session, self._body(messages, drawing, len(turns)))
+            choice = await self._endpoint.reply(session, self._body(messages, drawing, len(turns)))
             text = str(choice["message"].get("content") or "")
             messages.append({"role": "assistant", "content": text})
             turns.append(
@@ -158,7 +153,7 @@ class EndpointRollout:
             return turns[-1]
 
         await self._run(problem, ask, self._script)
-        return Trajectory(problem, tuple(turns))
+        return await self._scorer.judged(Trajectory(problem, tuple(turns)))
 
     def _body(self, messages: list[Message], drawing: _Drawing, number: int) -> dict[str, Any]:
         body = {
@@ -172,8 +167,3 @@ class EndpointRollout:
         if drawing.temperature and self._settings.top_k:
             body["top_k"] = self._settings.top_k
         return body
-
-
-def _line(error: object) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__

@@ -37,8 +37,12 @@ class RolloutEngine(Protocol):
     def release(self, key: int) -> None:
         """Frees what is kept of a conversation that ended without a `last` request."""
 
-    def seed(self, seed: int) -> None:
-        """Starts the random numbers anew."""
+    def seed(self, seed: int, *, apart: bool = False) -> None:
+        """Starts the random numbers anew.
+
+        `apart`: a conversation's depend on `seed` and its key alone, whatever else is sampled. Engines that always do
+        so need not be told.
+        """
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Loads all weights, or the adapters alone; what is sampled from here on carries `version`."""

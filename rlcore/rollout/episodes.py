@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
+from rlcore.rollout.streaming import finished
 from rlcore.types import Groups, Problem, Role, Trajectory, Turn
 
 OnAttempt = Callable[[Problem, Turn], object]
@@ -24,7 +25,7 @@ def sample_groups(
     firsts: Sequence[Sequence[Turn]] = (),
     on_attempt: OnAttempt | None = None,
 ) -> Groups:
-    """`group` trajectories of each problem. Raises TimeoutError, naming sampling, after `deadline` seconds.
+    """`group` trajectories of each problem. Raises TimeoutError where none of them ends within `deadline` seconds.
 
     With `branches` above 1, so many trajectories that follow each other in a group go on from one first attempt; it is
     sampled, and trained, in the first of them. The first attempts in `firsts`, a few of each problem, are taken as they
@@ -32,7 +33,7 @@ def sample_groups(
     """
 
     async def run() -> Groups:
-        episodes: list[_Episode] = []
+        episodes: list[Episode] = []
         for at, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
             for g in range(group):
                 branch, twig = divmod(g, branches)
@@ -41,24 +42,18 @@ def sample_groups(
                     first = asyncio.get_running_loop().create_future()
                     first.set_result(firsts[at][branch])
                 key = at * group + g
-                episodes.append(
-                    _Episode(engine, conversation, problem, prompt, sampling, key, on_attempt, shared=first)
-                )
-        # Not `gather`, of which an interruption leaves a traceback behind.
-        tasks = [asyncio.create_task(episode.run()) for episode in episodes]
-        done, late = await asyncio.wait(tasks, timeout=deadline, return_when=asyncio.FIRST_EXCEPTION)
-        if failures := [error for task in tasks if task in done and (error := task.exception())]:
-            raise failures[0]
-        if late:
-            raise TimeoutError(f"sampling {len(episodes)} trajectories took longer than {deadline:g} s")
-        flat = [task.result() for task in tasks]
+                episodes.append(Episode(engine, conversation, problem, prompt, sampling, key, on_attempt, shared=first))
+        window = len(episodes)
+        starts = [episode.run for episode in episodes]
+        ended = dict([item async for item in finished(starts, window=window, deadline=deadline)])
+        flat = [ended[place] for place in range(window)]
         return [flat[start : start + group] for start in range(0, len(flat), group)]
 
     prompts = [conversation.open(problem) for problem in problems]
     return asyncio.run(run())
 
 
-class _Episode:
+class Episode:
     """One conversation as it goes on: `ask` is what its kind calls for every turn."""
 
     def __init__(
@@ -70,9 +65,9 @@ class _Episode:
         sampling: Sampling,
         key: int,
         on_attempt: OnAttempt | None,
-        shared: "asyncio.Future[Turn] | None",
+        shared: "asyncio.Future[Turn] | None" = None,
     ):
-        """`shared`: the first reply, if it is not this episode that samples it."""
+        """To be made in an event loop. `shared`: the first reply, if it is not this episode that samples it."""
         self._engine, self._conversation, self._problem = engine, conversation, problem
         self._prompt, self._sampling, self._key, self._on_attempt = prompt, sampling, key, on_attempt
         self._ids: list[int] = []

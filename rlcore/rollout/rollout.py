@@ -1,17 +1,20 @@
 """The rollout side of a run: problems in, scored groups of trajectories out."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
+from itertools import groupby
 from typing import Literal
 
 from rlcore.recipe import Recipe
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
-from rlcore.rollout.episodes import sample_groups
+from rlcore.rollout.episodes import Episode, sample_groups
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.scoring import Scorer
-from rlcore.types import Groups, Problem, Turn
+from rlcore.rollout.streaming import Start, finished, iterated
+from rlcore.types import Groups, Problem, Request, Trajectory, Turn
 
 
 class Rollout:
@@ -60,23 +63,53 @@ class Rollout:
         """What the rewards have counted on this rank since the last call, as REWARD/COUNTER."""
         return self._scorer.counts()
 
-    def first_attempts(
-        self, problems: Sequence[Problem], count: int, *, draw: tuple[str | int, ...]
-    ) -> list[list[Turn]]:
-        """`count` first attempts at each problem, not scored."""
+    def stream(
+        self, requests: Sequence[Request], *, temperature: float, draw: tuple[str | int, ...]
+    ) -> Iterator[tuple[int, Trajectory]]:
+        """Scored conversations in the order in which they come, each with the place of its request.
+
+        At most `rollout.slots` go on at once. The random numbers of each depend on the recipe's seed, `draw`, its
+        problem and its number alone, not on what else is asked for. To be read to its end within `together`.
+        """
+        yield from self._stream(self._conversation, requests, temperature, draw, self._scorer)
+        self._scorer.forget()
+
+    def first_attempts(self, requests: Sequence[Request], *, draw: tuple[str | int, ...]) -> Iterator[tuple[int, Turn]]:
+        """As `stream`, but of each conversation the first attempt alone, not scored."""
         section = self._recipe.conversation.model_copy(update={"kind": "correct", "attempts": 1})
         alone = Conversation(self._conversation.tokenizer, section, list(self._conversation.stop_ids))
-        self.engine.seed(mixed_seed(self._recipe.seed, *draw))
-        sampling = self._sampling(self._recipe.rollout.temperature)
-        deadline = self._recipe.rollout.deadline
-        groups = sample_groups(self.engine, alone, problems, count, sampling, deadline=deadline)
-        return [[trajectory.turns[0] for trajectory in group] for group in groups]
+        for place, trajectory in self._stream(alone, requests, self._recipe.rollout.temperature, draw):
+            yield place, trajectory.turns[0]
 
     def first_turn(self, problem: Problem, ids: Sequence[int], finish: Literal["stop", "length"]) -> Turn:
         """A first attempt that was sampled before, as context: its log-probabilities are not known (0)."""
         text = self._conversation.text(ids)
         prompt = self._conversation.open(problem)
         return Turn(prompt, tuple(ids), (0.0,) * len(ids), finish, text, (0,) * len(ids), trained=False)
+
+    def _stream(
+        self,
+        conversation: Conversation,
+        requests: Sequence[Request],
+        temperature: float,
+        draw: tuple[str | int, ...],
+        scorer: Scorer | None = None,
+    ) -> Iterator[tuple[int, Trajectory]]:
+        settings, sampling = self._recipe.rollout, self._sampling(temperature)
+
+        async def converse(problem: Problem, prompt: tuple[int, ...], sample: int) -> Trajectory:
+            key, begin = mixed_seed(problem.id, sample), scorer.start if scorer else None
+            episode = Episode(self.engine, conversation, problem, prompt, sampling, key, begin)
+            trajectory = await episode.run()
+            return await scorer.judged(trajectory) if scorer else trajectory
+
+        def starts() -> Iterator[Start[Trajectory]]:
+            for problem, same in groupby(requests, lambda request: request[0]):
+                prompt = conversation.open(problem)
+                yield from (partial(converse, problem, prompt, sample) for _, sample in same)
+
+        self.engine.seed(mixed_seed(self._recipe.seed, *draw), apart=True)
+        return iterated(finished(starts(), window=settings.slots, deadline=settings.deadline))
 
     def _sampling(self, temperature: float) -> Sampling:
         settings = self._recipe.rollout

@@ -2,6 +2,7 @@
 
 import hashlib
 
+import numpy as np
 import torch
 
 from rlcore.rollout.engine import Sampling
@@ -13,8 +14,21 @@ def mixed_seed(*parts: str | int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def draw(logits_NV: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def uniform(seeds_N: np.ndarray, places_N: np.ndarray) -> np.ndarray:
+    """Random numbers in [0, 1), `[N]` float64: each the `place`-th that its seed (uint64) gives.
+
+    The generator is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
+    """
+    mixed_N = seeds_N + (places_N.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed_N = (mixed_N ^ (mixed_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed_N = (mixed_N ^ (mixed_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed_N ^ (mixed_N >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
+def draw(logits_NV: torch.Tensor, sampling: Sampling, share_N1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens `[N]` int64 and log-probabilities `[N]` float32 for logits `[N, V]`.
+
+    `share_N1` holds a random number in [0, 1) a row, float64; greedy rows need none.
 
     Temperature, top-k and top-p shape the distribution and the log-probabilities are those of the shaped, renormalised
     one. Greedy (temperature 0) takes the largest logit; its log-probability is that of the plain softmax.
@@ -31,8 +45,7 @@ def draw(logits_NV: torch.Tensor, sampling: Sampling, generator: torch.Generator
         # number a row, and never a token of probability 0, as the share is below 1 by more than a rounding. In float32
         # the sums of a large vocabulary would be too coarse for its rare tokens.
         sums_NV = probability_NV.cumsum(-1, dtype=torch.float64)
-        share_N1 = torch.rand(len(sums_NV), 1, generator=generator, device=sums_NV.device, dtype=torch.float64)
-        tokens_N1 = torch.searchsorted(sums_NV, share_N1.mul_(sums_NV[:, -1:]), right=True)
+        tokens_N1 = torch.searchsorted(sums_NV, share_N1.mul(sums_NV[:, -1:]), right=True)
     return tokens_N1[:, 0], probability_NV.gather(-1, tokens_N1)[:, 0].log_()
 
 

@@ -1,5 +1,6 @@
-"""Scoring that overlaps with sampling: attempts go to the reward workers as they end, verdicts are collected after."""
+"""Scoring that overlaps with sampling: attempts go to the reward workers as they end."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -18,7 +19,7 @@ Key = tuple[str, tuple[int, ...], str]
 
 
 class Scorer:
-    """The rewards of a recipe in their worker processes. The same attempt at the same problem is judged once a step."""
+    """The rewards of a recipe in their worker processes. Equal attempts at a problem are judged once."""
 
     def __init__(self, section: schema.Rewards):
         """Raises UserError for a reward that does not exist or cannot be loaded."""
@@ -33,7 +34,7 @@ class Scorer:
 
     def start(self, problem: Problem, attempt: Turn) -> None:
         """Begins to score an attempt that just ended."""
-        key = (problem.id, attempt.response_ids, attempt.text)
+        key = _key(problem, attempt)
         if key not in self._sent:
             self._waiting[key] = problem
             if len(self._waiting) >= CHUNK:
@@ -43,8 +44,22 @@ class Scorer:
         """The same trajectories with the verdicts of all their attempts."""
         self._send()
         scored = [[self._judged(trajectory) for trajectory in group] for group in groups]
-        self._sent.clear()
+        self.forget()
         return scored
+
+    async def judged(self, trajectory: Trajectory) -> Trajectory:
+        """A trajectory that just ended with the verdicts of all its attempts, as soon as they are there."""
+        await asyncio.sleep(0)  # others that ended with it go to the workers in one message
+        self._send()
+        futures = {self._sent[_key(trajectory.problem, turn)][0] for turn in trajectory.attempts}
+        if futures:
+            # Shielded: what a stopped conversation waits for, the workers finish.
+            await asyncio.shield(asyncio.gather(*map(asyncio.wrap_future, futures)))
+        return self._judged(trajectory)
+
+    def forget(self) -> None:
+        """Equal attempts are judged anew from here on."""
+        self._sent.clear()
 
     def counts(self) -> Counter[str]:
         """What the rewards have counted since the last call, as REWARD/COUNTER; for most it is nothing."""
@@ -56,7 +71,7 @@ class Scorer:
         self._pool.close()
 
     def _judged(self, trajectory: Trajectory) -> Trajectory:
-        sent = (self._sent[trajectory.problem.id, turn.response_ids, turn.text] for turn in trajectory.attempts)
+        sent = (self._sent[_key(trajectory.problem, turn)] for turn in trajectory.attempts)
         return replace(trajectory, verdicts=tuple(future.result()[at] for future, at in sent))
 
     def _send(self) -> None:
@@ -72,6 +87,10 @@ class Scorer:
         except RewardError as error:
             raise UserError(f"rewards: {error}") from None
         self._sent.update({key: (future, at) for at, key in enumerate(waiting)})
+
+
+def _key(problem: Problem, attempt: Turn) -> Key:
+    return problem.id, attempt.response_ids, attempt.text
 
 
 def _column_names(problems: Iterable[Problem]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -21,15 +21,18 @@ from rlcore.ranks import Ranks, gather_list, gather_rows, start_distributed
 from rlcore.recipe import Recipe, dump_recipe
 from rlcore.rollout import Scorer
 from rlcore.rollout.endpoint import Endpoint, EndpointRollout
+from rlcore.rollout.streaming import every
 from rlcore.session.build import Setup
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.track import Tracker
-from rlcore.types import Groups, Problem
+from rlcore.types import Problem, Request, Trajectory
 
 BASE = "evaluation_base"
 """The evaluation of the policy that a run starts from, whatever the run's own arm."""
 LATEST = "evaluation_latest"
 """The last evaluation while training: on fewer problems, one conversation each."""
+FORMAT = "conversations"
+"""What the lines of a journal are, and how random numbers are named."""
 
 
 def evaluate(recipe: Recipe) -> Results | None:
@@ -42,18 +45,21 @@ def evaluate(recipe: Recipe) -> Results | None:
     if recipe.evaluate is None:
         raise UserError(f"recipe {recipe.name} has no evaluate section to say what to measure on")
     ranks = start_distributed(recipe.device)
-    with holding(Path(recipe.output), ranks.first):
-        return _evaluate_alone(recipe, ranks)
+    folder = Path(recipe.output)
+    with (
+        holding(folder, ranks.first),
+        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks))) as journal,
+    ):
+        return _evaluate_alone(recipe, ranks, journal)
 
 
-def _evaluate_alone(recipe: Recipe, ranks: Ranks) -> Results | None:
+def _evaluate_alone(recipe: Recipe, ranks: Ranks, journal: Journal) -> Results | None:
     assert recipe.evaluate is not None
     folder = Path(recipe.output)
-    journal = Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks))
     setup = ServedSetup(recipe) if recipe.evaluate.endpoint else Setup(recipe, ranks, training=False)
     try:
         with open_tracker(recipe, ranks, resume_step=None) as tracker:
-            if journal.begun:
+            if journal.done:
                 tracker.say(f"what {folder} holds of this evaluation is not sampled again; another output samples anew")
             problems = recipe.evaluate.problems
             try:
@@ -86,10 +92,10 @@ def evaluate_and_save(
     journal: Journal | None = None,
 ) -> Results:
     """Evaluates on the first `problems` held-out problems, under a progress bar, and writes `NAME.json`."""
-    held_out, full = setup.held_out[:problems], name != LATEST
+    held_out, full, journal = setup.held_out[:problems], name != LATEST, journal or Journal()
     mine = len(held_out[ranks.rank :: ranks.world])
-    total = mine * sum(mode.samples for mode in modes_of(recipe, full=full))
-    with tracker.progress(name.replace("_", " "), total) as advance:
+    conversations = mine * sum(mode.samples for mode in modes_of(recipe, full=full))
+    with tracker.progress(name.replace("_", " "), conversations - journal.done) as advance:
         results = evaluate_policy(
             recipe,
             setup.held_out_rollout,
@@ -98,7 +104,7 @@ def evaluate_and_save(
             step=step,
             full=full,
             journal=journal,
-            on_conversations=advance,
+            on_conversation=advance,
         )
     if name == BASE:
         results = replace(results, arm="base")
@@ -114,7 +120,7 @@ def _identity(recipe: Recipe, ranks: Ranks) -> str:
     path = Path(recipe.model.path or "")
     files = sorted(path.glob("*")) if recipe.model.path and path.is_dir() else []
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    return hashlib.blake2b(repr((parts, weights, ranks.world)).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(repr((FORMAT, parts, weights, ranks.world)).encode(), digest_size=16).hexdigest()
 
 
 class ServedSetup:
@@ -164,10 +170,13 @@ class Asks(Protocol):
     def together(self) -> AbstractContextManager[None]:
         """Around all attempts before ranks meet elsewhere."""
 
-    def attempts(
-        self, problems: Sequence[Problem], *, group: int, temperature: float, draw: tuple[str | int, ...]
-    ) -> Groups:
-        """`group` scored trajectories of each problem. The same `draw` names the same random numbers."""
+    def stream(
+        self, requests: Sequence[Request], *, temperature: float, draw: tuple[str | int, ...]
+    ) -> Iterator[tuple[int, Trajectory]]:
+        """Scored conversations as they end, each with the place of its request.
+
+        Its random numbers depend on `draw` and its request alone.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,40 +204,46 @@ def evaluate_policy(
     step: int,
     full: bool,
     journal: Journal | None = None,
-    on_conversations: Callable[[int], object] = lambda done: None,
+    on_conversation: Callable[[int], object] = lambda done: None,
 ) -> Results:
     """Figures of a policy at `step`; the random numbers depend on the recipe's seed alone.
 
-    `on_conversations` is told how many conversations of this rank have ended; `journal` holds those that ended before
-    and takes the others, chunk by chunk. All ranks get the same results.
+    `journal` holds the conversations of this rank that ended before, and takes each of the others as it ends;
+    `on_conversation` is told of these. All ranks get the same results.
     """
     mine = problems[ranks.rank :: ranks.world]
-    most = -(-len(problems) // ranks.world)
     journal = journal or Journal()
     evaluations, examples, histograms, notes = [], [], {}, []
     for mode in modes_of(recipe, full=full):
-        records: list[Record] = []
-        size = max(1, recipe.rollout.slots // mode.samples)
         with asks.together():
-            for start in range(0, most, size):
-                chunk = journal.read(mode.name, start)
-                if chunk is None and mine[start : start + size]:
-                    groups = asks.attempts(
-                        mine[start : start + size],
-                        group=mode.samples,
-                        temperature=mode.temperature,
-                        draw=("evaluate", start, ranks.rank),
-                    )
-                    told = [trajectory_record(t, step=step, stage=mode.name) for group in groups for t in group]
-                    chunk = journal.write(mode.name, start, told)
-                records += chunk or []
-                on_conversations(len(chunk or []))
+            records = _sampled(mode, asks, mine, journal, step, on_conversation)
         evaluation, values_N, voted = _measure(mode, records, recipe, ranks)
         evaluations.append(evaluation)
         histograms = {"edit_ratio": histogram(values_N)} if values_N is not None else {}
         notes = [] if voted else [NO_VOTES]
         examples += _examples(records)
     return Results(recipe.name, recipe.seed, step, tuple(evaluations), histograms, examples, notes)
+
+
+def _sampled(
+    mode: Mode,
+    asks: Asks,
+    problems: Sequence[Problem],
+    journal: Journal,
+    step: int,
+    on_conversation: Callable[[int], object],
+) -> list[Record]:
+    """The records of all conversations, those of each problem together and in the order of the problems."""
+    requests = every(problems, mode.samples)
+    records = [journal.read(mode.name, problem.id, sample) for problem, sample in requests]
+    missing = [place for place, record in enumerate(records) if record is None]
+    stream = asks.stream([requests[place] for place in missing], temperature=mode.temperature, draw=("evaluate",))
+    for at, trajectory in stream:
+        place = missing[at]
+        told = trajectory_record(trajectory, step=step, stage=mode.name)
+        records[place] = journal.write(told, requests[place][1])
+        on_conversation(1)
+    return [record for record in records if record is not None]
 
 
 def _measure(

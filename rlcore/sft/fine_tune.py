@@ -15,6 +15,7 @@ from rlcore.ranks import Ranks, gather_list, start_distributed
 from rlcore.recipe import Recipe
 from rlcore.recipe.compare import recipe_changes
 from rlcore.recipe.schema import Sft
+from rlcore.rollout.streaming import every, grouped
 from rlcore.session.build import Setup
 from rlcore.session.evaluation import evaluate_and_save, open_tracker
 from rlcore.session.interrupt import Interrupt, Stopped
@@ -22,7 +23,7 @@ from rlcore.sft.corrections import column_rows, sampled_rows
 from rlcore.sft.trainer import Row, Schedule, train_supervised
 from rlcore.track import Tracker
 from rlcore.train.step_metrics import check_scored
-from rlcore.types import Groups, Problem
+from rlcore.types import Groups, Problem, Trajectory
 
 ROUND = "round-"
 """Names the folder of the policy that a round left, which lasts until the next one's."""
@@ -92,7 +93,7 @@ def _round(recipe: Recipe, section: Sft, setup: Setup, ranks: Ranks, tracker: Tr
         mine = list(column_rows(problems, setup.conversation, section.column))
     else:
         conversations = len(problems) * section.samples
-        groups = _sample(recipe, section, setup, ranks, tracker, problems, number)
+        groups = _sample(recipe, section, setup, tracker, problems, number)
         mine = sampled_rows(groups, section, Random(f"{recipe.seed} {number} {ranks.rank}"))
     rows = gather_list(mine, ranks)
     if len(rows) < section.batch:
@@ -109,23 +110,18 @@ def _round(recipe: Recipe, section: Sft, setup: Setup, ranks: Ranks, tracker: Tr
 
 
 def _sample(
-    recipe: Recipe, section: Sft, setup: Setup, ranks: Ranks, tracker: Tracker, problems: list[Problem], number: int
+    recipe: Recipe, section: Sft, setup: Setup, tracker: Tracker, problems: list[Problem], number: int
 ) -> Groups:
-    """Scored conversations on the problems, as many at once as the engine has slots."""
-    groups: Groups = []
-    part = max(1, recipe.rollout.slots // section.samples)
+    """Scored conversations on the problems."""
+    groups: dict[int, list[Trajectory]] = {}
     shown = tracker.progress(f"sampling for round {number + 1}", len(problems) * section.samples)
     with shown as advance, setup.rollout.together():
-        for start in range(0, len(problems), part):
-            groups += setup.rollout.attempts(
-                problems[start : start + part],
-                group=section.samples,
-                temperature=recipe.rollout.temperature,
-                draw=("sft", number, start, ranks.rank),
-            )
-            advance(section.samples * len(problems[start : start + part]))
-    check_scored(groups, recipe.rewards.max_failed)
-    return groups
+        requests, draw = every(problems, section.samples), ("sft", number)
+        ended = setup.rollout.stream(requests, temperature=recipe.rollout.temperature, draw=draw)
+        groups.update(grouped(ended, section.samples, advance))
+    in_order = [groups[place] for place in range(len(problems))]
+    check_scored(in_order, recipe.rewards.max_failed)
+    return in_order
 
 
 def _learn(recipe: Recipe, section: Sft, setup: Setup, ranks: Ranks, tracker: Tracker, rows: list[Row]) -> float:

@@ -10,6 +10,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at import: else 
 import numpy as np
 import wandb
 
+from rlcore.errors import one_line
 from rlcore.files import Record
 from rlcore.recipe.schema import Track
 from rlcore.track.dashboard import EVAL, TRAINER, Values, table_rows
@@ -60,7 +61,7 @@ def open_wandb(
                 return WandbRun(_start(folder, section, recipe, name, run_id, "online"))
         except wandb.Error as error:
             wandb.teardown()  # else the id stays taken by the run that did not start
-            say(f"W&B cannot be reached, so the run is kept offline: {' '.join(str(error).split())}")
+            say(f"W&B cannot be reached, so the run is kept offline: {one_line(error)}")
     run = _start(folder, section, recipe, name, run_id, "offline")
     say(f"W&B is offline; to see the run there: wandb sync {run.settings.sync_dir}")
     return WandbRun(run)

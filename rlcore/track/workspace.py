@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from rlcore.errors import UserError
+from rlcore.errors import UserError, one_line
 from rlcore.track.dashboard import EVAL, TRAINER
 from rlcore.track.measurements import MEASUREMENTS
 
@@ -74,5 +74,5 @@ def save_workspace(project: str, entity: str | None) -> str:
         view = workspace(project, entity or str(wandb.Api().default_entity))
         view.save()
     except (wandb.Error, ValueError, OSError) as error:
-        raise UserError(f"W&B did not take the workspace: {' '.join(str(error).split())}") from None
+        raise UserError(f"W&B did not take the workspace: {one_line(error)}") from None
     return str(view.url)

@@ -5,21 +5,19 @@ first attempts that the policy has come to make. They are sampled once, before t
 folder.
 """
 
-import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rlcore.errors import UserError
+from rlcore.files import Record, read_records, write_records
 from rlcore.ranks import Ranks, gather_list
 from rlcore.rollout import Rollout
+from rlcore.rollout.streaming import every, grouped
 from rlcore.types import Problem, Turn
 from rlcore.watchdog import watch
 
 FILE = "first_attempts.jsonl"
-AT_ONCE = 64
-"""Problems whose first attempts are sampled together."""
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 """Shows a task of so many parts; it yields what is told how many of them are done."""
@@ -46,7 +44,7 @@ class BaseAttempts:
             return
         self._turns = self._sample(problems, count)
         if self._ranks.first:
-            _write(self._path, self._turns)
+            write_records(self._path, map(_record, self._turns, self._turns.values()))
 
     def of(self, problem: Problem, count: int) -> list[Turn]:
         """The first `count` of a problem."""
@@ -55,22 +53,18 @@ class BaseAttempts:
     def _sample(self, problems: Sequence[Problem], count: int) -> dict[str, list[Turn]]:
         mine = problems[self._ranks.rank :: self._ranks.world]
         found: list[tuple[str, list[Turn]]] = []
-        with self._progress("first attempts", len(mine)) as advance, self._rollout.together():
-            for start in range(0, len(mine), AT_ONCE):
-                watch(f"first attempts from problem {start + 1} on")
-                part = mine[start : start + AT_ONCE]
-                turns = self._rollout.first_attempts(part, count, draw=("first attempts", start, self._ranks.rank))
-                found += zip((problem.id for problem in part), turns, strict=True)
-                advance(len(part))
-        return dict(gather_list(found, self._ranks))
+        with self._progress("first attempts", count * len(mine)) as advance, self._rollout.together():
+            ended = self._rollout.first_attempts(every(mine, count), draw=("first attempts",))
+            for place, turns in grouped(ended, count, advance):
+                found.append((mine[place].id, turns))
+                watch(f"first attempts, {len(found)} of {len(mine)} problems done")
+        return dict(sorted(gather_list(found, self._ranks)))
 
     def _read(self, problems: Sequence[Problem]) -> dict[str, list[Turn]]:
         try:
-            rows = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{self._path}, with the first attempts of the policy at the start, cannot be read: {error}"
-            ) from None
+            rows = read_records(self._path)
+        except UserError as error:
+            raise UserError(f"the first attempts of the policy at the start are lost: {error}") from None
         kept = {row["problem"]: row["attempts"] for row in rows}
         missing = next((problem.id for problem in problems if problem.id not in kept), None)
         if missing is not None:
@@ -79,10 +73,5 @@ class BaseAttempts:
         return {p.id: [turn(p, one["ids"], one["finish"]) for one in kept[p.id]] for p in problems}
 
 
-def _write(path: Path, turns: dict[str, list[Turn]]) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for problem, attempts in turns.items():
-            ids = [{"ids": turn.response_ids, "finish": turn.finish} for turn in attempts]
-            file.write(json.dumps({"problem": problem, "attempts": ids}) + "\n")
-    os.replace(partial, path)
+def _record(problem: str, attempts: Sequence[Turn]) -> Record:
+    return {"problem": problem, "attempts": [{"ids": turn.response_ids, "finish": turn.finish} for turn in attempts]}

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
-from rlcore.errors import UserError
+from rlcore.errors import UserError, one_line
 from rlcore.files import damage, move_into_place, seal_files, write_manifest
 from rlcore.learner.learner import Learner
 from rlcore.ranks import Ranks, share
@@ -106,7 +106,7 @@ class Checkpoints:
         try:
             result = part()
         except (OSError, SafetensorError) as error:
-            failure = " ".join(str(error).split())[:200]
+            failure = one_line(error)[:200]
         outcomes = share((result, failure), self._ranks)
         failures = [failure for _, failure in outcomes if failure]
         if failures:

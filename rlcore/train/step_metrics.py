@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rlcore import credit
 from rlcore.errors import UserError
 from rlcore.evaluate.measure import standing, trajectory_rows
-from rlcore.evaluate.metrics import dead_group_share, row_means
+from rlcore.evaluate.metrics import row_means
 from rlcore.learner import LearnerReport
 from rlcore.ranks import Ranks, gather_rows, share
 from rlcore.recipe import Recipe
@@ -50,8 +51,7 @@ def step_metrics(
     flat = [trajectory for group in groups for trajectory in group]
     rows = trajectory_rows(flat, section)
     rewards_PGA = _rewards(flat, section).reshape(len(groups), -1, section.attempts)
-    dead = np.mean([dead_group_share(rewards_PGA[..., attempt]) for attempt in range(rewards_PGA.shape[-1])])
-    rows["dead_groups"] = np.full(len(groups) * len(groups[0]), dead)
+    rows["dead_groups"] = np.full(len(flat), (~credit.compares(rewards_PGA)).mean())
     rows["reward"] = rewards_PGA[..., -1].reshape(-1)
     rows = gather_rows(rows, ranks)
     means = row_means(rows)

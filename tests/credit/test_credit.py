@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rewards import Verdict
-from rlcore.credit import Turns, assign, live_groups, turn_returns
+from rlcore.credit import Turns, assign, compares, live_groups, turn_returns
 from rlcore.credit import advantages as turn_advantages
 from rlcore.recipe.schema import Credit, Stage
 from rlcore.types import Problem, Trajectory, Turn
@@ -128,6 +128,13 @@ def test_a_group_is_dead_when_nothing_in_it_can_be_compared():
     assert live_groups(groups, PLAIN, Credit()).tolist() == [False, True, True, False, True]
     assert live_groups(groups, stage_one, Credit()).tolist() == [False, False, True, False, True]
     assert live_groups(groups, PLAIN, Credit(unit="trajectory")).tolist() == [False, True, True, True, False]
+
+
+def test_a_comparison_needs_two_scores_that_differ():
+    nan = np.nan
+    groups = [[1, 1, 1], [0, 0, 1], [nan, 2, 2], [nan, nan, 3], [nan, nan, nan], [nan, 1, 2], [0.1 + 0.2, 0.3, nan]]
+    found_PT = compares(np.array(groups)[..., None])
+    assert found_PT[:, 0].tolist() == [False, True, False, False, False, True, False]
 
 
 def test_streams_line_up_with_tokens():

@@ -8,28 +8,27 @@ from rlcore.errors import UserError
 from rlcore.evaluate.journal import Journal
 
 
-def _records(count: int, stage: str = "greedy") -> list[dict]:
-    return [{"stage": stage, "problem_id": str(i), "edit_ratio": float("nan")} for i in range(count)]
+def _record(problem: str, stage: str = "greedy") -> dict:
+    return {"stage": stage, "problem_id": problem, "edit_ratio": float("nan")}
 
 
-def test_chunks_that_are_whole_are_read_back_and_a_torn_one_is_not(tmp_path):
+def test_conversations_are_read_back_and_a_torn_line_is_not(tmp_path):
     path = tmp_path / "attempts-0.jsonl"
     journal = Journal(path, "this")
-    written = [journal.write("greedy", start, _records(3)) for start in (0, 3)]
+    written = [journal.write(_record("a"), sample) for sample in (1, 0)]
     path.write_bytes(path.read_bytes()[:-20])
     again = Journal(path, "this")
-    assert again.read("greedy", 0) == written[0]
-    assert again.read("greedy", 3) is None
-    assert again.read("sampled", 0) is None
-    assert again.write("greedy", 3, _records(3)) == written[1]
-    assert len(path.read_text().splitlines()) == 7
+    assert again.read("greedy", "a", 1) == written[0]
+    assert [again.read(*name) for name in (("greedy", "a", 0), ("greedy", "b", 1), ("sampled", "a", 1))] == [None] * 3
+    assert again.write(_record("a"), 0) == written[1]
+    assert len(path.read_text().splitlines()) == 3
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
 def test_another_evaluation_is_refused_unless_nothing_was_kept_of_it(tmp_path):
     path = tmp_path / "attempts-0.jsonl"
     Journal(path, "this")
-    Journal(path, "that").write("greedy", 0, _records(1))
+    Journal(path, "that").write(_record("a"), 0)
     kept = path.read_bytes()
     with pytest.raises(UserError, match=f"{tmp_path} holds another evaluation .* give another output"):
         Journal(path, "this")
@@ -38,5 +37,5 @@ def test_another_evaluation_is_refused_unless_nothing_was_kept_of_it(tmp_path):
 
 def test_without_a_path_nothing_is_kept():
     journal = Journal()
-    assert journal.write("greedy", 0, _records(1))[0]["edit_ratio"] is None
-    assert journal.read("greedy", 0) is None
+    assert journal.write(_record("a"), 0)["edit_ratio"] is None
+    assert journal.read("greedy", "a", 0) is None

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rlcore.evaluate.metrics import answer_change, correction_rows, dead_group_share, edit_ratio, flip_kind, row_means
+from rlcore.evaluate.metrics import answer_change, correction_rows, edit_ratio, flip_kind, row_means
 
 NAN = float("nan")
 
@@ -80,11 +80,6 @@ def test_edit_ratio_equals_brute_force_on_texts_and_on_token_ids():
 
 def test_edit_ratio_of_a_copy_a_rewrite_and_nothing():
     assert edit_ratio(["same", "abc", "", ""], ["same", "xyz", "", "new"]).tolist() == [0.0, 0.5, 0.0, 1.0]
-
-
-def test_dead_groups_have_no_difference_to_learn_from():
-    returns_PG = np.array([[1, 1, 1], [0, 0, 1], [NAN, 2, 2], [NAN, NAN, 3], [NAN, NAN, NAN], [NAN, 1, 2]])
-    assert dead_group_share(returns_PG) == pytest.approx(4 / 6)
 
 
 def test_flip_kinds():

@@ -76,11 +76,11 @@ def test_shapes_are_those_of_the_model(tied):
 
 
 def test_adapters_are_as_many_as_peft_makes():
-    from peft import LoraConfig, get_peft_model
+    import peft
 
     config = Qwen2Config(**CONFIG)
     for targets in ("all-linear", ["q_proj", "down_proj"]):
-        model = get_peft_model(Qwen2ForCausalLM(config), LoraConfig(r=4, target_modules=targets))
+        model = peft.get_peft_model(Qwen2ForCausalLM(config), peft.LoraConfig(r=4, target_modules=targets))
         made = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         assert shapes_of(config, "tiny", Lora(rank=4, targets=targets)).adapter_parameters == made
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rewards import RewardError, RewardPool, Verdict, score
+from rewards.pool import shared_pool
 from rewards.worker import Setup
 
 FUNCTIONS = f"{Path(__file__).parent / 'functions.py'}:"
@@ -171,6 +172,20 @@ def test_workers_that_end_after_their_server_has_stopped_reading_say_nothing(tmp
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **path()})
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_shared_pool_whose_server_was_killed_is_replaced():
+    before = processes_of(os.getpid())
+    assert score(FUNCTIONS + "by_text", ["a"], deadline=7.0)[0].score == 1.0
+    started = processes_of(os.getpid()) - before
+    pool = shared_pool(FUNCTIONS + "by_text", 7.0)
+    assert shared_pool(FUNCTIONS + "by_text", 7.0) is pool
+    for pid in started:
+        os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: not pool.alive)
+    with pytest.raises(RewardError, match="closed"):
+        pool.score(["a"], {})
+    assert score(FUNCTIONS + "by_text", ["a"], deadline=7.0)[0].score == 1.0
 
 
 def test_workers_die_with_a_parent_that_is_killed():

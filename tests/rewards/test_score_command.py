@@ -42,6 +42,19 @@ def test_scores_a_file_and_writes_verdicts(data, tmp_path):
     ]  # fmt: skip
 
 
+def test_what_a_program_says_is_shown_without_its_control_characters(tmp_path):
+    path = tmp_path / "programs.jsonl"
+    programs = ["def f(x): raise ValueError('\\ud800\\x1b[31m\\a\\ncaf\u00e9')", "def f(x): return x * x"]
+    table = [{"completion": program, "test_list": ["assert f(2) == 4"]} for program in programs]
+    path.write_text("".join(json.dumps(row) + "\n" for row in table))
+    done = run("--reward", "code", path, "--output", tmp_path / "verdicts.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "mean score 0.5000 over 2 scored of 2" in done.stdout
+    assert "ValueError: \\ud800\\x1b[31m\\x07 caf\u00e9" in done.stdout
+    assert not set(done.stdout) & {"\x1b", "\a", "\ud800"}
+    assert json.loads((tmp_path / "verdicts.jsonl").read_text().splitlines()[1])["score"] == 1.0
+
+
 def test_scores_the_references(data):
     done = run("--reward", "math", "--gold", data)
     assert "correct           3  100.00%" in done.stdout

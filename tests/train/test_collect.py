@@ -1,6 +1,5 @@
-"""Steps of trees, offline first attempts, resampled groups and an adapted β: what they hold, and that they resume."""
+"""Runs with trees, offline first attempts, resampled groups and an adapted β: their figures, and that they resume."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -26,28 +25,10 @@ def finished(tmp_path_factory) -> Path:
         batch=batch,
         credit={"baseline": "tree"},
         evaluate=None,
-        track={"wandb": "off", "trajectories": 16},
     )
     done = rlcore("train", recipe, f"output={folder / 'run'}")
     assert done.returncode == 0, done.stderr
     return folder / "run"
-
-
-def test_half_of_the_first_attempts_are_the_starting_policys_and_branches_share_them(finished):
-    firsts = {
-        row["problem"]: row["attempts"]
-        for row in map(json.loads, (finished / "first_attempts.jsonl").read_text().splitlines())
-    }
-    assert all(len(attempts) == 1 for attempts in firsts.values())
-    rows = [json.loads(line) for line in (finished / "trajectories.jsonl").read_text().splitlines()]
-    for step in range(1, 7):
-        texts = [row["attempts"][0]["text"] for row in rows if row["step"] == step]
-        assert [texts[at] == texts[at + 1] for at in range(0, 16, 2)] == [True] * 8
-        assert len(set(texts)) > 4
-    first_of = {(row["step"], row["problem_id"]): row["attempts"][0] for row in reversed(rows) if row["stage"] == "two"}
-    assert len(first_of) >= 12
-    for (_, problem), attempt in first_of.items():
-        assert attempt["tokens"] == len(firsts[problem][0]["ids"])
 
 
 def test_dead_groups_are_counted_and_others_sampled_for_them(finished):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rlcore.errors import UserError, did_you_mean
+from rlcore.errors import UserError, did_you_mean, one_line
 
 KEY = "learner.deepspeed"
 SAID_ELSEWHERE = {
@@ -54,7 +54,7 @@ def refused_by_deepspeed(further: Mapping[str, Any]) -> Iterator[None]:
     except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         if not further:
             raise
-        raise UserError(f"{KEY}: DeepSpeed refuses it: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{KEY}: DeepSpeed refuses it: {one_line(error)[:300]}") from None
 
 
 def _known_keys() -> set[str]:

@@ -7,7 +7,6 @@ takes from the files of all ranks the elements that it holds itself.
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,13 @@ FILE_BYTES = 2 << 30
 COUNTERS = "counters.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """How far training is. `optimizer_steps` are those applied; `schedule_steps` set the learning rate."""
+def save_state(
+    engine: Any, model: nn.Module, folder: Path, rank: int, world: int, counters: dict[str, int]
+) -> list[Path]:
+    """Writes this rank's share of weights and moments, at most `FILE_BYTES` a file; returns the files.
 
-    global_steps: int
-    schedule_steps: int
-    optimizer_steps: int
-    skipped_in_row: int
-
-
-def save_state(engine: Any, model: nn.Module, folder: Path, rank: int, world: int) -> list[Path]:
-    """Writes this rank's share of weights and moments, at most `FILE_BYTES` a file; returns what it wrote."""
+    The first rank writes the `counters`, which all ranks hold alike.
+    """
     mine = pieces(engine, model)
     if replicated(engine):
         mine = mine[rank::world]
@@ -57,11 +51,18 @@ def save_state(engine: Any, model: nn.Module, folder: Path, rank: int, world: in
             flush()
     if tensors:
         flush()
+    if rank == 0:
+        applied = next((state["step"] for state in engine.basic_optimizer.state.values() if "step" in state), 0)
+        written.append(folder / COUNTERS)
+        written[-1].write_text(json.dumps({**counters, "optimizer_steps": int(applied)}))
     return written
 
 
-def load_state(engine: Any, model: nn.Module, folder: Path, optimizer_steps: int) -> None:
-    """Fills weights and moments of the engine with what `save_state` of all ranks wrote. Raises UserError for a gap."""
+def load_state(engine: Any, model: nn.Module, folder: Path) -> dict[str, int]:
+    """Fills weights and moments of the engine with what `save_state` of all ranks wrote; returns the counters.
+
+    Raises UserError for a gap.
+    """
     saved = SavedState(folder)
     optimizer = engine.basic_optimizer
     for piece in pieces(engine, model):
@@ -72,14 +73,10 @@ def load_state(engine: Any, model: nn.Module, folder: Path, optimizer_steps: int
                 state[kind] = torch.zeros_like(piece.flat.detach())
                 device = piece.flat.device if optimizer.defaults.get("fused") else "cpu"
                 state["step"] = torch.tensor(0.0, device=device)
-            state["step"].fill_(optimizer_steps)
+            state["step"].fill_(saved.counters["optimizer_steps"])
             saved.read(kind, piece.name, piece.start, piece.of(state[kind]))
     refresh_weights(engine)
-
-
-def optimizer_steps(engine: Any) -> int:
-    """Steps that the optimizer has applied."""
-    return int(next((state["step"] for state in engine.basic_optimizer.state.values() if "step" in state), 0))
+    return saved.counters
 
 
 class SavedState:
@@ -94,8 +91,9 @@ class SavedState:
                 kind, start, name = key.split(":", 2)
                 view = file.get_slice(key)
                 self._parts[kind, name].append((int(start), int(start) + view.get_shape()[0], view))
-        if not self._parts:
+        if not self._parts or not (folder / COUNTERS).exists():
             raise UserError(f"checkpoint {folder} holds no learner state")
+        self.counters: dict[str, int] = json.loads((folder / COUNTERS).read_text())
         self.kinds = {kind for kind, _ in self._parts}
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -116,18 +114,3 @@ class SavedState:
                 found += high - low
         if found != into.numel():
             raise UserError(f"checkpoint {self._folder} lacks a part of {kind} {name}")
-
-
-def save_counters(folder: Path, counters: Counters) -> Path:
-    """Writes what all ranks hold alike."""
-    path = folder / COUNTERS
-    path.write_text(json.dumps({name: getattr(counters, name) for name in Counters.__slots__}))
-    return path
-
-
-def load_counters(folder: Path) -> Counters:
-    """Raises UserError where there is nothing."""
-    try:
-        return Counters(**json.loads((folder / COUNTERS).read_text()))
-    except FileNotFoundError:
-        raise UserError(f"checkpoint {folder} holds no learner state") from None

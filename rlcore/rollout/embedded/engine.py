@@ -25,7 +25,7 @@ from rlcore.rollout.embedded.decoder import FewOperations
 from rlcore.rollout.embedded.rows import Request, Rows
 from rlcore.rollout.embedded.slots import PADDING, SlotCache, unseen, use_decode_attention
 from rlcore.rollout.engine import Sample, Sampling
-from rlcore.rollout.sampling import draw
+from rlcore.rollout.sampling import draw, mixed_seed, uniform
 
 ADMIT_SHARE = 0.25
 """A forward pass over new prompt tokens runs once they wait for this share of the rows that are decoding."""
@@ -62,13 +62,16 @@ class TorchEngine:
         self._generator = torch.Generator(device=self.device)
         self._cache = SlotCache(model.config, model.dtype, self.device, slots, max_tokens + 1)
         self._driver: asyncio.Task[None] | None = None
+        self._seed, self._apart = 0, False
         self._common = is_common_decoder(model)
         self._decoder: FewOperations | None = None
         self._forget()
         use_decode_attention(model)
 
-    def seed(self, seed: int) -> None:
+    def seed(self, seed: int, *, apart: bool = False) -> None:
+        """Unless `apart`, one stream of numbers serves all rows."""
         self._generator.manual_seed(seed)
+        self._seed, self._apart = seed, apart
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Copies the weights into the model, unless they are the model's own."""
@@ -95,6 +98,7 @@ class TorchEngine:
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
         answer: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
+        self._came.setdefault(key, len(self._came))
         self._waiting.append(Request(key, tuple(ids), sampling, last, answer))
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._drive())
@@ -134,6 +138,8 @@ class TorchEngine:
         self._active = np.zeros(0, dtype=np.int64)
         self._parked: dict[int, int] = {}
         self._waiting: list[Request] = []
+        self._came: dict[int, int] = {}
+        """The order in which conversations began."""
         self._decoder = None
 
     # Admission: new conversations and next turns enter the batch.
@@ -155,6 +161,7 @@ class TorchEngine:
             first = not len(self._active) and not opened
             if (room >= 0 or first) and (slot := next(free, None)) is not None:
                 self._rows.open(slot, request, 0)
+                self._rows.seed_S[slot] = mixed_seed(self._seed, request.key)
                 opened.append(request)
             else:
                 left.append(request)
@@ -175,11 +182,14 @@ class TorchEngine:
         if self._cache.whole:
             return
         rows = self._rows
+
+        def lateness(slot: int) -> tuple[bool, int]:
+            key = rows.request(slot).key
+            return key in self._parked, self._came[key]
+
         live_R = rows.live()
         while len(live_R) > 1 and rows.length_S[live_R].sum() > self._cache.most_tokens:
-            latest = max(
-                live_R.tolist(), key=lambda slot: (rows.request(slot).key in self._parked, rows.request(slot).key)
-            )
+            latest = max(live_R.tolist(), key=lateness)
             self._put_off(latest)
             live_R = live_R[live_R != latest]
         if self._cache.holds(live_R, rows.length_S[live_R]):
@@ -299,7 +309,7 @@ class TorchEngine:
         for kind in set(kinds_R.tolist()):
             mine = np.flatnonzero(kinds_R == kind)
             logits_rV = logits_RV if len(mine) == len(slots_R) else logits_RV[self._tensor(mine)]
-            tokens_r, logprobs_r = draw(logits_rV, self._rows.kinds[kind], self._generator)
+            tokens_r, logprobs_r = draw(logits_rV, self._rows.kinds[kind], self._uniform(slots_R[mine]))
             self._rows.append(slots_R[mine], tokens_r.cpu().numpy(), logprobs_r.cpu().numpy())
         length_R = self._rows.length_S[slots_R]
         stopped_R = (self._rows.ids_SC[slots_R, length_R - 1][:, None] == self._stop_ids).any(1)
@@ -307,6 +317,12 @@ class TorchEngine:
         for at in np.flatnonzero(ended_R).tolist():
             self._answer(int(slots_R[at]), "stop" if stopped_R[at] else "length")
         self._active = np.sort(np.concatenate([self._active, slots_R[~ended_R]]))
+
+    def _uniform(self, slots_R: np.ndarray) -> torch.Tensor:
+        """A random number for the next token of each of these rows, `[R, 1]` float64."""
+        if self._apart:
+            return self._tensor(uniform(self._rows.seed_S[slots_R], self._rows.length_S[slots_R])[:, None])
+        return torch.rand(len(slots_R), 1, generator=self._generator, device=self.device, dtype=torch.float64)
 
     def _answer(self, slot: int, finish: Literal["stop", "length"]) -> None:
         request = self._rows.request(slot)

@@ -43,6 +43,8 @@ class Rows:
         """The different settings that requests have asked for."""
         self.kind_S = np.zeros(slots, dtype=np.int64)
         """Which of them each slot's request asks for."""
+        self.seed_S = np.zeros(slots, dtype=np.uint64)
+        """Of the random numbers of each slot's conversation."""
         self.requests: list[Request | None] = [None] * slots
 
     def open(self, slot: int, request: Request, cached: int) -> None:
@@ -85,7 +87,7 @@ class Rows:
 
     def move(self, sources: list[int], targets: list[int]) -> None:
         """Takes rows to other slots, which are free or among those that are left."""
-        counts = (self.length_S, self.cached_S, self.start_S, self.limit_S, self.kind_S)
+        counts = (self.length_S, self.cached_S, self.start_S, self.limit_S, self.kind_S, self.seed_S)
         for values in (self.ids_SC, self.logprobs_SC, *counts):
             values[targets] = values[sources]
         requests = [self.requests[source] for source in sources]

@@ -23,7 +23,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-from rlcore.errors import UserError
+from rlcore.errors import UserError, one_line
 from rlcore.rollout.servers.processes import free_port
 
 BUFFER_BYTES = 1 << 30
@@ -136,7 +136,7 @@ class DirectTransfer:
         if thread.is_alive():
             raise UserError(f"publication by {self._backend}: {phase} took longer than {self._deadline:g} s ({urls})")
         if failed:
-            raise UserError(f"publication by {self._backend}: {' '.join(str(failed[0]).split())}") from failed[0]
+            raise UserError(f"publication by {self._backend}: {one_line(failed[0])}") from failed[0]
         return self._source.size
 
     def _send(self, weights: Iterable[tuple[str, torch.Tensor]], places: Sequence[Place], label: str) -> None:

@@ -85,7 +85,7 @@ class ServersEngine:
             self.close()
             raise
 
-    def seed(self, seed: int) -> None:
+    def seed(self, seed: int, *, apart: bool = False) -> None:
         """Every request draws from a seed of its own: of this one, its conversation and its place in it.
 
         A request that has to be sent again draws the same tokens again: long attempts, which meet more accidents, are
@@ -240,7 +240,7 @@ def _direct(vllm: schema.Vllm, model: PreTrainedModel, rank: int) -> Any:
         raise UserError(f"rollout.vllm.transfer {vllm.transfer} needs GPUs; files needs none")
     from rlcore.rollout.servers.direct import DirectTransfer  # imports vLLM
 
-    return DirectTransfer(vllm.transfer, model, rank, vllm.publish_deadline)
+    return DirectTransfer(vllm.transfer, model, rank, vllm.deadline)
 
 
 def _processes(

@@ -10,7 +10,7 @@ import sys
 import torch
 from transformers import AutoConfig
 
-from rlcore.errors import UserError
+from rlcore.errors import UserError, one_line
 from rlcore.recipe import Recipe, load_recipe
 from rlcore.rollout.conversation import MAX_MESSAGE_TOKENS
 from rlcore.rollout.servers.processes import serve_command, server_environment
@@ -42,7 +42,7 @@ def server_of(recipe: Recipe, port: int) -> tuple[list[str], dict[str, str]]:
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"model {path} cannot be loaded: {' '.join(str(error).split())}") from None
+        raise UserError(f"model {path} cannot be loaded: {one_line(error)}") from None
     on_cpu = recipe.device == "cpu" or not torch.cuda.is_available()
     # Room for the messages between the attempts too, whose length the learner finds out from the tokenizer.
     longest = talk.max_prompt_tokens + talk.replies * (talk.max_attempt_tokens + 2 * MAX_MESSAGE_TOKENS)

@@ -18,7 +18,7 @@ import torch
 from torch import distributed
 from transformers import PreTrainedModel
 
-from rlcore.errors import UserError
+from rlcore.errors import UserError, one_line
 from rlcore.inside_vllm.plugin import ADAPTERS
 from rlcore.recipe import schema
 from rlcore.recipe.schema import Lora
@@ -94,7 +94,7 @@ class InProcessEngine:
     def release(self, key: int) -> None:
         """What a conversation leaves in the prefix cache makes room when others need it."""
 
-    def seed(self, seed: int) -> None:
+    def seed(self, seed: int, *, apart: bool = False) -> None:
         """Every request draws from a seed of its own: of this one, its conversation and where in it it begins."""
         self._seed = seed
 
@@ -250,7 +250,7 @@ def _start(arguments: dict[str, Any]) -> Any:
     try:
         return LLMEngine.from_engine_args(EngineArgs(**arguments))
     except (TypeError, ValueError) as error:
-        raise UserError(f"rollout.vllm: vLLM does not start: {' '.join(str(error).split())}") from None
+        raise UserError(f"rollout.vllm: vLLM does not start: {one_line(error)}") from None
 
 
 @contextmanager

@@ -1,0 +1,42 @@
+"""Which files third-party modules consist of, with those that they depend on: all of them that a sandbox may read."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
+
+from rewards.verdict import RewardError
+
+_NAME = re.compile(r"[\w.-]+")
+
+
+def files_of(modules: Sequence[str]) -> list[str]:
+    """Folders and files of the distributions that installed modules belong to, and of all that those require.
+
+    Raises RewardError, in one line, for a module that is not installed.
+    """
+    installed = packages_distributions() if modules else {}
+    missing = [name for name in modules if name not in installed]
+    if missing:
+        nearest = difflib.get_close_matches(missing[0], installed, 1)
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        raise RewardError(f"modules: no module '{missing[0]}' is installed here{hint}")
+    waiting = [name for module in modules for name in installed[module]]
+    found: dict[str, Distribution] = {}
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        try:
+            found[name] = distribution(name)
+        except PackageNotFoundError:
+            continue  # required on another system only
+        waiting += [_NAME.match(line)[0] for line in found[name].requires or () if "extra ==" not in line]  # type: ignore[index]
+    return sorted({path for item in found.values() for path in _top_level(item)})
+
+
+def _top_level(item: Distribution) -> set[str]:
+    parts = {file.parts[0] for file in item.files or ()} - {"..", "__pycache__"}
+    return {str(item.locate_file(part)) for part in parts}

@@ -1,0 +1,85 @@
+"""Many conversations, a bounded number at once: each that ends comes out and makes room for the next."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from rlcore.types import Problem, Request
+
+Item = TypeVar("Item")
+Start = Callable[[], Coroutine[Any, Any, Item]]
+"""Begins a conversation."""
+
+
+async def finished(starts: Iterable[Start[Item]], *, window: int, deadline: float) -> AsyncIterator[tuple[int, Item]]:
+    """Yields results as they come, each with its place in `starts`; at most `window` conversations run at once.
+
+    Raises what a conversation raises, and TimeoutError where none ends within `deadline` seconds. The others are then
+    cancelled.
+    """
+    waiting = enumerate(starts)
+    places: dict[asyncio.Task[Item], int] = {}
+    ended: asyncio.Queue[asyncio.Task[Item]] = asyncio.Queue()
+    try:
+        while True:
+            for place, start in islice(waiting, window - len(places)):
+                task = asyncio.create_task(start())
+                places[task] = place
+                task.add_done_callback(ended.put_nowait)
+            if not places:
+                return
+            try:
+                async with asyncio.timeout(deadline):
+                    tasks = [await ended.get()]
+            except TimeoutError:
+                raise TimeoutError(
+                    f"sampling {len(places)} conversations took longer than {deadline:g} s, and none ended"
+                ) from None
+            # Those that ended together make room together: an engine computes their successors' prompts at once.
+            tasks += [ended.get_nowait() for _ in range(ended.qsize())]
+            results = [(places[task], task.result()) for task in tasks]
+            for task in tasks:
+                del places[task]
+            for result in results:
+                yield result
+    finally:
+        for task in places:
+            task.cancel()
+        await asyncio.gather(*places, return_exceptions=True)  # nobody else asks how they ended
+
+
+def iterated(items: AsyncIterator[Item]) -> Iterator[Item]:
+    """The items one by one, in an event loop of their own that stands still while nobody waits for the next."""
+
+    async def following() -> list[Item]:
+        async for item in items:
+            return [item]
+        return []
+
+    with asyncio.Runner() as runner:
+        while found := runner.run(following()):
+            yield from found
+
+
+def every(problems: Sequence[Problem], samples: int) -> list[Request]:
+    """Requests for so many conversations on each problem."""
+    return [(problem, sample) for problem in problems for sample in range(samples)]
+
+
+def grouped(
+    ended: Iterable[tuple[int, Item]], size: int, on_item: Callable[[int], object] = lambda done: None
+) -> Iterator[tuple[int, list[Item]]]:
+    """Joins the items of every `size` places, in the order of places: each group as its last item comes.
+
+    A group comes with its own place among the groups. `on_item` is told of every item.
+    """
+    begun: dict[int, dict[int, Item]] = {}
+    for place, item in ended:
+        on_item(1)
+        group = place // size
+        items = begun.setdefault(group, {})
+        items[place] = item
+        if len(items) == size:
+            del begun[group]
+            yield group, [items[place] for place in sorted(items)]
