@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from rlcore.learner.batch.packing import MicroBatch, Paths
+from rlcore.learner.batch.packing import Inputs, Paths
 from rlcore.policy.common_decoder import in_pairs, is_common_decoder, turns
 
 
@@ -28,19 +28,19 @@ def has_few_operations(model: PreTrainedModel) -> bool:
     return all(type(module) is nn.Linear for module in projections)
 
 
-def last_states(model: PreTrainedModel, micro: MicroBatch) -> Tensor:
+def last_states(model: PreTrainedModel, inputs: Inputs) -> Tensor:
     """The last hidden states that tokens are predicted from in a micro-batch that is a tree, `[u, D]`."""
     decoder: Any = model.model
-    branches, positions_RT = micro.branches, micro.positions_RT
+    branches, positions_RT = inputs.branches, inputs.positions_RT
     if branches is None or positions_RT is None:
         raise ValueError("the micro-batch is not a tree")
-    hidden = decoder.embed_tokens(micro.ids_RT[0])
+    hidden = decoder.embed_tokens(inputs.ids_RT[0])
     turns_N1X = turns(decoder, positions_RT[0]).unsqueeze(1)
     place_N = branches.place_N
     for layer in decoder.layers:
         mixed = _attended(layer.self_attn, layer.input_layernorm, hidden, turns_N1X, branches.paths)
         if layer is decoder.layers[-1]:
-            place_N, hidden = place_N[micro.source_u], hidden.index_select(0, micro.source_u)
+            place_N, hidden = place_N[inputs.source_u], hidden.index_select(0, inputs.source_u)
         hidden = hidden + layer.self_attn.o_proj(mixed.index_select(0, place_N))
         gate_and_up = _product(hidden, layer.post_attention_layernorm, layer.mlp.gate_proj, layer.mlp.up_proj)
         gate, up = gate_and_up.chunk(2, dim=-1)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from rlcore.errors import UserError
-from rlcore.learner.batch.packing import MicroBatch
+from rlcore.learner.batch.packing import Inputs, MicroBatch
 
 
 @contextmanager
@@ -18,17 +18,17 @@ def memory_named(micro: MicroBatch, budget: int) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise UserError(
-            f"out of memory in a micro-batch of {_described(micro)}, {len(micro.index_n):,} in the loss: lower "
+            f"out of memory in a micro-batch of {_described(micro.inputs)}, {len(micro.index_n):,} in the loss: lower "
             f"learner.micro_batch_tokens (now {budget:,})"
         ) from None
 
 
-def _described(micro: MicroBatch) -> str:
-    rows, width = micro.ids_RT.shape
-    if micro.branches:
+def _described(inputs: Inputs) -> str:
+    rows, width = inputs.ids_RT.shape
+    if inputs.branches:
         return f"{width:,} tokens, equal beginnings counted once"
     prompts = ""
-    if micro.prompts:
-        count, length = micro.prompts.ids_PS.shape
+    if inputs.prompts:
+        count, length = inputs.prompts.ids_PS.shape
         prompts = f" after {count} shared prompts of {length}"
     return f"{rows} trajectories padded to {width} tokens{prompts} ({rows * width:,} tokens)"

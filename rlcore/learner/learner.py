@@ -218,7 +218,7 @@ class Learner:
         logprob_N = torch.zeros(len(batch.ids_N), device=self._device)
         for micro in micro_batches(batch, plan, count, self._device):
             with memory_named(micro, self._section.micro_batch_tokens):
-                logprob_n = self._engine.module(micro)[0].float()
+                logprob_n = self._engine.module(micro.inputs)[0].float()
             if not self._place:
                 logprob_N[micro.index_n] = logprob_n
         if self._world > 1:
@@ -243,9 +243,9 @@ class Learner:
         exact = estimator is kl_exact  # summed over the vocabulary by the output head, which knows its gradient
         reference = self._reference if kl_used else None
         # The reference first: with ZeRO-3, forward and backward pass of the policy are to follow each other.
-        other_n = reference.logprobs(micro) if reference and not exact else None
-        compared = reference.compared(micro) if reference and exact else None
-        logprob_n, entropy_n, kl_n = self._engine(micro, compared)
+        other_n = reference.logprobs(micro.inputs) if reference and not exact else None
+        compared = reference.compared(micro.inputs) if reference and exact else None
+        logprob_n, entropy_n, kl_n = self._engine(micro.inputs, compared)
         if other_n is not None:
             kl_n = estimator(logprob_n, other_n)
         losses = objective(micro, size, logprob_n=logprob_n, entropy_n=entropy_n, kl_n=kl_n)

@@ -8,7 +8,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rlcore.learner.activations import kept_on_host
-from rlcore.learner.batch.packing import MicroBatch
+from rlcore.learner.batch.packing import Inputs
 from rlcore.learner.cpu_decoder import last_states
 from rlcore.learner.sequence_parallel import SequenceParallel
 from rlcore.learner.token_head import Scores, score_hidden, score_logits
@@ -45,52 +45,52 @@ class PolicyModule(nn.Module):
         """Whether micro-batches are trees, which `decoder.last_states` computes; `Learner` says so."""
 
     def forward(
-        self, micro: MicroBatch, reference: Compared | None = None, *, states_only: bool = False
+        self, inputs: Inputs, reference: Compared | None = None, *, states_only: bool = False
     ) -> Scores | Tensor:
         """`(logprob_n, entropy_n, kl_n)` under the temperature; `reference` asks for the exact KL against it.
 
         `states_only` asks for `states` instead. With sequence parallelism those are of this rank's stretches alone.
         """
         if self.sequence is None:
-            return self._scores(micro, reference, states_only, {})
-        part, mine_m, rows = self.sequence.stretch(micro)
+            return self._scores(inputs, reference, states_only, {})
+        part, mine_m, rows = self.sequence.stretch(inputs)
         scores = self._scores(part, reference, states_only, {"whole_rows": rows})
-        return scores if isinstance(scores, Tensor) else self.sequence.joined(scores, mine_m, len(micro.index_n))
+        return scores if isinstance(scores, Tensor) else self.sequence.joined(scores, mine_m, len(inputs.target_u))
 
     def _scores(
-        self, micro: MicroBatch, reference: Compared | None, states_only: bool, named: dict[str, Any]
+        self, inputs: Inputs, reference: Compared | None, states_only: bool, named: dict[str, Any]
     ) -> Scores | Tensor:
-        states_uX = self.states(micro, **named)
+        states_uX = self.states(inputs, **named)
         if states_only:
             return states_uX
         if self.separable:
-            scores = score_hidden(states_uX, self.head, micro.target_u, self.temperature, reference)
+            scores = score_hidden(states_uX, self.head, inputs.target_u, self.temperature, reference)
         else:
-            scores = score_logits(states_uX, micro.target_u, self.temperature, reference[0] if reference else None)
-        if micro.prediction_n is None:
+            scores = score_logits(states_uX, inputs.target_u, self.temperature, reference[0] if reference else None)
+        if inputs.prediction_n is None:
             return scores
-        logprob_n, entropy_n, kl_n = (each.index_select(0, micro.prediction_n) for each in scores)
+        logprob_n, entropy_n, kl_n = (each.index_select(0, inputs.prediction_n) for each in scores)
         return logprob_n, entropy_n, kl_n
 
-    def states(self, micro: MicroBatch, **named: Any) -> Tensor:
+    def states(self, inputs: Inputs, **named: Any) -> Tensor:
         """What tokens are predicted from: `[u, H]` last hidden states, or `[u, V]` logits if not separable.
 
         `named` goes to every layer's attention.
         """
         run = self.model.base_model if self.separable else self.model
-        with kept_on_host(self.offload_activations, micro.ids_RT.device):
+        with kept_on_host(self.offload_activations, inputs.ids_RT.device):
             if self.few_operations:
-                return last_states(self.model, micro)
-            if micro.prompts is None:
-                states_RTX = run(input_ids=micro.ids_RT, position_ids=micro.positions_RT, use_cache=False, **named)[0]
+                return last_states(self.model, inputs)
+            if inputs.prompts is None:
+                states_RTX = run(input_ids=inputs.ids_RT, position_ids=inputs.positions_RT, use_cache=False, **named)[0]
             else:
-                begun = self.model.base_model(input_ids=micro.prompts.ids_PS, use_cache=True)
-                begun.past_key_values.batch_select_indices(micro.prompts.owner_R)
-                states_RTX = run(input_ids=micro.ids_RT, past_key_values=begun.past_key_values)[0]
+                begun = self.model.base_model(input_ids=inputs.prompts.ids_PS, use_cache=True)
+                begun.past_key_values.batch_select_indices(inputs.prompts.owner_R)
+                states_RTX = run(input_ids=inputs.ids_RT, past_key_values=begun.past_key_values)[0]
                 # ZeRO-2 adds up gradients over ranks in the order in which a backward pass gives them: so that it is
                 # the same with and without shared prompts, that of the last layer's prompt tokens is computed, as 0.
                 states_RTX = states_RTX + begun[0][:, :0].sum()
-        return states_RTX.flatten(0, 1)[micro.source_u]
+        return states_RTX.flatten(0, 1)[inputs.source_u]
 
     @property
     def head(self) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlcore.learner.batch.packing import MicroBatch
+from rlcore.learner.batch.packing import Inputs
 from rlcore.learner.policy_module import Compared, PolicyModule
 from rlcore.learner.zero.engine import split_parameters
 from rlcore.policy.lora import lora_layers, lora_off
@@ -24,16 +24,16 @@ class Reference:
             self._policy = _split(self._policy, settings)
 
     @torch.no_grad()
-    def compared(self, micro: MicroBatch) -> Compared:
+    def compared(self, inputs: Inputs) -> Compared:
         """What the exact KL is computed from."""
         with self._as_at_start():
-            return self._policy(micro, states_only=True), self._head()
+            return self._policy(inputs, states_only=True), self._head()
 
     @torch.no_grad()
-    def logprobs(self, micro: MicroBatch) -> Tensor:
+    def logprobs(self, inputs: Inputs) -> Tensor:
         """Log-probabilities of the loss tokens, `[n]`."""
         with self._as_at_start():
-            return self._policy(micro)[0]
+            return self._policy(inputs)[0]
 
     def _as_at_start(self) -> AbstractContextManager[None]:
         return lora_off(self._policy.model) if self._shared else nullcontext()

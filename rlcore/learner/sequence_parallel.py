@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rlcore.errors import UserError
-from rlcore.learner.batch.packing import MicroBatch, micro_batches
+from rlcore.learner.batch.packing import Inputs, micro_batches
 from rlcore.learner.batch.planning import Planned
 from rlcore.learner.token_head import Scores
 from rlcore.policy.common_decoder import partial_layers
@@ -62,21 +62,21 @@ class SequenceParallel:
         _group(size)
         return cls(size, torch.distributed.get_rank() % size)
 
-    def stretch(self, micro: MicroBatch) -> tuple[MicroBatch, Tensor, WholeRows]:
+    def stretch(self, inputs: Inputs) -> tuple[Inputs, Tensor, WholeRows]:
         """This rank's columns of a micro-batch, padded so that they divide, and which of its loss tokens are there."""
-        tokens = micro.ids_RT.shape[1]
+        tokens = inputs.ids_RT.shape[1]
         length = -(-tokens // self.size)
         columns = slice(self.place * length, (self.place + 1) * length)
-        positions_RT = _positions(micro, length * self.size)
-        ids_RT = functional.pad(micro.ids_RT, (0, length * self.size - tokens))
-        row_n, column_n = micro.source_u // tokens, micro.source_u % tokens - columns.start
+        positions_RT = _positions(inputs, length * self.size)
+        ids_RT = functional.pad(inputs.ids_RT, (0, length * self.size - tokens))
+        row_n, column_n = inputs.source_u // tokens, inputs.source_u % tokens - columns.start
         (mine_m,) = ((column_n >= 0) & (column_n < length)).nonzero(as_tuple=True)
         part = replace(
-            micro,
+            inputs,
             ids_RT=ids_RT[:, columns],
             positions_RT=positions_RT[:, columns],
             source_u=(row_n * length + column_n)[mine_m],
-            target_u=micro.target_u[mine_m],
+            target_u=inputs.target_u[mine_m],
         )
         return part, mine_m, WholeRows(_group(self.size), positions_RT)
 
@@ -104,9 +104,9 @@ def check_stretches(policy: Any, device: torch.device) -> None:
     turn_N = np.ones(2 * length, dtype=np.int8)
     batch = TokenBatch(np.arange(3) * length, ids_N, turn_N, mask_N, nothing_N, nothing_N, nothing_N)
     (micro,) = micro_batches(batch, [Planned(np.arange(2), 0, 2 * length)], 1, device)
-    parts = policy(micro)[0]
+    parts = policy(micro.inputs)[0]
     policy.sequence = None
-    whole = policy(micro)[0]
+    whole = policy(micro.inputs)[0]
     policy.sequence = sequence
     tolerance = 1e-4 if model.dtype == torch.float32 else 2e-2
     if not torch.allclose(parts, whole, rtol=tolerance, atol=tolerance):
@@ -119,12 +119,12 @@ def _group(size: int) -> torch.distributed.ProcessGroup:
     return torch.distributed.new_subgroups(size)[0]
 
 
-def _positions(micro: MicroBatch, tokens: int) -> Tensor:
+def _positions(inputs: Inputs, tokens: int) -> Tensor:
     """The place of each of `tokens` columns in its trajectory; padding after packed ones begins another."""
-    columns_RT = torch.arange(tokens, device=micro.ids_RT.device).expand(len(micro.ids_RT), -1)
-    if micro.positions_RT is None:
+    columns_RT = torch.arange(tokens, device=inputs.ids_RT.device).expand(len(inputs.ids_RT), -1)
+    if inputs.positions_RT is None:
         return columns_RT
-    return torch.cat([micro.positions_RT, columns_RT[:, : tokens - micro.positions_RT.shape[1]]], dim=1)
+    return torch.cat([inputs.positions_RT, columns_RT[:, : tokens - inputs.positions_RT.shape[1]]], dim=1)
 
 
 def _attention(model: PreTrainedModel) -> str:

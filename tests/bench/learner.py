@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.learner import Learner
-from rlcore.learner.batch.packing import MicroBatch, micro_batches
+from rlcore.learner.batch.packing import Inputs, micro_batches
 from rlcore.learner.batch.planning import plan_micro_batches
 from rlcore.learner.cpu_decoder import has_few_operations
 from rlcore.learner.loss.losses import entropy, kl_exact, ppo
@@ -79,19 +79,19 @@ def bare_step(batch: TokenBatch) -> Callable[[], None]:
     policy = PolicyModule(quickstart_model(), 1.0)
     policy.few_operations = has_few_operations(policy.model)
     reference = Reference(policy, engine_settings(SECTION, policy, CPU))
-    return _plain_loop(batch, policy, lambda micro: policy(micro, reference.compared(micro)), tree=True)
+    return _plain_loop(batch, policy, lambda inputs: policy(inputs, reference.compared(inputs)), tree=True)
 
 
 def whole_logits_step(batch: TokenBatch) -> Callable[[], None]:
     """What one writes first: logits and log-softmax of policy and reference at every position."""
     model, reference = quickstart_model(), quickstart_model().requires_grad_(False)
 
-    def log_softmax(which: PreTrainedModel, micro: MicroBatch) -> torch.Tensor:
-        return which(input_ids=micro.ids_RT, use_cache=False).logits.log_softmax(-1).flatten(0, 1)[micro.source_u]
+    def log_softmax(which: PreTrainedModel, inputs: Inputs) -> torch.Tensor:
+        return which(input_ids=inputs.ids_RT, use_cache=False).logits.log_softmax(-1).flatten(0, 1)[inputs.source_u]
 
-    def scores(micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        log_p, log_q = log_softmax(model, micro), log_softmax(reference, micro)
-        return log_p.gather(1, micro.target_u[:, None])[:, 0], entropy(log_p), kl_exact(log_p, log_q)
+    def scores(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        log_p, log_q = log_softmax(model, inputs), log_softmax(reference, inputs)
+        return log_p.gather(1, inputs.target_u[:, None])[:, 0], entropy(log_p), kl_exact(log_p, log_q)
 
     return _plain_loop(batch, model, scores, tree=False)
 
@@ -103,7 +103,7 @@ def _plain_loop(batch: TokenBatch, module: torch.nn.Module, scores: Callable, tr
     def step() -> None:
         plan = plan_micro_batches(batch, np.arange(len(batch.lengths_B)), SECTION.micro_batch_tokens, tree=tree)
         for micro in micro_batches(batch, plan, len(plan), CPU):
-            logprob_n, _, kl_n = scores(micro)
+            logprob_n, _, kl_n = scores(micro.inputs)
             log_ratio_n = logprob_n - micro.sampler_logprob_n
             loss_n, _ = ppo(logprob_n, log_ratio_n, micro.advantage_n, SECTION.clip)
             ((loss_n + micro.kl_weight_n * kl_n).sum() / tokens).backward()

@@ -60,8 +60,8 @@ def states(model: PreTrainedModel, batch: TokenBatch, *, tree: bool) -> torch.Te
     policy = PolicyModule(model, 1.0)
     policy.few_operations = tree
     for micro in micro_batches(batch, plan, len(plan), torch.device("cpu")):
-        states_uD = policy.states(micro)
-        states_nD = states_uD[micro.prediction_n] if tree else states_uD
+        states_uD = policy.states(micro.inputs)
+        states_nD = states_uD[micro.inputs.prediction_n] if tree else states_uD
         found = found.index_add(0, torch.from_numpy(micro.index_n), states_nD)
     return found
 

@@ -26,9 +26,9 @@ def orders(tree: bool) -> set[tuple[str, ...]]:
             every = np.arange(len(batch.lengths_B))
             plan = plan_micro_batches(batch, every, budget, share_prompts=True, tree=tree)
             for micro in micro_batches(batch, plan, len(plan) + 1, CPU):  # the last one is empty
-                kinds.add((micro.prompts is not None, len(micro.index_n) > 0))
+                kinds.add((micro.inputs.prompts is not None, len(micro.index_n) > 0))
                 given.clear()
-                sum(scores.sum() for scores in module(micro) if scores is not None).backward()
+                sum(scores.sum() for scores in module(micro.inputs) if scores is not None).backward()
                 found.add(tuple(given))
     assert len(kinds) == (2 if tree else 3)
     assert {len(order) for order in found} == {len(list(module.parameters()))}

@@ -36,7 +36,7 @@ def test_every_trajectory_once_and_padded_size_within_the_budget(budget, share_p
     planned = plan(batch, budget, share_prompts=share_prompts)
     assert sorted(np.concatenate([each.rows_R for each in planned])) == list(range(len(batch.lengths_B)))
     for each, micro in zip(planned, micro_batches(batch, planned, len(planned), CPU), strict=True):
-        size = micro.ids_RT.numel() + (micro.prompts.ids_PS.numel() if micro.prompts else 0)
+        size = micro.inputs.ids_RT.numel() + (micro.inputs.prompts.ids_PS.numel() if micro.inputs.prompts else 0)
         assert size <= each.tokens
         assert len(each.rows_R) == 1 or each.tokens <= budget
 
@@ -50,10 +50,11 @@ def test_streams_follow_their_tokens(make_batch, tree):
     index = np.concatenate([micro.index_n for micro in micros])
     assert sorted(index) == list(np.flatnonzero(batch.loss_mask_N))
     for micro in micros:
+        inputs = micro.inputs
         # Where a loss token is predicted, the model reads the token before it.
-        each_n = torch.arange(len(micro.index_n)) if micro.prediction_n is None else micro.prediction_n
-        assert micro.ids_RT.flatten()[micro.source_u][each_n].tolist() == batch.ids_N[micro.index_n - 1].tolist()
-        assert micro.target_u[each_n].tolist() == batch.ids_N[micro.index_n].tolist()
+        each_n = torch.arange(len(micro.index_n)) if inputs.prediction_n is None else inputs.prediction_n
+        assert inputs.ids_RT.flatten()[inputs.source_u][each_n].tolist() == batch.ids_N[micro.index_n - 1].tolist()
+        assert inputs.target_u[each_n].tolist() == batch.ids_N[micro.index_n].tolist()
         assert micro.turn_n.tolist() == batch.turn_N[micro.index_n].tolist()
         for name in ("advantage", "kl_weight", "sampler_logprob"):
             stream = getattr(batch, f"{name}_N")[micro.index_n]
@@ -64,10 +65,10 @@ def test_the_prompt_of_a_group_is_computed_once():
     batch = grouped_batch(groups=3, size=4, prompt=9)
     (planned,) = plan(batch, 10_000)
     (micro,) = micro_batches(batch, [planned], 1, CPU)
-    assert micro.prompts.ids_PS.shape == (3, 8)  # the last prompt token predicts: each trajectory has its own
-    for row, owner, ids in zip(planned.rows_R, micro.prompts.owner_R, micro.ids_RT, strict=True):
+    assert micro.inputs.prompts.ids_PS.shape == (3, 8)  # the last prompt token predicts: each trajectory has its own
+    for row, owner, ids in zip(planned.rows_R, micro.inputs.prompts.owner_R, micro.inputs.ids_RT, strict=True):
         start, stop = batch.offsets_B1[row : row + 2]
-        read = [*micro.prompts.ids_PS[owner].tolist(), *ids.tolist()]
+        read = [*micro.inputs.prompts.ids_PS[owner].tolist(), *ids.tolist()]
         assert read[: stop - start] == batch.ids_N[start:stop].tolist()
 
 
@@ -103,7 +104,7 @@ def test_shared_prompts_change_neither_logprobs_nor_updates():
 def test_a_rank_with_less_to_do_is_given_empty_micro_batches():
     batch = random_batch(3)
     micros = list(micro_batches(batch, plan(batch, 1000), 4, CPU))
-    assert [len(micro.target_u) > 0 for micro in micros] == [True, False, False, False]
+    assert [len(micro.inputs.target_u) > 0 for micro in micros] == [True, False, False, False]
 
 
 def test_minibatches_share_out_all_trajectories_the_same_way_for_the_same_seed():
@@ -153,8 +154,10 @@ def test_packed_trajectories_have_the_logprobs_and_gradients_they_have_alone(att
         planned = plan_micro_batches(batch, np.arange(12), budget if pack else 1, pack=pack)
         logprob_N = torch.zeros(len(batch.ids_N))
         for micro in micro_batches(batch, planned, len(planned), CPU):
-            assert not pack or (len(micro.ids_RT) == 1 and micro.ids_RT.numel() <= max(budget, batch.lengths_B.max()))
-            logprob_n, _, _ = policy(micro)
+            assert not pack or (
+                len(micro.inputs.ids_RT) == 1 and micro.inputs.ids_RT.numel() <= max(budget, batch.lengths_B.max())
+            )
+            logprob_n, _, _ = policy(micro.inputs)
             (logprob_n * micro.advantage_n).sum().backward()
             logprob_N[micro.index_n] = logprob_n.detach()
         results.append((logprob_N, *(parameter.grad for parameter in model.parameters())))
@@ -169,4 +172,4 @@ def test_a_packed_row_holds_no_padding_and_as_few_rows_as_fit():
     assert all(each.tokens == batch.lengths_B[each.rows_R].sum() <= 100 for each in planned)
     assert len(planned) <= len(batch.ids_N) / 100 * 11 / 9 + 1
     micros = micro_batches(batch, planned, len(planned), CPU)
-    assert sum(micro.ids_RT.numel() for micro in micros) == len(batch.ids_N)
+    assert sum(micro.inputs.ids_RT.numel() for micro in micros) == len(batch.ids_N)

@@ -7,7 +7,6 @@ The learner's own decoder reads them as trees (`tree.py`), in which equal beginn
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -60,11 +59,11 @@ class Branches:
 
 
 @dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """R trajectories padded to T tokens, or one row (R = 1) of packed ones or of a tree's nodes.
+class Inputs:
+    """What a model reads, and the u predictions it is asked for.
 
-    With the streams of their n loss tokens, which are u different predictions: in a tree, equal tokens after equal ones
-    are one; else each is its own.
+    R trajectories padded to T tokens, or one row (R = 1) of packed ones or of a tree's nodes. In a tree, equal tokens
+    after equal ones are one prediction; else each of the n loss tokens is its own.
     """
 
     ids_RT: Tensor
@@ -81,6 +80,13 @@ class MicroBatch:
     """`[u]` int64: the token that was sampled."""
     prediction_n: Tensor | None
     """`[n]` int64: which of the u is that of each loss token; None where u = n, in the same order."""
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Trajectories that are computed together: what the model reads, and the streams of their n loss tokens."""
+
+    inputs: Inputs
     turn_n: Tensor
     """`[n]` int64: attempt, counted from 1."""
     advantage_n: Tensor
@@ -119,7 +125,7 @@ def _rows(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBat
         prompts_RS = batch.ids_N[start_R[:, None] + np.arange(-planned.prefix, 0)]
         prompts_PS, owner_R = np.unique(prompts_RS, axis=0, return_inverse=True)
         prompts = Prompts(_on(device, prompts_PS), _on(device, owner_R))
-    return MicroBatch(
+    inputs = Inputs(
         ids_RT=_on(device, np.where(real_RT, batch.ids_N[index_RT], 0)),
         prompts=prompts,
         positions_RT=_on(device, column_RT) if planned.layout == "packed" else None,
@@ -127,8 +133,8 @@ def _rows(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBat
         source_u=_on(device, np.flatnonzero(loss_RT) - 1),
         target_u=_on(device, batch.ids_N[index_n]),
         prediction_n=None,
-        **_streams(batch, index_n, device),
     )
+    return _with_streams(inputs, batch, index_n, device)
 
 
 def _tree(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBatch:
@@ -143,7 +149,7 @@ def _tree(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBat
     vocabulary = int(target_n.max()) + 1
     pair_u, prediction_n = np.unique(source_n * vocabulary + target_n, return_inverse=True)
     paths, place_N = tree.paths()
-    return MicroBatch(
+    inputs = Inputs(
         ids_RT=_on(device, batch.ids_N[index_RT[tree.own_RT]][None]),
         prompts=None,
         positions_RT=_on(device, np.nonzero(tree.own_RT)[1][None]),
@@ -151,8 +157,8 @@ def _tree(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBat
         source_u=_on(device, pair_u // vocabulary),
         target_u=_on(device, pair_u % vocabulary),
         prediction_n=_on(device, prediction_n),
-        **_streams(batch, index_n, device),
     )
+    return _with_streams(inputs, batch, index_n, device)
 
 
 def _empty(device: torch.device) -> MicroBatch:
@@ -163,29 +169,17 @@ def _empty(device: torch.device) -> MicroBatch:
     """
     nothing, floats = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, device=device)
     first_RT = torch.zeros(1, 1, dtype=torch.int64, device=device)
-    return MicroBatch(
-        ids_RT=first_RT,
-        prompts=None,
-        positions_RT=first_RT,
-        branches=Branches([Paths.of(first_RT, 0)], first_RT[0]),
-        source_u=nothing,
-        target_u=nothing,
-        prediction_n=None,
-        turn_n=nothing,
-        advantage_n=floats,
-        kl_weight_n=floats,
-        sampler_logprob_n=floats,
-        index_n=np.zeros(0, dtype=np.int64),
-    )
+    branches = Branches([Paths.of(first_RT, 0)], first_RT[0])
+    inputs = Inputs(first_RT, None, first_RT, branches, source_u=nothing, target_u=nothing, prediction_n=None)
+    return MicroBatch(inputs, nothing, floats, floats, floats, index_n=np.zeros(0, dtype=np.int64))
 
 
-def _streams(batch: TokenBatch, index_n: np.ndarray, device: torch.device) -> dict[str, Any]:
-    floats = {name: getattr(batch, f"{name}_N")[index_n] for name in ("advantage", "kl_weight", "sampler_logprob")}
-    return {
-        "turn_n": _on(device, batch.turn_N[index_n]),
-        **{f"{name}_n": _on(device, stream, torch.float32) for name, stream in floats.items()},
-        "index_n": index_n,
-    }
+def _with_streams(inputs: Inputs, batch: TokenBatch, index_n: np.ndarray, device: torch.device) -> MicroBatch:
+    """The micro-batch of these loss tokens, which are places in the flat streams."""
+    streams = (batch.advantage_N, batch.kl_weight_N, batch.sampler_logprob_N)
+    advantage_n, kl_weight_n, sampler_logprob_n = (_on(device, each_N[index_n], torch.float32) for each_N in streams)
+    turn_n = _on(device, batch.turn_N[index_n])
+    return MicroBatch(inputs, turn_n, advantage_n, kl_weight_n, sampler_logprob_n, index_n)
 
 
 def _on(device: torch.device, values: np.ndarray, dtype: torch.dtype = torch.int64) -> Tensor:
