@@ -12,7 +12,9 @@ _THOUGHT_BEGIN = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORE
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _FINAL = re.compile(r"final answer is\s*:?\s*\$\$?([^$]+)\$", re.IGNORECASE)
 _SOLID = re.compile(r"\S")
-_SENTENCE = re.compile(r"answer\s*(?:is|:)\s*:?[ \t]*([^\n]+?)(?:\.?[ \t]*(?:\n|$)|\.\s)", re.IGNORECASE)
+_SENTENCE = re.compile(
+    r"answer\s*(?:is|:)\s*:?[ \t]*((?:(?!answer\s*(?:is|:))[^\n])+?)(?:\.?[ \t]*(?:\n|$)|\.\s)", re.IGNORECASE
+)
 _BARE_BOX = re.compile(r"\\boxed\s*(-?\d+(?:[.,/]\d+)*|[a-zA-Z](?![a-zA-Z]))")
 _HASHES = re.compile(r"####[ \t]*:?[ \t]*([^\n]+)")
 
@@ -71,7 +73,8 @@ def hashes(text: str) -> str | None:
 def plain(text: str) -> str | None:
     r"""What follows the last "answer is" up to the end of its sentence, in any delimiters; a box without braces."""
     found = _BARE_BOX.findall(text) or _SENTENCE.findall(text)
-    return found[-1].strip().removeprefix("\\(").removesuffix("\\)").strip() if found else None
+    answer = found[-1].rpartition(" is ")[2].strip() if found else ""  # "Answer: the largest n is 34"
+    return answer.removeprefix("\\(").removesuffix("\\)").strip() or None
 
 
 # `boxes` and `plain` are for those who ask for them

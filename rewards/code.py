@@ -1,12 +1,11 @@
 """Does the program pass its tests? Judged from outside: it runs in a sandbox and answers with plain data.
 
-The sandbox gets the program and the arguments of the calls; the expected values stay in the judging process, which
-compares. Exit codes, printed text (where the problem asks for none) and objects beside the program decide nothing.
+The program runs in one sandbox and its tests in another, which uses the program's objects from afar; what the tests
+found comes here as numbers. Printed text, where none is asked for, and objects beside the program decide nothing.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import marshal
 import math
@@ -14,17 +13,17 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+from rewards.assertions import Tests
 from rewards.pool import shared_pool
 from rewards.program import find_program, joined
 from rewards.reward import Completion, text_of
-from rewards.sandbox import Job, JobOver, Sandbox
-from rewards.sandbox.guest import CALLS, CASES, DRIVER, ENDED_WELL, READY
-from rewards.sandbox.values import loads
-from rewards.suites import COLUMNS, BadTests, Case, Driver, Suite, read_suite
-from rewards.verdict import Verdict
+from rewards.sandbox import JobOver, Sandbox
+from rewards.sandbox.guest import CASES, ENDED_WELL, PROGRAM, PYTEST, TESTS
+from rewards.suites import COLUMNS, BadTests, Case, read_suite
+from rewards.verdict import RewardError, Verdict
 
 TIMEOUT = 10.0
 _MOST_PRINTED = 65 << 20  # bytes: the sandbox lets no file grow that large
@@ -96,22 +95,20 @@ class Judge:
     def __init__(
         self, memory_mb: int = 512, unsafe: bool = False, tier: str | None = None, modules: Sequence[str] = ()
     ) -> None:
-        self._options = (memory_mb, unsafe, tier, modules)
-        self.programs = Sandbox(*self._options)
-        self._tests: Sandbox | None = None
+        self._modules, self._sandbox = list(modules), partial(Sandbox, memory_mb, unsafe, tier)
+        self.programs = self._sandbox(self._modules)
+        self._tests: dict[bool, Sandbox] = {}
 
-    @property
-    def tests(self) -> Sandbox:
-        """Where tests run that cannot be taken apart: never where a program does."""
-        if self._tests is None:
-            self._tests = Sandbox(*self._options)
-        return self._tests
+    def tests(self, pytest: bool) -> Sandbox:
+        """Where tests run, with pytest or without: never where a program does."""
+        if pytest not in self._tests:
+            self._tests[pytest] = self._sandbox([*self._modules, PYTEST] if pytest else self._modules)
+        return self._tests[pytest]
 
     def close(self) -> None:
         """End the sandboxes."""
-        self.programs.close()
-        if self._tests is not None:
-            self._tests.close()
+        for sandbox in (self.programs, *self._tests.values()):
+            sandbox.close()
 
     def judge(
         self,
@@ -130,51 +127,52 @@ class Judge:
         program = find_program(text, suite.asks, suite.before)
         if not program.strip():
             return Verdict(0.0, "no_answer", "no program", time.perf_counter() - began)
-        tally = Tally(suite, partial)
+        tally = Tally(len(suite.cases), partial)
         status, detail = "wrong", ""
         try:
-            self._run(suite, program, tally, timeout)
+            if suite.cases:
+                self._run_cases(suite.cases, program, tally, timeout)
+            elif suite.tests:
+                self._run_tests(suite.tests, joined(suite.before, program), tally, timeout)
         except TimeoutError:
             status, detail = "timeout", f"not done after {timeout:g} s"
         except JobOver as error:
             detail = str(error)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            detail = "the program broke into the conversation with the judge"
+        except (CannotTest, RewardError) as error:
+            return Verdict(None, "error", str(error), time.perf_counter() - began)
         return tally.verdict(status, detail, time.perf_counter() - began)
 
-    def _run(self, suite: Suite, program: str, tally: Tally, timeout: float) -> None:
-        mode = CASES if suite.cases else CALLS
-        sources = [source for source in (joined(suite.before, program), suite.after) if source.strip()]
-        handles = suite.driver is not None
-        imports = bool(suite.calls or suite.cases)
-        work = {"sources": sources, "calls": suite.questions, "handles": handles, "imports": imports}
-        with self.programs.start_job(mode, timeout, marshal.dumps(work)) as job:
-            if suite.cases:
-                _run_cases(job, suite.cases, tally)
-                return
-            answer = job.receive()
-            if answer != READY:
-                told = json.loads(answer[1:])
-                raise JobOver(f"{told['raised']}: {told['message']}")
-            if suite.driver:
-                self._drive(job, suite.driver, tally, timeout)
-            else:
-                _read_answers(job, suite, tally)
+    def _run_cases(self, cases: Sequence[Case], program: str, tally: Tally, timeout: float) -> None:
+        with self.programs.start_job(CASES, timeout, marshal.dumps({"sources": [program], "imports": True})) as job:
+            for number, case in enumerate(cases):
+                job.send(case.stdin.encode("utf-8", "surrogatepass"))
+                reply = job.receive(_MOST_PRINTED)
+                failed, printed = reply[:1] != ENDED_WELL, reply[1:].decode("utf-8", "replace")
+                passed = not failed and _same_output(printed, case)
+                if not tally.add(passed, f"case {number} {'failed and ' * failed}printed {printed[:60]!r}"):
+                    return
 
-    def _drive(self, job: Job, driver: Driver, tally: Tally, timeout: float) -> None:
-        job.channel.settimeout(None)  # it is the tests' now, and they wait on it without a clock of their own
-        plan = {"prelude": driver.prelude, "tests": driver.tests, "names": driver.names, "check": driver.check}
-        with self.tests.start_job(DRIVER, timeout, json.dumps(plan).encode(), [job.channel]) as tests:
-            result = json.loads(tests.receive())
-        tally.total, tally.passed, tally.first = result["total"], result["passed"], result["first"]
+    def _run_tests(self, tests: Tests, program: str, tally: Tally, timeout: float) -> None:
+        """The program and its tests start together; the tests have the other end of the program's channel."""
+        sandbox = self.tests(pytest=tests.kind == "module")
+        work = marshal.dumps({"sources": [program], "prints": tests.kind == "module", "imports": tests.kind == "calls"})
+        with self.programs.start_job(PROGRAM, timeout, work) as job:
+            job.channel.settimeout(None)  # they wait on it without a clock of their own
+            with sandbox.start_job(TESTS, timeout, bytes([tally.partial]) + tests.payload, [job.channel]) as running:
+                tally.passed, tally.total, tally.first, error = json.loads(running.receive())
+        if error:
+            raise CannotTest(error)
+
+
+class CannotTest(Exception):
+    """The tests cannot be run, and that is not the program's fault."""
 
 
 class Tally:
     """Tests passed so far, and the first one that was not."""
 
-    def __init__(self, suite: Suite, partial: bool) -> None:
-        self.total = len(suite.checks) + len(suite.calls) + len(suite.cases)
-        self.partial = partial
+    def __init__(self, total: int, partial: bool) -> None:
+        self.total, self.partial = total, partial
         self.passed = 0
         self.first = ""
 
@@ -187,67 +185,11 @@ class Tally:
 
     def verdict(self, status: str, detail: str, seconds: float) -> Verdict:
         """`status` says what a program that did not pass everything did instead."""
-        if self.total and self.passed == self.total and not detail:
+        reason = detail or self.first
+        if self.total and self.passed == self.total and not reason:
             return Verdict(1.0, "correct", f"{self.total} tests passed", seconds)
         score = self.passed / self.total if self.partial and self.total else 0.0
-        reason = detail or self.first or "a test failed"
         return Verdict(score, status, f"{self.passed} of {self.total} tests passed; {reason}"[:300], seconds)
-
-
-def _read_answers(job: Job, suite: Suite, tally: Tally) -> None:
-    """Judge the answers as they come, in the order of the calls."""
-    for check in suite.checks:
-        answers = [_value(job.receive()) for _ in check.calls]
-        told = next((reason for _, reason in answers if reason), "")
-        passed = not told and check.holds([value for value, _ in answers])
-        if not tally.add(passed, "" if passed else told or _gave(check.calls[0], answers[0][0])):
-            return
-    for case in suite.calls:
-        value, told = _value(job.receive())
-        passed = not told and (
-            _same_json(value, case.expected) or (case.wrapped and _same_json([value], case.expected))
-        )
-        if not tally.add(passed, "" if passed else told or _gave(case.call, value)):
-            return
-
-
-def _value(reply: bytes) -> tuple[Any, str]:
-    """A call's value, or what went wrong instead."""
-    if reply[:1] == b"v":
-        return loads(reply[1:]), ""
-    told = json.loads(reply[1:])
-    return None, f"raised {told['raised']}: {told['message']}"[:200]
-
-
-def _gave(call: ast.expr, value: Any) -> str:
-    readable = isinstance(value, (float, str)) or (isinstance(value, int) and value.bit_length() < 256)
-    shown = f"{value!r}"[:80] if readable else f"a value of type {type(value).__name__}"
-    return f"{ast.unparse(call)[:100]} gave {shown}"
-
-
-def _same_json(value: Any, expected: Any) -> bool:
-    """Whether a value is what JSON can say of it: tuples are lists, keys are strings, true is not 1."""
-    if isinstance(expected, list):
-        alike = isinstance(value, (list, tuple)) and len(value) == len(expected)
-        return alike and all(map(_same_json, value, expected))
-    if isinstance(expected, dict):
-        items = {str(key): item for key, item in value.items()} if isinstance(value, dict) else None
-        return (
-            items is not None
-            and items.keys() == expected.keys()
-            and all(_same_json(items[key], item) for key, item in expected.items())
-        )
-    return isinstance(value, bool) == isinstance(expected, bool) and bool(value == expected)
-
-
-def _run_cases(job: Job, cases: Sequence[Case], tally: Tally) -> None:
-    for number, case in enumerate(cases):
-        job.send(case.stdin.encode("utf-8", "surrogatepass"))
-        reply = job.receive(_MOST_PRINTED)
-        failed, printed = reply[:1] != ENDED_WELL, reply[1:].decode("utf-8", "replace")
-        passed = not failed and _same_output(printed, case)
-        if not tally.add(passed, f"case {number} {'failed and ' * failed}printed {printed[:60]!r}"):
-            return
 
 
 def _same_output(printed: str, case: Case) -> bool:

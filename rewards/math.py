@@ -39,15 +39,18 @@ def math_reward(
     *,
     policy: Sequence[str] = POLICY,
     deadline: float = DEADLINE,
+    late: float | None = None,
     **columns: Any,
 ) -> list[float | None]:
     r"""1 for a right answer, 0 for a wrong or missing one, None where the gold cannot be read or time ran out.
 
     The gold is the column `answer`, else `solution`: a plain answer, a GSM8K solution ending in `#### n`, or a MATH
     solution with its `\boxed{...}`. `policy` names the finders of the attempt's answer, in order, out of
-    boxed, final_answer, hashes. `deadline` is in seconds a pair, on any thread.
+    boxed, final_answer, hashes, boxes, plain. `deadline` is in seconds a pair, on any thread; `late` is the score
+    where it passes, 0 for those who would rather have that.
     """
-    return [v.score for v in _verdicts(completions, answer, solution, policy, lambda pairs: _pooled(pairs, deadline))]
+    verdicts = _verdicts(completions, answer, solution, policy, lambda pairs: _pooled(pairs, deadline))
+    return [late if verdict.status == "timeout" else verdict.score for verdict in verdicts]
 
 
 def math_verdicts(
@@ -57,6 +60,7 @@ def math_verdicts(
     *,
     policy: Sequence[str] = POLICY,
     deadline: float = DEADLINE,
+    late: float | None = None,
     **columns: Any,
 ) -> list[Verdict]:
     """The verdicts behind `math_reward`, with computer algebra in this process: for a pool, whose deadline holds."""

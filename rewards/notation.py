@@ -24,10 +24,10 @@ _ASSIGNMENT = re.compile(
 )
 _BASE = re.compile(r"([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)_\{?(\d+|\\text\{[a-z ]+\})\}?")
 _TEXT_GROUP = re.compile(r"\\text\s*\{([^{}]*)\}")
-_WORDS = re.compile(r"[A-Za-z][A-Za-z .'-]*")
+_WORDS = re.compile(r"(?![A-Z]+ (?:and|or) [A-Z]+$)[A-Za-z][A-Za-z .'-]*")
 _CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?")
 _CLOCK = re.compile(r"\d{1,2}:\d\d\s*[ap]\.?\s?m\.?", re.IGNORECASE)
-_WHOLE_TEXT = re.compile(r"\\text\s*\{\s*(\d[^{}]*|[^{}]*,[^{}]*)\}")
+_WHOLE_TEXT = re.compile(r"\\text\s*\{\s*(\d[^{}]*|[^{}]*,[^{}]*|[A-Z]+ and [A-Z]+)\}")
 _LABEL = re.compile(r"(?:\\text\s*\{\s*\(?([A-Z])[).:]\s*\}|\(([A-Z])\) )\s*(?=\S)")
 _SUCH_THAT = re.compile(r"\\\{\s*([a-zA-Z])(?:\s*\\in\s*\\mathbb\{R\})?\s*[|:](.*)\\\}")
 _ORDER = re.compile(r"\s*(<|>|\\le(?![a-zA-Z])|\\ge(?![a-zA-Z]))\s*")
@@ -38,7 +38,7 @@ _JOINED = re.compile(
 _TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _OPENING = ("(", "[", "{", "\\{")
 _CLOSING = (")", "]", "}", "\\}")
-_SHORT_WORDS = {"no", "yes", "odd", "all", "one", "two", "six", "ten"}
+_SHORT_WORDS = {"no", "yes", "odd", "all"}
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix)\}((?:(?!\\begin|\\end).)*)\\end\{\1\}", re.DOTALL)
 _BRACKET = re.compile(r"\\[{}]|\\.|[()\[\]{},;:=]", re.DOTALL)
 

@@ -89,6 +89,12 @@ class Reward:
         return float(limit) if isinstance(limit, (int, float)) else None
 
     @property
+    def late(self) -> float | None:
+        """Score of a completion whose judging passes the deadline: the function's `late` argument, if it has one."""
+        default = self._parameters["late"].default if "late" in self._parameters else None
+        return self.kwargs.get("late", default)
+
+    @property
     def at_once(self) -> int:
         """Completions that the function works on together: its `concurrency` argument, or many if it is async."""
         if "concurrency" in self._parameters:

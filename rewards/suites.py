@@ -4,7 +4,7 @@
 | --- | --- |
 | MBPP | `test_list`, and `test_setup_code`, `test_imports`, `challenge_test_list` |
 | HumanEval | `prompt`, `test` with `check(candidate)`, `entry_point` |
-| KodCode | `test`, a pytest file that imports from `solution` |
+| KodCode, BigCodeBench | `test`, a file of pytest's or unittest's, and `prompt` |
 | LiveCodeBench | `public_test_cases`, `private_test_cases`, and `metadata` with `func_name` |
 | DeepCoder | `tests`, a list of cases |
 | TACO, APPS | `input_output` (or `tests`) with `inputs`, `outputs` and, for functions, `fn_name` |
@@ -14,20 +14,17 @@ from __future__ import annotations
 
 import ast
 import base64
-import builtins
 import io
 import json
 import pickle
-import sys
-import types
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from rewards import forms
-from rewards.checks import LIBRARY, Check, called_names, read_asserts
+from rewards.assertions import Tests, calls, defined, library_imports, module, program_names, steps
 from rewards.forms import BadTests, parsed, usual
 
 COLUMNS = (
@@ -47,56 +44,16 @@ class Case:
 
 
 @dataclass(frozen=True)
-class CallCase:
-    """An expression for the sandbox and the value that it must have, or if `wrapped` may have inside a list."""
-
-    call: ast.expr
-    expected: Any
-    wrapped: bool = False
-
-
-@dataclass(frozen=True)
-class Driver:
-    """Tests that run in a sandbox of their own: `prelude` and `tests` are source, `names` come from the program.
-
-    `check` is the function handed to HumanEval's `check`, or empty for pytest's test functions.
-    """
-
-    prelude: str
-    tests: str
-    names: tuple[str, ...]
-    check: str = ""
-
-
-@dataclass(frozen=True)
 class Suite:
-    """How to test a program: `before` and `after` are source put around it, then one of the next four is run.
+    """How to test a program: by `cases`, or by `tests` in a sandbox of their own. `before` is source put before it.
 
     A program must define one of `asks`, or anything where that is empty.
     """
 
     before: str = ""
-    after: str = ""
-    checks: list[Check] = field(default_factory=list)
-    calls: list[CallCase] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
-    driver: Driver | None = None
+    tests: Tests | None = None
     asks: frozenset[str] = frozenset()
-
-    @cached_property
-    def questions(self) -> list[types.CodeType]:
-        """The calls that the sandbox is to make, in order, compiled here once for all programs of the problem."""
-        calls = [call for check in self.checks for call in check.calls] + [case.call for case in self.calls]
-        return [compile(ast.Expression(_placeless(call)), "<call>", "eval", dont_inherit=True) for call in calls]
-
-
-def _placeless(call: ast.expr) -> ast.expr:
-    """The same call, all at one place: where it stood in an assertion would tell how long the expected value is."""
-    for node in ast.walk(call):
-        if "lineno" in node._attributes:
-            node.lineno = node.end_lineno = 1  # type: ignore[attr-defined]
-            node.col_offset = node.end_col_offset = 0  # type: ignore[attr-defined]
-    return call
 
 
 def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
@@ -108,7 +65,7 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
         raise
     except (SyntaxError, ValueError, KeyError, TypeError, zlib.error, pickle.UnpicklingError, EOFError) as error:
         raise BadTests(f"the tests cannot be read: {type(error).__name__}: {error}") from error
-    if not (suite.checks or suite.calls or suite.cases or suite.driver):
+    if not suite.cases and (suite.tests is None or not (suite.tests.total or suite.tests.module)):
         raise BadTests("there are no tests")
     return suite
 
@@ -120,10 +77,16 @@ def _read_once(row: str, challenge: bool) -> Suite:
 
 
 def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
-    if "test_list" in row:
-        return _mbpp(row, challenge)
     if "test" in row:
-        return _humaneval(row) if row.get("entry_point") else _pytest(row["test"])
+        tree = ast.parse(row["test"])
+        check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+        if check and row.get("entry_point"):
+            return _humaneval(row.get("prompt") or "", row["entry_point"], tree, check)
+        return _pytest(tree, row.get("prompt") or "") if any(map(_is_a_test, tree.body)) else _asserts("", "", tree)
+    if "test_list" in row:
+        tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
+        imports = "\n".join(row.get("test_imports") or [])
+        return _asserts(imports, row.get("test_setup_code") or "", ast.parse("\n".join(tests)))
     if "input_output" in row or "tests" in row:
         tests = parsed(row.get("input_output", row.get("tests")))
         return _apps(tests) if isinstance(tests, Mapping) else _deepcoder(tests, row.get("metadata"))
@@ -132,57 +95,45 @@ def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
     raise BadTests(f"no column with tests; known: {', '.join(COLUMNS)}")
 
 
-def _mbpp(row: Mapping[str, Any], challenge: bool) -> Suite:
-    tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
-    imports = "\n".join(row.get("test_imports") or [])
-    setup = row.get("test_setup_code") or ""
-    tree = ast.parse("\n".join(tests))
-    own = _defined(ast.parse(f"{imports}\n{setup}"))
-    names = called_names(tree, own)
-    checks = read_asserts(ast.parse("\n".join(tests)).body, {name: name for name in names})
-    if checks is not None:
-        return Suite(after=f"{imports}\n{setup}", checks=checks, asks=frozenset(names))
-    bodies = "\n".join(f"def test_{n}():\n    {ast.unparse(statement)}" for n, statement in enumerate(tree.body))
-    called = names | called_names(ast.parse(setup), own) - set(dir(builtins))
-    prelude = f"{_library(tree)}\n{imports}"
-    return Suite(driver=Driver(prelude, f"{setup}\n{bodies}", tuple(sorted(called))), asks=frozenset(names))
+def _asserts(imports: str, setup: str, tree: ast.Module) -> Suite:
+    """Assertions as MBPP has them, and the whole script that MBPP+ has."""
+    prepare = ast.parse(setup)
+    own = defined(ast.parse(imports)) | defined(prepare)
+    names = program_names(tree, own)
+    called = names | program_names(prepare, own)
+    tests = steps(f"{library_imports(tree)}\n{imports}", called, [*prepare.body, *tree.body])
+    return Suite(tests=tests, asks=frozenset(names))
 
 
-def _defined(tree: ast.Module) -> set[str]:
-    """Functions, classes and imports of the tests' own code: never the program's, whatever it defines."""
-    names = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    imports = (node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)))
-    return names | {alias.asname or alias.name for node in imports for alias in node.names}
+def _humaneval(prompt: str, entry: str, tree: ast.Module, check: ast.FunctionDef) -> Suite:
+    candidate, name = check.args.args[0].arg, entry.partition("(")[0].partition(".")[0]
+    body: list[ast.stmt] = ast.parse(f"{candidate} = {entry}").body
+    if any(isinstance(node, (ast.Return, ast.Yield, ast.Nonlocal)) for node in ast.walk(check)):
+        body += [check, *ast.parse(f"check({candidate})\nreached = __reached__[0]").body]
+    else:
+        body += check.body
+    own = ast.Module([node for node in tree.body if node is not check], [])
+    return Suite(prompt, tests=steps(f"{prompt}\n{ast.unparse(own)}", {name}, body), asks=frozenset({name}))
 
 
-def _library(tree: ast.Module) -> str:
-    """Imports of what assertions use of the standard library as if the program had imported it for them."""
+def _is_a_test(node: ast.stmt) -> bool:
+    """What pytest would collect, if this is a file for it and no script."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return isinstance(node, ast.ClassDef) or (isinstance(node, functions) and node.name.startswith("test"))
+
+
+def _pytest(tree: ast.Module, prompt: str) -> Suite:
     nodes = list(ast.walk(tree))
-    used = {n.value.id for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
-    called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    imports = [f"import {name}" for name in sorted(used & sys.stdlib_module_names)]
-    return "\n".join(imports + [f"from {LIBRARY[name]} import {name}" for name in sorted(called & set(LIBRARY))])
-
-
-def _humaneval(row: Mapping[str, Any]) -> Suite:
-    prompt, entry = row.get("prompt") or "", row["entry_point"]
-    tree = ast.parse(row["test"])
-    check = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check")
-    checks = read_asserts(check.body, {"candidate": entry})
-    if checks is not None:
-        return Suite(before=prompt, checks=checks, asks=frozenset({entry}))
-    return Suite(before=prompt, driver=Driver(prompt, row["test"], (entry,), entry), asks=frozenset({entry}))
-
-
-def _pytest(source: str) -> Suite:
-    tree = ast.parse(source)
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "solution"]
-    names = {alias.name for node in imports for alias in node.names}
-    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
-    names |= {a.attr for a in attributes if isinstance(a.value, ast.Name) and a.value.id == "solution"}
-    if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)) and "raises" not in source:
+    imported = [node for node in ast.parse(prompt).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = program_names(tree, defined(ast.Module(list(imported), [])))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "solution"]
+    attributes = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)]
+    asks = names | {alias.name for node in imports for alias in node.names} - {"*"}
+    asks |= {n.attr for n in attributes if ast.unparse(n.value) == "solution"}
+    asserting = [n for n in attributes if n.attr == "raises" or n.attr.startswith("assert")]
+    if not asserting and not any(isinstance(node, ast.Assert) for node in nodes):
         raise BadTests("the tests assert nothing")
-    return Suite(driver=Driver("", source, tuple(sorted(names))), asks=frozenset(names))
+    return Suite(prompt, tests=module(prompt, tree, names), asks=frozenset(asks))
 
 
 def _apps(tests: Mapping[str, Any]) -> Suite:
@@ -190,10 +141,8 @@ def _apps(tests: Mapping[str, Any]) -> Suite:
     if name := tests.get("fn_name"):
         values = [_loaded(expected) for _, expected in pairs]
         wrapped = _all_wrapped(values)
-        calls = [
-            _call(name, _arguments(given), value, wrapped) for (given, _), value in zip(pairs, values, strict=True)
-        ]
-        return Suite(calls=calls, asks=frozenset({name, "Solution"}))
+        arguments = [_arguments(given) for given, _ in pairs]
+        return _function(name, [(*pair, wrapped) for pair in zip(arguments, values, strict=True)])
     return Suite(cases=[Case(_text(given), _text(expected), near=True) for given, expected in pairs])
 
 
@@ -211,8 +160,8 @@ def _deepcoder(tests: Iterable[Mapping[str, Any]], metadata: Any = None) -> Suit
     if name := next(filter(None, named + methods), None):
         values = [_loaded(test["output"]) for test in tests]
         wrapped = name in named and _all_wrapped(values)
-        calls = [_call(name, _arguments(t["input"]), value, wrapped) for t, value in zip(tests, values, strict=True)]
-        return Suite(calls=calls, asks=frozenset({name, "Solution"}))
+        arguments = [_arguments(test["input"]) for test in tests]
+        return _function(name, [(*pair, wrapped) for pair in zip(arguments, values, strict=True)])
     return Suite(cases=[Case(_text(test["input"]), _text(test["output"])) for test in tests])
 
 
@@ -256,9 +205,7 @@ def _loaded(value: Any) -> Any:
         return value
 
 
-def _call(name: str, arguments: list[Any], expected: Any, wrapped: bool = False) -> CallCase:
+def _function(name: str, cases: list[tuple[list[Any], Any, bool]]) -> Suite:
     if not name.isidentifier():
         raise BadTests(f"'{name}' is not the name of a function")
-    own = f"getattr(globals().get({name!r}), '__module__', '') == __name__"  # not one that it imported
-    call = f"({name} if {own} or 'Solution' not in globals() else Solution().{name})(*{arguments!r})"
-    return CallCase(ast.parse(call, mode="eval").body, expected, wrapped)
+    return Suite(tests=calls(name, cases), asks=frozenset({name, "Solution"}))

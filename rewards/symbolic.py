@@ -56,6 +56,8 @@ def equal(gold: str, prediction: str) -> Verdict:
     try:
         same = verify(reference[0], formula[0], timeout_seconds=None) and _same_numbers(reference[0], formula[0])
         same = same or _same_when_expanded(reference[0], formula[0])
+    except MemoryError:  # that is no verdict
+        raise
     except Exception as error:  # computer algebra fails in many ways on what nobody would write: that pays nothing
         return Verdict(0.0, "wrong", f"the answer cannot be compared: {type(error).__name__}")
     return Verdict(1.0, "correct") if same else Verdict(0.0, "wrong")

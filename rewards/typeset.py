@@ -50,6 +50,7 @@ _REWRITES = [
         ),
         (r"\{,\}", ","),
         (r"(?<=\d),?(?:\\,|\\!\s*)(?=\d{3}(?!\d))", ""),
+        (r"\\(?:text)?color\s*\{\w+\}|\\hspace\*?\s*\{[^{}]*\}", ""),
         (r"(?<!\\)\\[!,;:> ]|~|\\q?quad|\\(?:thin|med|thick)space", " "),
         (r"\\%", "%"),
         (r"\\(?:degree|deg)(?![a-zA-Z])", r"^\\circ"),
@@ -63,7 +64,9 @@ _REWRITES = [
         (r"\s+", " "),
     ]
 ]
-_FONT = re.compile(r"\\(?:mathbf|mathrm|mathit|mathsf|boldsymbol|bm|textbf)\s*\{")
+_DIGITS = "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+_DIGIT = re.compile(rf"^({_DIGITS})(?= |$)|\\text\s*\{{\s*({_DIGITS})\s*\}}", re.IGNORECASE)
+_FONT = re.compile(r"\\(?:mathbf|mathrm|mathit|mathsf|boldsymbol|bm|textbf|underline)\s*\{")
 _PLAIN_WORD = re.compile(
     rf"(?P<text>\\text\s*\{{[^{{}}]*\}})|(?<![\\a-zA-Z])(?P<word>pi|sqrt|infinity|inf|{_FUNCTIONS})(?![a-zA-Z])"
 )
@@ -78,6 +81,7 @@ def clean(text: str) -> str:
     text = text.translate(_UNICODE).strip()
     if (font := _FONT.match(text)) and _closing(text, font.end() - 1) == len(text):
         text = text[font.end() : -1]
+    text = _DIGIT.sub(_as_digits, text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = _braced(_PLAIN_WORD.sub(_as_command, text))
@@ -87,6 +91,10 @@ def clean(text: str) -> str:
 def tight(text: str) -> str:
     """The text without the spaces that mean nothing."""
     return _SPACE.sub(lambda space: space[1] or "", text)
+
+
+def _as_digits(match: re.Match[str]) -> str:
+    return str(_DIGITS.split("|").index((match[1] or match[2]).lower()))
 
 
 def _as_command(match: re.Match[str]) -> str:

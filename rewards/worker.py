@@ -49,6 +49,7 @@ class LoadedReward:
     needed_columns: list[str]
     own_limit: float | None
     at_once: int
+    late: float | None
 
 
 def die_with_parent(parent: int) -> None:
@@ -65,7 +66,9 @@ def serve(control: socket.socket, parent: int) -> None:
     sys.path[:] = setup.path
     try:
         rewards = [load_reward(spec) for spec in setup.specs]
-        loaded = [asdict(LoadedReward(r.name, r.weight, r.needed_columns, r.own_limit, r.at_once)) for r in rewards]
+        loaded = [
+            asdict(LoadedReward(r.name, r.weight, r.needed_columns, r.own_limit, r.at_once, r.late)) for r in rewards
+        ]
     except Exception as error:  # a user's file may raise anything; it is told in the parent
         reason = str(error) if isinstance(error, RewardError) else f"cannot load a reward: {one_line(error)}"
         control.send(json.dumps({"error": reason}).encode())

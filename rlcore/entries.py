@@ -168,6 +168,7 @@ LOSSES: Registry[Loss] = Registry(
         "dapo": "rlcore.recipe.losses:DAPO",
         "gspo": "rlcore.recipe.losses:GSPO",
         "cispo": "rlcore.recipe.losses:CISPO",
+        "sapo": "rlcore.recipe.losses:SAPO",
         "reinforce": "rlcore.recipe.losses:REINFORCE",
     },
 )
@@ -177,6 +178,7 @@ SURROGATES: Registry[Surrogate] = Registry(
     {
         "ppo": "rlcore.learner.loss.losses:ppo",
         "cispo": "rlcore.learner.loss.losses:cispo",
+        "sapo": "rlcore.learner.loss.losses:sapo",
         "reinforce": "rlcore.learner.loss.losses:reinforce",
     },
 )
@@ -188,6 +190,7 @@ KL_ESTIMATORS: Registry[KlEstimator] = Registry(
         "k1": "rlcore.learner.loss.losses:kl_k1",
         "k2": "rlcore.learner.loss.losses:kl_k2",
         "k3": "rlcore.learner.loss.losses:kl_k3",
+        "reward": "rlcore.learner.loss.losses:kl_reward",
     },
 )
 BASELINES: Registry[Baseline] = Registry(

@@ -39,7 +39,7 @@ def measurement_table(section: str) -> list[str]:
 
 
 def alarm_table() -> list[str]:
-    rows = [_row(f"`alarm/{name}`", (alarm.__doc__ or "").removesuffix(".")) for name, alarm in ALARMS.items()]
+    rows = [_row(f"`alarm/{name}`", alarm.when) for name, alarm in ALARMS.items()]
     return ["| alarm | sounds when (means of ten steps, over the last fifty) |", "| --- | --- |", *rows]
 
 

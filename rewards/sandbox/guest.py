@@ -8,21 +8,23 @@ from __future__ import annotations
 import atexit
 import builtins
 import importlib
-import json
+import io
 import marshal
 import os
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from rewards.sandbox import kernel, pytest_stub
-from rewards.sandbox.values import MAX_LENGTH, dumps, loads
-from rewards.wire import copy_bytes, framed, recv_frame, recv_size, send_file, send_frame, write_all
+from rewards.sandbox import kernel
+from rewards.sandbox.peer import Peer, one_line
+from rewards.sandbox.runner import READY, run_tests
+from rewards.sandbox.values import MAX_LENGTH
+from rewards.wire import copy_bytes, recv_frame, recv_size, send_file, send_frame
 
-CALLS, CASES, DRIVER = MODES = ("calls", "cases", "driver")
-READY = b"r"  # what a program's process says when the program has been loaded
+PROGRAM, CASES, TESTS = MODES = ("program", "cases", "tests")
+PYTEST = "pytest"  # the module that makes a sandbox one that can run files of tests
 ENDED_WELL, FAILED = b"0", b"1"  # how a script ended, told before what it printed
 OUTPUT_LIMIT = MAX_LENGTH  # bytes of one value
 # What the graders of LiveCodeBench, APPS and TACO import for a program, in their order: later names hide earlier ones.
@@ -49,6 +51,19 @@ def preload(modules: Sequence[str], files: Sequence[str]) -> None:
     _imported.__dict__.update(builtins.__dict__)
 
 
+def preload_pytest() -> None:
+    """Have pytest import what it does on the way."""
+    from rewards.sandbox.pytest_runner import rehearse
+
+    rehearse()
+
+
+def forget() -> None:
+    """Forget what a rehearsal has left in the interpreter's modules."""
+    for name in ("solution", "tests"):
+        sys.modules.pop(name, None)
+
+
 _SAMPLE = """
 from typing import Dict, List, Optional, Tuple
 def f(text: str, numbers: List[int], far: float = 0.5) -> Dict[str, Tuple[int, ...]]:
@@ -63,11 +78,13 @@ def f(text: str, numbers: List[int], far: float = 0.5) -> Dict[str, Tuple[int, .
 """
 
 
-def sample() -> bytes:
-    """A small job, for a rehearsal."""
-    expressions = [*(f"f('To be or noon {n}', [{n}, 2, 7], far={n}.5)" for n in range(8)), "unknown()"]
-    calls = [compile(expression, "<call>", "eval") for expression in expressions]
-    return marshal.dumps({"sources": [_SAMPLE, ""], "calls": calls, "handles": False, "imports": False})
+def rehearsals() -> list[tuple[str, bytes]]:
+    """A small program and its tests, as jobs to be run with each other."""
+    call = "f('To be or noon', [3, 2, 7], far=0.5) == {'be': (1, 2), 'or': (1, 2)}"
+    steps = [(compile(f"__reached__.append(1)\nassert {call}", "<test>", "exec"), True)] * 8
+    tests = {"kind": "steps", "prelude": "", "names": ["f"], "steps": steps, "total": 8}
+    program = {"sources": [_SAMPLE], "prints": False, "imports": False}
+    return [(PROGRAM, marshal.dumps(program)), (TESTS, b"\0" + marshal.dumps(tests))]
 
 
 def run(
@@ -82,10 +99,10 @@ def run(
         _run_cases(payload, channels[0], confine, new_case)
         return
     confine()
-    if mode == CALLS:
-        _answer_calls(payload, channels[0])
+    if mode == PROGRAM:
+        _serve_program(payload, channels[0])
     else:
-        _drive(payload, *channels)
+        run_tests(payload, *channels)
 
 
 def _new_module(name: str) -> types.ModuleType:
@@ -104,48 +121,33 @@ def _new_program(name: str, imports: bool) -> types.ModuleType:
     return module
 
 
-def _raised(error: BaseException) -> bytes:
-    return b"e" + json.dumps({"raised": type(error).__name__, "message": str(error)[:200]}).encode()
-
-
-class _Objects:
-    """Objects that stay in this sandbox and are spoken of by number."""
-
-    def __init__(self) -> None:
-        self.held: list[Any] = []
-
-    def hold(self, value: Any) -> int:
-        self.held.append(value)
-        return len(self.held) - 1
-
-
-def _answer_calls(payload: bytes, channel: int) -> None:
-    """Run the program and answer the job's calls; then, if it may hold objects, questions until the asker hangs up."""
+def _serve_program(payload: bytes, channel: int) -> None:
+    """Run the program, say whether it could be loaded, then do with it what its tests ask for."""
     job = marshal.loads(payload or recv_frame(channel))
     module = _new_program("solution", job["imports"])
     try:
         for source in job["sources"]:
             _execute(source, module)
     except BaseException as error:  # the program may raise anything; that is an answer too
-        send_frame(channel, _raised(error))
+        send_frame(channel, one_line(error).encode(errors="replace"))
         return
-    unsent = framed(READY)
-    for call in job["calls"]:
-        write_all(channel, unsent + framed(_answer(None, eval, call, module.__dict__)))
-        unsent = b""
-    write_all(channel, unsent)
-    if job["handles"]:
-        objects = _Objects()
-        while True:
-            question = loads(recv_frame(channel), lambda number, name: objects.held[number])
-            send_frame(channel, _answer(objects.hold, _evaluate, question, module))
+    send_frame(channel, READY)
+    peer = Peer(channel, module)
+    if job["prints"]:
+        sys.stdout, sys.stderr = _Stream(peer, 1), _Stream(peer, 2)
+        builtins.input = lambda prompt="": peer.ask("input", prompt)  # type: ignore[assignment]
+    peer.serve()
 
 
-def _answer(hold: Callable[[Any], int] | None, function: Callable[..., Any], *of: Any) -> bytes:
-    try:
-        return b"v" + dumps(function(*of), hold)
-    except BaseException as error:
-        return _raised(error)
+class _Stream(io.TextIOBase):
+    """A standard stream that tells the tests what is written to it."""
+
+    def __init__(self, peer: Peer, number: int) -> None:
+        self.peer, self.number = peer, number
+
+    def write(self, text: str) -> int:
+        self.peer.printed(self.number, text)
+        return len(text)
 
 
 def _execute(source: str, module: types.ModuleType) -> None:
@@ -153,13 +155,6 @@ def _execute(source: str, module: types.ModuleType) -> None:
         exec(compile(source, f"<{module.__name__}>", "exec", dont_inherit=True), module.__dict__)
     except SystemExit:
         pass  # a script that ends by sys.exit() has still defined what it defined
-
-
-def _evaluate(question: dict[str, Any], module: types.ModuleType) -> Any:
-    if "attribute" in question:
-        return getattr(question["of"], question["attribute"])
-    target = question["of"] if "of" in question else getattr(module, question["name"])
-    return target(*question["args"], **question["kwargs"])
 
 
 def _run_cases(payload: bytes, channel: int, confine: Callable[[], None], new_case: Callable[[], int]) -> None:
@@ -206,101 +201,3 @@ def _run_script(program: str, imports: bool) -> int:
 def _flush(file: Any) -> None:
     if file is not None and not file.closed:
         file.flush()
-
-
-class Raised(Exception):
-    """An exception in the program that has no namesake among the built-in ones."""
-
-
-class Proxy:
-    """Stands, in the tests' sandbox, for an object in the program's. It is equal to nothing but itself."""
-
-    def __init__(self, ask: Callable[[dict[str, Any]], Any], reference: dict[str, Any]) -> None:
-        self.__dict__.update(_ask=ask, _reference=reference)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._ask({**self._reference, "args": args, "kwargs": kwargs})
-
-    def __getattr__(self, name: str) -> Any:
-        if "of" not in self._reference:
-            raise AttributeError(name)
-        return self._ask({**self._reference, "attribute": name})
-
-    def __len__(self) -> int:
-        return self.__getattr__("__len__")()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.__getattr__("__iter__")())
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.__getattr__("__getitem__")(key)
-
-    def __contains__(self, item: Any) -> bool:
-        return bool(self.__getattr__("__contains__")(item))
-
-    def __str__(self) -> str:
-        return str(self.__getattr__("__str__")())
-
-
-def _drive(payload: bytes, channel: int, program: int) -> None:
-    """Run trusted tests here against a program that runs in another sandbox, reached through `program`."""
-    job = json.loads(payload or recv_frame(channel))
-
-    def ask(question: dict[str, Any]) -> Any:
-        send_frame(program, dumps(question, _number))
-        reply = recv_frame(program, OUTPUT_LIMIT)
-        if reply[:1] == b"v":
-            return loads(reply[1:], lambda number, name: Proxy(ask, {"of": _Handle(number)}))
-        told = json.loads(reply[1:])
-        kind = getattr(builtins, told["raised"], Raised)
-        # StopIteration would end the loop that calls the program, as if it had passed all of it.
-        ordinary = isinstance(kind, type) and issubclass(kind, Exception) and kind is not StopIteration
-        raise (kind if ordinary else Raised)(told["message"])
-
-    solution = _new_module("solution")
-    for name in job["names"]:
-        setattr(solution, name, Proxy(ask, {"name": name}))
-    sys.modules["pytest"] = pytest_stub.module()
-    send_frame(channel, json.dumps(_run_tests(job, solution)).encode())
-
-
-class _Handle:
-    """The number of an object in the program's sandbox."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-def _number(value: Any) -> int:
-    """How an object among the arguments is spoken of: only one that came from the program can go back there."""
-    handle = value.__dict__["_reference"].get("of") if isinstance(value, Proxy) else value
-    if not isinstance(handle, _Handle):
-        raise TypeError(f"a {type(value).__name__} cannot be passed to the program")
-    return handle.number
-
-
-def _run_tests(job: dict[str, Any], solution: types.ModuleType) -> dict[str, Any]:
-    """Run the test source, then the `check` function of HumanEval or every `test_` function of pytest."""
-    tests = _new_module("tests")
-    names = {name: getattr(solution, name) for name in job["names"]}
-    try:
-        _execute(job["prelude"], tests)
-        tests.__dict__.update(names)
-        _execute(job["tests"], tests)
-    except BaseException as error:
-        return {"passed": 0, "total": 1, "first": _line(error)}
-    if job["check"]:
-        found: list[Callable[[], Any]] = [lambda: tests.__dict__["check"](names[job["check"]])]
-    else:
-        found = list(pytest_stub.collect(tests))
-    failures = []
-    for test in found:
-        try:
-            test()
-        except BaseException as error:
-            failures.append(_line(error))
-    return {"passed": len(found) - len(failures), "total": len(found), "first": failures[0] if failures else ""}
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,53 +1,108 @@
-"""Plain data between a sandbox and the process that judges it: typed JSON, never pickle.
+"""Values between two sandboxes: typed JSON, never pickle.
 
-None, booleans, numbers, strings, bytes, and lists, tuples, sets, frozensets and dicts of these survive exactly; a
-subclass is sent as its base class, by the base class's own methods, so that an object's own idea of itself does not
-travel. An iterator is sent as what it yields. Anything else is sent as the name of its type.
+Plain values survive exactly: None, booleans, numbers, text, bytes, containers and what the standard library makes of
+these (fractions, decimals, dates, deques, views, arrays). So do built-in exceptions, and the classes of all of them.
+Of an instance of a subclass, and of any other object, the sender keeps the object and sends what `refer` makes of it.
 """
 
 from __future__ import annotations
 
+import array
+import builtins
+import collections
+import datetime
+import decimal
+import fractions
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
-MAX_ITEMS = 100_000
+MAX_ITEMS = 1 << 20
 MAX_DEPTH = 100
-MAX_COLLISIONS = 1000
 MAX_LENGTH = 4 << 20  # of one string; nor may the whole have more bytes than this
+IMMUTABLE = (int, float, complex, str, bytes, tuple, frozenset, fractions.Fraction, decimal.Decimal, datetime.datetime,
+             datetime.date, datetime.time, datetime.timedelta)  # fmt: skip
+MUTABLE = (list, dict, set, bytearray, collections.deque, array.array)
+_EXCEPTIONS = [kind for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, BaseException)]
+_NAMED = {
+    **{kind.__name__: kind for kind in (*IMMUTABLE, *MUTABLE, *_EXCEPTIONS, object, bool, type, range, slice)},
+    **{kind.__name__: kind for kind in (collections.Counter, collections.OrderedDict, collections.defaultdict)},
+    **{repr(single): single for single in (NotImplemented, Ellipsis)},
+    **{kind.__name__: kind for kind in map(type, (None, NotImplemented, Ellipsis))},
+}
+_NAMES = {id(named): name for name, named in _NAMED.items()}
+_MADE: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    range: lambda value: (value.start, value.stop, value.step),
+    slice: lambda value: (value.start, value.stop, value.step),
+    fractions.Fraction: lambda value: (value.numerator, value.denominator),
+    decimal.Decimal: lambda value: (str(value),),
+    datetime.date: lambda value: (value.year, value.month, value.day),
+    datetime.time: lambda value: (value.hour, value.minute, value.second, value.microsecond, value.tzinfo),
+    datetime.datetime: lambda value: (*value.timetuple()[:6], value.microsecond, value.tzinfo),
+    datetime.timedelta: lambda value: (value.days, value.seconds, value.microseconds),
+    datetime.timezone: lambda value: (value.utcoffset(None),),
+    collections.deque: lambda value: (list(value), value.maxlen),
+    collections.Counter: lambda value: (dict(value),),
+    collections.OrderedDict: lambda value: (list(value.items()),),
+    collections.defaultdict: lambda value: (dict(value),),
+    memoryview: lambda value: (value.tobytes(),),
+    array.array: lambda value: (value.typecode, value.tolist()),
+    type({}.keys()): lambda value: (list(value),),
+    type({}.values()): lambda value: (list(value),),
+    type({}.items()): lambda value: (list(value),),
+    **{kind: lambda value: value.args for kind in _EXCEPTIONS},
+}
+_MAKERS: dict[str, Callable[..., Any]] = {
+    **{kind.__name__: kind for kind in _MADE},
+    "defaultdict": lambda items: collections.defaultdict(None, items),
+    "dict_keys": lambda keys: dict.fromkeys(keys).keys(),
+    "dict_values": lambda values: dict(enumerate(values)).values(),
+    "dict_items": lambda items: dict(items).items(),
+    "ndarray": lambda listed, kind: sys.modules["numpy"].array(listed, kind),
+}
+Refer = Callable[[Any], list[Any]]
+Resolve = Callable[[list[Any]], Any]
 
 
-class Opaque:
-    """Stands for a value that is not plain data; equal to nothing but itself."""
-
-    def __init__(self, type_name: str) -> None:
-        self.type_name = type_name
-
-    def __repr__(self) -> str:
-        return f"<{self.type_name}>"
-
-
-def dumps(value: Any, handle: Callable[[Any], int] | None = None) -> bytes:
-    """Encode a value. `handle`, if given, gives the number under which an object stays with the sender.
+def dumps(value: Any, refer: Refer | None = None) -> bytes:
+    """Encode a value; `refer` makes plain data of an object that stays with the sender.
 
     Raises ValueError for one with more than MAX_ITEMS parts or a string longer than MAX_LENGTH, or nested deeper than
-    MAX_DEPTH (so for a cyclic one).
+    MAX_DEPTH (so for a cyclic one), or with an object where there is no `refer`.
     """
     text = _scalar(value, type(value))
-    return (_Encoder(handle).encode(value, 0) if text is None else text).encode()
+    return (_Encoder(refer).encode(value, 0) if text is None else text).encode()
 
 
-def loads(data: bytes, proxy: Callable[[int, str], Any] | None = None) -> Any:
-    """Decode a value; `proxy` makes what stands for an object that stayed with the sender.
-
-    Raises ValueError for anything that `dumps` cannot have written.
-    """
+def loads(data: bytes, resolve: Resolve | None = None) -> Any:
+    """Decode a value; `resolve` makes an object of what `refer` made. Raises ValueError for what is no value."""
     try:
-        return _decode(json.loads(data), proxy)
-    except (RecursionError, TypeError, KeyError, IndexError, AttributeError) as error:
+        return _decode(json.loads(data), resolve)
+    except (RecursionError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"not a value: {type(error).__name__}") from error
+
+
+def base_of(value: Any) -> Any:
+    """The plain value that an instance of a subclass of a plain type is, by that type's own methods; else None."""
+    kind = type(value)
+    for base in (*IMMUTABLE, *MUTABLE):
+        if issubclass(kind, base):
+            break
+    else:
+        return None
+    if base in (list, tuple, set, frozenset, collections.deque):
+        return base(base.__iter__(value))
+    if base is dict:
+        return dict(dict.items(value))
+    if base is str:
+        return str.__str__(value)
+    if base in (bytes, bytearray):
+        return base(memoryview(value))
+    if base in (int, float):
+        return base.__pos__(value)  # type: ignore[attr-defined]
+    return base(*_MADE[base](value)) if base in _MADE else complex.__pos__(value)
 
 
 def _scalar(value: Any, kind: type) -> str | None:
@@ -56,26 +111,23 @@ def _scalar(value: Any, kind: type) -> str | None:
         return "null"
     if kind is bool:
         return "true" if value else "false"
-    if issubclass(kind, int):
-        number = int.__int__(value)
-        return str(number) if abs(number) < 1 << 53 else f'{{"i": "{hex(number)}"}}'
-    if issubclass(kind, str):
-        _check_length(str.__len__(value))
-        return encode_basestring_ascii(str.__str__(value))
-    if issubclass(kind, float):
-        return _json_of_float(float.__float__(value))
-    if issubclass(kind, complex):
-        exact = complex.__pos__(value)
-        return f'{{"c": [{_json_of_float(exact.real)}, {_json_of_float(exact.imag)}]}}'
-    if issubclass(kind, (bytes, bytearray)):
-        base = bytes if issubclass(kind, bytes) else bytearray
-        _check_length(base.__len__(value))
-        return f'{{"b": "{base.hex(value)}"}}'
+    if kind is int:
+        return str(value) if -(1 << 53) < value < 1 << 53 else f'{{"i": "{hex(value)}"}}'
+    if kind is str:
+        _check_length(value)
+        return encode_basestring_ascii(value)
+    if kind is float:
+        return _json_of_float(value)
+    if kind is complex:
+        return f'{{"c": [{_json_of_float(value.real)}, {_json_of_float(value.imag)}]}}'
+    if kind is bytes or kind is bytearray:
+        _check_length(value)
+        return f'{{"{"b" if kind is bytes else "B"}": "{value.hex()}"}}'
     return None
 
 
-def _check_length(length: int) -> None:
-    if length > MAX_LENGTH:
+def _check_length(value: Any) -> None:
+    if len(value) > MAX_LENGTH:
         raise ValueError("the value is too large")
 
 
@@ -88,8 +140,8 @@ def _json_of_float(number: float) -> str:
 class _Encoder:
     """Writes JSON itself: the standard encoder would first need a second structure, of plain lists and dicts."""
 
-    def __init__(self, handle: Callable[[Any], int] | None) -> None:
-        self.handle = handle
+    def __init__(self, refer: Refer | None) -> None:
+        self.refer = refer
         self.items = 0
 
     def encode(self, value: Any, depth: int) -> str:
@@ -101,64 +153,65 @@ class _Encoder:
         return self._container(value, kind, depth + 1) if text is None else text
 
     def _container(self, value: Any, kind: type, depth: int) -> str:
-        if issubclass(kind, list):
-            return self._parts(list.__iter__(value), depth)
-        if issubclass(kind, tuple):
-            return f'{{"t": {self._parts(tuple.__iter__(value), depth)}}}'
-        if issubclass(kind, dict):
-            pairs = [f"[{self.encode(key, depth)},{self.encode(item, depth)}]" for key, item in dict.items(value)]
+        if kind is list:
+            return self._parts(value, depth)
+        if kind is tuple:
+            return f'{{"t": {self._parts(value, depth)}}}'
+        if kind is dict:
+            pairs = [f"[{self.encode(key, depth)},{self.encode(item, depth)}]" for key, item in value.items()]
             return f'{{"d": [{",".join(pairs)}]}}'
-        if issubclass(kind, set):
-            return f'{{"s": {self._parts(set.__iter__(value), depth)}}}'
-        if issubclass(kind, frozenset):
-            return f'{{"f": {self._parts(frozenset.__iter__(value), depth)}}}'
-        if kind in (range, map, filter, zip, enumerate, reversed) or hasattr(kind, "__next__"):
-            return f'{{"n": {self._parts(islice(value, MAX_ITEMS), depth)}}}'
-        name = encode_basestring_ascii(kind.__name__)
-        if self.handle is not None:
-            return f'{{"h": {self.handle(value)}, "o": {name}}}'
-        return f'{{"o": {name}}}'
+        if kind is set or kind is frozenset:
+            return f'{{"{"s" if kind is set else "f"}": {self._parts(value, depth)}}}'
+        if kind in _MADE:
+            return f'{{"m": {self._parts((kind.__name__, *_MADE[kind](value)), depth)}}}'
+        if kind.__module__ == "numpy" and hasattr(value, "tolist"):
+            listed = value.tolist()
+            array = ("ndarray", listed, value.dtype.str)
+            return f'{{"m": {self._parts(array, depth)}}}' if kind.__name__ == "ndarray" else self.encode(listed, depth)
+        if id(value) in _NAMES:
+            return f'{{"g": "{_NAMES[id(value)]}"}}'
+        if self.refer is None:
+            raise ValueError(f"a {kind.__name__} is no plain value")
+        return f'{{"o": {self._parts(self.refer(value), depth)}}}'
 
     def _parts(self, items: Iterable[Any], depth: int) -> str:
         return "[" + ",".join([self.encode(item, depth) for item in items]) + "]"
 
 
-def _decode(data: Any, proxy: Callable[[int, str], Any] | None) -> Any:
+def _decode(data: Any, resolve: Resolve | None) -> Any:
     if isinstance(data, list):
-        return [_decode(item, proxy) for item in data]
+        return [_decode(item, resolve) for item in data]
     if not isinstance(data, dict):
         return data
-    if "o" in data:
-        name = str(data["o"])[:80]
-        return proxy(int(data["h"]), name) if proxy is not None and "h" in data else Opaque(name)
     ((tag, content),) = data.items()
-    return _TAGS[tag](content, proxy)
+    return _TAGS[tag](content, resolve)
 
 
-def _distinct(content: Any, proxy: Callable[[int, str], Any] | None) -> list[Any]:
-    """Members of a set. Numbers can be chosen to share a hash; a set of many such takes the square of their count."""
-    members = list(_items(content, proxy))
-    if len(members) - len(set(map(hash, members))) > MAX_COLLISIONS:
-        raise ValueError("members that share their hash")
-    return members
+def _make(content: Any, resolve: Resolve | None) -> Any:
+    name, *arguments = _items(content, resolve)
+    return _MAKERS[name](*arguments)
 
 
-def _dict(content: Any, proxy: Callable[[int, str], Any] | None) -> dict[Any, Any]:
-    keys = _distinct([key for key, _ in content], proxy)
-    return dict(zip(keys, _items([item for _, item in content], proxy), strict=True))
+def _refer_back(content: Any, resolve: Resolve | None) -> Any:
+    if resolve is None:
+        raise ValueError("not a plain value")
+    return resolve(list(_items(content, resolve)))
 
 
-def _items(content: Any, proxy: Callable[[int, str], Any] | None) -> Iterator[Any]:
-    return (_decode(item, proxy) for item in content)
+def _items(content: Any, resolve: Resolve | None) -> Iterator[Any]:
+    return (_decode(item, resolve) for item in content)
 
 
 _TAGS: dict[str, Callable[[Any, Any], Any]] = {
-    "i": lambda content, proxy: int(content, 16),
-    "c": lambda content, proxy: complex(*content),
-    "b": lambda content, proxy: bytes.fromhex(content),
-    "t": lambda content, proxy: tuple(_items(content, proxy)),
-    "s": lambda content, proxy: set(_distinct(content, proxy)),
-    "f": lambda content, proxy: frozenset(_distinct(content, proxy)),
-    "d": _dict,
-    "n": lambda content, proxy: iter(list(_items(content, proxy))),
+    "i": lambda content, resolve: int(content, 16),
+    "c": lambda content, resolve: complex(*content),
+    "b": lambda content, resolve: bytes.fromhex(content),
+    "B": lambda content, resolve: bytearray.fromhex(content),
+    "t": lambda content, resolve: tuple(_items(content, resolve)),
+    "s": lambda content, resolve: set(_items(content, resolve)),
+    "f": lambda content, resolve: frozenset(_items(content, resolve)),
+    "d": lambda content, resolve: {key: item for key, item in map(lambda pair: _items(pair, resolve), content)},
+    "m": _make,
+    "g": lambda content, resolve: _NAMED[content],
+    "o": _refer_back,
 }

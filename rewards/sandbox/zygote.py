@@ -262,19 +262,36 @@ def _run_job(
     return channels
 
 
-def _rehearse(times: int = 30) -> None:
+def _rehearse(times: int = 12) -> None:
     """Run jobs of our own, so that what this warms up in the interpreter is shared by every fork.
 
     A page of memory that a job is the first to write to costs it a copy.
     """
+    program, tests = guest.rehearsals()
     for _ in range(times):
-        parent, jobs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        asker, channel = socket.socketpair()
-        with parent, asker, channel:
-            socket.send_fds(parent, [marshal.dumps((guest.CALLS, 1, guest.sample()))], [channel.fileno()])
-            for descriptor in _run_job(jobs.recvmsg, [jobs.fileno()], lambda cpu_seconds: None, lambda: 0):
-                os.close(descriptor)
-            jobs.detach()
+        for here, there in ((program, tests), (tests, program)):
+            ends = socket.socketpair()
+            other = os.fork()
+            if other == 0:
+                ends[0].close()
+                _rehearse_job(*there, ends[1])
+                os._exit(0)
+            ends[1].close()
+            _rehearse_job(*here, ends[0])
+            os.waitpid(other, 0)
+    guest.forget()
+
+
+def _rehearse_job(mode: str, payload: bytes, peer: socket.socket) -> None:
+    parent, jobs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    judge, channel = socket.socketpair()
+    channels = [peer] if mode == guest.PROGRAM else [channel, peer]
+    with parent, judge, channel, peer:
+        socket.send_fds(parent, [marshal.dumps((mode, 1, payload))], [end.fileno() for end in channels])
+        peer.close()
+        for descriptor in _run_job(jobs.recvmsg, [jobs.fileno()], lambda cpu_seconds: None, lambda: 0):
+            os.close(descriptor)
+        jobs.detach()
 
 
 def _end(tier: str, leader: int) -> None:
@@ -321,6 +338,8 @@ def main() -> None:
     *descriptors, tier, memory_mb, modules, files = json.loads(sys.argv.pop())
     guest.preload(modules, files)
     _rehearse()
+    if guest.PYTEST in modules:
+        guest.preload_pytest()
     gc.set_threshold(_COLLECT_AFTER)
     gc.freeze()  # a fork that collects garbage would copy every page it looks at
     sys.argv[:] = ["solution.py"]

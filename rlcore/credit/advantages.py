@@ -49,14 +49,17 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _scale(returns_PGT: np.ndarray, kind: str) -> np.ndarray | float:
-    """Standard deviation of a turn's returns over the group or the batch; 1 for none.
+    """Standard deviation of a turn's returns over the group or the batch, or their mean over the group; 1 for none.
 
-    Infinite where all returns are equal, so that advantages there are 0, whatever baseline they were compared with.
+    Infinite where all returns are equal, or their mean is not above 0: advantages there are 0, whatever baseline they
+    were compared with.
     """
     if kind == "none":
         return 1.0
-    axis = 1 if kind == "group" else (0, 1)
+    axis = (0, 1) if kind == "batch" else 1
     count = (~np.isnan(returns_PGT)).sum(axis, keepdims=True)
     mean = np.nansum(returns_PGT, axis, keepdims=True) / np.maximum(count, 1)
+    if kind == "mean":
+        return np.where(mean < EPSILON, np.inf, mean)
     variance = np.nansum((returns_PGT - mean) ** 2, axis, keepdims=True) / np.maximum(count - 1, 1)
     return np.where(variance < EPSILON**2, np.inf, np.sqrt(variance) + EPSILON)

@@ -1,5 +1,7 @@
 """What each turn is paid: its own reward, the bonus for progress, and a discounted share of later turns."""
 
+from math import comb
+
 import numpy as np
 
 from rlcore.credit.turns import Turns
@@ -28,6 +30,27 @@ def turn_returns(turns: Turns, stage: Stage, discount: float = 0.0) -> np.ndarra
     if discount:
         returns_PGT[..., 0] = _mean_over_siblings(returns_PGT[..., 0], turns.first_PG)
     return np.where(turns.trained_PGT, returns_PGT, np.nan)
+
+
+def best_of(returns_PGT: np.ndarray, k: int) -> np.ndarray:
+    """Returns `[P, G, T]` where only the best of k counts: the mean highest return of a turn and k - 1 others.
+
+    The mean is over all draws of the others from those of its group that have the turn; of fewer, all are drawn. Of
+    returns of 0 and 1, less the group's mean, it is the advantage of Pass@k Training (Chen et al. 2025, arXiv
+    2508.10751) before their division by a standard deviation.
+    """
+    paid_PGT = np.full_like(returns_PGT, np.nan)
+    for problem, turn in np.ndindex(returns_PGT.shape[0], returns_PGT.shape[2]):
+        there_N = np.flatnonzero(~np.isnan(returns_PGT[problem, :, turn]))
+        order_N = there_N[np.argsort(returns_PGT[problem, there_N, turn], kind="stable")]
+        sorted_N, count = returns_PGT[problem, order_N, turn], len(order_N)
+        drawn = min(k, count) - 1
+        # The best is the one of rank j if it is drawn and the rest are drawn from those below it.
+        below_N = np.array([comb(j, drawn) for j in range(count)], dtype=np.float64)
+        with_N = np.array([comb(j - 1, drawn - 1) if j and drawn else 0 for j in range(count)], dtype=np.float64)
+        higher_N = np.append((with_N * sorted_N)[::-1].cumsum()[::-1][1:], 0.0)
+        paid_PGT[problem, order_N, turn] = (below_N * sorted_N + higher_N) / comb(max(count - 1, 0), max(drawn, 0))
+    return paid_PGT
 
 
 def _mean_over_siblings(returns_PG: np.ndarray, first_PG: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlcore.credit.advantages import EPSILON, Gather, advantages, alone
-from rlcore.credit.returns import turn_returns
+from rlcore.credit.returns import best_of, turn_returns
 from rlcore.credit.turns import Turns
 from rlcore.recipe.schema import Credit, Stage
 from rlcore.types import Groups, TokenBatch, Trajectory
@@ -19,7 +19,8 @@ def assign(groups: Groups, stage: Stage, credit: Credit, gather: Gather = alone)
     All ranks call it together, each with its own groups.
     """
     turns = Turns.of_groups(groups)
-    advantages_PGT = advantages(turn_returns(turns, stage, credit.discount), turns, credit, gather)
+    returns_PGT = best_of(turn_returns(turns, stage, credit.discount), credit.best_of)
+    advantages_PGT = advantages(returns_PGT, turns, credit, gather)
     kl_weight_PGT = np.asarray(stage.kl)[turns.attempt_PGT]
     for stream_PGT in (advantages_PGT, kl_weight_PGT):
         stream_PGT[..., 0] *= turns.stands_for_PG

@@ -86,7 +86,8 @@ def _rows(table: Table, section: Data, source: Source, bad: BadRows, texts: Sequ
     if source.complete is not None:
         named = replace(named, rows=[source.complete(row) for row in named.rows])
     for column in dict.fromkeys((*texts, *source.gold, *section.columns)):
-        named = _with_column(named, column, bad)
+        hint = "" if column in section.columns else f"; data.columns={{{column}: NAME}} says which of them it is"
+        named = _with_column(named, column, bad, hint)
     for column in texts:
         named = _with_text(named, column, bad)
     if source.in_split is None:
@@ -106,7 +107,7 @@ def _renamed(table: Table, columns: dict[str, str], bad: BadRows) -> Table:
     return replace(table, rows=rows)
 
 
-def _with_column(table: Table, column: str, bad: BadRows) -> Table:
+def _with_column(table: Table, column: str, bad: BadRows, hint: str = "") -> Table:
     """The rows whose column holds something; UserError where no row has it at all."""
     lacking = [place for row, place in zip(table.rows, table.places, strict=True) if _blank(row.get(column))]
     if not lacking:
@@ -115,6 +116,7 @@ def _with_column(table: Table, column: str, bad: BadRows) -> Table:
         known = sorted({name for row in table.rows for name in row})
         raise UserError(
             f"data set {table.name} has no column {column}; it has {', '.join(known)}{did_you_mean(column, known)}"
+            f"{hint}"
         )
     return _without(table, lacking, f"have no {column}", f"no {column}", bad)
 

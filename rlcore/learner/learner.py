@@ -1,6 +1,7 @@
 """The learner: per-token streams in, updated weights and a report out. It knows nothing of rewards or stages."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ from rlcore.entries import KL_ESTIMATORS
 from rlcore.errors import UserError
 from rlcore.learner.activations import checkpoint_layers
 from rlcore.learner.batch.balance import gathered, part_of
-from rlcore.learner.batch.packing import MicroBatch, micro_batches
+from rlcore.learner.batch.packing import Inputs, MicroBatch, micro_batches
 from rlcore.learner.batch.planning import Planned, plan_micro_batches, split_minibatches
 from rlcore.learner.cpu_decoder import has_few_operations
 from rlcore.learner.guards import memory_named
 from rlcore.learner.kernels import use_fused_kernels
 from rlcore.learner.loss.averaging import LossTokens
-from rlcore.learner.loss.losses import kl_exact
+from rlcore.learner.loss.losses import kl_exact, kl_reward
 from rlcore.learner.loss.objective import Objective, carries_gradient
 from rlcore.learner.loss.tally import LearnerReport, Tally
 from rlcore.learner.policy_module import PolicyModule
@@ -114,10 +115,12 @@ class Learner:
         batch, _ = gathered(batch)
         minibatches = self._minibatches(batch)
         loss_tokens = LossTokens.of(batch)
+        kl_used = self._reference is not None and bool(batch.kl_weight_N.any())
+        if kl_used and KL_ESTIMATORS[self._section.kl] is kl_reward:
+            batch = self._with_kl_in_reward(batch, loss_tokens)
         live_B = carries_gradient(batch, self._section)
         plans, counts = self._plans(batch, [chosen[live_B[chosen]] for chosen in minibatches])
         counts = [max(count, 1) for count in counts]  # an optimizer step follows a backward pass, if of nothing
-        kl_used = self._reference is not None and bool(batch.kl_weight_N.any())
         objective = self._objective(batch, loss_tokens, np.flatnonzero(live_B))
         tally = Tally(int(batch.turn_N.max(initial=1)), self._device)
         norms: list[float] = []
@@ -194,6 +197,21 @@ class Learner:
         self._engine.destroy()
         self._reference = None
 
+    @torch.no_grad()
+    def _with_kl_in_reward(self, batch: TokenBatch, loss_tokens: LossTokens) -> TokenBatch:
+        """The batch with the KL of each token, and of those after it in its attempt, taken from its advantage.
+
+        Its expectation on policy has the gradient of β · KL(policy ‖ reference) of whole attempts: the penalty of RLOO
+        (Ahmadian et al. 2024, arXiv 2402.14740) and of REINFORCE++ (Hu 2025, arXiv 2501.03262).
+        """
+        assert self._reference is not None
+        penalised = np.flatnonzero(np.logical_or.reduceat(batch.kl_weight_N != 0, batch.offsets_B1[:-1]))
+        reference_N = self._logprobs(batch, penalised, self._reference.logprobs)
+        own_N = batch.sampler_logprob_N if self._old_is_sampler else self._logprobs(batch, penalised)
+        log_ratio_N = np.where(batch.kl_weight_N != 0, own_N - reference_N, 0.0)
+        penalty_N = batch.kl_weight_N * loss_tokens.to_go_N(log_ratio_N)
+        return replace(batch, advantage_N=(batch.advantage_N - penalty_N).astype(np.float32))
+
     def _plans(self, batch: TokenBatch, minibatches: list[np.ndarray]) -> tuple[list[list[Planned]], list[int]]:
         """This rank's micro-batches of each minibatch, and how many of them the ranks with most have."""
         section, parts = self._section, self._world // self._section.sequence_parallel
@@ -212,13 +230,18 @@ class Learner:
         seeds = [(self._seed, self._engine.global_steps, epoch) for epoch in range(self._section.epochs)]
         return [chosen for seed in seeds for chosen in split_minibatches(batch, self._section.minibatches, seed)]
 
-    def _logprobs(self, batch: TokenBatch, chosen: np.ndarray) -> np.ndarray:
-        """`logprobs` of the chosen trajectories of all ranks, which each computes a part of; 0 of others."""
+    def _logprobs(
+        self, batch: TokenBatch, chosen: np.ndarray, predict: Callable[[Inputs], Tensor] | None = None
+    ) -> np.ndarray:
+        """`logprobs` of the chosen trajectories of all ranks, which each computes a part of; 0 of others.
+
+        `predict` computes log-probabilities `[n]` from what a micro-batch reads; the policy's by default.
+        """
         (plan,), (count,) = self._plans(batch, [chosen])
         logprob_N = torch.zeros(len(batch.ids_N), device=self._device)
         for micro in micro_batches(batch, plan, count, self._device):
             with memory_named(micro, self._section.micro_batch_tokens):
-                logprob_n = self._engine.module(micro.inputs)[0].float()
+                logprob_n = (predict(micro.inputs) if predict else self._engine.module(micro.inputs)[0]).float()
             if not self._place:
                 logprob_N[micro.index_n] = logprob_n
         if self._world > 1:

@@ -4,7 +4,8 @@ import copy
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,12 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 
 from rlcore.errors import UserError, nearest_path, one_line
 from rlcore.files import move_into_place, seal_files
+from rlcore.hub import hub_or_cache
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.schema import Model, Scratch
+
+OWN_CODE = "it has code of its own, which rlcore does not run: take a model whose architecture transformers has"
+"""What transformers says then names an argument that no recipe has."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,10 @@ def save_policy(
 
     Raises UserError when it cannot be written.
     """
-    try:
+    with _refused(f"the policy cannot be written to {folder}"):
         Path(folder).mkdir(parents=True, exist_ok=True)  # save_pretrained only logs where this raises
         _whole(policy.model).save_pretrained(folder, state_dict=None if weights is None else dict(weights))
         policy.tokenizer.save_pretrained(folder)
-    except Exception as error:  # the tokenizers library raises no narrower class where the disk is full
-        raise UserError(f"the policy cannot be written to {folder}: {one_line(error)}") from None
 
 
 def place_policy(
@@ -106,7 +109,7 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
             f"model.path {path} holds LoRA adapters, not a whole model: merge them into their base (peft's "
             "merge_and_unload), and give the folder of the merged model"
         )
-    try:
+    with _refused(f"model {path} cannot be loaded"), hub_or_cache(path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=section.dtype,
@@ -114,8 +117,6 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
             output_loading_info=True,
             **_quantized(section),
         )
-    except Exception as error:  # a broken config.json or file of weights raises no narrower class
-        raise UserError(f"model {path} cannot be loaded: {one_line(error)}") from None
     model, report = loaded
     if report["missing_keys"]:  # transformers fills them with random numbers
         lacking = sorted(report["missing_keys"])
@@ -163,12 +164,10 @@ def _whole(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    try:
+    with _refused(f"tokenizer of {path} cannot be loaded"), hub_or_cache(path):
         # AutoTokenizer would put Qwen2's splitting into a Qwen2 folder whose tokenizer.json says all there is to say
         whole = get_tokenizer_config(path).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
         tokenizer = (PreTrainedTokenizerFast if whole else AutoTokenizer).from_pretrained(path)
-    except Exception as error:  # a broken tokenizer.json makes the tokenizers library raise no narrower class
-        raise UserError(f"tokenizer of {path} cannot be loaded: {one_line(error)}") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -178,12 +177,21 @@ def _check(policy: Policy, name: str) -> None:
     tokenizer = policy.tokenizer
     if tokenizer.chat_template is None:
         raise UserError(f"tokenizer of {name} has no chat template; give one as model.chat_template")
-    try:
+    with _refused(f"chat template of {name} does not work"):
         tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template is a program
-        raise UserError(f"chat template of {name} does not work: {one_line(error)}") from None
     if tokenizer.eos_token is None:
         raise UserError(f"tokenizer of {name} has no end token (eos_token), so no attempt could end")
     known = policy.model.config.get_text_config().vocab_size
     if len(tokenizer) > known:
         raise UserError(f"tokenizer of {name} has {len(tokenizer)} tokens, its model only {known}")
+
+
+@contextmanager
+def _refused(told: str) -> Iterator[None]:
+    """UserError that begins with `told` for whatever goes wrong: broken files, programs in them and full disks make
+    transformers and the tokenizers library raise no narrower class than Exception."""
+    try:
+        yield
+    except Exception as error:
+        reason = OWN_CODE if "trust_remote_code" in str(error) else one_line(error)
+        raise UserError(f"{told}: {reason}") from None

@@ -19,7 +19,14 @@ class Credit(Section):
         description="what an attempt is compared with: its group with or without itself; those that go on from the "
         "same first attempt; those of the group or batch whose previous attempt scored the same; the batch; nothing",
     )
-    scale: Literal["none", "group", "batch"] = Field("none", description="divide advantages by this standard deviation")
+    scale: Literal["none", "group", "batch", "mean"] = Field(
+        "none",
+        description="divide advantages by the standard deviation of the group's or batch's returns; mean: by the "
+        "group's mean return, as in MaxRL",
+    )
+    best_of: Positive = Field(
+        1, description="k: pay a turn for the best return among itself and k - 1 of its group, which trains pass@k"
+    )
     discount: Fraction = Field(0.0, description="how much an attempt is paid for the returns of later ones")
 
 

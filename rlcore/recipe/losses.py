@@ -12,6 +12,7 @@ DR_GRPO = Loss("ppo", average="constant", source="arXiv 2503.20783")
 DAPO = Loss("ppo", clip=(0.2, 0.28), source="DAPO, arXiv 2503.14476")
 GSPO = Loss("ppo", ratio="attempt", clip=(3e-4, 4e-4), average="attempt", source="arXiv 2507.18071")
 CISPO = Loss("cispo", clip=(1.0, 4.0), source="MiniMax-M1, arXiv 2506.13585")
+SAPO = Loss("sapo", clip=(1.05, 1.0), average="attempt", source="arXiv 2511.20347; clip holds its two τ")
 REINFORCE = Loss("reinforce", clip=(0.0, 0.0), average="constant", source="Williams 1992; SCoRe's own")
 
 

@@ -1,10 +1,20 @@
 """What pydantic found wrong, in one line."""
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from rlcore.errors import did_you_mean
+
+REMOVED = {
+    **dict.fromkeys(
+        (f"rollout.vllm.{phase}_deadline" for phase in ("start", "probe", "request", "publish")),
+        "rollout.vllm.deadline is the one for all",
+    ),
+    "rollout.vllm.pause": "requests that run at a publication always go on with the new weights",
+}
+"""Keys of former recipes, and what holds in their place. A saved recipe is read without them."""
 
 
 def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
@@ -16,6 +26,8 @@ def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
+        if where in REMOVED:
+            return f"{where} is no key any more: {REMOVED[where]}{more}"
         *parents, key = first["loc"]
         return f"unknown key {where}{did_you_mean(str(key), _section_at(model, parents).model_fields)}{more}"
     if first["type"] == "missing":
@@ -24,6 +36,12 @@ def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "value_error":
         return (f"{where}: " if where else "") + message + more
     return f"{where}: {message[0].lower()}{message[1:]}, not {first['input']!r}{more}"
+
+
+def without_removed(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """A saved recipe, or the section `at` in it, without the keys of former recipes."""
+    kept = {key: value for key, value in values.items() if f"{at}{key}" not in REMOVED}
+    return {k: without_removed(v, f"{at}{k}.") if isinstance(v, Mapping) else v for k, v in kept.items()}
 
 
 def _section_at(model: type[BaseModel], loc: list[int | str]) -> type[BaseModel]:

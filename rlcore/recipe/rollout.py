@@ -22,13 +22,7 @@ class Vllm(Section):
         2,
         description="what is given up during the update: 0 nothing, 1 the KV cache (weights wait on the host), 2 both",
     )
-    pause: Literal["keep", "wait", "abort"] = Field(
-        "keep", description="requests that run at a publication: go on with the new weights, end first, or start again"
-    )
-    start_deadline: Seconds = Field(600.0, description="seconds until a server answers")
-    probe_deadline: Seconds = Field(30.0, description="seconds without a sign of life until a server counts as hung")
-    request_deadline: Seconds = Field(600.0, description="seconds until a request is sampled again elsewhere")
-    publish_deadline: Seconds = Field(300.0, description="seconds for each phase of a publication")
+    deadline: Seconds = Field(600.0, description="seconds for a server's start, a request, a phase of a publication")
     args: dict[str, Any] = Field(default_factory=dict, description="further engine arguments: {kv_cache_dtype: fp8}")
     command: str = Field("", description='starts a server, like "vllm serve"; left out: the vLLM of this environment')
     gpus: list[str] = Field(default_factory=list, description='CUDA devices of each server that rlcore starts: ["0,1"]')

@@ -75,6 +75,16 @@ def _baseline(recipe: Any) -> Iterator[str]:
         )
 
 
+def _best_of(recipe: Any) -> Iterator[str]:
+    best_of, group = recipe.credit.best_of, recipe.batch.group
+    if best_of == 1:
+        return
+    if best_of >= group:
+        yield f"credit.best_of {best_of} needs a batch.group above it, not {group}: all would be paid alike"
+    if recipe.credit.unit == "trajectory":
+        yield "credit.best_of pays each turn: credit.unit attempt"
+
+
 def _branches(recipe: Any) -> Iterator[str]:
     branches, baseline = recipe.batch.branches, recipe.credit.baseline
     if recipe.batch.group % branches:
@@ -104,6 +114,7 @@ RULES: tuple[Callable[[Any], Iterator[str]], ...] = (
     _engine,
     _supervised_rounds,
     _baseline,
+    _best_of,
     _branches,
     _minibatches,
 )

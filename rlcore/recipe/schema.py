@@ -143,7 +143,9 @@ class Learner(Section):
     correction: Correction = Field(Correction(), description="used where old_logprobs are the learner's")
     entropy_bonus: NonNegative = Field(0.0, description="pays for entropy, in the loss of every token")
     kl: Annotated[str, KL_ESTIMATORS] = Field(
-        "k3", description="exact sums over the vocabulary; the others are one-sample estimates"
+        "k3",
+        description="exact sums over the vocabulary; the others are one-sample estimates; reward is taken from the "
+        "advantages instead of added to the loss",
     )
     zero: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage; 0 with bfloat16 is done as 1")
     offload: list[Literal["optimizer", "parameters", "activations"]] = Field(

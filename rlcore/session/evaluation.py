@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -114,13 +114,14 @@ def evaluate_and_save(
     return results
 
 
-def _identity(recipe: Recipe, ranks: Ranks) -> str:
-    """A digest of all that the attempts depend on: the recipe's part in them, the weights, and how ranks share them."""
+def _identity(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
+    """All that the attempts depend on: the recipe's part in them, a digest of the weights, and how ranks share them."""
     parts = recipe.model_dump(mode="json", include={"seed", "model", "rollout", "rewards", "evaluate", "conversation"})
     path = Path(recipe.model.path or "")
     files = sorted(path.glob("*")) if recipe.model.path and path.is_dir() else []
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    return hashlib.blake2b(repr((FORMAT, parts, weights, ranks.world)).encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(repr(weights).encode(), digest_size=16).hexdigest()
+    return {**parts, "weights": digest, "ranks": ranks.world, "format": FORMAT}
 
 
 class ServedSetup:
@@ -146,7 +147,7 @@ def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None, run_i
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
         except OSError as error:
-            raise UserError(f"the run's folder {folder} cannot be written: {error.strerror}") from None
+            raise UserError(f"folder {folder} cannot be written: {error.strerror}") from None
     return Tracker(
         folder,
         recipe.track,

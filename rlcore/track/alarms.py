@@ -1,6 +1,5 @@
 """Alarms: what is going wrong, seen in the last records of `metrics.jsonl`, said in plain words with what to do.
 
-An alarm is a function of the history (oldest record first) that gives its message while it sounds and None otherwise.
 A measurement that training has not logged often enough yet sounds no alarm.
 """
 
@@ -8,14 +7,29 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from statistics import median_low
-from typing import Any
+from typing import Any, NamedTuple
 
 History = Sequence[Mapping[str, Any]]
+"""Records, oldest first."""
+Figures = dict[str, Any]
+"""What a message is filled with; empty while all is well."""
 
 HISTORY = 50
 """Records that an alarm may look back on."""
 WINDOW = 10
 """Steps over which noisy shares are averaged."""
+
+
+class Alarm(NamedTuple):
+    """Calling it with the history gives the message while it sounds, else None."""
+
+    when: str
+    figures: Callable[[History], Figures]
+    message: str
+
+    def __call__(self, history: History) -> str | None:
+        figures = self.figures(history)
+        return self.message.format(**figures) if figures else None
 
 
 def window_means(history: History, name: str, window: int) -> list[float]:
@@ -31,185 +45,140 @@ def recent_mean(history: History, name: str, window: int) -> float | None:
     return means[-1] if means else None
 
 
-def sandbagging(history: History) -> str | None:
-    """Attempt 1 is more than 5 points below the base."""
-    drop = recent_mean(history, "train/sandbagging", WINDOW)
-    if drop is None or drop <= 0.05:
-        return None
-    return (
-        f"attempt 1 fell {100 * drop:.0f} points below the base: sandbagging. What trains attempt 2 moves the weights "
-        "that both share, and with credit.discount or unit trajectory attempt 1 is itself paid to leave room for "
-        "progress; raise β on attempt 1 (the stage's kl) or lower α (its bonus)"
-    )
+def _mean(
+    name: str, *, above: float = math.inf, below: float = -math.inf, window: int = WINDOW
+) -> Callable[[History], Figures]:
+    """The recent mean of a measurement, where it is out of bounds."""
+
+    def figures(history: History) -> Figures:
+        mean = recent_mean(history, name, window)
+        return {} if mean is None or below <= mean <= above else {"mean": mean, "percent": 100 * mean}
+
+    return figures
 
 
-def copying(history: History) -> str | None:
-    """Fewer than 2 % of the answers change from one attempt to the next."""
-    change = recent_mean(history, "train/answer_change", WINDOW)
-    if change is None or change >= 0.02:
-        return None
-    return (
-        f"only {100 * change:.1f} % of the answers change in attempt 2: copying; "
-        "train longer in a stage that holds attempt 1 near the reference, or raise α (the stage's bonus)"
-    )
+def _attempt(prefix: str, ill: Callable[[list[float]], bool], window: int = WINDOW) -> Callable[[History], Figures]:
+    """The first attempt whose window means of a measurement are `ill`: its number, its first and last mean."""
+
+    def found(history: History) -> Iterator[Figures]:
+        names = {name.removeprefix(prefix) for record in history for name in record if name.startswith(prefix)}
+        for number in sorted(filter(str.isdecimal, names)):
+            if (means := window_means(history, prefix + number, window)) and ill(means):
+                fall = 100 * (max(means) - means[-1])
+                yield {
+                    "attempt": number,
+                    "first": means[0],
+                    "last": means[-1],
+                    "percent": 100 * means[-1],
+                    "fall": fall,
+                }
+
+    return lambda history: next(found(history), {})
 
 
-def over_correction(history: History) -> str | None:
-    """More right answers are spoilt than wrong ones repaired, by over a point."""
-    spoilt = recent_mean(history, "train/c_to_i", WINDOW)
-    repaired = recent_mean(history, "train/i_to_c", WINDOW)
+def _over_correction(history: History) -> Figures:
+    spoilt, repaired = (recent_mean(history, f"train/{flip}", WINDOW) for flip in ("c_to_i", "i_to_c"))
     if spoilt is None or repaired is None or spoilt - repaired <= 0.01:
-        return None
-    return (
-        f"attempt 2 spoils {100 * spoilt:.1f} % and repairs {100 * repaired:.1f} %: over-correction; "
-        "raise α (the stage's bonus), or the reward of attempt 2"
-    )
+        return {}
+    return {"spoilt": 100 * spoilt, "repaired": 100 * repaired}
 
 
-def collapse(history: History) -> str | None:
-    """An attempt's accuracy is more than 10 points below its best window of the records at hand."""
-    for attempt, means in _attempts(history, "train/t"):
-        if (fall := max(means) - means[-1]) > 0.1:
-            return (
-                f"attempt {attempt} fell {100 * fall:.0f} points below its best within {HISTORY} steps: collapse; "
-                "lower learner.lr or α (the stage's bonus), or raise β (its kl); best/ holds the policy before"
-            )
-    return None
-
-
-def dead_groups(history: History) -> str | None:
-    """More than 80 % of the groups have equal rewards."""
-    share = recent_mean(history, "train/dead_groups", WINDOW)
-    if share is None or share <= 0.8:
-        return None
-    return (
-        f"{100 * share:.0f} % of the groups have equal rewards and teach nothing; "
-        "choose problems that are neither always nor never solved, or a larger group"
-    )
-
-
-def reward_failures(history: History) -> str | None:
-    """More than 2 % of the trajectories hold an attempt without a score."""
-    share = recent_mean(history, "train/unscored", WINDOW)
-    if share is None or share <= 0.02:
-        return None
-    return (
-        f"{100 * share:.1f} % of the trajectories were not scored and teach nothing: the rewards fail; "
-        "see the status of attempts in trajectories.jsonl; if it is timeout, raise rewards.deadline or rewards.workers"
-    )
-
-
-def truncation(history: History) -> str | None:
-    """More than 20 % of an attempt's samples meet the length limit."""
-    for attempt, means in _attempts(history, "train/truncated_t"):
-        if means[-1] > 0.2:
-            return (
-                f"{100 * means[-1]:.0f} % of the samples of attempt {attempt} are cut off by the length limit, which "
-                "looks like a policy that cannot answer; raise conversation.max_attempt_tokens"
-            )
-    return None
-
-
-def length_creep(history: History) -> str | None:
-    """An attempt grew by more than half over the records at hand."""
-    for attempt, means in _attempts(history, "train/tokens_t"):
-        if means[-1] > 1.5 * means[0]:
-            return (
-                f"attempt {attempt} grew from {means[0]:.0f} to {means[-1]:.0f} tokens within {HISTORY} steps: length "
-                "creep; read trajectories to see whether the new tokens say anything, and whether the loss pays length"
-            )
-    return None
-
-
-def low_entropy(history: History) -> str | None:
-    """An attempt's entropy is below a fifth of what it was at the first of the records at hand."""
-    for attempt, means in _attempts(history, "learner/entropy_t"):
-        if means[-1] < 0.2 * means[0]:
-            return (
-                f"the entropy of attempt {attempt} fell from {means[0]:.2g} to {means[-1]:.2g} nats a token within "
-                f"{HISTORY} steps, so that samples of a group become equal; lower learner.lr or raise the upper end "
-                "of learner.clip"
-            )
-    return None
-
-
-def skipped_steps(history: History) -> str | None:
-    """Optimizer steps were passed over because a gradient was not finite."""
+def _skipped_steps(history: History) -> Figures:
     skipped = sum(record.get("learner/skipped") or 0 for record in list(history)[-WINDOW:])
-    if not skipped:
-        return None
-    return (
-        f"{skipped:.0f} optimizer steps in the last {WINDOW} steps had gradients that were not finite and were passed "
-        "over; lower learner.lr, or try model.dtype float32"
-    )
+    return {"skipped": skipped} if skipped else {}
 
 
-def gradient_norm(history: History) -> str | None:
-    """The gradient's norm is more than ten times its usual one, the median of what may be looked back on."""
+def _gradient_norm(history: History) -> Figures:
     norms = [norm for record in history if (norm := record.get("learner/grad_norm")) and math.isfinite(norm)]
-    if len(norms) < WINDOW or (latest := norms[-1]) <= 10 * (usual := median_low(norms)):
-        return None
-    return (
-        f"the gradient's norm is {latest:.2g}, usually {usual:.2g}; clipping holds the step, but if it stays so lower "
-        "learner.lr, or learner.max_grad_norm"
-    )
+    if len(norms) < WINDOW or norms[-1] <= 10 * median_low(norms):
+        return {}
+    return {"latest": norms[-1], "usual": median_low(norms)}
 
 
-def ratio(history: History) -> str | None:
-    """The clip changes the gradient of more than 30 % of the tokens."""
-    share = recent_mean(history, "learner/clip_fraction", WINDOW)
-    if share is None or share <= 0.3:
-        return None
-    return (
-        f"the ratio of {100 * share:.0f} % of the tokens is clipped: the policy leaves the one that sampled too fast; "
-        "lower learner.lr, learner.minibatches or learner.epochs"
-    )
-
-
-def mismatch(history: History) -> str | None:
-    """The KL divergence between sampler and learner is more than 0.1."""
-    kl = recent_mean(history, "learner/mismatch_kl", 1)
-    if kl is None or kl <= 0.1:
-        return None
-    return (
-        f"the sampler's probabilities are {kl:.2g} nats a token away from the learner's; "
-        "check that the weights are published and that both use the same dtype and temperature"
-    )
-
-
-def runaway_kl(history: History) -> str | None:
-    """The KL divergence of an attempt from the reference policy is more than 1."""
-    running = {attempt: means[-1] for attempt, means in _attempts(history, "learner/kl_t", window=1) if means[-1] > 1}
-    if not running:
-        return None
-    attempt, kl = max(running.items(), key=lambda item: item[1])
-    return (
-        f"attempt {attempt} is {kl:.2g} nats a token away from the reference policy; "
-        "raise β on it (the stage's kl) or lower learner.lr"
-    )
-
-
-def _attempts(history: History, prefix: str, window: int = WINDOW) -> Iterator[tuple[str, list[float]]]:
-    """The number of each attempt that a measurement was logged of often enough, with its means over windows."""
-    names = {name for record in history for name in record if name.startswith(prefix)}
-    for number in sorted(name.removeprefix(prefix) for name in names if name.removeprefix(prefix).isdecimal()):
-        if means := window_means(history, prefix + number, window):
-            yield number, means
-
-
-ALARMS: dict[str, Callable[[History], str | None]] = {
-    "sandbagging": sandbagging,
-    "copying": copying,
-    "over_correction": over_correction,
-    "collapse": collapse,
-    "dead_groups": dead_groups,
-    "reward_failures": reward_failures,
-    "truncation": truncation,
-    "length_creep": length_creep,
-    "low_entropy": low_entropy,
-    "skipped_steps": skipped_steps,
-    "gradient_norm": gradient_norm,
-    "ratio": ratio,
-    "mismatch": mismatch,
-    "runaway_kl": runaway_kl,
+ALARMS = {
+    "sandbagging": Alarm(
+        "Attempt 1 is more than 5 points below the base",
+        _mean("train/sandbagging", above=0.05),
+        "attempt 1 fell {percent:.0f} points below the base: sandbagging. What trains attempt 2 moves the weights that "
+        "both share, and with credit.discount or unit trajectory attempt 1 is itself paid to leave room for progress; "
+        "raise β on attempt 1 (the stage's kl) or lower α (its bonus)",
+    ),
+    "copying": Alarm(
+        "Fewer than 2 % of the answers change from one attempt to the next",
+        _mean("train/answer_change", below=0.02),
+        "only {percent:.1f} % of the answers change in attempt 2: copying; train longer in a stage that holds attempt "
+        "1 near the reference, or raise α (the stage's bonus)",
+    ),
+    "over_correction": Alarm(
+        "More right answers are spoilt than wrong ones repaired, by over a point",
+        _over_correction,
+        "attempt 2 spoils {spoilt:.1f} % and repairs {repaired:.1f} %: over-correction; raise α (the stage's bonus), "
+        "or the reward of attempt 2",
+    ),
+    "collapse": Alarm(
+        "An attempt's accuracy is more than 10 points below its best window of the records at hand",
+        _attempt("train/t", lambda means: max(means) - means[-1] > 0.1),
+        f"attempt {{attempt}} fell {{fall:.0f}} points below its best within {HISTORY} steps: collapse; lower "
+        "learner.lr or α (the stage's bonus), or raise β (its kl); best/ holds the policy before",
+    ),
+    "dead_groups": Alarm(
+        "More than 80 % of the groups have equal rewards",
+        _mean("train/dead_groups", above=0.8),
+        "{percent:.0f} % of the groups have equal rewards and teach nothing; choose problems that are neither always "
+        "nor never solved, or a larger group",
+    ),
+    "reward_failures": Alarm(
+        "More than 2 % of the trajectories hold an attempt without a score",
+        _mean("train/unscored", above=0.02),
+        "{percent:.1f} % of the trajectories were not scored and teach nothing: the rewards fail; see the status of "
+        "attempts in trajectories.jsonl; if it is timeout, raise rewards.deadline or rewards.workers",
+    ),
+    "truncation": Alarm(
+        "More than 20 % of an attempt's samples meet the length limit",
+        _attempt("train/truncated_t", lambda means: means[-1] > 0.2),
+        "{percent:.0f} % of the samples of attempt {attempt} are cut off by the length limit, which looks like a "
+        "policy that cannot answer; raise conversation.max_attempt_tokens",
+    ),
+    "length_creep": Alarm(
+        "An attempt grew by more than half over the records at hand",
+        _attempt("train/tokens_t", lambda means: means[-1] > 1.5 * means[0]),
+        f"attempt {{attempt}} grew from {{first:.0f}} to {{last:.0f}} tokens within {HISTORY} steps: length creep; "
+        "read trajectories to see whether the new tokens say anything, and whether the loss pays length",
+    ),
+    "low_entropy": Alarm(
+        "An attempt's entropy is below a fifth of what it was at the first of the records at hand",
+        _attempt("learner/entropy_t", lambda means: means[-1] < 0.2 * means[0]),
+        f"the entropy of attempt {{attempt}} fell from {{first:.2g}} to {{last:.2g}} nats a token within {HISTORY} "
+        "steps, so that samples of a group become equal; lower learner.lr or raise the upper end of learner.clip",
+    ),
+    "skipped_steps": Alarm(
+        "Optimizer steps were passed over because a gradient was not finite",
+        _skipped_steps,
+        f"{{skipped:.0f}} optimizer steps in the last {WINDOW} steps had gradients that were not finite and were "
+        "passed over; lower learner.lr, or try model.dtype float32",
+    ),
+    "gradient_norm": Alarm(
+        "The gradient's norm is more than ten times its usual one, the median of what may be looked back on",
+        _gradient_norm,
+        "the gradient's norm is {latest:.2g}, usually {usual:.2g}; clipping holds the step, but if it stays so lower "
+        "learner.lr, or learner.max_grad_norm",
+    ),
+    "ratio": Alarm(
+        "The clip changes the gradient of more than 30 % of the tokens",
+        _mean("learner/clip_fraction", above=0.3),
+        "the ratio of {percent:.0f} % of the tokens is clipped: the policy leaves the one that sampled too fast; lower "
+        "learner.lr, learner.minibatches or learner.epochs",
+    ),
+    "mismatch": Alarm(
+        "The KL divergence between sampler and learner is more than 0.1",
+        _mean("learner/mismatch_kl", above=0.1, window=1),
+        "the sampler's probabilities are {mean:.2g} nats a token away from the learner's; check that the weights are "
+        "published and that both use the same dtype and temperature",
+    ),
+    "runaway_kl": Alarm(
+        "The KL divergence of an attempt from the reference policy is more than 1",
+        _attempt("learner/kl_t", lambda means: means[-1] > 1, window=1),
+        "attempt {attempt} is {last:.2g} nats a token away from the reference policy; raise β on it (the stage's kl) "
+        "or lower learner.lr",
+    ),
 }

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rewards import RewardPool, math
+from rewards import RewardPool, formula, math
 from rewards.answers import find_gold
 from rewards.math import math_reward
 from tests.rewards.data import data_folder, rows
@@ -76,6 +76,7 @@ def bench_math() -> None:
         def fresh(messages: Any = messages, chosen: Any = chosen) -> None:
             math._cache.clear()
             math.read.cache_clear()
+            formula._value.cache_clear()
             math_reward(messages, answer=chosen)
 
         ours, peer = in_turns(

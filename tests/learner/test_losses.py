@@ -7,7 +7,7 @@ from tiny import full_log_softmax, gradient_learner, gradients, random_batch, ti
 from torch.distributions import Categorical, kl_divergence
 
 from rlcore.entries import KL_ESTIMATORS
-from rlcore.learner.loss.losses import attempt_mean, cispo, entropy, kl_exact, kl_k3, ppo, reinforce
+from rlcore.learner.loss.losses import attempt_mean, cispo, entropy, kl_exact, kl_k3, ppo, reinforce, sapo
 
 CLIP = (0.2, 0.3)
 
@@ -100,3 +100,16 @@ def test_reinforce_is_the_mean_over_trajectories_of_the_sum_over_their_tokens():
     found = gradients(learner)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_sapo_is_its_papers_gate_and_on_policy_its_gradient_is_minus_the_advantage():
+    """arXiv 2511.20347: f(r) = 4/τ · sigmoid(τ (r - 1)), whose slope at 1 is 1 for both of its τ."""
+    ratio, advantage = np.array([0.5, 1.0, 1.0, 3.0]), np.array([1.0, 2.0, -2.0, -1.0])
+    logprob = torch.tensor(np.log(ratio), requires_grad=True)
+    loss, clipped = sapo(logprob, logprob, torch.tensor(advantage), (1.05, 1.0))
+    tau = np.where(advantage > 0, 1.0, 1.05)
+    assert loss.detach().numpy() == pytest.approx(-advantage * 4 / tau / (1 + np.exp(-tau * (ratio - 1))))
+    loss.sum().backward()
+    assert logprob.grad[1:3].tolist() == pytest.approx([-2.0, 2.0])
+    assert 0 < logprob.grad[3] < 3.0  # far from the sampler the gate has nearly closed, and never clips
+    assert not clipped.any()

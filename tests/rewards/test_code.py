@@ -9,10 +9,9 @@ import zlib
 import pytest
 
 from rewards import RewardPool, score
-from rewards.checks import called_names
+from rewards.assertions import program_names
 from rewards.code import Judge, code_reward
 from rewards.program import find_program
-from rewards.suites import read_suite
 from tests.rewards.data import columns, rows
 
 SQUARE = "def f(x):\n    return x * x\n"
@@ -49,7 +48,7 @@ def test_mbpp(judge):
     assert judge.judge(SQUARE, MBPP).score == 1.0
     assert judge.judge("def f(x): return 4", MBPP).score == 0.0
     assert judge.judge("def f(x): return 4", MBPP, partial=True).score == 0.5
-    assert judge.judge("def g(x): return 4", MBPP).detail.endswith("raised NameError: name 'f' is not defined")
+    assert judge.judge("def g(x): return 4", MBPP).detail.endswith("NameError: name 'f' is not defined")
     assert judge.judge("def f(x) return", MBPP).status == "wrong"
     assert judge.judge("```python\n```", MBPP).status == "no_answer"
 
@@ -85,7 +84,6 @@ def test_mbpp_setup_imports_and_challenge(judge):
     ],
 )
 def test_assertions_taken_apart(judge, test, program, right):
-    assert read_suite({"test_list": [test]}, False).driver is None
     assert judge.judge(program, {"test_list": [test]}).score == float(right)
 
 
@@ -110,14 +108,6 @@ def test_names_that_are_not_the_program_s_are_the_judge_s(judge, test, helper, s
     assert judge.judge(f"{helper} = lambda *a: '7'\ndef f(x): return '7'", row).score == 0.0
 
 
-def test_where_a_call_stood_does_not_tell_what_is_expected(judge):
-    peeks = (
-        "import sys\ndef f(x):\n    places = list(sys._getframe(1).f_code.co_positions())\n"
-        "    return 100 if {p[2:] for p in places} == {(0, 0)} else 0\n"
-    )
-    assert judge.judge(peeks, {"test_list": ["assert 100 == f(1)", "assert 100 == f(2)"]}).score == 1.0
-
-
 @pytest.mark.parametrize("test", ["assert sum(range(f(1))) == 3", "assert math.factorial(f(1)) == 6"])
 def test_what_a_returned_number_could_keep_busy_for_hours_runs_in_a_sandbox(judge, test):
     assert judge.judge("def f(x): return 3", {"test_list": [test]}).score == 1.0
@@ -136,7 +126,6 @@ def test_humaneval_with_a_loop_uses_a_second_sandbox(judge):
         "entry_point": "f",
         "test": "def check(candidate):\n    for n in range(20):\n        assert candidate(n) == helper(n)\n",
     }
-    assert read_suite(row, False).driver is not None
     assert judge.judge("    return x ** 2\n", row).score == 1.0
     assert judge.judge(SQUARE, row).score == 1.0
     assert judge.judge("def helper(x): return 7\ndef f(x): return 7", row).score == 0.0
@@ -335,11 +324,69 @@ def test_every_canonical_solution_of_mbpp(benchmark_data):
     programs = []
     for row in table:
         functions = {node.name for node in ast.parse(row["code"]).body if isinstance(node, ast.FunctionDef)}
-        programs.append(altered(row["code"] + "\n", functions & called_names(ast.parse("\n".join(row["test_list"])))))
+        programs.append(altered(row["code"] + "\n", functions & program_names(ast.parse("\n".join(row["test_list"])))))
     assert [item for item in judge_all(table, programs) if item[1].score != 0.0] == []
 
 
-def test_which_benchmark_rows_need_the_second_sandbox(benchmark_data):
-    humaneval = [r["task_id"] for r in rows(benchmark_data / "HumanEval.jsonl.gz") if read_suite(r, False).driver]
-    assert humaneval == [f"HumanEval/{n}" for n in (32, 33, 38, 44, 50, 53, 129, 151)]
-    assert [r["task_id"] for r in rows(benchmark_data / "mbpp.jsonl") if read_suite(r, False).driver] == [596]
+@pytest.mark.parametrize(
+    "tests",
+    [
+        ["for n in range(3):\n    assert f(n) == n * n"],
+        ["try:\n    f('a')\n    assert False\nexcept TypeError:\n    pass", "assert f(2) == 4"],
+        ["if f(2) == 4:\n    pass\nelse:\n    assert False"],
+        ["def near(a, b):\n    return abs(a - b) < 1e-6", "assert near(f(2), 4)"],
+        ["x = f(2)", "assert x == 4"],
+        ["import math", "assert math.sqrt(f(2)) == 2"],
+        ["numbers = [2, 3]", "numbers.append(f(4))", "assert numbers[-1] == 16"],
+    ],
+)
+def test_mbpp_statements_of_every_kind_and_shared_variables(judge, tests):
+    assert judge.judge(SQUARE, {"test_list": tests}).score == 1.0
+    assert judge.judge("def f(x): return 7", {"test_list": tests}).score == 0.0
+
+
+RETURNS = "def check(candidate):\n    if candidate(3) == 7: return\n    assert candidate(2) == 4\n"
+CANNOT_RUN = {
+    "a test that yields": ({"test": "def test():\n    yield\n    assert f(2) == 4"}, "'yield' keyword is allowed"),
+    "a check that returns": ({"test": RETURNS.replace("if candidate(3) == 7: ", ""), "entry_point": "f"}, "end before"),
+    "a check that returns then": ({"test": RETURNS, "entry_point": "f"}, "tests end before they assert anything"),
+    "an asynchronous check": ({"test": f"async {RETURNS}", "entry_point": "f"}, "there are no tests"),
+    "only skipped tests": (
+        {"test": "import pytest\n@pytest.mark.skip\ndef test(): assert f(2) == 4"}, "no test was run",
+    ),
+    "no module": ({"test": "import foo\ndef test(): assert f(2) == foo.bar"}, "No module named 'foo'"),
+    "no module for MBPP": ({"test_list": ["assert f(2) == 4"], "test_imports": ["import foo"]}, "No module named"),
+    "no fixture": ({"test": "def test(db): assert f(2) == 4"}, "no fixture 'db'"),
+    "files": ({"test": "def test(tmp_path): assert f(2) == 4"}, "cannot read the files"),
+    "a subclass": ({"test": "class B(A): pass\ndef test(): assert B().f(2) == 4"}, "B would inherit from a class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CANNOT_RUN)
+def test_tests_that_cannot_run_are_an_error_and_no_pass(judge, name):
+    row, told = CANNOT_RUN[name]
+    verdict = judge.judge("def f(x): return 7\nclass A: pass", row)
+    assert (verdict.score, verdict.status) == (None, "error"), verdict
+    assert told in verdict.detail
+
+
+def test_a_coroutine_test_runs_and_a_check_may_return_at_its_end(judge):
+    for row in (
+        {"test": "async def test():\n    assert f(2) == 4"},
+        {"test": RETURNS, "entry_point": "f"},
+        {"test": "def check(candidate):\n    assert candidate(2) == 4\n    return\n", "entry_point": "f"},
+    ):
+        assert judge.judge(SQUARE, row).score == 1.0
+        assert judge.judge("def f(x): return 8", row).score == 0.0
+
+
+def test_the_detail_of_a_failure_does_not_tell_what_was_expected(judge):
+    for row in (
+        {"test_list": ["assert f(2) == 41 + 1"]},
+        {"test": "def test():\n    assert f(2) == 42, 'not 42'"},
+        {"test": "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(2), 42)"},
+    ):
+        verdict = judge.judge(SQUARE, row)
+        assert verdict.score == 0.0
+        assert "f(2) gave 4" in verdict.detail
+        assert "42" not in verdict.detail

@@ -2,6 +2,7 @@ r"""Kinds of answers once judged wrongly: paid without being right, or right and
 
 import pytest
 
+from rewards import RewardPool
 from rewards.math import _cache, math_reward
 
 PAID_WRONGLY = [
@@ -54,6 +55,45 @@ PAID_WRONGLY = [
     ("(2,3)", "x=3, y=2"),
     ("(2,3)", "x=2, x=3"),
     ("5", "a+5=5+a"),
+    # free text, ordinals, labels
+    ("8", r"8\text{pq}"),
+    ("9", r"9^{\text{th}} root"),
+    ("2", r"2^{\text{nd}} root of 9"),
+    ("5", r"5\text{th root of }32"),
+    ("3", r"\text{more than 3}"),
+    ("5", "5'"),
+    ("A", r"\text{(B) }A"),
+    # lists, points, intervals
+    ("(1,2)", "1<x<2"),
+    ("(3,8)", "3<t<8"),
+    ("1234", "1, 234"),
+    ("(100,200)", "100200"),
+    (r"\pm 2", "2"),
+    ("(1,2)", r"\{1,2\}"),
+    (r"(-\infty,1)\cup(2,\infty)", r"(-\infty,1]\cup[2,\infty)"),
+    ("-2,3", "(-2,3)"),
+    (r"\{-2,3\}", r"\{2,-3\}"),
+    ("a=4,b=7", "7,4"),
+    ("x=5, y=6", "(6,5)"),
+    ("0", r"1/\infty"),
+    # rounded and cut off
+    ("1/3", "0.33333"),
+    ("1/3", "0.333334"),
+    ("1/3", "0.3333333333335"),
+    (r"\sqrt{17}", "4.1231"),
+    (r"\sqrt{17}", "4.123107"),
+    ("1000000", "1000000.0000001"),
+    ("1", "0.9999999"),
+    # formulas
+    (r"\frac{1}{x+1}", "1/x+1"),
+    (r"\sin^2 x", r"\sin x^2"),
+    (r"\log_2 3", r"\log_3 2"),
+    (r"\cos 60^\circ", r"\cos 60"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}"),
+    ("2^n-1", "2^{n-1}"),
+    ("5", "5^0"),
+    ("x_1", "x_2"),
+    ("x^2+y^2=25", "x^2-y^2=25"),
 ]
 REFUSED_WRONGLY = [
     ("7 c d", "7cd"),
@@ -161,6 +201,46 @@ REFUSED_WRONGLY = [
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\[2pt]2\end{pmatrix}"),
     ("(1,2),(3,4)", "(1,2),(3,4),(1,2)"),
     ("(1,2),(3,4)", "(3,4),(1,2)"),
+    # names, words, fonts
+    ("5", r"\overline{AB} = 5"),
+    ("5", r"\text{gcd}(10,15)=5"),
+    (r"\frac{1}{3}", r"P(A|B) = \frac13"),
+    ("A,B,C", r"\text{A, B, and C}"),
+    (r"\text{I and III}", "I, III"),
+    (r"\text{no solution}", "no solutions"),
+    (r"\text{June 20}", "June 20"),
+    ("24", "two dozen"),
+    ("12", "twelve"),
+    ("1011_2", r"1011_{\text{two}}"),
+    (r"\frac{1}{2}", r"\mathbf{\frac{1}{2}}"),
+    ("42", r"\color{red}{42}"),
+    (r"\mathbb{R}", r"\Bbb{R}"),
+    ("42", r"42\hspace{1mm}"),
+    (r"28\%", "28 pct"),
+    # lists, points, intervals
+    ("100,200", "100, 200"),
+    ("100,200", "100200"),
+    ("(11,7)or(7,11)", r"(7,11),\ (11,7)"),
+    ("p=5,q=2;p=7,q=2", "(5,2),(7,2)"),
+    ("1<x<2", "(1,2)"),
+    (r"x\in(1,2)", "1<x<2"),
+    ("x<1", "-x>-1"),
+    (r"x=\frac{-1\pm\sqrt5}{2}", r"\frac{-1+\sqrt5}{2}, \frac{-1-\sqrt5}{2}"),
+    ("-2,3", "x_1=-2, x_2=3"),
+    (r"x\ne 2", r"(-\infty,2)\cup(2,\infty)"),
+    # rounded and cut off
+    ("1/3", "0.333333333333333"),
+    (r"\sqrt{17}", "4.12310562561766"),
+    ("1/3", "0.333333"),
+    (r"\sqrt{17}", "4.123106"),
+    ("-2/3", "-0.66666667"),
+    # formulas
+    (r"\sin 30^\circ", r"\frac12"),
+    (r"\sin 2x", r"2\sin x\cos x"),
+    (r"\sqrt[3]{54}", r"3\sqrt[3]{2}"),
+    (r"2+\sqrt{3}", r"\sqrt{7+4\sqrt3}"),
+    (r"\frac{x^2}{4}+\frac{y^2}{9}=1", "9x^2+4y^2=36"),
+    (r"\binom{6}{2}", "15"),
 ]
 
 
@@ -205,6 +285,8 @@ def test_where_the_answer_is(attempt, expected):
         ("plain", "The final answer is 18.", "18", 1.0),
         ("plain", r"The answer is \(18\). Done.", "18", 1.0),
         ("plain", "The final answer is $1.5$", "1.5", 1.0),
+        ("plain", "Final Answer: The final answer is 7.78. I hope it is correct.", "7.78", 1.0),
+        ("plain", r"Final Answer: The final answer is \((-6, 10)\).", "(-6,10)", 1.0),
         ("plain", "The answer is 18, not 17", "17", 0.0),
         ("plain", r"so \boxed 7", "7", 1.0),
         ("final_answer", "The final answer is 18.", "18", 0.0),
@@ -212,6 +294,16 @@ def test_where_the_answer_is(attempt, expected):
 )
 def test_policies_to_ask_for(policy, attempt, gold, expected):
     assert math_reward([attempt], answer=[gold], policy=[policy]) == [expected]
+
+
+def test_a_timeout_has_no_score_or_the_one_that_was_asked_for():
+    attempt, columns = r"\boxed{99999999!}", {"answer": ["5"]}
+    with RewardPool(["math"], deadline=2.0) as pool:
+        assert pool.score([attempt], columns)[0].score is None
+    with RewardPool([{"name": "math", "kwargs": {"late": 0.0}}], deadline=2.0) as pool:
+        verdict = pool.score([attempt], columns)[0]
+    assert (verdict.score, verdict.status) == (0.0, "timeout")
+    assert math_reward([attempt], answer=["5"], deadline=0.5, late=0.0) == [0.0]
 
 
 def test_a_timeout_is_tried_again():

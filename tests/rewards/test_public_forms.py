@@ -208,10 +208,7 @@ def judge_with_numpy():
     judge.close()
 
 
-LATER = ("MBPP+", "LeetCodeDataset", "BigCodeBench", "BigCodeBench, instructed")
-
-
-@pytest.mark.parametrize("form", [form for form in FORMS if form not in LATER])
+@pytest.mark.parametrize("form", FORMS)
 def test_every_public_form(judge, request, form):
     row, right, wrong = FORMS[form]
     judge = request.getfixturevalue("judge_with_numpy") if form in NEED_NUMPY else judge

@@ -37,6 +37,14 @@ class LossTokens:
         trajectory_N = np.arange(len(batch.lengths_B)).repeat(batch.lengths_B)
         return cls(attempt_N, trajectory_N, tokens_R, trajectory_N[starts_R])
 
+    def to_go_N(self, values_N: np.ndarray) -> np.ndarray:
+        """At each loss token the sum over it and those after it in its attempt, `[N]` float64.
+
+        `values_N` are 0 where there is no loss token.
+        """
+        total_R = np.bincount(np.maximum(self.attempt_N, 0), values_N, minlength=len(self.tokens_R))
+        return total_R.cumsum()[self.attempt_N] - values_N.cumsum(dtype=np.float64) + values_N
+
     def share_N(self, average: Average, max_sampled_tokens: int) -> np.ndarray:
         """How much each loss token counts, `[N]` float32, before the division by `size`."""
         if average == "attempt" and len(self.tokens_R):

@@ -35,6 +35,18 @@ def cispo(
     return -weight_n * advantage_n * logprob_n, weight_n != ratio_n
 
 
+def sapo(
+    logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """A · 4/τ · sigmoid(τ (ratio - 1)), as a loss: a gate that closes gradually instead of a clip.
+
+    Soft Adaptive Policy Optimization, arXiv 2511.20347. `clip` holds its τ for advantages up to 0 and for those above.
+    """
+    tau_n = torch.where(advantage_n > 0, clip[1], clip[0])
+    gate_n = torch.sigmoid(tau_n * (log_ratio_n.exp() - 1)) * 4 / tau_n
+    return -gate_n * advantage_n, torch.zeros_like(advantage_n, dtype=torch.bool)
+
+
 def reinforce(
     logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
@@ -61,6 +73,11 @@ def kl_k3(logprob_n: Tensor, other_logprob_n: Tensor) -> Tensor:
     """q/p - 1 - log(q/p): unbiased, never negative (Schulman 2020); its gradient on policy is that of KL(q ‖ p)."""
     log_ratio_n = other_logprob_n - logprob_n
     return log_ratio_n.exp() - 1 - log_ratio_n
+
+
+def kl_reward(logprob_n: Tensor, other_logprob_n: Tensor) -> Tensor:
+    """The value of k1 without a gradient: its penalty is inside the advantages (`Learner.update`)."""
+    return (logprob_n - other_logprob_n).detach()
 
 
 def kl_exact(log_p_nV: Tensor, log_q_nV: Tensor) -> Tensor:

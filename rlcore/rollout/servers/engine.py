@@ -240,7 +240,7 @@ def _direct(vllm: schema.Vllm, model: PreTrainedModel, rank: int) -> Any:
         raise UserError(f"rollout.vllm.transfer {vllm.transfer} needs GPUs; files needs none")
     from rlcore.rollout.servers.direct import DirectTransfer  # imports vLLM
 
-    return DirectTransfer(vllm.transfer, model, rank, vllm.publish_deadline)
+    return DirectTransfer(vllm.transfer, model, rank, vllm.deadline)
 
 
 def _processes(

@@ -63,7 +63,7 @@ class Fleet:
         # Idle connections are dropped before the server drops them, else a request may meet a closed one.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3)
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
-        self.servers = [Server(url, self._session) for url in self.urls]
+        self.servers = [Server(url, self._session, self.section.deadline) for url in self.urls]
         self._watches = [asyncio.create_task(self._watch(server, keeper or self)) for server in self.servers]
 
     async def close(self) -> None:
@@ -118,7 +118,6 @@ class Fleet:
                 adapters=self.adapters,
                 salt=label,
                 replica=replica.rank,
-                deadline=self.section.request_deadline,
             )
         )
         server.requests.add(request)
@@ -161,11 +160,11 @@ class Fleet:
     async def bring_back(self, server: Server) -> None:
         """As a rank that is not the keeper: waits until another has given the server the current weights."""
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self.section.start_deadline
+        deadline = clock() + self.section.deadline
         while True:
             try:
-                if self.label is not None and await server.weight_version(self.section.probe_deadline) == self.label:
-                    return await server.look(self.section.probe_deadline)
+                if self.label is not None and await server.weight_version() == self.label:
+                    return await server.look()
             except ServerFault:
                 if clock() > deadline:
                     raise
@@ -174,7 +173,7 @@ class Fleet:
     async def _watch(self, server: Server, keeper: Keeper) -> None:
         failures = 0
         while True:
-            late = asyncio.get_running_loop().time() + self.section.start_deadline
+            late = asyncio.get_running_loop().time() + self.section.deadline
             try:
                 await keeper.bring_back(server)
             except ServerFault as fault:
@@ -206,7 +205,7 @@ class Fleet:
                 if not server.up:
                     return
                 try:
-                    held = await server.weight_version(self.section.probe_deadline)
+                    held = await server.weight_version()
                 except ServerFault as fault:
                     self.take_out(server, str(fault))
                 else:

@@ -11,9 +11,6 @@ from rlcore.rollout.servers.fleet import Fleet
 from rlcore.rollout.servers.processes import ServerProcess
 from rlcore.rollout.servers.server import Server, ServerFault
 
-SOON = 5.0
-"""Seconds in which a server of ours that was taken out has to answer, else it is started anew."""
-
 log = logging.getLogger("rlcore.rollout")
 
 
@@ -74,7 +71,7 @@ class Keeper:
         process = self._processes.get(server.url)
         if process is None:
             await self._until_it_answers(server, None)
-        elif not await self._answers_soon(server, process):
+        elif not await self._needs_no_start(server, process):
             again = server.url in self._started
             self._started.add(server.url)
             self._fleet.counts["restarted"] += again
@@ -85,7 +82,7 @@ class Keeper:
                 if again or any(other.up for other in self._fleet.servers):
                     raise
                 raise UserError(str(fault)) from None  # nothing ever ran: a wrong setting, not an accident
-        await server.look(self._section.probe_deadline)
+        await server.look()
         if self._section.transfer == "files":
             while self._weights is None:
                 await self._fleet.news()
@@ -108,7 +105,7 @@ class Keeper:
 
         async def pause(server: Server) -> ServerFault | None:
             try:
-                await server.pause(self._section.pause, self._section.publish_deadline)
+                await server.pause()
             except ServerFault as fault:
                 fleet.take_out(server, str(fault))
                 return fault
@@ -125,7 +122,7 @@ class Keeper:
         fleet.label = label
         for server in [server for server in fleet.servers if server.url in urls]:
             try:
-                await server.resume(self._section.publish_deadline)
+                await server.resume()
             except ServerFault as fault:
                 fleet.take_out(server, str(fault))
             else:
@@ -139,58 +136,57 @@ class Keeper:
         try:
             while server in self._waiting:
                 await self._fleet.news()
-                await server.weight_version(self._section.probe_deadline)
+                await server.weight_version()
         finally:
             self._waiting.discard(server)
 
     async def _give(self, server: Server, *, whole: bool) -> None:
         """One publication to one server. What fails leaves it paused: it samples from no mixture of weights."""
-        deadline, label = self._section.publish_deadline, self._fleet.label
+        label = self._fleet.label
         assert label is not None
-        await server.pause(self._section.pause, deadline)
+        await server.pause()
         if whole:
             await self._give_weights(server, label if self._adapters is None else None)
         if self._adapters is not None:
             if whole:
-                await server.add_adapters(self._adapters, deadline)
-            await server.change_adapters(self._adapters, label, deadline)
-        await server.resume(deadline)
+                await server.add_adapters(self._adapters)
+            await server.change_adapters(self._adapters, label)
+        await server.resume()
 
     async def _give_weights(self, server: Server, label: str | None) -> None:
         """Replaces all weights of a paused server. Without a `label` they have none yet: adapters are to follow."""
-        deadline = self._section.publish_deadline
         assert self._weights is not None
         try:
-            await server.start_update(deadline)
+            await server.start_update()
         except ServerFault:  # an earlier publication was cut off in between
-            await server.finish_update(None, deadline)
-            await server.start_update(deadline)
+            await server.finish_update(None)
+            await server.start_update()
         async for part in self._weights.parts():
-            await server.update(part, deadline)
-        await server.finish_update(label, deadline)
+            await server.update(part)
+        await server.finish_update(label)
 
-    async def _answers_soon(self, server: Server, process: ServerProcess) -> bool:
+    async def _needs_no_start(self, server: Server, process: ServerProcess) -> bool:
         """Whether a server of ours needs no new start: it lives, answers, and was not in trouble before."""
         if not process.alive or server.trouble > 1:
             return False
         try:
-            await server.weight_version(min(SOON, self._section.probe_deadline))
+            await server.weight_version()
         except ServerFault:
             return False
         return True
 
     async def _until_it_answers(self, server: Server, process: ServerProcess | None) -> None:
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self._section.start_deadline
+        deadline = clock() + self._section.deadline
         while True:
             try:
-                await server.weight_version(self._section.probe_deadline)
+                await server.weight_version()
                 return
             except ServerFault as fault:
                 if process is not None and not process.alive:
                     raise ServerFault(f"start of {server.url}: {process.last_words()}") from None
                 if clock() > deadline:
-                    late = f"start of {server.url}: no answer within {self._section.start_deadline:g} s: {fault}"
+                    late = f"start of {server.url}: no answer within {self._section.deadline:g} s: {fault}"
                     raise ServerFault(late) from None
                 if process is None and server.reason != str(fault):
                     log.warning("rollout server %s is waited for: %s", server.url, fault)

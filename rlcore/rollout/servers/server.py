@@ -12,6 +12,8 @@ from rlcore.errors import UserError
 from rlcore.inside_vllm.plugin import ADAPTERS
 from rlcore.rollout.engine import Sampling
 
+SIGN_OF_LIFE = 30.0
+"""Seconds without an answer to a probe until a server counts as hung."""
 LORA = "adapters"
 """The phase of a publication in which they are changed."""
 LORA_OPTIONS = {
@@ -41,12 +43,12 @@ class Replica:
 
 
 class Server:
-    """What can be asked of a server, each under a deadline; failures are raised as `ServerFault`.
+    """What can be asked of a server, in `deadline` seconds each; failures are raised as `ServerFault`.
 
     `up` says whether requests go there: it can be reached and holds the current weights. Otherwise `reason` says why.
     """
 
-    def __init__(self, url: str, session: aiohttp.ClientSession):
+    def __init__(self, url: str, session: aiohttp.ClientSession, deadline: float):
         self.url = url.rstrip("/")
         self.up = False
         self.reason = "it has not been reached yet"
@@ -62,7 +64,7 @@ class Server:
         self.doubted = asyncio.Event()
         """Set when a request failed: look at it now."""
         self.requests: set[asyncio.Task[Any]] = set()
-        self._session = session
+        self._session, self._deadline = session, deadline
 
     async def generate(
         self,
@@ -74,7 +76,6 @@ class Server:
         adapters: str | None,
         salt: str,
         replica: int,
-        deadline: float,
     ) -> dict[str, Any]:
         """One continuation of `ids`: the response's choice, with `token_ids`, `logprobs`, `finish_reason`.
 
@@ -98,7 +99,7 @@ class Server:
             "model": adapters,
         }
         headers = {"X-data-parallel-rank": str(replica)} if len(self.replicas) > 1 else None
-        answer = await self._call("sampling", "POST", "/inference/v1/generate", deadline, request, headers)
+        answer = await self._call("sampling", "POST", "/inference/v1/generate", request, headers)
         try:
             (choice,) = answer["choices"]
             if choice["finish_reason"] in ("stop", "length"):
@@ -107,33 +108,33 @@ class Server:
             raise ServerFault(f"sampling on {self.url}: the answer holds no choice") from None
         raise Aborted(f"sampling on {self.url}: the answer ended with {choice['finish_reason']}")
 
-    async def weight_version(self, deadline: float) -> str:
-        """The label of the weights it holds. It is its engine that answers, so a stuck engine shows."""
-        answer = await self._call("probe", "GET", "/weight_info", deadline)
+    async def weight_version(self) -> str:
+        """The label of the weights it holds. Its engine answers, so a stuck engine shows."""
+        answer = await self._call("probe", "GET", "/weight_info")
         if "weight_version" not in answer:
             raise UserError(f"{self.url} answers, but is no vLLM server")
         return str(answer["weight_version"])
 
-    async def look(self, deadline: float) -> None:
+    async def look(self) -> None:
         """Learns how many workers and data-parallel engines it has."""
-        whole = await self._call("probe", "GET", "/get_world_size", deadline)
-        one = await self._call("probe", "GET", "/get_world_size?include_dp=false", deadline)
+        whole = await self._call("probe", "GET", "/get_world_size")
+        one = await self._call("probe", "GET", "/get_world_size?include_dp=false")
         self.workers = int(whole["world_size"])
         count = max(1, self.workers // max(1, int(one["world_size"])))
         if count != len(self.replicas):
             self.replicas = [Replica(self, rank) for rank in range(count)]
 
-    async def pause(self, mode: str, deadline: float) -> None:
-        """Stops sampling. `keep` freezes running requests; their KV cache is computed anew under the next weights."""
-        await self._call("pause", "POST", f"/pause?mode={mode}", deadline)
+    async def pause(self) -> None:
+        """Freezes running requests, whose KV cache is computed anew under the next weights."""
+        await self._call("pause", "POST", "/pause?mode=keep")
 
-    async def start_update(self, deadline: float) -> None:
-        await self._call("start of the update", "POST", "/start_weight_update", deadline)
+    async def start_update(self) -> None:
+        await self._call("start of the update", "POST", "/start_weight_update")
 
-    async def update(self, payload: dict[str, Any], deadline: float) -> None:
+    async def update(self, payload: dict[str, Any]) -> None:
         """Raises UserError where the first weights are in a folder that it does not see."""
         try:
-            await self._call("update", "POST", "/update_weights", deadline, {"update_info": payload})
+            await self._call("update", "POST", "/update_weights", {"update_info": payload})
         except ServerFault as fault:
             if self.saw_weights or "No such file or directory" not in str(fault):
                 raise
@@ -143,36 +144,36 @@ class Server:
             ) from None
         self.saw_weights = True
 
-    async def finish_update(self, label: str | None, deadline: float) -> None:
+    async def finish_update(self, label: str | None) -> None:
         body = {"weight_version": label} if label is not None else None
-        await self._call("end of the update", "POST", "/finish_weight_update", deadline, body)
+        await self._call("end of the update", "POST", "/finish_weight_update", body)
 
-    async def add_adapters(self, folder: str, deadline: float) -> None:
+    async def add_adapters(self, folder: str) -> None:
         """Tells it of adapters after an update of the weights under them, anew if it was told of some before."""
-        known = await self._call(LORA, "GET", "/v1/models", deadline)
+        known = await self._call(LORA, "GET", "/v1/models")
         name = {"lora_name": ADAPTERS}
         if any(model["id"] == ADAPTERS for model in known["data"]):
-            await self._call(LORA, "POST", "/v1/unload_lora_adapter", deadline, name)
-        await self._call(LORA, "POST", "/v1/load_lora_adapter", deadline, {**name, "lora_path": folder})
+            await self._call(LORA, "POST", "/v1/unload_lora_adapter", name)
+        await self._call(LORA, "POST", "/v1/load_lora_adapter", {**name, "lora_path": folder})
 
-    async def change_adapters(self, folder: str, label: str, deadline: float) -> None:
+    async def change_adapters(self, folder: str, label: str) -> None:
         """Replaces the adapters it was told of, and gives weights and adapters together their new label."""
-        await self._call(LORA, "POST", "/collective_rpc", deadline, {"method": "load_adapters", "args": [folder]})
-        await self._call(LORA, "POST", "/update_weight_version", deadline, {"new_version": label})
+        await self._call(LORA, "POST", "/collective_rpc", {"method": "load_adapters", "args": [folder]})
+        await self._call(LORA, "POST", "/update_weight_version", {"new_version": label})
 
-    async def resume(self, deadline: float) -> None:
-        await self._call("resume", "POST", "/resume", deadline)
+    async def resume(self) -> None:
+        await self._call("resume", "POST", "/resume")
 
     async def _call(
         self,
         phase: str,
         method: str,
         path: str,
-        deadline: float,
         body: object = None,
         headers: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         where = f"{phase} on {self.url}"
+        deadline = min(self._deadline, SIGN_OF_LIFE) if phase == "probe" else self._deadline
         try:
             async with (
                 asyncio.timeout(deadline),

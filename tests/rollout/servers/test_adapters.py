@@ -56,7 +56,7 @@ def adapters(model: Qwen2ForCausalLM, value: float) -> Iterator[tuple[str, Tenso
 
 
 def given(stubs: list[Stub], **settings: object) -> dict[str, object]:
-    return {"servers": [stub.url for stub in stubs], "start_deadline": 20.0, "lora": LORA, **settings}
+    return {"servers": [stub.url for stub in stubs], "deadline": 20.0, "lora": LORA, **settings}
 
 
 def logprobs(trajectories: list[list[Sample]]) -> set[float]:
@@ -153,7 +153,7 @@ def real(tmp_path_factory):
         pytest.skip("rlcore is not installed here, so vLLM does not find its plugin")
     folder = tmp_path_factory.mktemp("servers")
     made, args = random_model(), {"kv_cache_memory_bytes": 1 << 26}
-    settings = section(start_servers=1, probe_deadline=20.0, weights_folder=str(folder), args=args)
+    settings = section(start_servers=1, weights_folder=str(folder), args=args)
     rollout = ServersEngine(settings, made, [1], 256, folder, lora=LORA)
     add_lora(made, LORA, seed=0)
     try:

@@ -12,12 +12,16 @@ from rlcore.errors import UserError
 from tests.rollout.servers.running import STUB, Stub, engine, post, sample_all, until, up, weights
 
 OURS = {"command": f"{sys.executable} {STUB}"}
-SOON = {"probe_deadline": 1.0}
-"""Where a server hangs. Elsewhere a slow machine must not look like one that does."""
+
+
+@pytest.fixture
+def hung_soon(monkeypatch):
+    """Where a server hangs. Elsewhere a slow machine must not look like one that does."""
+    monkeypatch.setattr("rlcore.rollout.servers.server.SIGN_OF_LIFE", 1.0)
 
 
 def given(stubs, **settings):
-    return {"servers": [stub.url for stub in stubs], "start_deadline": 20.0, **settings}
+    return {"servers": [stub.url for stub in stubs], "deadline": 20.0, **settings}
 
 
 def logprobs(trajectories):
@@ -86,8 +90,8 @@ def test_a_server_killed_in_mid_rollout_loses_nothing_and_rejoins_with_the_curre
     assert metrics["servers/restarted"] == 0
 
 
-def test_a_frozen_server_is_found_out_and_comes_back_when_it_goes_on(two, tmp_path):
-    with engine(tmp_path, **given(two, **SOON)) as rollout:
+def test_a_frozen_server_is_found_out_and_comes_back_when_it_goes_on(two, tmp_path, hung_soon):
+    with engine(tmp_path, **given(two)) as rollout:
         rollout.publish(weights(-1), 1)
         until(lambda: up(rollout) == 2)
         os.kill(two[1].process.pid, signal.SIGSTOP)
@@ -120,7 +124,7 @@ def test_a_request_that_no_server_answers_ends_the_run_in_one_line(two, tmp_path
 
 
 def test_an_answer_that_comes_late_is_not_counted_twice(two, tmp_path):
-    with engine(tmp_path, **given(two, request_deadline=0.7)) as rollout:
+    with engine(tmp_path, **given(two, deadline=0.7)) as rollout:
         rollout.publish(weights(-1), 1)
         until(lambda: up(rollout) == 2)
         rollout.seed(1)
@@ -153,7 +157,7 @@ def test_a_publication_cut_off_by_a_dead_trainer_is_taken_up_by_the_next(two, tm
 
 
 def test_the_run_ends_with_every_servers_reason_when_none_is_left(two, tmp_path):
-    with engine(tmp_path, **given(two, start_deadline=1.0)) as rollout:
+    with engine(tmp_path, **given(two, deadline=1.0)) as rollout:
         rollout.publish(weights(-1), 1)
         for stub in two:
             stub.kill()
@@ -184,8 +188,8 @@ def test_a_server_of_ours_that_is_killed_is_started_again(tmp_path):
         assert rollout.metrics()["servers/restarted"] == 1
 
 
-def test_a_frozen_server_of_ours_is_started_again(tmp_path):
-    with engine(tmp_path, start_servers=1, **OURS, **SOON) as rollout:
+def test_a_frozen_server_of_ours_is_started_again(tmp_path, hung_soon):
+    with engine(tmp_path, start_servers=1, **OURS) as rollout:
         rollout.publish(weights(-1), 1)
         (process,) = rollout._processes.values()
         os.killpg(process._process.pid, signal.SIGSTOP)
@@ -227,7 +231,7 @@ def test_servers_that_refuse_the_weights_end_the_run_soon(two, tmp_path):
         post(stub.url, "/behave", {"refuse": "update"})
     with (
         pytest.raises(UserError, match=r"no rollout server is left: update on .*answered 500"),
-        engine(tmp_path, **given(two, start_deadline=60)),
+        engine(tmp_path, **given(two, deadline=60)),
     ):
         pass
 

@@ -53,7 +53,7 @@ def rollout(model, tmp_path_factory):
     args = {"kv_cache_memory_bytes": 1 << 26, "enable_prompt_tokens_details": True}
     # With its tokenizer, a server answers by text as well.
     args |= {"skip_tokenizer_init": False, "tokenizer": str(model.recipe_path.parent / "policy")}
-    settings = section(start_servers=2, probe_deadline=20.0, weights_folder=str(folder), args=args)
+    settings = section(start_servers=2, weights_folder=str(folder), args=args)
     engine = ServersEngine(settings, model, STOPS, MAX_TOKENS, folder)
     try:
         until(lambda: up(engine) == 2, 600)
@@ -217,7 +217,7 @@ def test_a_recipe_trains_adapters_on_a_server_that_was_started_by_hand(model, tm
             start_new_session=True,
         )
     try:
-        vllm = f"{{weights_folder: {tmp_path}, start_deadline: 900}}"
+        vllm = f"{{weights_folder: {tmp_path}, deadline: 900}}"
         settings = f"rollout={{engine: vllm, mode: servers, servers: [http://127.0.0.1:{port}], vllm: {vllm}}}"
         done = rlcore("train", model.recipe_path, f"output={tmp_path / 'run'}", lora, settings)
     finally:

@@ -1,0 +1,318 @@
+"""What stands here for an object or a class of the other peer's: an operation on it is a question to the other.
+
+The expected values of the tests are not the program's to see or to judge. A comparison with plain data never asks the
+program: it compares the plain value that an instance of a subclass of a plain type is, and anything else is different.
+`in`, arithmetic with plain data and methods such as `startswith` ask only an object that the tests have made
+themselves, by calling its class; an object that a function returned is not taken at its word.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import operator
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from rewards.sandbox.values import IMMUTABLE
+
+_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift")
+_COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
+_ARITHMETIC: dict[str, Callable[..., Any]] = {
+    "__divmod__": divmod,
+    "__rdivmod__": lambda value, other: divmod(other, value),
+}
+_ARITHMETIC["__rdivmod__"] = lambda value, other: divmod(other, value)
+for _name in _BINARY:
+    _function, _bare = getattr(operator, _name), _name.strip("_")
+    _ARITHMETIC[f"__{_bare}__"] = _function
+    _ARITHMETIC[f"__i{_bare}__"] = getattr(operator, f"i{_bare}")
+    _ARITHMETIC[f"__r{_bare}__"] = lambda value, other, function=_function: function(other, value)
+OPERATORS: dict[str, Callable[..., Any]] = {
+    **_ARITHMETIC,
+    **{name: getattr(operator, name) for name in _COMPARISONS},
+    **{name: getattr(operator, name) for name in ("__getitem__", "__setitem__", "__delitem__", "__contains__")},
+    **{name: getattr(operator, name) for name in ("__neg__", "__pos__", "__abs__", "__invert__", "__index__")},
+    "__len__": len, "__iter__": iter, "__next__": next, "__reversed__": reversed, "__bool__": bool, "__hash__": hash,
+    "__str__": str, "__repr__": repr, "__format__": format, "__int__": int, "__float__": float, "__complex__": complex,
+    "__round__": round, "__trunc__": math.trunc, "__floor__": math.floor, "__ceil__": math.ceil,
+    "__enter__": lambda value: type(value).__enter__(value),
+    "__exit__": lambda value, *raised: type(value).__exit__(value, *raised),
+    "__call__": operator.call, "__await__": lambda value: value.__await__(),
+}  # fmt: skip
+_TEXTS = ("__str__", "__repr__", "__format__")  # which an instance of an immutable plain type may still have of its own
+_PREDICATES = {
+    name
+    for kind in IMMUTABLE[:7]
+    for name in [*dir(kind), "issubset", "issuperset"]
+    if name.startswith("is") or name.endswith("swith")
+}
+_LIBRARY = sys.stdlib_module_names - {"unittest", "bdb"}  # whose exceptions would do more to tests than fail them
+_PATIENT, _AT_ONCE = 16, 1024  # items of an iterator that are asked for one by one, and then together
+
+
+class Peer(Protocol):
+    """The end of the channel behind which an object is kept, see `rewards.sandbox.peer`."""
+
+    wary: bool
+
+    def ask(self, question: str, *operands: Any) -> Any: ...
+
+    def call(self, function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any: ...
+
+    def raisable(self, error: Any) -> BaseException: ...
+
+
+class CannotTest(BaseException):
+    """What the tests do is beyond what stands for the program's objects."""
+
+
+class _State:
+    """Which object a stand-in stands for, and what is known of it here."""
+
+    def __init__(self, peer: Peer, number: int) -> None:
+        self.peer, self.number = peer, number
+        self.made = False  # by the tests
+        self.label = ""
+        self.maker: Any = None  # the class that a method was read from
+        self.taken = 0
+        self.ahead: list[Any] = []
+        self.error: BaseException | None = None
+
+
+def reference(value: Any) -> tuple[Peer | None, int]:
+    """The peer that a value stands for an object of, and that object's number; (None, 0) for any other value."""
+    if isinstance(value, RemoteType):
+        state = _class_state(value)
+    else:
+        state = _state(value) if isinstance(value, Remote) else None
+    return (state.peer, state.number) if state else (None, 0)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two are one object, here or at the other peer."""
+    return left is right or (reference(left) == reference(right) != (None, 0))
+
+
+def label(value: Any) -> str:
+    """The name that an object was asked for by."""
+    if isinstance(value, RemoteType):
+        return value.__name__
+    return (_state(value).label if isinstance(value, Remote) else "") or "a function"
+
+
+def set_label(value: Any, name: str) -> None:
+    """Remember the name that an object was asked for by."""
+    if isinstance(value, Remote):
+        _state(value).label = name
+
+
+def _state(value: Any) -> _State:
+    return object.__getattribute__(value, "_state_")
+
+
+def _class_state(kind: RemoteType) -> _State | None:
+    return type.__getattribute__(kind, "__dict__").get("_class_state_")
+
+
+def _keeper(kind: RemoteType) -> Peer:
+    state = _class_state(kind)
+    if state is None:
+        raise CannotTest(f"{kind.__name__} would inherit from a class of the program's")
+    return state.peer
+
+
+def _read(owner: Any, peer: Peer, name: str) -> Any:
+    value = peer.ask("get", owner, name)
+    set_label(value, name)
+    if isinstance(value, Remote) and isinstance(owner, RemoteType):
+        _state(value).maker = owner
+    return value
+
+
+class RemoteType(type):
+    """The class of what stands for classes: these are real classes, related to each other as those are."""
+
+    def __call__(cls, *arguments: Any, **named: Any) -> Any:
+        return _made_by_tests(_keeper(cls).call(cls, arguments, named))
+
+    def __getattr__(cls, name: str) -> Any:
+        return _read(cls, _keeper(cls), name)
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        _keeper(cls).ask("set", cls, name, value)
+
+    def __delattr__(cls, name: str) -> None:
+        _keeper(cls).ask("delete", cls, name)
+
+    def __iter__(cls) -> Iterator[Any]:
+        return iter(_keeper(cls).ask("operate", "__iter__", cls))
+
+    def __len__(cls) -> int:
+        return _keeper(cls).ask("operate", "__len__", cls)
+
+    def __bool__(cls) -> bool:
+        return True
+
+    def __getitem__(cls, key: Any) -> Any:
+        return _keeper(cls).ask("operate", "__getitem__", cls, key)
+
+    def __contains__(cls, item: Any) -> bool:
+        return _keeper(cls).ask("operate", "__contains__", cls, item)
+
+    def __dir__(cls) -> list[str]:
+        return _keeper(cls).ask("dir", cls)
+
+
+class Remote(metaclass=RemoteType):
+    """Base of all classes whose instances stand for objects. Operators are defined in the class of each."""
+
+    def __getattr__(self, name: str) -> Any:
+        state = _state(self)
+        if state.peer.wary and name in _PREDICATES and not state.made:
+            raise AttributeError(f"what {name} says of an object that the program returned counts for nothing")
+        return _read(self, state.peer, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _state(self).peer.ask("set", self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        _state(self).peer.ask("delete", self, name)
+
+    def __dir__(self) -> list[str]:
+        return _state(self).peer.ask("dir", self)
+
+    def __copy__(self) -> Any:
+        return _state(self).peer.ask("copy", self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return _state(self).peer.ask("deepcopy", self)
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        return _state(self).peer.ask("get", self, "__dict__")
+
+
+def make_class(peer: Peer, number: int, name: str, where: str, bases: list[Any], operators: list[str]) -> type:
+    """What stands for a class: an exception of the library by itself, any other by a class with bases like its own."""
+    known = getattr(sys.modules.get(where), name, None) if where.partition(".")[0] in _LIBRARY else None
+    if isinstance(known, type) and issubclass(known, Exception):
+        return known
+    immutable = any(issubclass(base, IMMUTABLE) for base in bases)
+    kept = [base for base in bases if isinstance(base, RemoteType) or issubclass(base, (*IMMUTABLE, BaseException))]
+    namespace: dict[str, Any] = {n: _operator(n) for n in (_TEXTS if immutable else operators) if n in OPERATORS}
+    if "__hash__" not in operators:
+        namespace["__hash__"] = None
+    if name == "coroutine":
+        namespace |= {"send": _run_to_end, "throw": _run_to_end, "close": lambda self: None}
+    namespace["__doc__"] = property(lambda self: peer.ask("get", self, "__doc__"))
+    namespace["_class_state_"] = _State(peer, number)
+    if not any(isinstance(base, RemoteType) for base in kept):
+        kept.insert(0, Remote)
+    try:
+        return type.__new__(RemoteType, name, tuple(kept), namespace)
+    except TypeError:  # bases that only fit together with those that are left out
+        return type.__new__(RemoteType, name, (Remote,), namespace)
+
+
+def make_object(peer: Peer, number: int, kind: type, base: Any) -> Any:
+    """What stands for an object: its own plain value or exception arguments, or nothing but a name for it."""
+    if isinstance(base, datetime.date | datetime.time | datetime.timedelta):
+        return base
+    made: Any
+    if issubclass(kind, BaseException):
+        made = kind.__new__(kind, *base)
+    elif isinstance(base, IMMUTABLE):
+        plain: Any = type(base)
+        made = plain.__new__(kind, base)
+    else:
+        made = Remote.__new__(kind)
+    if isinstance(kind, RemoteType):
+        object.__setattr__(made, "_state_", _State(peer, number))
+    return made
+
+
+def _made_by_tests(value: Any) -> Any:
+    """The same object, as one that the tests have made."""
+    if not isinstance(value, Remote) or isinstance(value, (*IMMUTABLE, BaseException)):
+        return value
+    state = _state(value)
+    twin = object.__new__(type(value))
+    object.__setattr__(twin, "_state_", _State(state.peer, state.number))
+    _state(twin).made = True
+    return twin
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    if name in _SPECIAL:
+        return _SPECIAL[name]
+
+    def operate(self: Any, *operands: Any) -> Any:
+        state = _state(self)
+        result = state.peer.ask("operate", name, self, *operands)
+        return _made_by_tests(result) if state.made and type(result) is type(self) else result
+
+    def compare(self: Any, other: Any) -> Any:
+        peer = _state(self).peer
+        if not peer.wary or isinstance(other, (Remote, RemoteType)):
+            return operate(self, other)
+        plain = peer.ask("plain", self)
+        return NotImplemented if plain is None or isinstance(plain, Remote) else getattr(plain, name)(other)
+
+    def calculate(self: Any, other: Any) -> Any:
+        state = _state(self)
+        ask = not state.peer.wary or state.made or isinstance(other, (Remote, RemoteType))
+        return operate(self, other) if ask else NotImplemented
+
+    return compare if name in _COMPARISONS else calculate if name in _ARITHMETIC else operate
+
+
+def _contains(self: Any, item: Any) -> bool:
+    state = _state(self)
+    if not state.peer.wary or state.made or isinstance(item, (Remote, RemoteType)):
+        return state.peer.ask("operate", "__contains__", self, item)
+    plain = state.peer.ask("plain", self)
+    return any(item is found or item == found for found in (self if plain is None else plain))
+
+
+def _call(self: Any, *arguments: Any, **named: Any) -> Any:
+    state = _state(self)
+    value = state.peer.call(self, arguments, named)
+    return _made_by_tests(value) if state.maker is not None and type(value) is state.maker else value
+
+
+def _next(self: Any) -> Any:
+    state = _state(self)
+    if not state.ahead and state.error is None:
+        count = 1 if state.taken < _PATIENT else _AT_ONCE
+        items, error = state.peer.ask("next", self, count)
+        state.error = None if error is None else state.peer.raisable(error)
+        state.ahead = items[::-1]
+    if state.ahead:
+        state.taken += 1
+        return state.ahead.pop()
+    error, state.error = state.error or StopIteration(), None
+    raise error
+
+
+def _run_to_end(self: Any, *_: Any) -> Any:
+    raise StopIteration(_state(self).peer.ask("await", self))
+
+
+def _await(self: Any) -> Iterator[Any]:
+    return _state(self).peer.ask("await", self)
+    yield
+
+
+def _exit(self: Any, kind: Any, error: Any, trace: Any) -> Any:
+    return _state(self).peer.ask("operate", "__exit__", self, kind, error, None)
+
+
+_SPECIAL: dict[str, Callable[..., Any]] = {
+    "__contains__": _contains,
+    "__call__": _call,
+    "__next__": _next,
+    "__await__": _await,
+    "__exit__": _exit,
+}
