@@ -177,7 +177,7 @@ def test_numbers_of_a_plan_that_are_none(refused, tmp_path, arguments, said):
     [
         (["data={source: jsonl, path: x.jsonl}"], "data.source jsonl: a warm start makes its conversations"),
         (["seed=-1"], "seed: input should be greater than or equal to 0"),
-        (["output=file"], "output file cannot be written: File exists"),
+        (["output=file"], "folder file cannot be written: File exists"),
     ],
 )
 def test_a_warm_start_that_cannot_work(refused, tmp_path, monkeypatch, repository, overrides, said):

@@ -101,7 +101,8 @@ def _rows(table: Table, section: Data, source: Source, bad: BadRows, texts: Sequ
     if source.ask:  # it writes the prompt from a text
         texts = (source.text, *texts)
     for column in dict.fromkeys((*shown, *texts, *source.gold, *section.columns)):
-        named = _with_column(named, column, bad)
+        hint = "" if column in section.columns else f"; data.columns={{{column}: NAME}} says which of them it is"
+        named = _with_column(named, column, bad, hint)
     for column in texts:
         named = _with_text(named, column, bad)
     if source.text in shown:
@@ -123,7 +124,7 @@ def _renamed(table: Table, columns: dict[str, str], bad: BadRows) -> Table:
     return replace(table, rows=rows)
 
 
-def _with_column(table: Table, column: str, bad: BadRows) -> Table:
+def _with_column(table: Table, column: str, bad: BadRows, hint: str = "") -> Table:
     """The rows whose column holds something; UserError where no row has it at all."""
     lacking = [place for row, place in zip(table.rows, table.places, strict=True) if _blank(row.get(column))]
     if not lacking:
@@ -132,6 +133,7 @@ def _with_column(table: Table, column: str, bad: BadRows) -> Table:
         known = sorted({name for row in table.rows for name in row})
         raise UserError(
             f"data set {table.name} has no column {column}; it has {', '.join(known)}{did_you_mean(column, known)}"
+            f"{hint}"
         )
     return _without(table, lacking, f"have no {column}", f"no {column}", bad)
 

@@ -4,7 +4,8 @@ import copy
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,12 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 
 from rlcore.errors import UserError, nearest_path, one_line
 from rlcore.files import by_umask, move_into_place, seal_files
+from rlcore.hub import hub_or_cache
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.schema import Model, Scratch
+
+OWN_CODE = "it brings Python of its own, which would run here: read it, then say model.trust_remote_code=true"
+"""What transformers says then names an argument of its own."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,11 @@ def save_policy(
 
     Raises UserError when it cannot be written.
     """
-    try:
+    with _refused(f"the policy cannot be written to {folder}"):
         Path(folder).mkdir(parents=True, exist_ok=True)  # save_pretrained only logs where this raises
         _whole(policy.model).save_pretrained(folder, state_dict=None if weights is None else dict(weights))
         policy.tokenizer.save_pretrained(folder)
         by_umask(path for path in Path(folder).iterdir() if path.is_file())
-    except Exception as error:  # the tokenizers library raises no narrower class where the disk is full
-        raise UserError(f"the policy cannot be written to {folder}: {one_line(error)}") from None
 
 
 def place_policy(
@@ -107,7 +110,7 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
             f"model.path {path} holds LoRA adapters, not a whole model: merge them into their base (peft's "
             "merge_and_unload), and give the folder of the merged model"
         )
-    try:
+    with _refused(f"model {path} cannot be loaded"), hub_or_cache(path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=section.dtype,
@@ -116,13 +119,6 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
             output_loading_info=True,
             **_quantized(section),
         )
-    except Exception as error:  # a broken config.json or file of weights raises no narrower class
-        if "trust_remote_code" in str(error):
-            raise UserError(
-                f"model {path} brings Python of its own, which would run here: read it, then say "
-                "model.trust_remote_code=true"
-            ) from None
-        raise UserError(f"model {path} cannot be loaded: {one_line(error)}") from None
     model, report = loaded
     if report["missing_keys"]:  # transformers fills them with random numbers
         lacking = sorted(report["missing_keys"])
@@ -170,14 +166,11 @@ def _whole(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _load_tokenizer(path: str, trusted: bool) -> PreTrainedTokenizerBase:
-    try:
+    with _refused(f"tokenizer of {path} cannot be loaded"), hub_or_cache(path):
         # AutoTokenizer would put Qwen2's splitting into a Qwen2 folder whose tokenizer.json says all there is to say
         whole = get_tokenizer_config(path).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
-        tokenizer = (PreTrainedTokenizerFast if whole else AutoTokenizer).from_pretrained(
-            path, trust_remote_code=trusted
-        )
-    except Exception as error:  # a broken tokenizer.json makes the tokenizers library raise no narrower class
-        raise UserError(f"tokenizer of {path} cannot be loaded: {one_line(error)}") from None
+        kind = PreTrainedTokenizerFast if whole else AutoTokenizer
+        tokenizer = kind.from_pretrained(path, trust_remote_code=trusted)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -201,3 +194,14 @@ def _check(policy: Policy, name: str) -> None:
     known = policy.model.config.get_text_config().vocab_size
     if len(tokenizer) > known:
         raise UserError(f"tokenizer of {name} has {len(tokenizer)} tokens, its model only {known}")
+
+
+@contextmanager
+def _refused(told: str) -> Iterator[None]:
+    """UserError that begins with `told` for whatever goes wrong: broken files, programs in them and full disks make
+    transformers and the tokenizers library raise no narrower class than Exception."""
+    try:
+        yield
+    except Exception as error:
+        reason = OWN_CODE if "trust_remote_code" in str(error) else one_line(error)
+        raise UserError(f"{told}: {reason}") from None

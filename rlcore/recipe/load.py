@@ -34,7 +34,7 @@ def load_section(section: type[AnySection], path: str | os.PathLike[str], overri
     Raises UserError, in one line, for a missing or unreadable file, one of another form, an unknown key (naming the
     nearest known one) or a value of the wrong type or range.
     """
-    values = _read(Path(path), ())
+    values = _read(Path(path), (), section.called)
     for key in values.keys() & FORMS.keys() - section.model_fields.keys():
         raise UserError(f"{path} is {FORMS[key]}")
     for override in overrides:
@@ -60,28 +60,28 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read(path: Path, seen: tuple[Path, ...], called: str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"recipe {path} does not exist{nearest_path(path)}") from None
+        raise UserError(f"{called} {path} does not exist{nearest_path(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UserError(f"recipe {path} cannot be read: {reason}") from None
+        raise UserError(f"{called} {path} cannot be read: {reason}") from None
     try:
         values = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise UserError(f"recipe {path} is not YAML: {one_line(error)}") from None
+        raise UserError(f"{called} {path} is not YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
-        raise UserError(f"recipe {path} must be a mapping of keys to values")
+        raise UserError(f"{called} {path} must be a mapping of keys to values")
     _anchor_paths(values, path.parent)
     parent = values.pop("extends", None)
     if parent is None:
         return values
     parent_path = (path.parent / str(parent)).resolve()
     if parent_path in seen:
-        raise UserError(f"recipe {path} extends itself through {parent}")
-    return _merge(_read(parent_path, (*seen, path.resolve())), values)
+        raise UserError(f"{called} {path} extends itself through {parent}")
+    return _merge(_read(parent_path, (*seen, path.resolve()), called), values)
 
 
 def _anchor_paths(values: dict[str, Any], folder: Path) -> None:

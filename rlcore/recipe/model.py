@@ -60,7 +60,8 @@ class Model(Section):
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":
         if (self.path is None) == (self.scratch is None):
-            raise ValueError("give exactly one of path and scratch")
+            told = f"model={{path: {self.path}}} leaves scratch out" if self.path else "neither is there"
+            raise ValueError(f"give exactly one of path and scratch; {told}")
         if self.scratch and self.lora and self.lora.quantize != "none":
             raise ValueError("a scratch model cannot be quantised")
         return self

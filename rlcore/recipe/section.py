@@ -1,6 +1,6 @@
 """What every part of a recipe's schema is made of."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -32,4 +32,6 @@ Seconds = Annotated[float, Field(gt=0)]
 class Section(BaseModel):
     """A part of a recipe: immutable, and unknown keys are refused."""
 
+    called: ClassVar[str] = "recipe"
+    """What a file of it is."""
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

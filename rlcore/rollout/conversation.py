@@ -118,8 +118,15 @@ class Conversation:
         text = self.template.render(self._two_turns(self._question, MARK, message))
         _, mark, tail = text.partition(MARK)
         if not mark or message.strip() not in tail:
-            raise UserError("the chat template cannot take a second user turn: it drops an earlier turn")
+            raise UserError(f"the chat template cannot take a second user turn: {self._misfit(text, message)}")
         return self.template.encode_after(tail)
+
+    @staticmethod
+    def _misfit(text: str, message: str) -> str:
+        """Why a conversation, rendered as `text`, does not end in a reply and then this message."""
+        if message.strip() not in text and message.strip().casefold() in text.casefold():
+            return "it writes turns in other letters, so what it renders is not what was said"
+        return "it drops an earlier turn"
 
     def _two_turns(self, question: list[Message], reply: str, message: str) -> list[Message]:
         return [*question, {"role": "assistant", "content": reply}, {"role": "user", "content": message}]

@@ -26,7 +26,7 @@ def sample_groups(
     firsts: Sequence[Sequence[Turn]] = (),
     on_attempt: OnAttempt | None = None,
 ) -> Groups:
-    """`group` trajectories of each problem. Raises TimeoutError where none of them ends within `deadline` seconds.
+    """`group` trajectories of each problem. Raises UserError where none of them ends within `deadline` seconds.
 
     With `branches` above 1, so many trajectories that follow each other in a group go on from one first attempt; it is
     sampled, and trained, in the first of them. The first attempts in `firsts`, a few of each problem, are taken as they

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -46,40 +46,33 @@ def evaluate(recipe: Recipe) -> Results | None:
     if recipe.evaluate is None:
         raise UserError(f"recipe {recipe.name} has no evaluate section to say what to measure on")
     ranks = start_distributed(recipe.device)
-    folder = Path(recipe.output)
     with (
-        holding(folder, ranks.first),
-        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks))) as journal,
+        holding(Path(recipe.output), ranks.first),
+        closing(ServedSetup(recipe) if recipe.evaluate.endpoint else Setup(recipe, ranks, training=False)) as setup,
     ):
-        return _evaluate_alone(recipe, ranks, journal)
+        return _evaluate_alone(recipe, ranks, setup)
 
 
-def _evaluate_alone(recipe: Recipe, ranks: Ranks, journal: Journal) -> Results | None:
+def _evaluate_alone(recipe: Recipe, ranks: Ranks, setup: "Setup | ServedSetup") -> Results | None:
     assert recipe.evaluate is not None
     folder = Path(recipe.output)
-    setup = ServedSetup(recipe) if recipe.evaluate.endpoint else Setup(recipe, ranks, training=False)
-    try:
-        journal = Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks, setup.inputs))
-        with open_tracker(recipe, ranks, resume_step=None) as tracker:
-            if journal.done:
-                tracker.say(f"what {folder} holds of this evaluation is not sampled again; another output samples anew")
-            problems = recipe.evaluate.problems
-            try:
-                with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():
-                    results = evaluate_and_save(
-                        recipe, setup, ranks, tracker, problems=problems, step=0, journal=journal
-                    )
-            except Stopped:
-                tracker.say(f"stopped; what is done is kept in {folder}, and the same command goes on from there")
-                return None
-            tracker.log(0, "evaluation", {k: v for part in results.evaluations for k, v in part.values.items()})
-            if ranks.first:
-                from rlcore.report.page import write_report  # draws plots: matplotlib
+    path, identity = folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks, setup.inputs)
+    with closing(Journal(path, identity)) as journal, open_tracker(recipe, ranks, resume_step=None) as tracker:
+        if journal.done:
+            tracker.say(f"what {folder} holds of this evaluation is not sampled again; another output samples anew")
+        problems = recipe.evaluate.problems
+        try:
+            with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():
+                results = evaluate_and_save(recipe, setup, ranks, tracker, problems=problems, step=0, journal=journal)
+        except Stopped:
+            tracker.say(f"stopped; what is done is kept in {folder}, and the same command goes on from there")
+            return None
+        tracker.log(0, "evaluation", {k: v for part in results.evaluations for k, v in part.values.items()})
+        if ranks.first:
+            from rlcore.report.page import write_report  # draws plots: matplotlib
 
-                tracker.say(f"report: {write_report(folder, [folder])}")
-            return results
-    finally:
-        setup.close()
+            tracker.say(f"report: {write_report(folder, [folder])}")
+        return results
 
 
 def evaluate_and_save(
@@ -116,13 +109,14 @@ def evaluate_and_save(
     return results
 
 
-def _identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> str:
-    """A digest of all that the attempts depend on: the recipe's part, what it reads, the weights, the ranks."""
+def _identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> dict[str, Any]:
+    """All that the attempts depend on: the recipe's part in them, digests of what is read, and how ranks share them."""
     parts = recipe.model_dump(mode="json", include={"seed", "model", "rollout", "rewards", "evaluate", "conversation"})
     path = Path(recipe.model.path or "")
     files = sorted(path.glob("*")) if recipe.model.path and path.is_dir() else []
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    return hashlib.blake2b(repr((FORMAT, parts, inputs, weights, ranks.world)).encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(repr(weights).encode(), digest_size=16).hexdigest()
+    return {**parts, "read": inputs, "weights": digest, "ranks": ranks.world, "format": FORMAT}
 
 
 class ServedSetup:
@@ -149,7 +143,7 @@ def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None, run_i
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
         except OSError as error:
-            raise UserError(f"the run's folder {folder} cannot be written: {error.strerror}") from None
+            raise UserError(f"folder {folder} cannot be written: {error.strerror}") from None
     return Tracker(
         folder,
         recipe.track,

@@ -151,6 +151,8 @@ class Run:
         if self.step < self.recipe.steps:
             return None
         final, done = self.folder / "final", self.folder / "evaluation.json"
+        if self._resumed_at == self.step:
+            self.tracker.say(f"{self.folder} holds a finished run, of {self.step} steps: nothing is left to train")
         if self._resumed_at == self.step and final.exists() and done.exists():
             results = load_evaluation(done)
             if results.step == self.step:  # of this policy: `final` was written before
@@ -238,7 +240,9 @@ class Run:
         )
 
     def _resume(self, checkpoint: Path, state: dict[str, Any]) -> None:
-        check_same_parameters(self.learner.module, state["parameters"], str(checkpoint))
+        told = "has another tokenizer: that of a scratch model is made from the data, which have changed"
+        told = told if self.recipe.model.scratch else "is of another model"
+        check_same_parameters(self.learner.module, state["parameters"], f"{checkpoint} {told}")
         self._checkpoints.load(checkpoint, self.learner)
         self.step, self.best, self.base_t1 = state["step"], state["best"], state["base_t1"]
         self._best_step, self._saved = state["best_step"], self.step

@@ -122,7 +122,8 @@ def test_another_evaluation_does_not_take_the_place_of_one_that_is_there(whole):
     files = {path: path.read_bytes() for path in (whole / "eval").iterdir()}
     refused = rlcore("eval", whole.parent / "recipe.yaml", f"output={whole}", "seed=1")
     assert refused.returncode == 2
-    assert f"rlcore: {whole / 'eval'} holds another evaluation" in refused.stderr.splitlines()[-1]
+    told = f"rlcore: {whole / 'eval'} holds an evaluation that was begun with other seed: output=FOLDER"
+    assert told in refused.stderr.splitlines()[-1]
     assert {path: path.read_bytes() for path in (whole / "eval").iterdir()} == files
 
 

@@ -142,7 +142,7 @@ def test_a_policy_that_cannot_be_written(policy, tmp_path):
 
 def test_parameters_of_another_model_are_told_apart(policy):
     shapes = parameter_shapes(policy.model)
-    check_same_parameters(policy.model, shapes, "checkpoint")
+    check_same_parameters(policy.model, shapes, "checkpoint is of another model")
     cases = [
         ({"model.norm.weight": [32]}, [], r"model.norm.weight is 32 there and 16 in the recipe's model"),
         ({}, ["model.layers.1.mlp.up_proj.weight"], r"it has no parameter model.layers.1.mlp.up_proj.weight"),
@@ -151,4 +151,4 @@ def test_parameters_of_another_model_are_told_apart(policy):
     for changed, dropped, message in cases:
         saved = {name: shape for name, shape in (shapes | changed).items() if name not in dropped}
         with pytest.raises(UserError, match=f"checkpoint is of another model: {message}"):
-            check_same_parameters(policy.model, saved, "checkpoint")
+            check_same_parameters(policy.model, saved, "checkpoint is of another model")

@@ -151,7 +151,8 @@ def test_a_column_that_the_data_lack_is_named(reward_file):
 def test_sampling_past_its_deadline_says_what_it_waited_for(reward_file):
     scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:length_reward"}]))
     try:
-        with pytest.raises(TimeoutError, match="sampling 12 conversations took longer than 1e-05 s, and none ended"):
+        said = r"rollout\.deadline: sampling 12 conversations took longer than 1e-05 s, and none ended"
+        with pytest.raises(UserError, match=said):
             rollout(scorer, deadline=1e-5)
     finally:
         scorer.close()
