@@ -181,6 +181,7 @@ def _check(policy: Policy, name: str) -> None:
     if tokenizer.chat_template is None:
         raise UserError(f"tokenizer of {name} has no chat template; give one as model.chat_template")
     failure = None
+    content: Any
     for content in ("?", [{"type": "text", "text": "?"}]):  # in parts, as templates of models that see images want it
         try:
             tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)

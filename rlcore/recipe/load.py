@@ -109,7 +109,9 @@ def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
 def _read_template(values: dict[str, Any]) -> None:
     """Puts the text of a file that is named as the chat template in its place, so that the recipe holds all of it."""
     model = values.get("model")
-    named = model.get("chat_template") if isinstance(model, dict) else None
+    if not isinstance(model, dict):
+        return
+    named = model.get("chat_template")
     if not isinstance(named, str) or "{" in named:
         return
     try:
