@@ -66,6 +66,7 @@ PAID_WRONGLY = [
     ("5", "5'"),
     ("A", r"\text{(B) }A"),
     (r"\text{(A)}", r"\text{(A)}, 17"),
+    (r"\text{(A)}", r"\text{(A)}+6"),
     # lists, points, intervals
     ("(1,2)", "1<x<2"),
     ("(3,8)", "3<t<8"),
