@@ -20,6 +20,9 @@ LEAVE_DEADLINE = 10.0
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What `torchrun` says in the environment. Others leave some of it there: a single process then."""
 
+SAID = "rlcore/said"
+"""Stands in the group's store once a process has printed the error that ends all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
@@ -72,7 +75,15 @@ def first_to_say() -> bool:
     """Whether this process is to print an error that stops all: the first one that has any."""
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return os.environ.get("RANK", "0") == "0"
-    return torch.distributed.distributed_c10d._get_default_store().add("rlcore/said", 1) == 1
+    return torch.distributed.distributed_c10d._get_default_store().add(SAID, 1) == 1
+
+
+def has_been_said() -> bool:
+    """Whether a process of the group has printed such an error."""
+    try:
+        return torch.distributed.distributed_c10d._get_default_store().check([SAID])
+    except (ValueError, RuntimeError):  # there is no group, or the process that kept the store is gone
+        return False
 
 
 def _prepare_deepspeed(kind: str) -> None:

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
+from importlib.util import find_spec
 
 from rewards.verdict import RewardError
 
@@ -17,13 +18,7 @@ def files_of(modules: Sequence[str]) -> list[str]:
 
     Raises RewardError, in one line, for a module that is not installed.
     """
-    installed = packages_distributions() if modules else {}
-    missing = [name for name in modules if name not in installed]
-    if missing:
-        nearest = difflib.get_close_matches(missing[0], installed, 1)
-        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        raise RewardError(f"modules: no module '{missing[0]}' is installed here{hint}")
-    waiting = [name for module in modules for name in installed[module]]
+    waiting = [name for module in modules for name in _owners(module)]
     found: dict[str, Distribution] = {}
     while waiting:
         name = waiting.pop()
@@ -35,6 +30,19 @@ def files_of(modules: Sequence[str]) -> list[str]:
             continue  # required on another system only
         waiting += [_NAME.match(line)[0] for line in found[name].requires or () if "extra ==" not in line]  # type: ignore[index]
     return sorted({path for item in found.values() for path in _top_level(item)})
+
+
+def _owners(module: str) -> list[str]:
+    """The distributions that a module belongs to; none for one of the standard library."""
+    package = module.partition(".")[0]
+    if find_spec(package) is None:
+        nearest = difflib.get_close_matches(module, packages_distributions(), 1)
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        raise RewardError(f"modules: no module '{module}' is installed here{hint}")
+    try:
+        return [distribution(package).metadata["Name"]]
+    except PackageNotFoundError:  # its name is another
+        return packages_distributions().get(package, [])
 
 
 def _top_level(item: Distribution) -> set[str]:

@@ -1,6 +1,6 @@
 """What a cluster offers: a small YAML file, as in recipes/clusters."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class Cluster(Section):
     """GPUs that are all alike. Peaks are the vendor's; the shares say how much of them training and sampling reach."""
 
+    called: ClassVar[str] = "cluster"
     name: str = "cluster"
     gpus: Positive = Field(8, description="each runs one process that samples and trains")
     gpus_per_node: Positive = 8

@@ -1,11 +1,12 @@
 """How fast a rank samples, learns and publishes: estimated from the cluster, or measured in a run's metrics.jsonl."""
 
-import json
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlcore.errors import UserError
+from rlcore.evaluate.lines import MetricsLine
+from rlcore.files import read_records
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import Lengths
 from rlcore.plan.memory import dtype_bytes, shared_by
@@ -86,16 +87,13 @@ def estimated_rates(recipe: Recipe, shapes: Shapes, cluster: Cluster, lengths: L
 def measured_run(run: Path) -> Measured:
     """What the metrics.jsonl of a run says of its steps. Raises UserError when it holds no measured step."""
     path = run / "metrics.jsonl" if run.is_dir() else run
-    try:
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"measurements {path} cannot be read: {error}") from None
-    steps = [record for record in records if all(name in record for name in NEEDED)]
+    records = read_records(path, MetricsLine)
+    steps = [record for record in records if all(record.get(name) is not None for name in NEEDED)]
     if not steps:
         raise UserError(f"measurements {path} hold no training step with {', '.join(NEEDED)}")
     steps = steps[WARM_UP:] or steps
     rollout, learner, publish = (statistics.median(step[f"time/{name}"] for step in steps) for name in _PHASES)
-    lengths = [value for step in steps for name, value in step.items() if name.startswith("train/tokens_t")]
+    lengths = [value for step in steps for name, value in step.items() if name.startswith("train/tokens_t") and value]
     return Measured(rollout, learner, publish, statistics.fmean(lengths) if lengths else float("nan"))
 
 

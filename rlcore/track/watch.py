@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -52,8 +51,7 @@ def watch(folder: Path, *, every: float, once: bool) -> None:
 
 def finished(run: RunFolder) -> bool:
     """Whether the run came to its end: its policy is written and, where the recipe asks for it, evaluated."""
-    evaluates = yaml.safe_load(run.recipe_text).get("evaluate") is not None
-    return (run.folder / "final").is_dir() and (run.final is not None or not evaluates)
+    return (run.folder / "final").is_dir() and (run.final is not None or not run.evaluates)
 
 
 def view(run: RunFolder) -> RenderableType:
@@ -69,10 +67,8 @@ def view(run: RunFolder) -> RenderableType:
 
 
 def _heading(run: RunFolder) -> Text:
-    stages = yaml.safe_load(run.recipe_text).get("stages") or []
-    total = sum(stage["steps"] for stage in stages)
-    last = run.metrics[-1] if run.metrics else {"step": 0, "stage": "starting"}
-    words = [f"{run.arm}, seed {run.seed}", f"{last['stage']}", f"step {last['step']:,}/{total:,}"]
+    last: Record = run.metrics[-1] if run.metrics else {"step": 0, "stage": "starting"}
+    words = [f"{run.arm}, seed {run.seed}", f"{last['stage']}", f"step {last['step']:,}/{run.steps:,}"]
     seconds = recent_mean(run.metrics, "time/step", min(WINDOW, max(1, len(run.metrics))))
     tokens = recent_mean(run.metrics, "learner/tokens", min(WINDOW, max(1, len(run.metrics))))
     if seconds:
@@ -82,7 +78,7 @@ def _heading(run: RunFolder) -> Text:
     if finished(run):
         words.append("finished")
     elif seconds:
-        words += [f"{_clock(seconds * (total - last['step']))} left", f"last written {_age(run.folder)} ago"]
+        words += [f"{_clock(seconds * (run.steps - last['step']))} left", f"last written {_age(run.folder)} ago"]
     return Text("  ".join(words), style="bold")
 
 

@@ -174,7 +174,7 @@ def _break(run: Path, name: str, content: bytes | None) -> None:
         ("recipe.yaml", None, "is not the folder of a run: cannot read recipe.yaml"),
         ("recipe.yaml", b"a: [", "recipe.yaml is not YAML"),
         ("recipe.yaml", b"- 1", "recipe.yaml is not a recipe"),
-        ("metrics.jsonl", b'{"step": 1}\n{oops\n{"step": 3}\n', "metrics.jsonl:2 is not a JSON record"),
+        ("metrics.jsonl", b'{"step": 1, "stage": "I"}\n{oops\n{"step": 3}\n', "metrics.jsonl:2 is not a JSON record"),
         ("evaluation.json", b"{}", "evaluation.json is not an evaluation file"),
     ],
 )
