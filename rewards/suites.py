@@ -79,10 +79,12 @@ def _read_once(row: str, challenge: bool) -> Suite:
 def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
     if "test" in row:
         tree = ast.parse(row["test"])
+        entry = row.get("entry_point")
+        prompt = row.get("prompt") or "" if entry else ""  # another one is not to be continued
         check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
-        if check and row.get("entry_point"):
-            return _humaneval(row.get("prompt") or "", row["entry_point"], tree, check)
-        return _pytest(tree, row.get("prompt") or "") if any(map(_is_a_test, tree.body)) else _asserts("", "", tree)
+        if check and entry:
+            return _humaneval(prompt, entry, tree, check)
+        return _pytest(tree, prompt) if any(map(_is_a_test, tree.body)) else _asserts("", "", tree)
     if "test_list" in row:
         tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
         imports = "\n".join(row.get("test_imports") or [])
@@ -113,7 +115,16 @@ def _humaneval(prompt: str, entry: str, tree: ast.Module, check: ast.FunctionDef
     else:
         body += check.body
     own = ast.Module([node for node in tree.body if node is not check], [])
-    return Suite(prompt, tests=steps(f"{prompt}\n{ast.unparse(own)}", {name}, body), asks=frozenset({name}))
+    prelude = f"{ast.unparse(_whole(prompt))}\n{ast.unparse(own)}"
+    return Suite(prompt, tests=steps(prelude, {name}, body), asks=frozenset({name}))
+
+
+def _whole(prompt: str) -> ast.Module:
+    """The code of a prompt, which may end where the body of a function is to begin."""
+    try:
+        return ast.parse(prompt)
+    except SyntaxError:
+        return ast.parse(f"{prompt}\n    pass")
 
 
 def _is_a_test(node: ast.stmt) -> bool:
@@ -124,7 +135,8 @@ def _is_a_test(node: ast.stmt) -> bool:
 
 def _pytest(tree: ast.Module, prompt: str) -> Suite:
     nodes = list(ast.walk(tree))
-    imported = [node for node in ast.parse(prompt).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    given = _whole(prompt)
+    imported = [node for node in given.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = program_names(tree, defined(ast.Module(list(imported), [])))
     imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "solution"]
     attributes = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)]
@@ -133,7 +145,7 @@ def _pytest(tree: ast.Module, prompt: str) -> Suite:
     asserting = [n for n in attributes if n.attr == "raises" or n.attr.startswith("assert")]
     if not asserting and not any(isinstance(node, ast.Assert) for node in nodes):
         raise BadTests("the tests assert nothing")
-    return Suite(prompt, tests=module(prompt, tree, names), asks=frozenset(asks))
+    return Suite(prompt, tests=module(ast.unparse(given), tree, names), asks=frozenset(asks))
 
 
 def _apps(tests: Mapping[str, Any]) -> Suite:
