@@ -241,3 +241,13 @@ def test_a_saved_recipe_comes_back_or_is_named_as_of_another_version(base, tmp_p
     with pytest.raises(UserError, match=r"is of another version: unknown key learner\.former") as error:
         saved_recipe({**values, "learner": {"former": 1}}, tmp_path)
     assert str(tmp_path) in str(error.value)
+
+
+def test_a_key_of_former_recipes_is_refused_with_what_holds_now_and_left_out_of_saved_ones(base, tmp_path):
+    with pytest.raises(UserError, match=r"probe_deadline is no key any more: rollout\.vllm\.deadline"):
+        load_recipe(base, ["rollout.vllm.probe_deadline=5"])
+    recipe = load_recipe(base)
+    values = recipe.model_dump(mode="json")
+    values["rollout"]["vllm"] |= {"probe_deadline": 30.0, "pause": "keep"}
+    values["checkpoint"]["resume"] = "auto"
+    assert saved_recipe(values, tmp_path) == recipe
