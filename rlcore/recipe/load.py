@@ -151,13 +151,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _enter(here: Any, part: str, override: str) -> Any:
-    if isinstance(here, list):
-        return here[_index(here, part, override)]
-    if here.get(part) is None:
+    if isinstance(here, dict) and here.get(part) is None:
         here[part] = {}
-    if not isinstance(here[part], (dict, list)):
+    inner = here[_index(here, part, override) if isinstance(here, list) else part]
+    if not isinstance(inner, (dict, list)):
         raise UserError(f"override {override!r}: {part} is a value, it has no keys")
-    return here[part]
+    return inner
 
 
 def _index(here: list[Any], part: str, override: str) -> int:
