@@ -152,7 +152,7 @@ class Engine:
     """Where the weights are that it samples from: the learner's own model, a copy in a share of the learner's device
     (`rollout.vllm.gpu_memory_utilization`), or other processes and devices."""
     exact: bool = False
-    """Whether, in float32 and without top_k and top_p, its log-probabilities are the learner's but for rounding."""
+    """Whether, in float32, its log-probabilities are the learner's but for rounding."""
     takes_adapters: bool = False
     """Whether it can be given LoRA adapters as they are; else they are published merged into the weights."""
     servers: "Engine | None" = None

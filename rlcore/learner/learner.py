@@ -25,11 +25,19 @@ from rlcore.learner.loss.tally import LearnerReport, Tally
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
 from rlcore.learner.sequence_parallel import check_stretches
-from rlcore.learner.zero.engine import engine_settings, guarded_step, set_schedule, start_engine
+from rlcore.learner.zero.engine import (
+    engine_settings,
+    guarded_step,
+    loss_scale,
+    set_loss_scale,
+    set_schedule,
+    start_engine,
+)
 from rlcore.learner.zero.further_settings import refused_by_deepspeed
 from rlcore.learner.zero.state_files import load_state, save_state
 from rlcore.learner.zero.weights import gathered_adapters, gathered_weights
 from rlcore.policy.lora import add_lora, lora_dropout
+from rlcore.policy.truncation import KEEP_ALL, Truncation
 from rlcore.recipe.schema import Learner as LearnerSection
 from rlcore.recipe.schema import Lora
 from rlcore.types import TokenBatch
@@ -55,9 +63,10 @@ class Learner:
         device: torch.device | None = None,
         lora: Lora | None = None,
         exact_sampler: bool = True,
+        truncation: Truncation = KEEP_ALL,
         max_sampled_tokens: int = 1024,
     ) -> None:
-        """Takes over `model`. Logits are divided by `temperature` before the softmax.
+        """Takes over `model`. Logits are divided by `temperature`, then cut by `truncation`, before the softmax.
 
         `kl_used`: keep a reference to measure KL against. `device`: where to train, if not where the model lies; a
         model that ZeRO-3 is to split may lie on the CPU. `lora`: put adapters into the model and train them.
@@ -69,6 +78,7 @@ class Learner:
         policy = PolicyModule(
             model.eval(),
             temperature,
+            truncation=truncation,
             offload_activations="activations" in section.offload,
             sequence_parallel=section.sequence_parallel,
         )
@@ -179,6 +189,7 @@ class Learner:
             "global_steps": self._engine.global_steps,
             "schedule_steps": self._engine.lr_scheduler.last_epoch,
             "skipped_in_row": self._skipped_in_row,
+            "loss_scale": loss_scale(self._engine),
         }
         return save_state(self._engine, self.module, folder, self._rank, self._world, counters)
 
@@ -191,6 +202,7 @@ class Learner:
         set_schedule(self._engine, counters["schedule_steps"])
         self._engine.global_steps = counters["global_steps"]
         self._skipped_in_row = counters["skipped_in_row"]
+        set_loss_scale(self._engine, counters.get("loss_scale", {}))
 
     def close(self) -> None:
         """Let go of the engine and its memory."""

@@ -12,6 +12,7 @@ from rlcore.learner.batch.packing import MicroBatch
 from rlcore.learner.cpu_decoder import last_states
 from rlcore.learner.sequence_parallel import SequenceParallel
 from rlcore.learner.token_head import Scores, score_hidden, score_logits
+from rlcore.policy.truncation import KEEP_ALL, Truncation
 
 Compared = tuple[Tensor, Tensor]
 """What the reference predicts the same loss tokens from (`PolicyModule.states`), and its output matrix."""
@@ -29,6 +30,7 @@ class PolicyModule(nn.Module):
         model: PreTrainedModel,
         temperature: float,
         *,
+        truncation: Truncation = KEEP_ALL,
         offload_activations: bool = False,
         sequence_parallel: int = 1,
     ) -> None:
@@ -36,6 +38,7 @@ class PolicyModule(nn.Module):
         self.model = model
         self.offload_activations = offload_activations
         self.temperature = temperature
+        self.truncation = truncation
         self.separable = _head_is_one_product(model)
         self.sequence = SequenceParallel.of(model, sequence_parallel)
         self.shares_prompts = self.sequence is None and _goes_on_from_cache(model)
@@ -48,6 +51,8 @@ class PolicyModule(nn.Module):
         self, micro: MicroBatch, reference: Compared | None = None, *, states_only: bool = False
     ) -> Scores | Tensor:
         """`(logprob_n, entropy_n, kl_n)` under the temperature; `reference` asks for the exact KL against it.
+
+        Log-probabilities are those of the truncated distribution that is sampled, entropy and KL those of the whole.
 
         `states_only` asks for `states` instead. With sequence parallelism those are of this rank's stretches alone.
         """
@@ -63,10 +68,11 @@ class PolicyModule(nn.Module):
         states_uX = self.states(micro, **named)
         if states_only:
             return states_uX
+        shape = (self.temperature, self.truncation)
         if self.separable:
-            scores = score_hidden(states_uX, self.head, micro.target_u, self.temperature, reference)
+            scores = score_hidden(states_uX, self.head, micro.target_u, *shape, reference)
         else:
-            scores = score_logits(states_uX, micro.target_u, self.temperature, reference[0] if reference else None)
+            scores = score_logits(states_uX, micro.target_u, *shape, reference[0] if reference else None)
         if micro.prediction_n is None:
             return scores
         logprob_n, entropy_n, kl_n = (each.index_select(0, micro.prediction_n) for each in scores)

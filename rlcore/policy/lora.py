@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlcore.errors import UserError, one_line
+from rlcore.files import by_umask
 from rlcore.recipe.schema import Lora
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def save_adapter(folder: Path, section: Lora, tensors: Mapping[str, Tensor], bas
     config = lora_config(section)
     config.base_model_name_or_path = base
     config.save_pretrained(str(folder))
+    by_umask([folder / "adapter_model.safetensors"])
 
 
 def plain_name(name: str) -> str:

@@ -24,7 +24,7 @@ COUNTERS = "counters.json"
 
 
 def save_state(
-    engine: Any, model: nn.Module, folder: Path, rank: int, world: int, counters: dict[str, int]
+    engine: Any, model: nn.Module, folder: Path, rank: int, world: int, counters: dict[str, Any]
 ) -> list[Path]:
     """Writes this rank's share of weights and moments, at most `FILE_BYTES` a file; returns the files.
 
@@ -58,7 +58,7 @@ def save_state(
     return written
 
 
-def load_state(engine: Any, model: nn.Module, folder: Path) -> dict[str, int]:
+def load_state(engine: Any, model: nn.Module, folder: Path) -> dict[str, Any]:
     """Fills weights and moments of the engine with what `save_state` of all ranks wrote; returns the counters.
 
     Raises UserError for a gap.
@@ -93,7 +93,7 @@ class SavedState:
                 self._parts[kind, name].append((int(start), int(start) + view.get_shape()[0], view))
         if not self._parts or not (folder / COUNTERS).exists():
             raise UserError(f"checkpoint {folder} holds no learner state")
-        self.counters: dict[str, int] = json.loads((folder / COUNTERS).read_text())
+        self.counters: dict[str, Any] = json.loads((folder / COUNTERS).read_text())
         self.kinds = {kind for kind, _ in self._parts}
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:

@@ -87,8 +87,7 @@ class Server:
             "sampling_params": {
                 "max_tokens": sampling.max_tokens,
                 "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": sampling.top_k,
+                **sampling.truncation._asdict(),
                 "seed": seed,
                 "stop_token_ids": list(stop_ids),
                 "ignore_eos": True,  # only `stop_ids` stop, as in every other engine

@@ -181,8 +181,7 @@ class InProcessEngine:
         return SamplingParams(
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
+            **sampling.truncation._asdict(),
             seed=seed,
             stop_token_ids=self._stop_ids,
             logprobs=0,  # of the sampled token alone

@@ -10,7 +10,7 @@ import signal
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -67,7 +67,8 @@ class TensorParallelEngine(InProcessEngine):
             raise
 
     def _submit(self, name: str, ids: Sequence[int], sampling: Sampling, seed: int) -> None:
-        self._new.append((name, list(ids), sampling, seed))
+        # Every rank cuts its own samples; a tokenizer need not travel.
+        self._new.append((name, list(ids), replace(sampling, stop=None), seed))
 
     async def _drive(self) -> None:
         """Takes part while any rank has requests; a failure is handed to everyone here who waits."""
