@@ -25,7 +25,7 @@ class Reference:
 
     @torch.no_grad()
     def compared(self, micro: MicroBatch) -> Compared:
-        """What the exact KL is computed from."""
+        """States and output matrix, from which the exact KL is computed."""
         with self._as_at_start():
             return self._policy(micro, states_only=True), self._head()
 

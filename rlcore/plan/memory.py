@@ -76,7 +76,9 @@ def learner_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
     bucket = min(trained, REDUCE_BUCKET) * (4 if zero == 3 else size) if zero else 0
     gathered = min(shapes.parameters - shapes.small_parameters, LIVE_PARAMETERS) * size if split > 1 else 0
     copied = frozen // split if any(any(stage.kl) for stage in recipe.stages) and not lora else 0
-    tokens = max(section.micro_batch_tokens, -(-longest_conversation(recipe) // section.sequence_parallel))
+    longest = -(-longest_conversation(recipe) // section.sequence_parallel)
+    trajectories = -(-recipe.batch.problems * recipe.batch.group * section.sequence_parallel // ranks)
+    tokens = max(longest, min(section.micro_batch_tokens, trajectories * longest))
     activations = activation_bytes(shapes, tokens, size)
     entering = tokens * shapes.layers * shapes.hidden * size
     if section.activation_checkpointing:
@@ -137,7 +139,7 @@ def kv_cache_bytes(shapes: Shapes, slots: int, tokens: int, size: int) -> int:
 
 
 def activation_bytes(shapes: Shapes, tokens: int, size: int) -> int:
-    """What the backward pass of a Llama-like layer keeps, attention without its matrix of scores.
+    """Bytes kept for the backward pass of Llama-like layers, attention without its matrix of scores.
 
     For each token and layer, in elements of the dtype: inputs, outputs and normalised values of both norms, queries,
     attention's output (8 hidden; 10 in half precision, whose norms compute in float32), keys and values (2), gate, up,

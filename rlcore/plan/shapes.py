@@ -21,7 +21,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """What memory and time follow from."""
+    """Sizes that memory and time follow from."""
 
     name: str
     parameters: int
@@ -53,9 +53,9 @@ class Shapes:
 
 
 def model_shapes(section: schema.Model, config_file: Path | None = None) -> Shapes:
-    """Sizes of a recipe's model. `config_file` is a Hugging Face config.json that stands for it.
+    """Sizes of a recipe's model. `config_file` is a Hugging Face config.json in its place.
 
-    Raises UserError, in one line, when there is no configuration to be had or none of a causal language model.
+    Raises UserError, in one line, where no configuration is available, or it is of no causal language model.
     """
     if config_file is None and section.scratch is not None:
         return shapes_of(scratch_config(section.scratch, section.scratch.vocab_size), "model.scratch", section.lora)

@@ -107,7 +107,7 @@ def merged_weight(layer: Any) -> Tensor:
 
 
 def present_weight(layer: Any) -> Tensor:
-    """What a layer multiplies by, with its adapter if it has one."""
+    """A layer's weight, with its adapter merged if it has one."""
     return merged_weight(layer) if hasattr(layer, "get_delta_weight") else whole_weight(layer)
 
 
@@ -141,5 +141,5 @@ def save_adapter(folder: Path, section: Lora, tensors: Mapping[str, Tensor], bas
 
 
 def plain_name(name: str) -> str:
-    """What a parameter is called in the model without adapters."""
+    """A parameter's name in the model without adapters."""
     return name.replace(".base_layer.", ".")

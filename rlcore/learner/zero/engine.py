@@ -78,9 +78,9 @@ def set_schedule(engine: Any, step: int) -> None:
 def engine_settings(section: LearnerSection, module: nn.Module, device: torch.device) -> dict[str, Any]:
     """The DeepSpeed configuration of a recipe; what `section.deepspeed` says wins (see `with_further`).
 
-    Micro-batches vary in number and size, so DeepSpeed is told of one a step, and `Learner` marks the last one itself.
-    In half precision, master weights, accumulated gradients and reductions are float32, which DeepSpeed offers from
-    ZeRO-1 on: stage 0 becomes stage 1. With float16 it scales the loss, as high as gradients stay finite. Raises
+    Micro-batches vary in number and size, so DeepSpeed is configured for one a step, and `Learner` marks the last one
+    itself. In half precision, master weights, accumulated gradients and reductions are float32, which DeepSpeed offers
+    from ZeRO-1 on: stage 0 becomes stage 1. With float16 it scales the loss, as high as gradients stay finite. Raises
     UserError where the device does not compute in float16.
     """
     parameters = trained_parameters(module)

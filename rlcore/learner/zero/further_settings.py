@@ -1,4 +1,4 @@
-"""What a recipe says to DeepSpeed itself, `learner.deepspeed`: merged into the learner's settings, or refused."""
+"""`learner.deepspeed`, a recipe's own DeepSpeed settings: merged into the learner's, or refused."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
