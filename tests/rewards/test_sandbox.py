@@ -61,7 +61,8 @@ def test_a_bomb_leaves_no_process_and_no_file_behind(judge):
     work = marshal.dumps({"sources": ["pass"], "prints": False, "imports": False})
     with judge.programs.start_job(PROGRAM, PATIENT, work) as job:
         assert job.receive() == READY  # so that the process of a job is among those counted
-        processes = len(processes_of(os.getpid()))
+        # Each sandbox has a process that waits for its next job; looked at once, it may just be about to be forked.
+        processes = max(len(processes_of(os.getpid())) for _ in range(50))
     files = len(os.listdir("/proc/self/fd"))
     for name in ("fork bomb", "thread bomb", "swallowed signals"):
         judge.judge(ENDLESS[name], TESTS, timeout=0.5)
