@@ -62,6 +62,7 @@ _REWRITES = [
         (r"(\d*\.\d*?)(\d)\2\2+\s*\.\.\.", r"\1\\overline{\2}"),
         (r"\\?(?<![a-zA-Z])exp\s*(?=\()", "e^"),
         (r"\s+", " "),
+        (r"(?<![\w.,] )(?<![\w.])(\d+) (\d{1,2})/(\d+)(?![\d/])", r"\1\\frac{\2}{\3}"),  # a mixed number
     ]
 ]
 _DIGITS = "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"

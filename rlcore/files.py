@@ -22,6 +22,7 @@ MANIFEST = "manifest.json"
 LOCK = "lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """Answers of file systems that have no locks: a run there is not guarded against a second one."""
+os.umask(UMASK := os.umask(0))  # it can only be read by setting it: here, before there are threads
 Entries = dict[str, tuple[int, str]]
 """Size in bytes and SHA-256 of each file, by its path in the checkpoint."""
 
@@ -64,9 +65,16 @@ def _lock(descriptor: int, folder: Path) -> None:
             raise UserError(f"folder {folder} cannot be written: {error.strerror}") from None
 
 
+def by_umask(files: Iterable[Path]) -> None:
+    """Gives files the mode that the user's umask says; safetensors lets nobody else read what it writes."""
+    for path in files:
+        path.chmod(0o666 & ~UMASK)
+
+
 def seal_files(folder: Path, files: Iterable[Path]) -> Entries:
-    """Forces files below `folder` to the disk and returns their entries."""
+    """Forces files below `folder` to the disk, readable for whom the umask says, and returns their entries."""
     files = list(files)
+    by_umask(files)
     for path in files:
         _sync(path)
     with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter

@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 LEAVE_DEADLINE = 10.0
 """Seconds that a process which ends waits for the threads of its group."""
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What `torchrun` says in the environment. Others leave some of it there: a single process then."""
+"""Set by `torchrun` in the environment. Other launchers set some of it only: a single process then."""
 
 SAID = "rlcore/said"
 """Stands in the group's store once a process has printed the error that ends all."""
@@ -26,7 +26,7 @@ SAID = "rlcore/said"
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Where this process stands: its number among `world` processes, and the device it computes on."""
+    """This process: its number among `world` processes, and the device it computes on."""
 
     rank: int
     world: int
@@ -38,8 +38,15 @@ class Ranks:
         return self.rank == 0
 
 
+def present_ranks(device: torch.device) -> Ranks:
+    """This process in its group, or alone where there is none."""
+    if not torch.distributed.is_initialized():
+        return Ranks(0, 1, device)
+    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+
+
 def share(value: Item, ranks: Ranks) -> list[Item]:
-    """What every rank gave, in their order (every rank takes part)."""
+    """The values of all ranks, in their order (every rank takes part)."""
     if ranks.world == 1:
         return [value]
     parts: list[Item] = [value] * ranks.world
@@ -66,7 +73,7 @@ def start_distributed(
     _prepare_deepspeed(kind)
     if not torch.distributed.is_initialized():  # several runs may follow each other in one process
         _join("nccl" if kind == "cuda" else "gloo", deadline + timedelta(minutes=1))  # the watchdog says more, first
-    ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local)
+    ranks = present_ranks(local)
     start_watchdog(ranks.rank, ranks.world, deadline)
     return ranks
 

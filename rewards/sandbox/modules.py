@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
+from importlib.util import find_spec
 from pathlib import Path
 
 from rewards.verdict import RewardError
@@ -18,7 +19,7 @@ def files_of(modules: Sequence[str]) -> list[str]:
 
     Raises RewardError, in one line, for a module that is not installed.
     """
-    waiting = [name for module in modules for name in _distributions_with(module)]
+    waiting = [name for module in modules for name in _owners(module.partition(".")[0])]
     found: dict[str, Distribution] = {}
     while waiting:
         name = waiting.pop()
@@ -32,18 +33,21 @@ def files_of(modules: Sequence[str]) -> list[str]:
     return sorted({path for item in found.values() for path in _top_level(item)})
 
 
-def _distributions_with(module: str) -> Sequence[str]:
+def _owners(package: str) -> Sequence[str]:
+    """The distributions that a package belongs to; none for one of the standard library."""
     try:
-        if any(module in (path.stem, path.name) for path in map(Path, _top_level(distribution(module)))):
-            return [module]  # asked by name: to read what every distribution has takes seconds
+        if any(package in (path.stem, path.name) for path in map(Path, _top_level(distribution(package)))):
+            return [package]  # asked by name: to read what every distribution has takes seconds
     except PackageNotFoundError:
         pass
     installed = packages_distributions()
-    if module not in installed:
-        nearest = difflib.get_close_matches(module, installed, 1)
-        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        raise RewardError(f"modules: no module '{module}' is installed here{hint}")
-    return installed[module]
+    if package in installed:
+        return installed[package]
+    if find_spec(package):
+        return []
+    nearest = difflib.get_close_matches(package, installed, 1)
+    hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+    raise RewardError(f"modules: no module '{package}' is installed here{hint}")
 
 
 def _top_level(item: Distribution) -> set[str]:

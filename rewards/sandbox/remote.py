@@ -47,7 +47,8 @@ _PREDICATES = {
     for name in [*dir(kind), "issubset", "issuperset"]
     if name.startswith("is") or name.endswith("swith")
 }
-_LIBRARY = sys.stdlib_module_names - {"unittest", "bdb"}  # whose exceptions would do more to tests than fail them
+# Whose exceptions would do more to tests than fail them, or are no library's.
+_NO_LIBRARIES = {"unittest", "bdb", "pytest", "_pytest", "pluggy", "tests", "rewards", "solution"}
 _PATIENT, _AT_ONCE = 16, 1024  # items of an iterator that are asked for one by one, and then together
 
 
@@ -198,10 +199,14 @@ class Remote(metaclass=RemoteType):
 
 
 def make_class(peer: Peer, number: int, name: str, where: str, bases: list[Any], operators: list[str]) -> type:
-    """What stands for a class: an exception of the library by itself, any other by a class with bases like its own."""
-    known = getattr(sys.modules.get(where), name, None) if where.partition(".")[0] in _LIBRARY else None
+    """What stands for a class: one with bases like its own.
+
+    For an exception of a library it inherits from that, and objects of a third-party class are instances of that.
+    """
+    package = where.partition(".")[0]
+    known = getattr(None if package in _NO_LIBRARIES else sys.modules.get(where), name, None)
     if isinstance(known, type) and issubclass(known, Exception):
-        return known
+        bases = [known]
     immutable = any(issubclass(base, IMMUTABLE) for base in bases)
     kept = [base for base in bases if isinstance(base, RemoteType) or issubclass(base, (*IMMUTABLE, BaseException))]
     namespace: dict[str, Any] = {n: _operator(n) for n in (_TEXTS if immutable else operators) if n in OPERATORS}
@@ -210,6 +215,8 @@ def make_class(peer: Peer, number: int, name: str, where: str, bases: list[Any],
     if name == "coroutine":
         namespace |= {"send": _run_to_end, "throw": _run_to_end, "close": lambda self: None}
     namespace["__doc__"] = property(lambda self: peer.ask("get", self, "__doc__"))
+    if isinstance(known, type) and package not in sys.stdlib_module_names:
+        namespace["__class__"] = property(lambda self: known)
     namespace["_class_state_"] = _State(peer, number)
     if not any(isinstance(base, RemoteType) for base in kept):
         kept.insert(0, Remote)

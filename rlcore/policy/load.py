@@ -23,13 +23,12 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from rlcore.errors import UserError, nearest_path, one_line
-from rlcore.files import move_into_place, seal_files
+from rlcore.files import by_umask, move_into_place, seal_files
 from rlcore.hub import hub_or_cache
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.schema import Model, Scratch
 
-OWN_CODE = "it has code of its own, which rlcore does not run: take a model whose architecture transformers has"
-"""What transformers says then names an argument that no recipe has."""
+OWN_CODE = "it brings Python of its own, which would run here: read it, then say model.trust_remote_code=true"
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,13 @@ def save_policy(
         Path(folder).mkdir(parents=True, exist_ok=True)  # save_pretrained only logs where this raises
         _whole(policy.model).save_pretrained(folder, state_dict=None if weights is None else dict(weights))
         policy.tokenizer.save_pretrained(folder)
+        by_umask(path for path in Path(folder).iterdir() if path.is_file())
 
 
 def place_policy(
     policy: Policy, folder: str | os.PathLike[str], weights: Mapping[str, torch.Tensor] | None = None
 ) -> None:
-    """As `save_policy`, whole or not at all; a folder that stands there is replaced."""
+    """As `save_policy`, whole or not at all; an existing folder is replaced."""
     place = Path(folder)
     partial = place.with_name(f"partial-{place.name}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -113,6 +113,7 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=section.dtype,
+            trust_remote_code=section.trust_remote_code,
             attn_implementation=_attention(section, embedded),
             output_loading_info=True,
             **_quantized(section),
@@ -121,14 +122,14 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
     if report["missing_keys"]:  # transformers fills them with random numbers
         lacking = sorted(report["missing_keys"])
         raise UserError(f"model {path} is incomplete: its weights lack {lacking[0]} (and {len(lacking) - 1} more)")
-    return Policy(model, _load_tokenizer(path))
+    return Policy(model, _load_tokenizer(path, section.trust_remote_code))
 
 
 def _attention(section: Model, embedded: bool) -> str:
     """The attention of `model.attention`; auto takes FlashAttention where it is installed and can be used."""
     if section.attention != "auto":
         return section.attention
-    if embedded or not torch.cuda.is_available() or section.dtype != "bfloat16":
+    if embedded or not torch.cuda.is_available() or section.dtype == "float32":
         return "sdpa"
     if is_flash_attn_3_available():
         return "flash_attention_3"
@@ -163,11 +164,12 @@ def _whole(model: PreTrainedModel) -> PreTrainedModel:
     return whole
 
 
-def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(path: str, trusted: bool) -> PreTrainedTokenizerBase:
     with _refused(f"tokenizer of {path} cannot be loaded"), hub_or_cache(path):
         # AutoTokenizer would put Qwen2's splitting into a Qwen2 folder whose tokenizer.json says all there is to say
         whole = get_tokenizer_config(path).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
-        tokenizer = (PreTrainedTokenizerFast if whole else AutoTokenizer).from_pretrained(path)
+        kind = PreTrainedTokenizerFast if whole else AutoTokenizer
+        tokenizer = kind.from_pretrained(path, trust_remote_code=trusted)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -178,12 +180,25 @@ def _check(policy: Policy, name: str) -> None:
     if tokenizer.chat_template is None:
         raise UserError(f"tokenizer of {name} has no chat template; give one as model.chat_template")
     with _refused(f"chat template of {name} does not work"):
-        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True)
+        _try_template(tokenizer)
     if tokenizer.eos_token is None:
         raise UserError(f"tokenizer of {name} has no end token (eos_token), so no attempt could end")
     known = policy.model.config.get_text_config().vocab_size
     if len(tokenizer) > known:
         raise UserError(f"tokenizer of {name} has {len(tokenizer)} tokens, its model only {known}")
+
+
+def _try_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Renders a turn as text, or in parts, as templates of models that see images want it; else raises as the first."""
+    failures: list[Exception] = []
+    contents: list[Any] = ["?", [{"type": "text", "text": "?"}]]
+    for content in contents:
+        try:
+            tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+            return
+        except Exception as error:  # a template is a program
+            failures.append(error)
+    raise failures[0]
 
 
 @contextmanager

@@ -40,6 +40,7 @@ def load_section(section: type[AnySection], path: str | os.PathLike[str], overri
     for override in overrides:
         _apply(values, override)
     _anchor_paths(values, Path())
+    _read_template(values)
     try:
         return section.model_validate(values)
     except ValidationError as error:
@@ -86,6 +87,7 @@ def _read(path: Path, seen: tuple[Path, ...], called: str) -> dict[str, Any]:
 def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in a recipe that start with ./ or ../ are relative to the file they stand in, wherever the command runs.
 
+    Those that start with ~/ are in the user's home.
     What they become no longer starts so, because a resolved recipe is saved in the folder of its run.
     """
     for key, value in values.items():
@@ -95,9 +97,30 @@ def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
             for item in value:
                 if isinstance(item, dict):
                     _anchor_paths(item, folder)
-        elif isinstance(value, str) and key != "extends" and value.startswith(("./", "../")) and "\n" not in value:
+        elif not isinstance(value, str) or "\n" in value:
+            continue
+        elif value.startswith("~/"):
+            values[key] = str(Path(value).expanduser())
+        elif key != "extends" and value.startswith(("./", "../")):
             path, here = (folder / value).resolve(), Path.cwd()
             values[key] = str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _read_template(values: dict[str, Any]) -> None:
+    """Puts the text of a file that is named as the chat template in its place, so that the recipe holds all of it."""
+    model = values.get("model")
+    if not isinstance(model, dict):
+        return
+    named = model.get("chat_template")
+    if not isinstance(named, str) or "{" in named:
+        return
+    try:
+        model["chat_template"] = Path(named).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UserError(
+            f"model.chat_template {named}: that is no template, which has {{{{ ... }}}} in it, and no file of text"
+            f"{nearest_path(named)}"
+        ) from None
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,16 @@ def _said(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_said)]
 """Text that is not blank."""
+
+
+def _named(text: str) -> str:
+    if not text.strip() or text.startswith((".", "~")) or "/" in text:
+        raise ValueError(f"{text!r} cannot name a run's folder: no slash, and no dot or ~ at its beginning")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_named)]
+"""What a folder can be called that stays where it is put."""
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]

@@ -22,6 +22,7 @@ from rlcore.report.plots import CURVES, arm_colours, draw_plots
 from rlcore.report.run_folder import RunFolder, read_run
 from rlcore.report.table import Row, cell, columns_of, headline_mode, part_rows, result_rows, vote_table
 
+DATA_URI = "data:image/png;base64,"
 SHOWN = 400
 """Trajectories on the page, over all runs."""
 LONG = 6000
@@ -33,8 +34,8 @@ SLUGS = {"i→c": "ic", "c→i": "ci", "c→c": "cc", "i→i": "ii", None: "none
 def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], object] = lambda done: None) -> Path:
     """Write `report.json`, `*.png` and `report.html` about the runs' folders into `folder`; returns the page.
 
-    A run that is not finished is shown as far as it is. `on_part` is told of each run read, then of the plots and the
-    page. Raises UserError where a folder is not that of a run or a file is damaged, and where the report cannot be
+    A run that is not finished is shown as far as it is. `on_part` is called for each run read, then for the plots and
+    the page. Raises UserError where a folder is not that of a run or a file is damaged, and where the report cannot be
     written.
     """
     read = []
@@ -57,7 +58,7 @@ def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], ob
 
 
 def _numbers(runs: Sequence[RunFolder]) -> dict[str, Any]:
-    """What `report.json` holds: the runs, and the rows of the table."""
+    """The content of `report.json`: the runs, and the rows of the table."""
     return {
         "runs": [
             {"folder": str(run.folder), "arm": run.arm, "seed": run.seed, "finished": run.final is not None}
@@ -78,7 +79,10 @@ def _page(runs: Sequence[RunFolder], plots: Mapping[str, Mapping[str, Path]]) ->
     )
     template = environment.from_string(files("rlcore.evaluate").joinpath("report.html").read_text(encoding="utf-8"))
     rows = _rows(runs)
-    pictures = {name: {theme: _data_uri(path) for theme, path in themes.items()} for name, themes in plots.items()}
+    pictures = {
+        name: {theme: Markup(DATA_URI + base64.b64encode(path.read_bytes()).decode()) for theme, path in themes.items()}
+        for name, themes in plots.items()
+    }
     return template.render(
         nonce=secrets.token_hex(16),
         runs=runs,
@@ -119,7 +123,7 @@ def _alarms(run: RunFolder) -> dict[str, tuple[int, int]]:
 
 
 def _trajectories(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
-    """What the page shows of trajectories: an equal share from each run, and in it from each stage and kind of flip."""
+    """Trajectories on the page: an equal share from each run, and in it from each stage and kind of flip."""
     shown = []
     for i, run in enumerate(runs):
         kinds = defaultdict(list)
@@ -160,7 +164,3 @@ def _marked(text: str, other: str) -> list[tuple[str, bool]]:
     words, others = (re.findall(r"\w+|\s+|[^\w\s]", t) for t in (text, other))
     opcodes = Levenshtein.opcodes(words, others)
     return [("".join(words[o.src_start : o.src_end]), o.tag != "equal") for o in opcodes if o.src_end > o.src_start]
-
-
-def _data_uri(path: Path) -> Markup:
-    return Markup("data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())

@@ -1,4 +1,4 @@
-"""What a run left in its folder, read back."""
+"""Reading a run's folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

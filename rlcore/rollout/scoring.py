@@ -10,7 +10,7 @@ from dataclasses import replace
 from rewards import RewardError, RewardPool, Verdict
 from rlcore.errors import UserError
 from rlcore.recipe import schema
-from rlcore.types import Groups, Problem, Trajectory, Turn
+from rlcore.types import Groups, Message, Problem, Trajectory, Turn
 
 CHUNK = 256
 """Attempts sent to the workers together: large enough that messages cost nothing, small enough to overlap."""
@@ -81,10 +81,10 @@ class Scorer:
         waiting, self._waiting = self._waiting, {}
         problems = list(waiting.values())
         columns = {name: [problem.columns.get(name) for problem in problems] for name in _column_names(problems)}
-        columns["prompts"] = [list(problem.messages) for problem in problems]
+        columns["prompts"] = [_prompt(problem) for problem in problems]
         columns["completion_ids"] = [list(ids) for _, ids, _ in waiting]
         with _told():
-            future = self._pool.submit([text for _, _, text in waiting], columns)
+            future = self._pool.submit([_completion(problem, key[2]) for key, problem in waiting.items()], columns)
         self._sent.update({key: (future, at) for at, key in enumerate(waiting)})
 
 
@@ -99,6 +99,16 @@ def _told() -> Iterator[None]:
 
 def _key(problem: Problem, attempt: Turn) -> Key:
     return problem.id, attempt.response_ids, attempt.text
+
+
+def _prompt(problem: Problem) -> str | list[Message]:
+    """As TRL has it: messages where the data hold messages, else the text that is asked."""
+    return list(problem.messages) if problem.conversational else problem.messages[-1]["content"]
+
+
+def _completion(problem: Problem, text: str) -> str | list[Message]:
+    """In the form of the prompt."""
+    return [{"role": "assistant", "content": text}] if problem.conversational else text
 
 
 def _column_names(problems: Iterable[Problem]) -> list[str]:

@@ -17,6 +17,7 @@ from rlcore.evaluate.results import Results
 from rlcore.files import Record
 from rlcore.report.run_folder import RunFolder, read_run
 from rlcore.track.alarms import ALARMS, WINDOW, recent_mean
+from rlcore.track.console import clock
 
 BARS = " ▁▂▃▄▅▆▇█"
 SPARK = 40
@@ -78,7 +79,8 @@ def _heading(run: RunFolder) -> Text:
     if finished(run):
         words.append("finished")
     elif seconds:
-        words += [f"{_clock(seconds * (run.steps - last['step']))} left", f"last written {_age(run.folder)} ago"]
+        age = max(0.0, time.time() - (run.folder / "metrics.jsonl").stat().st_mtime)
+        words += [f"{clock(seconds * (run.steps - last['step']))} left", f"last written {clock(age)} ago"]
     return Text("  ".join(words), style="bold")
 
 
@@ -148,12 +150,3 @@ def _is_accuracy(name: str) -> bool:
 
 def _end(text: str) -> str:
     return text if len(text) <= LONG else f"… {text[-LONG:]}"
-
-
-def _age(folder: Path) -> str:
-    return _clock(max(0.0, time.time() - (folder / "metrics.jsonl").stat().st_mtime))
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -15,12 +15,14 @@ from rlcore.evaluate.results import Results, load_evaluation
 from rlcore.files import JsonlFile
 from rlcore.learner import Learner
 from rlcore.policy import check_same_parameters, parameter_shapes, place_policy
+from rlcore.policy.truncation import Truncation
 from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
 from rlcore.recipe.compare import recipe_changes
 from rlcore.recipe.schema import Stage
 from rlcore.session.build import Setup
 from rlcore.session.evaluation import BASE, LATEST, evaluate_and_save, open_tracker
+from rlcore.session.inputs import input_changes
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.train.base_attempts import BaseAttempts
 from rlcore.train.checkpoints import Checkpoints, read_state
@@ -57,6 +59,7 @@ class Run:
         with ExitStack() as opened:  # what is open when the next thing fails is closed
             self._setup = opened.enter_context(closing(Setup(recipe, ranks)))
             self.rollout = self._setup.rollout
+            changes |= input_changes(self.folder, state.get("inputs", {}), self._setup.inputs)
             self.learner = opened.enter_context(closing(self._new_learner()))
             if checkpoint:
                 self._resume(checkpoint, state)
@@ -66,7 +69,7 @@ class Run:
             )
             if changes:
                 self._note_changes(changes)
-            for note in [*damaged, *(f"chat template, {d}" for d in self._setup.conversation.check.differences)]:
+            for note in damaged:
                 self.tracker.say(note)
             self._open = opened.pop_all()
 
@@ -192,6 +195,7 @@ class Run:
             "base_t1": self.base_t1,
             "run_id": self.tracker.run_id,
             "kl": self._kl,
+            "inputs": self._setup.inputs,
             "parameters": parameter_shapes(self.learner.module),
         }
         self._checkpoints.save(self.step, self.learner, state, self._best_step)
@@ -231,6 +235,7 @@ class Run:
             device=self.ranks.device,
             lora=recipe.model.lora,
             exact_sampler=recipe.exact_sampler,
+            truncation=Truncation.of(recipe.rollout),
             max_sampled_tokens=recipe.conversation.replies * recipe.conversation.max_attempt_tokens,
         )
 

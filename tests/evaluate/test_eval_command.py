@@ -15,6 +15,8 @@ import pytest
 import yaml
 from chat_server import ChatServer
 
+from rlcore.policy import load_policy, save_policy
+from rlcore.recipe import load_recipe
 from tests.processes import rlcore, torchrun
 from tests.tiny import write_recipe
 
@@ -151,3 +153,11 @@ def test_a_server_that_refuses_is_named_in_one_line(tmp_path, status, words):
     assert done.returncode == 2
     assert words in done.stderr
     assert "\n" not in done.stderr.strip()
+
+
+def test_the_training_data_are_not_read(tmp_path):
+    recipe = write_recipe(tmp_path)
+    save_policy(load_policy(load_recipe(recipe).model, ["Write the letter a 3 times."]), tmp_path / "model")
+    model = f"model={{path: {tmp_path / 'model'}}}"
+    done = rlcore("eval", recipe, model, "data.path=gone.jsonl", "evaluate.problems=2")
+    assert done.returncode == 0, done.stderr

@@ -75,6 +75,19 @@ def test_overrides_reach_sections_lists_and_free_form_settings(base):
     assert recipe.learner.betas == (0.9, 0.99)
 
 
+def test_a_chat_template_may_be_a_file(base, tmp_path):
+    write(tmp_path / "chat.jinja", "{{ messages[0].content }}")
+    assert load_recipe(base, [f"model.chat_template={tmp_path}/chat.jinja"]).model.chat_template.startswith("{{")
+    message = mistake(base, f"model.chat_template={tmp_path}/chat.jnja")
+    assert "no template, which has {{ ... }} in it, and no file of text; did you mean" in message
+
+
+def test_a_path_in_the_users_home(base, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    recipe = load_recipe(base, ["data.path=~/rows.jsonl", "output=~/runs/one"])
+    assert (recipe.data.path, recipe.output) == ("/home/someone/rows.jsonl", "/home/someone/runs/one")
+
+
 @pytest.mark.parametrize("baseline", ["outcome", "batch_outcome", "batch", "none"])
 def test_resampling_is_refused_where_dead_groups_have_advantages(base, baseline):
     message = mistake(base, "batch.resample=2", f"credit.baseline={baseline}")

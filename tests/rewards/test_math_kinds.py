@@ -57,6 +57,8 @@ PAID_WRONGLY = [
     ("5", "a+5=5+a"),
     # free text, ordinals, labels
     ("8", r"8\text{pq}"),
+    ("9", r"9\text{xyz}"),
+    ("3", r"\text{The answer is not } 3"),
     ("9", r"9^{\text{th}} root"),
     ("2", r"2^{\text{nd}} root of 9"),
     ("5", r"5\text{th root of }32"),
@@ -206,6 +208,7 @@ REFUSED_WRONGLY = [
     ("5", r"\text{gcd}(10,15)=5"),
     (r"\frac{1}{3}", r"P(A|B) = \frac13"),
     ("A,B,C", r"\text{A, B, and C}"),
+    ("(2,3)", r"\text{The point is } (2,3)"),
     (r"\text{I and III}", "I, III"),
     (r"\text{no solution}", "no solutions"),
     (r"\text{June 20}", "June 20"),
@@ -269,6 +272,8 @@ def test_equal(gold, found):
         ("#### : 3", 1.0),
         ("####: 3", 1.0),
         ("#### : 5", 0.0),
+        ("#### Answer: 3", 1.0),
+        ("#### = 3", 1.0),
     ],
 )
 def test_where_the_answer_is(attempt, expected):
