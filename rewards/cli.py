@@ -18,7 +18,8 @@ from rewards.registry import REGISTERED
 from rewards.verdict import STATUSES, RewardError, Verdict
 
 _COMPLETIONS = ("completion", "response", "output", "prediction")
-_GOLD = ("solution", "code", "canonical_solution", "answer")
+GOLD = ("solution", "code", "canonical_solution", "answer")
+"""Columns that hold a reference, the likeliest first."""
 _SLOWEST = 5
 _CHUNK = 2000
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kwargs", default="{}", help="the reward's arguments, as JSON")
     parser.add_argument("--completion", help=f"column to score (default: the first of {', '.join(_COMPLETIONS)})")
-    parser.add_argument("--gold", action="store_true", help=f"score the reference: the first of {', '.join(_GOLD)}")
+    parser.add_argument("--gold", action="store_true", help=f"score the reference: the first of {', '.join(GOLD)}")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--deadline", type=float, default=DEADLINE, help="seconds a completion (default 2)")
     parser.add_argument("--limit", type=int, help="score the first rows only")
@@ -52,7 +53,7 @@ def _run(args: argparse.Namespace) -> None:
     rows = _read(args.data)[: args.limit]
     if not rows:
         raise RewardError(f"{args.data} has no rows")
-    column = args.completion or _first_column(rows[0], _GOLD if args.gold else _COMPLETIONS, args.data)
+    column = args.completion or _first_column(rows[0], GOLD if args.gold else _COMPLETIONS, args.data)
     for number, row in enumerate(rows, 1):
         if column not in row:
             raise RewardError(f"{args.data}, row {number}: no column '{column}'")

@@ -138,10 +138,10 @@ class Dispatcher:
             self._loop(control)
         except RewardError as error:
             self._why_closed = str(error)
-            if not self.loaded.done():
-                self.loaded.set_exception(error)
         finally:
             self._closing = True
+            if not self.loaded.done():
+                self.loaded.set_exception(RewardError(self._why_closed))
             control.close()
             for worker in self._workers:
                 worker.socket.close()
@@ -158,12 +158,14 @@ class Dispatcher:
         return subprocess.Popen(command, pass_fds=[remote.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _load(self, control: socket.socket) -> list[LoadedReward]:
-        control.send(pickle.dumps(self._setup))
         control.settimeout(_START_LIMIT)
         try:
+            control.send(pickle.dumps(self._setup))
             answer = control.recv(CONTROL_LIMIT)
         except TimeoutError as error:
             raise RewardError(f"rewards did not load within {_START_LIMIT:.0f} s") from error
+        except ConnectionError:  # it ended before it had read what it was sent
+            answer = b""
         if not answer:
             raise RewardError("the reward server ended while it loaded the rewards")
         message = json.loads(answer)

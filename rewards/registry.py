@@ -22,6 +22,7 @@ REGISTERED = {
     "repetition": "rewards.shaping:repetition_reward",
     "language": "rewards.shaping:language_reward",
     "pair_sum": "rewards.arithmetic:pair_sum_reward",
+    "reasoning_gym": "rewards.reasoning_gym:reasoning_gym_reward",
 }
 
 Spec = str | Mapping[str, Any]

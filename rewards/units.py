@@ -34,6 +34,7 @@ _UNIT = re.compile(
     re.DOTALL,
 )
 IN_DEGREES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+_OPERATOR = re.compile(r"\\(?:cdot|times|div|pm|mp)\s*$")
 _WORD = re.compile(r"(?=...).*[aeiou]")  # letters without a vowel are a product
 _NOT_UNITS = re.compile(
     r"\b(?:or|and|to|is|not|no|pi|sqrt|approx|about|if|plus|minus|over|times|mod|base|squared|cubed|factorial|inf|"
@@ -45,7 +46,7 @@ _NOT_UNITS = re.compile(
 def split_unit(text: str) -> tuple[str, str, bool]:
     """Body, unit in one spelling, and whether the unit can be nothing else: `10 m` may be ten times m."""
     match = _UNIT.fullmatch(text)
-    if match is None or not match["body"].strip():
+    if match is None or not match["body"].strip() or _OPERATOR.search(match["body"]):
         return text, "", True
     body = match["body"].strip()
     if match["unit"].startswith("^"):

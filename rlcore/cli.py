@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import rewards.cli
@@ -108,9 +109,11 @@ def _parser() -> argparse.ArgumentParser:
     text = "make a small policy and warm-start it on generated conversations (TRL's SFTTrainer)"
     _recipe_arguments(_command(commands, "sft", _sft, text))
 
-    text = "look at this machine: packages, GPUs, vLLM, disk, hub, sandbox, W&B, with a remedy for what is lacking"
+    text = "look at this machine, with a remedy for what is lacking, and whether a recipe would start on it"
     command = _command(commands, "doctor", _doctor, text)
-    command.add_argument("--output", type=Path, default=Path("runs"), help="folder where runs are to be written")
+    command.add_argument("recipe", metavar="RECIPE", nargs="?", help="a YAML file")
+    command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="values to replace")
+    command.add_argument("--output", type=Path, default=Path("runs"), help="folder of runs, where there is no recipe")
 
     text = "write a run's policy as a plain Hugging Face folder, from its newest whole checkpoint or a given one"
     command = _command(commands, "export", _export, text)
@@ -241,9 +244,14 @@ def _curate(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from rlcore.doctor import examine
+    recipe = load_recipe(options.recipe, options.overrides) if options.recipe else None
+    from rlcore.doctor import diagnose, examine
 
-    sys.exit(examine(options.output))
+    if recipe is None:
+        sys.exit(examine(diagnose(options.output)))
+    from rlcore.preflight import inspect
+
+    sys.exit(examine(chain(diagnose(Path(recipe.output)), inspect(recipe))))
 
 
 def _sft(options: argparse.Namespace) -> None:

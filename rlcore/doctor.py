@@ -33,8 +33,8 @@ class Finding:
         return f"{mark} {self.topic:<10} {self.said}" + (f"\n   {'':<10} → {self.remedy}" if self.remedy else "")
 
 
-def diagnose(output: Path) -> list[Finding]:
-    """Everything that is looked at; `output` is where runs are to be written."""
+def diagnose(output: Path) -> Iterator[Finding]:
+    """All that every run needs of this machine; `output` is where runs are to be written."""
     looks: list[Callable[[], Iterable[Finding]]] = [
         packages,
         gpus,
@@ -44,14 +44,16 @@ def diagnose(output: Path) -> list[Finding]:
         sandbox,
         wandb_login,
     ]
-    return [finding for look in looks for finding in look()]
+    for look in looks:
+        yield from look()
 
 
-def examine(output: Path) -> int:
-    """Print the findings; 1 if one of them is bad, else 0."""
-    findings = diagnose(output)
-    print("\n".join(finding.lines() for finding in findings))
-    bad = sum(finding.state == "bad" for finding in findings)
+def examine(findings: Iterable[Finding]) -> int:
+    """Prints the findings as they come; 1 if one of them is bad, else 0."""
+    bad = 0
+    for finding in findings:
+        print(finding.lines(), flush=True)
+        bad += finding.state == "bad"
     print(f"{bad} to mend before any run works" if bad else "nothing stands in the way of a run")
     return int(bad > 0)
 

@@ -226,6 +226,7 @@ SOURCES: Registry[Source] = Registry(
         "math": "rlcore.data.sources.math:MATH",
         "mbpp": "rlcore.data.sources.mbpp:MBPP",
         "humaneval": "rlcore.data.sources.humaneval:HUMANEVAL",
+        "reasoning_gym": "rlcore.data.sources.reasoning_gym:REASONING_GYM",
         "jsonl": "rlcore.data.sources.generic:JSONL",
         "parquet": "rlcore.data.sources.generic:PARQUET",
         "hub": "rlcore.data.sources.generic:HUB",

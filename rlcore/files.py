@@ -200,17 +200,17 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(what: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+        raise UserError(f"cannot write {what}: {error.strerror}") from None
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all. Raises UserError where it cannot be written."""
     part = path.with_name(f"{path.name}.part")
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)  # a later rank may be the first to write there
         part.write_bytes(content)
         os.replace(part, path)
@@ -231,7 +231,7 @@ def cut_records(path: Path, after_step: int | None) -> list[Record]:
     if after_step is not None and path.exists():
         kept = [record for record in read_records(path, StepLine) if record["step"] <= after_step]
     elif path.exists() and path.stat().st_size:
-        with _writing(path):
+        with writing(path):
             os.replace(path, path.with_name(f"{path.stem}.previous{path.suffix}"))
     write_records(path, kept)
     return kept
@@ -245,13 +245,13 @@ class JsonlFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with _writing(path):
+        with writing(path):
             self._file = path.open("ab", buffering=0)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record."""
         line = memoryview(to_json(record) + b"\n")
-        with _writing(self._path):
+        with writing(self._path):
             while line:
                 line = line[self._file.write(line) :]
 

@@ -122,6 +122,10 @@ def test_a_copied_checkpoint_is_not_one_of_the_run(tmp_path, capfd):
     shutil.copytree(checkpoints / "step-000001", checkpoints / "step-000001.bak")
     main([*arguments, "stages.0.steps=2"])
     assert {path.name for path in checkpoints.iterdir()} >= {"step-000002", "step-000001.bak"}
+    (checkpoints / "step-000001.bak" / "state.json").unlink()
+    shutil.move(checkpoints / "step-000001.bak", checkpoints / "step-000002.bak")
+    main(["export", str(tmp_path / "run"), str(tmp_path / "policy")])
+    assert (tmp_path / "policy" / "config.json").exists()
 
 
 def test_a_checkpoint_damaged_twice_is_set_aside_twice(train, tmp_path):

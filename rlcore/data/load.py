@@ -175,7 +175,7 @@ def _normal(text: str) -> str:
 
 def _own_text(row: Row, section: Data, source: Source) -> str:
     """What tells a problem from others: its text where the prompt has one, else the prompt."""
-    own = row.get(source.text)
+    own: Any = row.get(source.text)
     return text_of(own if is_prompt(own) else asked(section.prompt, row, ""))
 
 

@@ -76,7 +76,9 @@ def learner_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
     bucket = min(trained, REDUCE_BUCKET) * (4 if zero == 3 else size) if zero else 0
     gathered = min(shapes.parameters - shapes.small_parameters, LIVE_PARAMETERS) * size if split > 1 else 0
     copied = frozen // split if any(any(stage.kl) for stage in recipe.stages) and not lora else 0
-    tokens = max(section.micro_batch_tokens, -(-longest_conversation(recipe) // section.sequence_parallel))
+    longest = -(-longest_conversation(recipe) // section.sequence_parallel)
+    trajectories = -(-recipe.batch.problems * recipe.batch.group * section.sequence_parallel // ranks)
+    tokens = max(longest, min(section.micro_batch_tokens, trajectories * longest))
     activations = activation_bytes(shapes, tokens, size)
     entering = tokens * shapes.layers * shapes.hidden * size
     if section.activation_checkpointing:

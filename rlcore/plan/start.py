@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,37 +19,56 @@ from rlcore.recipe import Recipe
 from rlcore.rollout.embedded.bands import MOST_WASTE
 
 
-def check_memory(recipe: Recipe, *, training: bool) -> None:
-    """Raises UserError, with the overrides that make it fit, where the recipe takes more than is free.
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Bytes that the fullest phase of a run takes of a rank's device, at least, and those that are free."""
 
-    The embedded engine's KV cache counts as that of one conversation, unless `rollout.kv_memory` is given. A model
-    whose configuration is not on this machine is not looked at.
+    device: str
+    needed: int
+    free: int
+    remedy: str
+    """What to change where it does not fit."""
+
+    @property
+    def fits(self) -> bool:
+        return self.needed <= self.free
+
+    def __str__(self) -> str:
+        return f"{self.needed / GIB:.2g} GiB of each rank's {self.device}, where {self.free / GIB:.2g} are free"
+
+
+def check_memory(recipe: Recipe, *, training: bool) -> None:
+    """Raises UserError, with the overrides that make it fit, where the recipe takes more than is free."""
+    demand = memory_demand(recipe, int(os.environ.get("WORLD_SIZE", "1")), training=training)
+    if demand and not demand.fits:
+        raise UserError(f"memory: {recipe.name} takes some {demand}: {demand.remedy}")
+
+
+def memory_demand(recipe: Recipe, ranks: int, *, training: bool) -> Demand | None:
+    """What a recipe takes on so many ranks, if no more than one conversation is sampled at once.
+
+    The KV cache counts whole where `rollout.kv_memory` is given. None where the model's configuration is not on this
+    machine, or another one serves the model.
     """
     served = recipe.evaluate is not None and recipe.evaluate.endpoint is not None and not training
     shapes = None if served else _known_shapes(recipe)
     if shapes is None:
-        return
+        return None
     kind = "cuda" if recipe.device != "cpu" and torch.cuda.is_available() else "cpu"
     device = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0")) if kind == "cuda" else 0)
-    free, ranks, recipe = free_bytes(device), int(os.environ.get("WORLD_SIZE", "1")), _with_least_cache(recipe, shapes)
+    free, recipe = free_bytes(device), _with_least_cache(recipe, shapes)
     weights = weight_bytes(recipe, shapes)
     evaluated = [Part("weights", weights, weights), *sampler_parts(recipe, shapes, free)]
     needed = peak(memory_parts(recipe, shapes, ranks, free) if training else evaluated)
-    if needed <= free:
-        return
+    left = free - needed + evaluated[-1].sampling
     remedy = "it takes a smaller model, or more memory"
     if training:
         changes = changes_until_it_fits(recipe, shapes, Cluster(gpus=ranks, memory_gib=free / GIB, reserved_gib=0))
         if changes and changes[-1].fits:
             remedy = f"{' '.join(change.override for change in changes)} makes it fit"
-    elif recipe.rollout.entry.weights == "learner" and (left := free - needed + evaluated[-1].sampling) > _least_cache(
-        recipe, shapes
-    ):
+    elif recipe.rollout.entry.weights == "learner" and left > _least_cache(recipe, shapes):
         remedy = f"rollout.kv_memory={math.floor(left / GIB * 100) / 100} makes it fit"
-    raise UserError(
-        f"memory: {recipe.name} takes some {needed / GIB:.2g} GiB of each rank's {device.type}, where {free / GIB:.2g} "
-        f"are free: {remedy}"
-    )
+    return Demand(kind, needed, free, remedy)
 
 
 def _known_shapes(recipe: Recipe) -> Shapes | None:

@@ -52,10 +52,19 @@ def load_policy(section: Model, texts: Iterable[str] = (), seed: int = 0, *, emb
         policy = _from_pretrained(section, embedded)
     else:
         policy = _from_scratch(section.scratch, section.dtype, texts, seed)
-    if section.chat_template is not None:
-        policy.tokenizer.chat_template = section.chat_template
-    _check(policy, section.path or "model.scratch")
+    _prepare(policy.tokenizer, section)
+    known = policy.model.config.get_text_config().vocab_size
+    if len(policy.tokenizer) > known:
+        name = section.path or "model.scratch"
+        raise UserError(f"tokenizer of {name} has {len(policy.tokenizer)} tokens, its model only {known}")
     return policy
+
+
+def load_tokenizer(section: Model) -> PreTrainedTokenizerBase:
+    """The tokenizer of a policy that is not `scratch`, as `load_policy` gives it. Raises UserError as that does."""
+    tokenizer = _read_tokenizer(str(section.path), section.trust_remote_code)
+    _prepare(tokenizer, section)
+    return tokenizer
 
 
 def save_policy(
@@ -122,7 +131,7 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
     if report["missing_keys"]:  # transformers fills them with random numbers
         lacking = sorted(report["missing_keys"])
         raise UserError(f"model {path} is incomplete: its weights lack {lacking[0]} (and {len(lacking) - 1} more)")
-    return Policy(model, _load_tokenizer(path, section.trust_remote_code))
+    return Policy(model, _read_tokenizer(path, section.trust_remote_code))
 
 
 def _attention(section: Model, embedded: bool) -> str:
@@ -164,7 +173,7 @@ def _whole(model: PreTrainedModel) -> PreTrainedModel:
     return whole
 
 
-def _load_tokenizer(path: str, trusted: bool) -> PreTrainedTokenizerBase:
+def _read_tokenizer(path: str, trusted: bool) -> PreTrainedTokenizerBase:
     with _refused(f"tokenizer of {path} cannot be loaded"), hub_or_cache(path):
         # AutoTokenizer would put Qwen2's splitting into a Qwen2 folder whose tokenizer.json says all there is to say
         whole = get_tokenizer_config(path).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
@@ -175,17 +184,17 @@ def _load_tokenizer(path: str, trusted: bool) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _check(policy: Policy, name: str) -> None:
-    tokenizer = policy.tokenizer
+def _prepare(tokenizer: PreTrainedTokenizerBase, section: Model) -> None:
+    """Gives it the recipe's chat template, if there is one, and holds what a conversation needs against it."""
+    name = section.path or "model.scratch"
+    if section.chat_template is not None:
+        tokenizer.chat_template = section.chat_template
     if tokenizer.chat_template is None:
         raise UserError(f"tokenizer of {name} has no chat template; give one as model.chat_template")
     with _refused(f"chat template of {name} does not work"):
         _try_template(tokenizer)
     if tokenizer.eos_token is None:
         raise UserError(f"tokenizer of {name} has no end token (eos_token), so no attempt could end")
-    known = policy.model.config.get_text_config().vocab_size
-    if len(tokenizer) > known:
-        raise UserError(f"tokenizer of {name} has {len(tokenizer)} tokens, its model only {known}")
 
 
 def _try_template(tokenizer: PreTrainedTokenizerBase) -> None:

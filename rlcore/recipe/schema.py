@@ -225,7 +225,6 @@ class Checkpoint(Section):
     """What is saved, and when."""
 
     every: Annotated[int, Field(ge=0)] = Field(50, description="steps between saves; 0: only at the end")
-    resume: Literal["auto", "never"] = Field("auto", description="auto: go on from the newest whole checkpoint, if any")
     keep_last: Positive = Field(2, description="checkpoints that stay: the newest")
     keep_every: Annotated[int, Field(ge=0)] = Field(0, description="and those whose step this divides; 0: none")
     keep_best: bool = Field(True, description="and the one with the highest training reward since the one before it")

@@ -17,7 +17,7 @@ from rapidfuzz.distance import Levenshtein
 
 from rlcore.errors import UserError
 from rlcore.evaluate.results import Results
-from rlcore.files import Record, to_json
+from rlcore.files import Record, to_json, writing
 from rlcore.report.plots import CURVES, arm_colours, draw_plots
 from rlcore.report.run_folder import RunFolder, read_run
 from rlcore.report.table import Row, cell, columns_of, headline_mode, part_rows, result_rows, vote_table
@@ -44,7 +44,7 @@ def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], ob
         on_part(1)
     if not read:
         raise UserError("a report needs at least one run")
-    try:
+    with writing(f"the report in {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         plots = draw_plots(folder, read)
         on_part(1)
@@ -52,8 +52,6 @@ def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], ob
         page = folder / "report.html"
         page.write_text(_page(read, plots), encoding="utf-8", errors="replace")
         on_part(1)
-    except OSError as error:
-        raise UserError(f"cannot write the report in {folder}: {error.strerror}") from None
     return page
 
 

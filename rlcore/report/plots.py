@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rlcore.errors import UserError
+from rlcore.files import writing
 from rlcore.report.curves import compute, sequential
 from rlcore.report.run_folder import RunFolder
 from rlcore.report.style import DASHED, GREY, PALETTE, SOLID, THEMES, Style, name_ends, short_name
@@ -34,11 +34,9 @@ def draw_plots(folder: Path, runs: Sequence[RunFolder]) -> dict[str, dict[str, P
                 if figure is None:
                     break
                 path = folder / f"{name}-{theme.name}.png"
-                try:
+                with writing(path):
                     FigureCanvasAgg(figure)
                     figure.savefig(path, dpi=160)
-                except OSError as error:
-                    raise UserError(f"cannot write {path}: {error.strerror}") from None
                 drawn.setdefault(name, {})[theme.name] = path
     return drawn
 

@@ -121,7 +121,8 @@ class Conversation:
             raise UserError(f"the chat template cannot take a second user turn: {self._misfit(text, message)}")
         return self.template.encode_after(tail)
 
-    def _misfit(self, text: str, message: str) -> str:
+    @staticmethod
+    def _misfit(text: str, message: str) -> str:
         """Why a conversation, rendered as `text`, does not end in a reply and then this message."""
         if message.strip() not in text and message.strip().casefold() in text.casefold():
             return "it writes turns in other letters, so what it renders is not what was said"

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rlcore.errors import UserError
 from rlcore.evaluate.results import Results
-from rlcore.files import JsonlFile, Record, cut_records
+from rlcore.files import JsonlFile, Record, cut_records, writing
 from rlcore.recipe.schema import Track
 from rlcore.track.alarms import ALARMS, HISTORY
 from rlcore.track.console import open_console
@@ -166,10 +165,8 @@ class Tracker:
 
 def _run_id(folder: Path, *, fresh: bool, known: str) -> str:
     path = folder / "run_id"
-    try:
+    with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         if known or fresh or not path.exists():
             path.write_text(known or secrets.token_hex(4))
         return path.read_text().strip()
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None

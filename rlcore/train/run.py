@@ -46,7 +46,7 @@ class Run:
             raise UserError(f"batch.problems {recipe.batch.problems} does not divide evenly over {ranks.world} ranks")
         watch("starting")
         self._checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint, ranks)
-        checkpoint, damaged = self._checkpoint_to_resume()
+        checkpoint, damaged = self._checkpoints.newest()
         state = read_state(checkpoint) if checkpoint else {}
         changes = recipe_changes(self.folder, state["recipe"], recipe, state["step"]) if state else {}
         self.step, self.best, self.base_t1 = 0, float("-inf"), float("nan")
@@ -216,12 +216,6 @@ class Run:
         history.close()
         told = ", ".join(f"{key} {now} (was {before})" for key, (before, now) in changes.items())
         self.tracker.say(f"from step {self.step + 1} on: {told}")
-
-    def _checkpoint_to_resume(self) -> tuple[Path | None, list[str]]:
-        """The checkpoint to go on from, and what is to be said of damaged ones."""
-        if self.recipe.checkpoint.resume == "never" and self._checkpoints.steps():
-            raise UserError(f"{self.folder} holds a run: give another output, or checkpoint.resume=auto to go on")
-        return self._checkpoints.newest()
 
     def _new_learner(self) -> Learner:
         recipe = self.recipe

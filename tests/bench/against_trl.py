@@ -11,7 +11,8 @@ turn, generates again and returns an `env_mask` that takes the correction turn o
 
     quickstart  the quickstart's policy (0.2M parameters) and problems: attempts of 8 to 12 tokens
     tail        0.4M random parameters, the same problems: attempts end at random, at every token with probability 1/45,
-                at the latest after 128, so that lengths have the long tail that a language model's answers have
+                at the latest after 128, so that lengths have the long tail that a language model's answers have; with
+                `--model FOLDER` by that model, which ends its attempts by itself
     growth      rlcore alone on `quickstart` at 64 to 4,096 trajectories a step
 
 Figures are medians over rounds. Seconds are CPU seconds of one thread, reward workers included, because others may use
@@ -276,9 +277,9 @@ def random_policy(folder: str) -> str:
     return folder
 
 
-def compare(job: str, rounds: int, trl_batch: int | None) -> None:
+def compare(job: str, rounds: int, trl_batch: int | None, model_folder: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        model = [f"model.path={random_policy(folder)}"] if job == "tail" else []
+        model = [f"model.path={model_folder or random_policy(folder)}"] if job == "tail" else []
         steps, memory = take_turns([*JOBS[job], *model], ["TRL", "rlcore"], rounds, trl_batch)
     print(f"\n{job}: {steps['rlcore'][0].trajectories} trajectories a step, {rounds} rounds\n")
     print(
@@ -325,13 +326,14 @@ def main() -> None:
     parser.add_argument("jobs", nargs="*", choices=[*JOBS, "growth"], default=["quickstart", "tail", "growth"])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--trl-batch", type=int, help="trajectories in one forward pass of TRL")
+    parser.add_argument("--model", help="a Hugging Face folder, for tail")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that are measured
     for job in options.jobs:
         if job == "growth":
             growth(options.rounds)
         else:
-            compare(job, options.rounds, options.trl_batch)
+            compare(job, options.rounds, options.trl_batch, options.model)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 from rlcore.cli import main
 from rlcore.errors import UserError
 
-HANGS = 30
+HANGS = 120
 """Seconds after which a case hangs."""
 
 

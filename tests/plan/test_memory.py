@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.plan import memory
+from rlcore.plan.lengths import longest_conversation
 from rlcore.plan.memory import activation_bytes, kv_cache_bytes, learner_parts, merged_bytes
 from rlcore.plan.shapes import model_shapes, shapes_of
 from rlcore.recipe import Recipe
@@ -120,6 +121,16 @@ def test_ranks_that_share_sequences_hold_a_part_of_the_longest():
         parts = learner_parts(Recipe.model_validate(values), shapes, 4)
         held.append(next(part.learning for part in parts if part.name.startswith("activations")))
     assert held[1] == pytest.approx(held[0] / 4, rel=1e-4)
+
+
+def test_activations_are_of_no_more_tokens_than_a_batch_has():
+    values = recipe(0, "float32").model_dump()
+    values["batch"] |= {"problems": 1, "group": 2}
+    made = Recipe.model_validate(values)
+    (name,) = [
+        part.name for part in learner_parts(made, shapes_of(Qwen2Config(**CONFIG), "tiny"), 1) if "act" in part.name
+    ]
+    assert name == f"activations of {2 * longest_conversation(made):,} tokens"
 
 
 @pytest.mark.parametrize("most", [0, products.MOST_MERGED], ids=["large", "small"])

@@ -26,7 +26,7 @@ def test_the_overrides_that_are_named_make_it_fit(training, monkeypatch, tmp_pat
     monkeypatch.setattr(start, "free_bytes", lambda device: 3 << 30)
     path, given = write_recipe(tmp_path), ["device=cpu", "rollout.slots=10000000", "rollout.kv_memory=64"]
     if training:
-        given.append("learner.micro_batch_tokens=400000")
+        given += ["learner.micro_batch_tokens=400000", "batch.problems=20000"]
     with pytest.raises(UserError, match="makes it fit") as told:
         start.check_memory(load_recipe(path, given), training=training)
     named = [word for word in str(told.value).split() if "=" in word]

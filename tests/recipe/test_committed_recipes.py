@@ -23,6 +23,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 WARM_STARTS = {RECIPES / "quickstart_base.yaml"}
 SHARED = {path for folder in ("shared", "clusters") for path in (RECIPES / folder).glob("*.yaml")}
 FOR_GPUS = sorted(path for path in {*RECIPES.rglob("*.yaml")} - SHARED if "# GPUs" in path.read_text())
+FOR_CPUS = sorted((RECIPES / "small").glob("*.yaml"))
 QUICKSTART = [RECIPES / "quickstart.yaml", *sorted((RECIPES / "quickstart").glob("*.yaml"))]
 
 
@@ -49,7 +50,7 @@ def test_gsm8k_tiny():
 
 def _header(path: Path) -> dict[str, str]:
     """The labelled lines of a recipe's header."""
-    return dict(re.findall(r"^# (model|data|GPUs|hours|run) +(.+)$", path.read_text(), re.MULTILINE))
+    return dict(re.findall(r"^# (model|data|GPUs|memory|hours|run) +(.+)$", path.read_text(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("path", FOR_GPUS, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -88,6 +89,16 @@ def test_a_recipe_for_gpus_fits_in_their_memory_and_takes_the_hours_it_says(path
         rates = estimated_rates(recipe, sizes, cluster, lengths)
         step = simulate(recipe, lengths, rates, learners=learners, samplers=samplers).step
         assert int(re.search(r"\d+", header["hours"])[0]) == pytest.approx(step * recipe.steps / 3600, rel=0.3)
+
+
+@pytest.mark.parametrize("path", FOR_CPUS, ids=lambda path: path.stem)
+def test_a_small_recipe_fits_in_the_memory_it_states(path):
+    header, recipe = _header(path), load_recipe(path)
+    assert set(header) == {"model", "data", "memory", "run"}
+    assert str(recipe.model.path) in header["model"]
+    assert str(path.relative_to(RECIPES.parent)) in header["run"]
+    stated = int(header["memory"].split(" GB")[0]) * GIB
+    assert peak(memory_parts(recipe, model_shapes(recipe.model), 1, stated)) < stated
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,8 @@ PAID_WRONGLY = [
     ("3", r"\text{more than 3}"),
     ("5", "5'"),
     ("A", r"\text{(B) }A"),
+    (r"\text{(A)}", r"\text{(A)}, 17"),
+    (r"\text{(A)}", r"\text{(A)}+6"),
     # lists, points, intervals
     ("(1,2)", "1<x<2"),
     ("(3,8)", "3<t<8"),
@@ -240,6 +242,10 @@ REFUSED_WRONGLY = [
     # formulas
     (r"\sin 30^\circ", r"\frac12"),
     (r"\sin 2x", r"2\sin x\cos x"),
+    (r"3s^2", r"3\cdot s^2"),
+    ("111111111", r"111, \! 111, \! 111"),
+    (r"9\text{ a.m.}", "9 am"),
+    ("1 1/2, 3", r"3, \frac32"),
     (r"\sqrt[3]{54}", r"3\sqrt[3]{2}"),
     (r"2+\sqrt{3}", r"\sqrt{7+4\sqrt3}"),
     (r"\frac{x^2}{4}+\frac{y^2}{9}=1", "9x^2+4y^2=36"),

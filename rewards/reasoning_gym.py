@@ -1,0 +1,80 @@
+"""Reasoning Gym's own verifiers (arXiv 2505.24760): needs the package reasoning-gym."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any
+
+from rewards.answers import find_answer, without_thoughts
+from rewards.reward import Completion, text_of
+from rewards.verdict import RewardError, Verdict
+
+_TAGS = ("<answer>", "</answer>")
+_POLICY = ("boxed", "final_answer", "hashes", "plain")
+
+
+def reasoning_gym_reward(
+    completions: Sequence[Completion], task: Sequence[str], index: Sequence[int]
+) -> list[float | None]:
+    """1 where the task's verifier gives full marks, else 0.
+
+    The answer is what stands in the last `<answer>...</answer>`, else in the last box, else what follows `####` or
+    "answer is". `task` is the JSON of a task's name, its settings and seed, and `index` the problem's place among those
+    that it generates.
+    """
+    return [verdict.score for verdict in reasoning_gym_verdicts(completions, task, index)]
+
+
+def reasoning_gym_verdicts(
+    completions: Sequence[Completion], task: Sequence[str], index: Sequence[int]
+) -> list[Verdict]:
+    """The verdicts behind `reasoning_gym_reward`."""
+    rows = zip(completions, task, index, strict=True)
+    return [_judge(text_of(completion), name, number) for completion, name, number in rows]
+
+
+def _judge(text: str, task: str, index: int) -> Verdict:
+    answer = _tagged(text)
+    answer = find_answer(text, _POLICY) if answer is None else answer
+    if answer is None:
+        return Verdict(0.0, "no_answer", "no <answer>...</answer>")
+    right = generator(task).score_answer(answer, generated(task, index)) >= 1
+    return Verdict(float(right), "correct" if right else "wrong", answer=answer)
+
+
+def _tagged(text: str) -> str | None:
+    _, opened, rest = without_thoughts(text).rpartition(_TAGS[0])
+    answer, closed, _ = rest.partition(_TAGS[1])
+    return answer.strip() if opened and closed and answer.strip() else None
+
+
+@lru_cache(maxsize=16)
+def generator(task: str) -> Any:
+    """What makes and judges the problems of a task. Raises RewardError, in one line, for what it does not know."""
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError:
+        raise RewardError("Reasoning Gym is not installed: pip install 'rlcore[reasoning-gym]'") from None
+    settings = json.loads(task)
+    name = settings.pop("name")
+    if name not in DATASETS:
+        near = "".join(f"; did you mean {found}?" for found in get_close_matches(name, DATASETS, n=1))
+        raise RewardError(f"Reasoning Gym has no task {name}{near}")
+    try:
+        return reasoning_gym.create_dataset(name, **settings)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise RewardError(f"Reasoning Gym's task {name}: {' '.join(str(error).split())}") from None
+
+
+@lru_cache(maxsize=1024)
+def generated(task: str, index: int) -> dict[str, Any]:
+    """Question, answer and metadata of a problem. The attempts of a group share it."""
+    entry: dict[str, Any] = generator(task)[index]
+    return entry
+
+
+reasoning_gym_reward.verdicts = reasoning_gym_verdicts  # type: ignore[attr-defined]

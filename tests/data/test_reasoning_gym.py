@@ -1,0 +1,74 @@
+"""Reasoning Gym's problems as data, and its verifiers as a reward."""
+
+import json
+
+import pytest
+
+from rewards import RewardPool
+from rlcore.data import load_problems
+from rlcore.errors import UserError
+from rlcore.recipe.schema import Data
+
+pytest.importorskip("reasoning_gym", reason="the extra reasoning-gym is not installed")
+TASKS = ["chain_sum", "number_sorting", "spell_backward"]
+
+
+def problems(task: str = "chain_sum", split: str = "train", count: int = 40, **options):
+    section = {"source": "reasoning_gym", "split": split, "options": {"task": task, "count": count, **options}}
+    return load_problems(Data.model_validate(section))
+
+
+def verdicts(asked, texts: list[str]):
+    columns = {name: [problem.columns[name] for problem in asked] for name in ("task", "index")}
+    with RewardPool([{"name": "reasoning_gym"}], workers=1, deadline=60) as pool:
+        return pool.score(texts, columns)
+
+
+def test_splits_share_no_problem_and_the_same_seed_makes_the_same():
+    asked = {(split, seed): problems(split=split, seed=seed) for split in ("train", "test") for seed in (0, 1)}
+    texts = {key: {problem.messages[-1]["content"] for problem in found} for key, found in asked.items()}
+    assert all(len(found) == 40 for found in texts.values())
+    assert not (texts["train", 0] | texts["train", 1]) & (texts["test", 0] | texts["test", 1])
+    assert texts["train", 0] != texts["train", 1]
+    assert problems() == asked["train", 0]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_tasks_own_answers_are_right_and_others_wrong(task):
+    asked = problems(task, count=8)
+    answers = [problem.columns["answer"] for problem in asked]
+    right = verdicts(asked, [f"So it is <answer> {answer} </answer>" for answer in answers])
+    assert {(verdict.status, verdict.score) for verdict in right} == {("correct", 1.0)}
+    others = verdicts(asked, [f"<answer>{answer}</answer>, no: <answer>nothing</answer>" for answer in answers])
+    assert {(verdict.status, verdict.score) for verdict in others} == {("wrong", 0.0)}
+
+
+def test_an_answer_that_is_not_said_to_be_one_has_no_marks():
+    (asked, *_) = problems(count=1)
+    answer = asked.columns["answer"]
+    texts = [answer, f"<think><answer>{answer}</answer></think>", f"The answer is {answer}."]
+    assert [verdict.status for verdict in verdicts([asked] * 3, texts)] == ["no_answer", "no_answer", "correct"]
+
+
+def test_settings_go_to_the_task():
+    lengths = {len(json.loads(p.columns["task"])) for p in problems(settings={"min_terms": 2, "max_terms": 2})}
+    assert lengths == {4}
+    assert all(p.messages[-1]["content"].count(" + ") + p.messages[-1]["content"].count(" - ") == 1
+               for p in problems(settings={"min_terms": 2, "max_terms": 2}))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"task": "chain_summ"}, "did you mean chain_sum"),
+        ({"settings": {"terms": 3}}, "terms"),
+        ({"settings": {"min_terms": 9, "max_terms": 2}}, "max_terms must be >= min_terms"),
+        ({"counts": 3}, "counts"),
+        ({"settings": {"min_terms": 2, "max_terms": 2, "max_digits": 1}, "count": 5000}, "lower count"),
+    ],
+)
+def test_mistakes_end_in_one_line(options, said):
+    with pytest.raises(UserError, match=said) as told:
+        problems(**options)
+    assert str(told.value).startswith("data.options: ")
+    assert "\n" not in str(told.value)

@@ -1,0 +1,84 @@
+"""What `rlcore doctor RECIPE` finds in a recipe before anything of it runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlcore import doctor
+from rlcore.cli import main
+from rlcore.plan import start
+from rlcore.preflight import inspect
+from rlcore.recipe import load_recipe
+from tests.tiny import write_recipe
+
+SUM = {"rewards": {"functions": [{"name": "math"}], "workers": 1}}
+
+
+def found(path: Path, *overrides: str) -> dict[str, list[tuple[str, str]]]:
+    """State and text of the findings, by topic."""
+    by_topic: dict[str, list[tuple[str, str]]] = {}
+    for finding in inspect(load_recipe(path, overrides)):
+        by_topic.setdefault(finding.topic, []).append((finding.state, f"{finding.said} → {finding.remedy}"))
+    return by_topic
+
+
+def sums(folder: Path, answers: list[object]) -> Path:
+    """A recipe that trains on sums whose references are `answers`."""
+    path = write_recipe(folder, **SUM)
+    rows = [{"question": f"What is {n} + 1?", "answer": f"{answer}"} for n, answer in enumerate(answers)]
+    for name in ("train", "test"):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_recipe_that_would_start_has_only_good_findings_and_code_0(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(doctor, "diagnose", lambda output: [])
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", str(sums(tmp_path, [1, 2, 3, 4])), f"output={tmp_path / 'run'}"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0, said
+    assert "4 references (answer): 4 correct" in said
+    assert all(line.startswith("ok ") for line in said.splitlines()[:-1]), said
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_not_there_is_bad_and_the_rest_is_looked_at_all_the_same(tmp_path):
+    path = sums(tmp_path, [1, 2, 3, 4])
+    (tmp_path / "train.jsonl").unlink()
+    by_topic = found(path, "model={scratch: {hidden_size: 32, layers: 1, heads: 2, vocab_size: 300}}")
+    assert [state for state, _ in by_topic["data"]] == ["bad"]
+    assert "train.jsonl" in by_topic["data"][0][1]
+    assert by_topic["memory"][0][0] == "good"
+    assert by_topic["evaluate"][0][0] == "good"
+
+
+def test_prompts_that_are_too_long_are_counted_and_the_limit_that_takes_them_is_named(tmp_path):
+    path = sums(tmp_path, [1, 2, 3, 4])
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"question": "What is 0 + 9? " * 40, "answer": "9"}) + "\n")
+    (told,) = [text for state, text in found(path)["data"] if state == "lacking"]
+    assert told.startswith("1 of 5 problems are left out")
+    limit = told.split("conversation.")[-1].split()[0]
+    assert "lacking" not in [state for state, _ in found(path, f"conversation.{limit}")["data"]]
+
+
+@pytest.mark.parametrize(("answers", "state"), [([1, 2, "no", 4], "good"), (["", "", ""], "bad")])
+def test_rewards_are_tried_on_the_datas_own_references(answers, state, tmp_path):
+    (told,) = [finding for finding in found(sums(tmp_path, answers))["data"] if "rewards of" in finding[1]]
+    assert told[0] == state, told
+
+
+def test_a_reward_that_misses_a_reference_is_told_which(tmp_path):
+    path, reward = sums(tmp_path, [1, 2, 3, 4]), tmp_path / "strict.py"
+    reward.write_text("def not_3(completions):\n    return [float(c != '3') for c in completions]\n")
+    findings = found(path, f"rewards.functions=[{{name: '{reward}:not_3'}}]")["data"]
+    (told,) = [text for state, text in findings if state == "lacking"]
+    assert "3 correct, 1 wrong" in told
+
+
+def test_memory_that_a_run_lacks_is_bad_with_what_makes_it_fit(monkeypatch, tmp_path):
+    monkeypatch.setattr(start, "free_bytes", lambda device: 1 << 10)
+    ((state, text),) = found(sums(tmp_path, [1, 2]))["memory"]
+    assert state == "bad"
+    assert "are free" in text
