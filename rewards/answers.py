@@ -16,7 +16,7 @@ _SENTENCE = re.compile(
     r"answer\s*(?:is|:)\s*:?[ \t]*((?:(?!answer\s*(?:is|:))[^\n])+?)(?:\.?[ \t]*(?:\n|$)|\.\s)", re.IGNORECASE
 )
 _BARE_BOX = re.compile(r"\\boxed\s*(-?\d+(?:[.,/]\d+)*|[a-zA-Z](?![a-zA-Z]))")
-_HASHES = re.compile(r"####[ \t]*:?[ \t]*([^\n]+)")
+_HASHES = re.compile(r"####[ \t]*(?:answer)?[ \t]*[:=]?[ \t]*([^\n]+)", re.IGNORECASE)
 
 
 def without_thoughts(text: str) -> str:

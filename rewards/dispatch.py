@@ -101,7 +101,7 @@ class Dispatcher:
         self._jobs: set[int] = set()
         self._workers: list[Worker] = []
         self._inbox: deque[Job] = deque()
-        self._closing = False
+        self._closing, self._why_closed = False, "this reward pool is closed"
         self._wake_r, self._wake_w = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._run, name="reward-dispatcher", daemon=True)
@@ -119,7 +119,7 @@ class Dispatcher:
             return
         self._inbox.append(job)
         if not self.alive:
-            raise RewardError("this reward pool is closed")
+            raise RewardError(self._why_closed)
         self._wake_w.send(b"\0")
 
     def close(self) -> None:
@@ -133,21 +133,20 @@ class Dispatcher:
         control, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         server = self._start_server(remote)
         remote.close()
-        reason = "this reward pool is closed"
         try:
             self.loaded.set_result(self._load(control))
             self._loop(control)
         except RewardError as error:
-            reason = str(error)
-            if not self.loaded.done():
-                self.loaded.set_exception(error)
+            self._why_closed = str(error)
         finally:
             self._closing = True
+            if not self.loaded.done():
+                self.loaded.set_exception(RewardError(self._why_closed))
             control.close()
             for worker in self._workers:
                 worker.socket.close()
             _end(server)
-            self._fail_all(reason)
+            self._fail_all()
             for resource in (self._selector, self._wake_r, self._wake_w):
                 resource.close()
 
@@ -159,12 +158,14 @@ class Dispatcher:
         return subprocess.Popen(command, pass_fds=[remote.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _load(self, control: socket.socket) -> list[LoadedReward]:
-        control.send(pickle.dumps(self._setup))
         control.settimeout(_START_LIMIT)
         try:
+            control.send(pickle.dumps(self._setup))
             answer = control.recv(CONTROL_LIMIT)
         except TimeoutError as error:
             raise RewardError(f"rewards did not load within {_START_LIMIT:.0f} s") from error
+        except ConnectionError:  # it ended before it had read what it was sent
+            answer = b""
         if not answer:
             raise RewardError("the reward server ended while it loaded the rewards")
         message = json.loads(answer)
@@ -290,11 +291,11 @@ class Dispatcher:
             rows = range(task.start, task.stop)
             self._tasks.extendleft(Task(task.job, task.reward, row, row + 1) for row in reversed(rows))
 
-    def _fail_all(self, reason: str) -> None:
+    def _fail_all(self) -> None:
         open_jobs = [worker.task.job for worker in self._workers if worker.task] + [task.job for task in self._tasks]
         for job in [*open_jobs, *self._inbox]:
             if not job.future.done():
-                job.future.set_exception(RewardError(reason))
+                job.future.set_exception(RewardError(self._why_closed))
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

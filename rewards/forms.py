@@ -4,7 +4,6 @@
 | --- | --- | --- |
 | SYNTHETIC-1 of PrimeIntellect, open-r1 | `verification_info` with `language` and `test_cases` | `tests` |
 | CodeContests | `public_tests`, `private_tests`, `generated_tests`; `input_file`, `output_file` | `input_output` |
-| MBPP+ | `test_list` with the base tests, `test` with all | `test` |
 | BigCodeBench | `complete_prompt`, `test` with a unittest class, `entry_point` | `prompt`, `test` |
 """
 
@@ -12,8 +11,8 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from rewards.program import find_program
@@ -23,8 +22,7 @@ COLUMNS = (
     "verification_info", "public_tests", "private_tests", "generated_tests", "input_file", "output_file",
     "complete_prompt",
 )  # fmt: skip
-_DOING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign)
-_IDENTIFIER = re.compile(r"\w*")
+_DOING = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign)  # what no prose is by chance
 
 
 class BadTests(ValueError):
@@ -42,12 +40,13 @@ def usual(row: Mapping[str, Any]) -> dict[str, Any]:
             raise BadTests(f"the program would have to use the file {files[0]}, not standard input and output")
         both = {name: [text for tests in contests for text in parsed(tests)[name]] for name in ("input", "output")}
         return {"input_output": {"inputs": both["input"], "outputs": both["output"]}}
-    usual = {name: value for name, value in row.items() if name not in COLUMNS}
-    if row.get("test") and "test_list" in row:
-        del usual["test_list"]
-    if row.get("entry_point"):
-        usual["prompt"] = code_of(row.get("complete_prompt") or row.get("prompt") or "", row["entry_point"])
-    return usual
+    prompt, function = row.get("complete_prompt") or row.get("prompt") or "", entry_name(row.get("entry_point") or "")
+    return {**row, "prompt": _code_of(prompt, function) if function else ""}
+
+
+def entry_name(entry_point: str) -> str:
+    """The name that a program must define: Solution, of `Solution().f`."""
+    return entry_point.partition("(")[0].partition(".")[0]
 
 
 def parsed(value: Any) -> Any:
@@ -60,24 +59,29 @@ def parsed(value: Any) -> Any:
         return ast.literal_eval(value.decode() if isinstance(value, bytes) else value)
 
 
-def code_of(prompt: Any, entry_point: str) -> str:
-    """What of a prompt a program continues: all of it, the code in it that begins the entry point, or nothing."""
+def completed(prompt: str) -> ast.Module:
+    """A prompt as a module, with a body for the function that it may end in. Raises SyntaxError if it is no Python."""
+    try:
+        return ast.parse(prompt)
+    except ValueError as error:
+        raise SyntaxError(str(error)) from error
+    except SyntaxError:
+        return ast.parse(f"{prompt}\n    pass")
+
+
+def _code_of(prompt: Any, function: str) -> str:
+    """What of a prompt a program continues: all of it, the code in it that begins the function, or nothing."""
     text = prompt if isinstance(prompt, str) else text_of(prompt)
-    if _is_code(text):
+    if any(isinstance(node, _DOING) for node in _statements(text)):
         return text
-    found = find_program(text, {_IDENTIFIER.match(entry_point)[0]})  # type: ignore[index]
-    return found + "\n" if _is_code(found) else ""
+    fenced = find_program(text, {function}) + "\n"
+    return fenced if any(getattr(node, "name", "") == function for node in _statements(fenced)) else ""
 
 
-def _is_code(source: str) -> bool:
-    """Whether this is Python, perhaps with a body to come at its end, and more than a word that is so by chance."""
-    for end in ("", "\n    pass"):
-        try:
-            tree = ast.parse(source + end)
-        except (SyntaxError, ValueError):
-            continue
-        return any(isinstance(node, _DOING) for node in tree.body)
-    return False
+def _statements(source: str) -> list[ast.stmt]:
+    with suppress(SyntaxError):
+        return completed(source).body
+    return []
 
 
 def _test_cases(info: Mapping[str, Any]) -> list[dict[str, Any]]:

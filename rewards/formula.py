@@ -270,7 +270,7 @@ class _Reader:
             value = self.power()
             while self.begins_factor() and self.peek() not in _FUNCTIONS | {"(", "{"}:
                 value = times(value, self.power())
-            ambiguous = self.peek() in _OVER | {"(", "{"}
+            ambiguous = self.peek() in _OVER | _TIMES | {"(", "{"}
         if ambiguous:
             raise Undecided
         return value

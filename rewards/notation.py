@@ -21,14 +21,15 @@ _NAME = (
 )
 _ASSIGNMENT = re.compile(
     rf"({_NAME}|\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)|{_NAME}(?:\s*:\s*{_NAME})+)\s*(?:=|\\approx|\\in(?![a-z]))\s*(?=[^=])"
+    r"|(\\text\s*\{[^{}]*(?:\bis|:)\s*\})\s*(?=\S)"
 )
 _BASE = re.compile(r"([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)_\{?(\d+|\\text\{[a-z ]+\})\}?")
 _TEXT_GROUP = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"(?![A-Z]+ (?:and|or) [A-Z]+$)[A-Za-z][A-Za-z .'-]*")
 _CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?")
-_CLOCK = re.compile(r"\d{1,2}:\d\d\s*[ap]\.?\s?m\.?", re.IGNORECASE)
+_CLOCK = re.compile(r"\d{1,2}(?::\d\d)?\s*[ap]\.?\s?m\.?", re.IGNORECASE)
 _WHOLE_TEXT = re.compile(r"\\text\s*\{\s*(\d[^{}]*|[^{}]*,[^{}]*|[A-Z]+ and [A-Z]+)\}")
-_LABEL = re.compile(r"(?:\\text\s*\{\s*\(?([A-Z])[).:]\s*\}|\(([A-Z])\) )\s*(?=\S)")
+_LABEL = re.compile(r"(?:\\text\s*\{\s*\(?([A-Z])[).:]\s*\}|\(([A-Z])\) )\s*(?=[^\s,;+*/=^<>])")
 _SUCH_THAT = re.compile(r"\\\{\s*([a-zA-Z])(?:\s*\\in\s*\\mathbb\{R\})?\s*[|:](.*)\\\}")
 _ORDER = re.compile(r"\s*(<|>|\\le(?![a-zA-Z])|\\ge(?![a-zA-Z]))\s*")
 _JOINED = re.compile(
@@ -98,7 +99,7 @@ def _structured(text: str) -> Answer:
         return several
     assignment = _ASSIGNMENT.match(text)
     # a name in words says what the value is of; it does not have to be the gold answer's
-    variable = "" if assignment is None or "\\text" in assignment[1] else tight(assignment[1])
+    variable = "" if assignment is None or "\\text" in assignment[0] else tight(assignment[1])
     rest = text[assignment.end() :] if assignment else text
     rest = rest.split("\\approx")[0].strip()
     sides = split_top(rest, "=")
@@ -247,14 +248,8 @@ def _measured(text: str, variable: str, rest: str) -> Answer:
     body = _without_thousands(body)
     if _SPACED_THOUSANDS.fullmatch(body):
         body = body.replace(" ", "")
-    value = rational(re.sub(r"^(-?\d+) (\d+/\d+)$", r"\1+\2", body)) if "-" not in body[:1] else _negative(body)
+    value = rational(body)
     scale, _, counted = unit.partition(" ")
     if value is not None and scale in SCALES:
         value, unit, body = value * SCALES[scale], counted, f"{body}\\cdot{SCALES[scale]}"
     return Answer(text, variable, body, value, percent, unit, sure)
-
-
-def _negative(body: str) -> Fraction | None:
-    mixed = re.sub(r"^(\d+) (\d+/\d+)$", r"\1+\2", body[1:].strip())
-    mixed = f"-({mixed})" if mixed != body[1:].strip() else body
-    return rational(mixed)

@@ -37,7 +37,7 @@ def load_reward(spec: Spec) -> Reward:
     Raises RewardError, in one line, for a name that leads nowhere.
     """
     name, weight, kwargs = read_spec(spec)
-    return Reward(_short_name(name), _find(name), weight, kwargs)
+    return Reward(_short_name(name), _find(name), weight, kwargs, built_in=name in REGISTERED)
 
 
 def read_spec(spec: Spec) -> tuple[str, float, dict[str, Any]]:

@@ -13,7 +13,10 @@ Forms, told apart by their parameters:
 from __future__ import annotations
 
 import asyncio
+import difflib
 import inspect
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,10 +48,16 @@ class Reward:
     weight: float = 1.0
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
+    built_in: bool = False
+    """One of ours: what it takes beside columns is all there is; a user's `**kwargs` may be read for anything."""
+
     def __post_init__(self) -> None:
-        unknown = set(self.kwargs) - set(self._parameters)
-        if unknown and not self._takes_any:
-            raise RewardError(f"reward '{self.name}' takes no argument '{min(unknown)}'")
+        known = self._settings if self.built_in else set(self._parameters)
+        unknown = sorted(set(self.kwargs) - known)
+        if unknown and (self.built_in or not self._takes_any):
+            near = difflib.get_close_matches(unknown[0], known, 1)
+            hint = f"; did you mean '{near[0]}'?" if near else f"; it takes {', '.join(sorted(known)) or 'none'}"
+            raise RewardError(f"reward '{self.name}' takes no argument '{unknown[0]}'{hint}")
 
     def __call__(self, completions: Sequence[Completion], **columns: Any) -> Any:
         """Scores, one for each completion, in this process and by the function's own rules."""
@@ -115,6 +124,12 @@ class Reward:
         ]
 
     @property
+    def _settings(self) -> set[str]:
+        """What a built-in reward takes beside columns; one that hands all arguments on says it where they arrive."""
+        called = inspect.signature(getattr(self.function, "verdicts", self.function))
+        return {p.name for p in called.parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+    @property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(self.function).parameters
 
@@ -171,8 +186,15 @@ def _timed(verdict: Verdict, seconds: float) -> Verdict:
     return Verdict(verdict.score, verdict.status, verdict.detail, seconds, verdict.parts, verdict.answer)
 
 
+_loops = threading.local()
+
+
 def _wait(result: Any) -> Any:
-    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+    """What an async function returns. A thread has one event loop for its life: clients outlast a call, and need it."""
+    if not inspect.isawaitable(result):
+        return result
+    runners = _loops.__dict__  # by process: a forked one must leave its parent's loop alone
+    return runners.setdefault(str(os.getpid()), asyncio.Runner()).run(_awaited(result))
 
 
 async def _awaited(result: Any) -> Any:

@@ -25,12 +25,24 @@ from typing import Any
 
 from rewards import forms
 from rewards.assertions import Tests, calls, defined, library_imports, module, program_names, steps
-from rewards.forms import BadTests, parsed, usual
+from rewards.forms import BadTests, completed, entry_name, parsed, usual
 
 COLUMNS = (
     "prompt", "test", "entry_point", "test_list", "test_setup_code", "test_imports", "challenge_test_list", "tests",
     "input_output", "public_test_cases", "private_test_cases", "metadata", *forms.COLUMNS,
 )  # fmt: skip
+_MOST_INPUT = 64 << 20  # bytes that the scratch folder of a sandbox holds
+_FILES = {
+    "tmp_path",
+    "tmp_path_factory",
+    "tmpdir",
+    "tmpdir_factory",
+    "tempfile",
+    "shutil",
+    "open",
+    "os.mkdir",
+    "os.makedirs",
+}
 _MAX_UNPACKED = 256 << 20  # bytes of compressed private tests
 
 
@@ -67,12 +79,14 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
         raise BadTests(f"the tests cannot be read: {type(error).__name__}: {error}") from error
     if not suite.cases and (suite.tests is None or not (suite.tests.total or suite.tests.module)):
         raise BadTests("there are no tests")
+    if any(len(case.stdin) >= _MOST_INPUT for case in suite.cases):
+        raise BadTests("a case has more than 64 MiB of input")
     return suite
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def _read_once(row: str, challenge: bool) -> Suite:
-    # The attempts of a group share their problem's tests.
+    # The attempts of a group share their problem's tests, which may have many megabytes.
     return _read(usual(json.loads(row)), challenge)
 
 
@@ -81,8 +95,8 @@ def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
         tree = ast.parse(row["test"])
         check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
         if check and row.get("entry_point"):
-            return _humaneval(row.get("prompt") or "", row["entry_point"], tree, check)
-        return _pytest(tree, row.get("prompt") or "") if any(map(_is_a_test, tree.body)) else _asserts("", "", tree)
+            return _humaneval(row["prompt"], row["entry_point"], tree, check)
+        return _pytest(tree, row["prompt"]) if any(map(_is_a_test, tree.body)) else _asserts("", "", tree)
     if "test_list" in row:
         tests = [*row["test_list"], *(row.get("challenge_test_list") or [] if challenge else [])]
         imports = "\n".join(row.get("test_imports") or [])
@@ -106,14 +120,14 @@ def _asserts(imports: str, setup: str, tree: ast.Module) -> Suite:
 
 
 def _humaneval(prompt: str, entry: str, tree: ast.Module, check: ast.FunctionDef) -> Suite:
-    candidate, name = check.args.args[0].arg, entry.partition("(")[0].partition(".")[0]
+    candidate, name = check.args.args[0].arg, entry_name(entry)
     body: list[ast.stmt] = ast.parse(f"{candidate} = {entry}").body
     if any(isinstance(node, (ast.Return, ast.Yield, ast.Nonlocal)) for node in ast.walk(check)):
         body += [check, *ast.parse(f"check({candidate})\nreached = __reached__[0]").body]
     else:
         body += check.body
-    own = ast.Module([node for node in tree.body if node is not check], [])
-    return Suite(prompt, tests=steps(f"{prompt}\n{ast.unparse(own)}", {name}, body), asks=frozenset({name}))
+    own = ast.Module([*completed(prompt).body, *(node for node in tree.body if node is not check)], [])
+    return Suite(prompt, tests=steps(ast.unparse(own), {name}, body), asks=frozenset({name}))
 
 
 def _is_a_test(node: ast.stmt) -> bool:
@@ -124,7 +138,8 @@ def _is_a_test(node: ast.stmt) -> bool:
 
 def _pytest(tree: ast.Module, prompt: str) -> Suite:
     nodes = list(ast.walk(tree))
-    imported = [node for node in ast.parse(prompt).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    before = completed(prompt)
+    imported = [node for node in before.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = program_names(tree, defined(ast.Module(list(imported), [])))
     imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "solution"]
     attributes = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)]
@@ -133,7 +148,10 @@ def _pytest(tree: ast.Module, prompt: str) -> Suite:
     asserting = [n for n in attributes if n.attr == "raises" or n.attr.startswith("assert")]
     if not asserting and not any(isinstance(node, ast.Assert) for node in nodes):
         raise BadTests("the tests assert nothing")
-    return Suite(prompt, tests=module(prompt, tree, names), asks=frozenset(asks))
+    used = {getattr(node, "id", getattr(node, "arg", "")) for node in nodes} | set(map(ast.unparse, attributes))
+    if files := sorted(_FILES & used):
+        raise BadTests(f"the program cannot read the files that the tests have by {files[0]}")
+    return Suite(prompt, tests=module(ast.unparse(before), tree, names), asks=frozenset(asks))
 
 
 def _apps(tests: Mapping[str, Any]) -> Suite:

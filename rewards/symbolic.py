@@ -55,7 +55,6 @@ def equal(gold: str, prediction: str) -> Verdict:
         return Verdict(0.0, "wrong", "the answer cannot be read")
     try:
         same = verify(reference[0], formula[0], timeout_seconds=None) and _same_numbers(reference[0], formula[0])
-        same = same or _same_when_expanded(reference[0], formula[0])
     except MemoryError:  # that is no verdict
         raise
     except Exception as error:  # computer algebra fails in many ways on what nobody would write: that pays nothing
@@ -82,19 +81,6 @@ def _imaginary(value: Any) -> Any:
 
     units = [symbol for symbol in getattr(value, "free_symbols", ()) if symbol.name == "i"]
     return value.xreplace(dict.fromkeys(units, sympy.I)) if units else value
-
-
-def _same_when_expanded(gold: Any, prediction: Any) -> bool:
-    """A second look at complex factors, which math-verify does not multiply out: x^2+1 is (x-i)(x+i)."""
-    import sympy
-
-    sides = (gold, prediction)
-    if not all(isinstance(side, sympy.Expr) for side in sides) or not any(side.has(sympy.I) for side in sides):
-        return False
-    difference = gold - prediction
-    # the parser makes letters real in some formulas and complex in others
-    letters = {symbol: sympy.Symbol(symbol.name) for symbol in difference.free_symbols}
-    return bool(sympy.expand(difference.xreplace(letters)) == 0)
 
 
 def _same_numbers(gold: Any, prediction: Any) -> bool:

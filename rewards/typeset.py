@@ -16,7 +16,7 @@ _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
         # two stars around all of the answer are Markdown's bold, any others are Python's power
-        (r"^\s*\*\*((?:(?!\*\*).)+)\*\*(\s*\.?\s*)$", r"\1\2"),
+        (r"(?s)^\s*\*\*((?:(?!\*\*).)+)\*\*(\s*\.?\s*)$", r"\1\2"),
         (r"\*\*\s*(-?\d+|[a-zA-Z])", r"^{\1}"),
         (r"\*\*", "^"),
         # the root sign covers the whole number after it; LaTeX's command, one digit
@@ -41,7 +41,7 @@ _REWRITES = [
         (r"\\gt(?![a-zA-Z])", ">"),
         (r"\\(?:mathrm|operatorname\*?|text)\s*\{\s*([ei])\s*\}", r"\1"),
         (rf"\\(?:mathrm|operatorname\*?|text)\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
-        (r"\\(?:mathrm|textbf|textit|mbox|mathbf|operatorname|textnormal|textrm)\s*\{", r"\\text{"),
+        (r"\\(?:text|mathrm|textbf|textit|mbox|mathbf|operatorname|textnormal|textrm)\s*\{", r"\\text{"),
         # the third; a third power or a ninth root is another number
         (
             rf"(?<=\d)\s*(?:\^?\s*\{{?\s*\\text\{{\s*{_TH}\s*\}}\s*\}}?|\^\{{{_TH}\}}|{_TH}\b)"
@@ -49,7 +49,7 @@ _REWRITES = [
             "",
         ),
         (r"\{,\}", ","),
-        (r"(?<=\d),?(?:\\,|\\!\s*)(?=\d{3}(?!\d))", ""),
+        (r"(?<=\d)(?:,?\\,|,?\s*\\!\s*)(?=\d{3}(?!\d))", ""),
         (r"\\(?:text)?color\s*\{\w+\}|\\hspace\*?\s*\{[^{}]*\}", ""),
         (r"(?<!\\)\\[!,;:> ]|~|\\q?quad|\\(?:thin|med|thick)space", " "),
         (r"\\%", "%"),
@@ -62,6 +62,7 @@ _REWRITES = [
         (r"(\d*\.\d*?)(\d)\2\2+\s*\.\.\.", r"\1\\overline{\2}"),
         (r"\\?(?<![a-zA-Z])exp\s*(?=\()", "e^"),
         (r"\s+", " "),
+        (r"(?<![\w.,] )(?<![\w.])(\d+) (\d{1,2})/(\d+)(?![\d/])", r"\1\\frac{\2}{\3}"),  # a mixed number
     ]
 ]
 _DIGITS = "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"

@@ -34,6 +34,8 @@ _UNIT = re.compile(
     re.DOTALL,
 )
 IN_DEGREES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+_OPERATOR = re.compile(r"\\(?:cdot|times|div|pm|mp)\s*$")
+_WORD = re.compile(r"(?=...).*[aeiou]")  # letters without a vowel are a product
 _NOT_UNITS = re.compile(
     r"\b(?:or|and|to|is|not|no|pi|sqrt|approx|about|if|plus|minus|over|times|mod|base|squared|cubed|factorial|inf|"
     r"infinity|sin|cos|tan|log|ln|exp|than|between|from|by|of|at|[ap]\.?m|th|st|nd|rd)\b",
@@ -44,7 +46,7 @@ _NOT_UNITS = re.compile(
 def split_unit(text: str) -> tuple[str, str, bool]:
     """Body, unit in one spelling, and whether the unit can be nothing else: `10 m` may be ten times m."""
     match = _UNIT.fullmatch(text)
-    if match is None or not match["body"].strip():
+    if match is None or not match["body"].strip() or _OPERATOR.search(match["body"]):
         return text, "", True
     body = match["body"].strip()
     if match["unit"].startswith("^"):
@@ -64,7 +66,7 @@ def split_unit(text: str) -> tuple[str, str, bool]:
         return body, known, not letter
     if not words or _NOT_UNITS.search(" ".join(words)) or re.search(r"[\d=,:<>]", name):
         return text, "", True
-    if len(words[0]) < 3 or (bare and (not match["space"] or len(words[0]) < 4)):
+    if not _WORD.search(words[0]) or (bare and (not match["space"] or len(words[0]) < 4)):
         return text, "", True
     return body, " ".join(map(singular, words)) + power, True
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import rewards.cli
 from rlcore.curate import add_arguments, parse_options
+from rlcore.ending import said_elsewhere, say_why
 from rlcore.errors import UserError
 from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe, load_section
 
@@ -30,11 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.run(options)
     except UserError as error:
-        if _first_to_say():
-            print(f"rlcore: {error}", file=sys.stderr, flush=True)
+        say_why(error)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:
+        if said_elsewhere():
+            sys.exit(2)
+        raise
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,15 +52,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if rest:
         options.overrides = [*options.overrides, *rest]
     return options
-
-
-def _first_to_say() -> bool:
-    """All ranks make a mistake of the recipe; some errors happen on one rank, which need not be the first."""
-    if "rlcore.learner" not in sys.modules:
-        return os.environ.get("RANK", "0") == "0"
-    from rlcore.ranks import first_to_say
-
-    return first_to_say()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -149,18 +149,23 @@ def disk(topic: str, folder: Path, remedy: str) -> Finding:
 
 
 def hugging_face() -> Iterator[Finding]:
-    """Where models are kept, and whether more can be fetched."""
+    """Where models are kept, whether the hub answers, and whether gated ones can be fetched from it."""
     from huggingface_hub import constants, get_token
+
+    from rlcore.hub import hub_trouble
 
     yield disk("models", Path(constants.HF_HUB_CACHE), "set HF_HOME to a larger disk")
     if constants.is_offline_mode():
         remedy = "unset HF_HUB_OFFLINE to download, or fetch models before: hf download NAME"
         yield Finding("hub", "lacking", "offline: only models and data that are here already", remedy)
+    elif trouble := hub_trouble():
+        remedy = "a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT); or fetch what is needed elsewhere: hf download NAME"
+        yield Finding("hub", "lacking", f"{constants.ENDPOINT} does not answer: {trouble}", remedy)
     elif get_token() is None:
-        said = "no login: gated models (Llama) cannot be downloaded"
+        said = "it answers; no login: gated models (Llama) cannot be downloaded"
         yield Finding("hub", "lacking", said, "hf auth login, or set HF_TOKEN")
     else:
-        yield Finding("hub", "good", "logged in")
+        yield Finding("hub", "good", "it answers; logged in")
 
 
 def sandbox() -> Iterator[Finding]:

@@ -36,7 +36,7 @@ class Loss:
     """Where it was published."""
 
     def settings(self, name: str) -> dict[str, Any]:
-        """What `learner.loss: name` stands for: values of the keys beside it."""
+        """Values of the keys beside `learner.loss: name`."""
         surrogate = self.surrogate if isinstance(self.surrogate, str) else name
         return {"ratio": self.ratio, "surrogate": surrogate, "clip": self.clip, "average": self.average}
 
@@ -47,7 +47,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What the returns of turns are compared with. P problems, G trajectories of each, T turns."""
+    """Compared with the returns of turns. P problems, G trajectories of each, T turns."""
 
     value: Callable[[np.ndarray, np.ndarray], np.ndarray]
     """From returns `[P, G, T]` of the whole batch (NaN: none) and classes to the baseline, `[P, G, T]`."""
@@ -83,7 +83,7 @@ class Ask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What a kind reads of a recipe: the most attempts, and the messages between them."""
+    """The part of a recipe that a kind reads: the most attempts, and the messages between them."""
 
     attempts: int
     instruction: str
@@ -104,7 +104,7 @@ class Kind:
     judges: bool = False
     """Whether the policy gives verdicts on its own attempts."""
     writes: bool = False
-    """Whether it writes messages as it goes on, which may be longer than those of the recipe."""
+    """Whether it writes messages of its own, which may be longer than those of the recipe."""
     refusal: Callable[[Problem], str] = lambda problem: ""
     """Why it cannot take a problem; empty where it can."""
 
@@ -152,11 +152,11 @@ class Engine:
     """Where the weights are that it samples from: the learner's own model, a copy in a share of the learner's device
     (`rollout.vllm.gpu_memory_utilization`), or other processes and devices."""
     exact: bool = False
-    """Whether, in float32 and without top_k and top_p, its log-probabilities are the learner's but for rounding."""
+    """Whether, in float32, its log-probabilities are the learner's but for rounding."""
     takes_adapters: bool = False
     """Whether it can be given LoRA adapters as they are; else they are published merged into the weights."""
     servers: "Engine | None" = None
-    """What `rollout.mode: servers` stands for, if it can be shared by all ranks."""
+    """The engine of `rollout.mode: servers`, if it can be shared by all ranks."""
 
 
 LOSSES: Registry[Loss] = Registry(

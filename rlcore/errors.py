@@ -4,9 +4,18 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+NEAR = 0.7
+"""Least likeness (twice the letters in common, over all letters) of a name that somebody may have meant."""
+
 
 class UserError(Exception):
-    """A mistake in what the user gave. Its text is one line that says what and where; the command ends with code 2."""
+    """A mistake in what the user gave. Its text is one line that says what and where; the command ends with code 2.
+
+    Lines of what a library said, if it is part of the text, are joined.
+    """
+
+    def __init__(self, text: str):
+        super().__init__(" ".join(line.strip() for line in text.splitlines()))
 
 
 def one_line(error: BaseException | str) -> str:
@@ -16,7 +25,7 @@ def one_line(error: BaseException | str) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the nearest of the known names, or nothing if none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=NEAR)
     return f"; did you mean {near[0]}?" if near else ""
 
 

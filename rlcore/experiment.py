@@ -57,7 +57,7 @@ def paper_table(
     """Trains each recipe with each seed below `output`, one after the other, and prints and writes the table.
 
     With `against`, the name of an arm, a second table has the differences of all others from it. Finished runs are not
-    trained again, and interrupted ones go on. Returns the report's page; None when a run was asked to stop.
+    trained again, and interrupted ones resume. Returns the report's page; None when a run was asked to stop.
     """
     first = os.environ.get("RANK", "0") == "0"
     console = Console(highlight=False, quiet=not first)

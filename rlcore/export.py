@@ -13,7 +13,7 @@ from rlcore.policy import Policy, save_policy
 from rlcore.policy.lora import add_lora, save_adapter
 from rlcore.recipe import Recipe, saved_recipe
 from rlcore.session.build import first_policy
-from rlcore.train.checkpoints import LEARNER, STATE, read_state
+from rlcore.train.checkpoints import LEARNER, STATE, read_state, saved_checkpoints
 
 
 def export(source: Path, output: Path, *, adapter: bool = False) -> Path:
@@ -46,7 +46,7 @@ def _whole_checkpoint(source: Path) -> Path:
         if reason:
             raise UserError(f"checkpoint {source} is damaged: {reason}")
         return source
-    for checkpoint in sorted(source.glob("checkpoints/step-*"), reverse=True):
+    for checkpoint in reversed(saved_checkpoints(source / "checkpoints").values()):
         if damage(checkpoint) is None:
             return checkpoint
     plain = f"; {source / 'final'} is such a folder already" if (source / "final").is_dir() else ""

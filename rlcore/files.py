@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from rlcore.errors import UserError
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """Answers of file systems that have no locks: a run there is not guarded against a second one."""
+os.umask(UMASK := os.umask(0))  # it can only be read by setting it: here, before there are threads
 Entries = dict[str, tuple[int, str]]
 """Size in bytes and SHA-256 of each file, by its path in the checkpoint."""
 
@@ -38,7 +41,7 @@ def holding(folder: Path, wanted: bool = True) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise UserError(f"the run's folder {folder} cannot be written: {error.strerror}") from None
+        raise UserError(f"folder {folder} cannot be written: {error.strerror}") from None
     try:
         _lock(descriptor, folder)
         try:
@@ -59,12 +62,19 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise UserError(f"{folder} is in use by {holder}: wait for it, stop it, or give another output") from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
-            raise UserError(f"the run's folder {folder} cannot be written: {error.strerror}") from None
+            raise UserError(f"folder {folder} cannot be written: {error.strerror}") from None
+
+
+def by_umask(files: Iterable[Path]) -> None:
+    """Gives files the mode that the user's umask says; safetensors lets nobody else read what it writes."""
+    for path in files:
+        path.chmod(0o666 & ~UMASK)
 
 
 def seal_files(folder: Path, files: Iterable[Path]) -> Entries:
-    """Forces files below `folder` to the disk and returns their entries."""
+    """Forces files below `folder` to the disk, readable for whom the umask says, and returns their entries."""
     files = list(files)
+    by_umask(files)
     for path in files:
         _sync(path)
     with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
@@ -130,10 +140,22 @@ def _sync(path: Path) -> None:
 Record = dict[str, Any]
 
 
-def read_records(path: Path) -> list[Record]:
-    """All records of a JSONL file. A torn last line, which a crash leaves behind, is left out.
+class Line(BaseModel):
+    """What a record must hold to be read back; other keys are let through."""
 
-    Raises UserError where the file cannot be read or any other line is not a JSON object.
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class StepLine(Line):
+    """A record of a step."""
+
+    step: int
+
+
+def read_records(path: Path, shape: type[Line] = Line) -> list[Record]:
+    """All records of a JSONL file, as they stand there. A torn last line, which a crash leaves behind, is left out.
+
+    Raises UserError where the file cannot be read, any other line is not a JSON object, or one has not this shape.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -143,14 +165,23 @@ def read_records(path: Path) -> list[Record]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError("not an object")
         except ValueError:
             if number == len(lines):
                 break
             raise UserError(f"{path}:{number} is not a JSON record") from None
+        check_shape(record, shape, f"{path}:{number} is no such record")
         records.append(record)
     return records
+
+
+def check_shape(record: object, shape: type[Line], told: str) -> None:
+    """UserError that begins with `told` and names the first key that is amiss, for a record of another shape."""
+    try:
+        shape.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "it"
+        raise UserError(f"{told}: {key}: {first['msg']}") from None
 
 
 def to_json(value: Any) -> bytes:
@@ -168,15 +199,21 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+@contextmanager
+def writing(what: object) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {what}: {error.strerror}") from None
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all. Raises UserError where it cannot be written."""
     part = path.with_name(f"{path.name}.part")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)  # a later rank may be the first to write there
         part.write_bytes(content)
         os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -190,14 +227,12 @@ def cut_records(path: Path, after_step: int | None) -> list[Record]:
     With None the file starts empty, and what it held is kept beside it as `NAME.previous.jsonl`. Raises UserError
     where the file cannot be read or written.
     """
-    kept = []
+    kept: list[Record] = []
     if after_step is not None and path.exists():
-        kept = [record for record in read_records(path) if record["step"] <= after_step]
+        kept = [record for record in read_records(path, StepLine) if record["step"] <= after_step]
     elif path.exists() and path.stat().st_size:
-        try:
+        with writing(path):
             os.replace(path, path.with_name(f"{path.stem}.previous{path.suffix}"))
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from None
     write_records(path, kept)
     return kept
 
@@ -210,23 +245,16 @@ class JsonlFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
+        with writing(path):
             self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise self._unwritable(error) from None
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record."""
         line = memoryview(to_json(record) + b"\n")
-        try:
+        with writing(self._path):
             while line:
                 line = line[self._file.write(line) :]
-        except OSError as error:
-            raise self._unwritable(error) from None
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(f"cannot write {self._path}: {error.strerror}")

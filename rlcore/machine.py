@@ -1,4 +1,4 @@
-"""What of a device's memory is free."""
+"""Free memory of a device."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _free_in_container(free: int) -> int:
-    """What a container's limit (cgroup v2) leaves of what is free; all of it where there is none."""
+    """The free bytes within a container's limit (cgroup v2); all of `free` where there is none."""
     try:
         limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
         # Files that are only cached are given up when memory is wanted.

@@ -18,12 +18,15 @@ Item = TypeVar("Item")
 LEAVE_DEADLINE = 10.0
 """Seconds that a process which ends waits for the threads of its group."""
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What `torchrun` says in the environment. Others leave some of it there: a single process then."""
+"""Set by `torchrun` in the environment. Other launchers set some of it only: a single process then."""
+
+SAID = "rlcore/said"
+"""Stands in the group's store once a process has printed the error that ends all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Where this process stands: its number among `world` processes, and the device it computes on."""
+    """This process: its number among `world` processes, and the device it computes on."""
 
     rank: int
     world: int
@@ -35,8 +38,15 @@ class Ranks:
         return self.rank == 0
 
 
+def present_ranks(device: torch.device) -> Ranks:
+    """This process in its group, or alone where there is none."""
+    if not torch.distributed.is_initialized():
+        return Ranks(0, 1, device)
+    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+
+
 def share(value: Item, ranks: Ranks) -> list[Item]:
-    """What every rank gave, in their order (every rank takes part)."""
+    """The values of all ranks, in their order (every rank takes part)."""
     if ranks.world == 1:
         return [value]
     parts: list[Item] = [value] * ranks.world
@@ -63,7 +73,7 @@ def start_distributed(
     _prepare_deepspeed(kind)
     if not torch.distributed.is_initialized():  # several runs may follow each other in one process
         _join("nccl" if kind == "cuda" else "gloo", deadline + timedelta(minutes=1))  # the watchdog says more, first
-    ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local)
+    ranks = present_ranks(local)
     start_watchdog(ranks.rank, ranks.world, deadline)
     return ranks
 
@@ -72,7 +82,15 @@ def first_to_say() -> bool:
     """Whether this process is to print an error that stops all: the first one that has any."""
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return os.environ.get("RANK", "0") == "0"
-    return torch.distributed.distributed_c10d._get_default_store().add("rlcore/said", 1) == 1
+    return torch.distributed.distributed_c10d._get_default_store().add(SAID, 1) == 1
+
+
+def has_been_said() -> bool:
+    """Whether a process of the group has printed such an error."""
+    try:
+        return torch.distributed.distributed_c10d._get_default_store().check([SAID])
+    except (ValueError, RuntimeError):  # there is no group, or the process that kept the store is gone
+        return False
 
 
 def _prepare_deepspeed(kind: str) -> None:

@@ -22,7 +22,7 @@ class Registry(Generic[Entry]):
     """
 
     what: str
-    """What an entry is called in errors."""
+    """An entry's name in errors."""
     form: Any
     """The class of an entry, or `Callable`."""
     registered: Mapping[str, str]

@@ -27,6 +27,8 @@ class Problem:
     messages: tuple[Message, ...]
     columns: Mapping[str, Any] = field(default_factory=dict)
     domain: str = "math"
+    conversational: bool = False
+    """Whether the data hold its prompt as messages; rewards are then given prompts and completions as messages."""
 
 
 Role = Literal["attempt", "critique", "verdict", "stop"]

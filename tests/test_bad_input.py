@@ -155,7 +155,7 @@ def test_a_damaged_checkpoint_is_named(refused, tmp_path):
         (["eval", "run/other"], "run/other is neither a recipe nor the folder of a run, which has a recipe.yaml"),
         (["eval", "recipe.yaml", "evaluate.endpoint=localhost:8000"], "give it as http://HOST:PORT/v1"),
         (["watch", "folder", "--every", "0"], "--every must be above 0"),
-        (["curate", "recipe.yaml", "--output", "recipe.yaml"], "curate: recipe.yaml cannot be written: File exists"),
+        (["curate", "recipe.yaml", "--output", "recipe.yaml"], "folder recipe.yaml cannot be written: File exists"),
         (["export", "folder", "recipe.yaml"], "recipe.yaml is not empty: name a new folder"),
         (["export", "run", "out"], "; run/final is such a folder already"),
     ],

@@ -46,8 +46,14 @@ def add_row(recipe: Path, line: str) -> None:
         (["learner.deepspeed={optimizer: {type: Nope}}"], "learner.deepspeed: DeepSpeed refuses it: Nope"),
         (["learner.deepspeed={optimizr: {type: Adam}}"], "unknown key optimizr; did you mean optimizer?"),
         (["learner.deepspeed={zero_optimization: 3}"], "learner.deepspeed.zero_optimization must be a mapping"),
-        (["learner.deepspeed={zero_optimization: {stag: 3}}"], "learner.deepspeed: DeepSpeed refuses it"),
+        (["learner.deepspeed={zero_optimization: {overlap_com: true}}"], "did you mean overlap_comm?"),
+        (["learner.deepspeed={zero_optimization: {stage: 3}}"], "a recipe says it as learner.zero"),
+        (["learner.deepspeed={optimizer: {params: {lr: 1}}}"], "a recipe says it as learner.lr"),
+        (["learner.deepspeed={optimizer: {params: {lrr: 1}}}"], "learner.deepspeed: DeepSpeed refuses it"),
         (["learner.deepspeed={gradient_accumulation_steps: 4}"], "a recipe says it as learner.minibatches"),
+        (["batch.group=1", "credit={baseline: none, scale: group}"], "would make every advantage 0"),
+        (["name=../../x"], "cannot name a run's folder: no slash"),
+        (["data.split=test"], "train.jsonl is one file, which has no splits"),
         (["after=recipe.yaml"], "recipe recipe.yaml comes after itself"),
     ],
 )
@@ -116,6 +122,10 @@ def test_a_copied_checkpoint_is_not_one_of_the_run(tmp_path, capfd):
     shutil.copytree(checkpoints / "step-000001", checkpoints / "step-000001.bak")
     main([*arguments, "stages.0.steps=2"])
     assert {path.name for path in checkpoints.iterdir()} >= {"step-000002", "step-000001.bak"}
+    (checkpoints / "step-000001.bak" / "state.json").unlink()
+    shutil.move(checkpoints / "step-000001.bak", checkpoints / "step-000002.bak")
+    main(["export", str(tmp_path / "run"), str(tmp_path / "policy")])
+    assert (tmp_path / "policy" / "config.json").exists()
 
 
 def test_a_checkpoint_damaged_twice_is_set_aside_twice(train, tmp_path):
@@ -171,7 +181,7 @@ def test_numbers_of_a_plan_that_are_none(refused, tmp_path, arguments, said):
     [
         (["data={source: jsonl, path: x.jsonl}"], "data.source jsonl: a warm start makes its conversations"),
         (["seed=-1"], "seed: input should be greater than or equal to 0"),
-        (["output=file"], "output file cannot be written: File exists"),
+        (["output=file"], "folder file cannot be written: File exists"),
     ],
 )
 def test_a_warm_start_that_cannot_work(refused, tmp_path, monkeypatch, repository, overrides, said):

@@ -22,7 +22,8 @@ from types import TracebackType
 
 from rewards.sandbox.guest import OUTPUT_LIMIT
 from rewards.sandbox.modules import files_of
-from rewards.sandbox.zygote import BUBBLEWRAP, INLINE_LIMIT, TIERS, UNSAFE, readable_paths
+from rewards.sandbox.root import readable_paths
+from rewards.sandbox.zygote import BUBBLEWRAP, INLINE_LIMIT, TIERS, UNSAFE
 from rewards.verdict import RewardError
 from rewards.wire import HEADER_SIZE, framed
 

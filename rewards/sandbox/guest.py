@@ -15,9 +15,11 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from rewards.sandbox import kernel
+from rewards.sandbox.arrays import learn_loaded
 from rewards.sandbox.peer import Peer, one_line
 from rewards.sandbox.runner import READY, run_tests
 from rewards.sandbox.values import MAX_LENGTH
@@ -41,21 +43,25 @@ _imported = types.ModuleType("builtins")
 
 
 def preload(modules: Sequence[str], files: Sequence[str]) -> None:
-    """Get ready, once for all sandboxes, what programs use most, and the third-party modules that are in `files`."""
-    sys.path += dict.fromkeys(map(os.path.dirname, files))
-    for name in modules:
-        importlib.import_module(name)
+    """Get ready, once for all sandboxes, what programs use most, and pytest: what uses it here no sandbox can see."""
     exec("import abc, cmath, dataclasses, decimal, enum, queue", {})
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # an interpreter without `site` has neither
     exec(_IMPORTS, _imported.__dict__)
     _imported.__dict__.update(builtins.__dict__)
+    sys.path += dict.fromkeys(map(os.path.dirname, files))
+    for name in modules:
+        find_spec(name)  # notes what is in these folders, which may not be listed from inside
+    if PYTEST in modules:
+        from rewards.sandbox.pytest_runner import rehearse
+
+        rehearse()
 
 
-def preload_pytest() -> None:
-    """Have pytest import what it does on the way."""
-    from rewards.sandbox.pytest_runner import rehearse
-
-    rehearse()
+def load(modules: Sequence[str]) -> None:
+    """Import modules from inside, once for all sandboxes: they find there what a program would find."""
+    for name in modules:
+        importlib.import_module(name)
+    learn_loaded()
 
 
 def forget() -> None:

@@ -6,6 +6,8 @@ import difflib
 import re
 from collections.abc import Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
 
 from rewards.verdict import RewardError
 
@@ -17,13 +19,7 @@ def files_of(modules: Sequence[str]) -> list[str]:
 
     Raises RewardError, in one line, for a module that is not installed.
     """
-    installed = packages_distributions() if modules else {}
-    missing = [name for name in modules if name not in installed]
-    if missing:
-        nearest = difflib.get_close_matches(missing[0], installed, 1)
-        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        raise RewardError(f"modules: no module '{missing[0]}' is installed here{hint}")
-    waiting = [name for module in modules for name in installed[module]]
+    waiting = [name for module in modules for name in _owners(module.partition(".")[0])]
     found: dict[str, Distribution] = {}
     while waiting:
         name = waiting.pop()
@@ -35,6 +31,23 @@ def files_of(modules: Sequence[str]) -> list[str]:
             continue  # required on another system only
         waiting += [_NAME.match(line)[0] for line in found[name].requires or () if "extra ==" not in line]  # type: ignore[index]
     return sorted({path for item in found.values() for path in _top_level(item)})
+
+
+def _owners(package: str) -> Sequence[str]:
+    """The distributions that a package belongs to; none for one of the standard library."""
+    try:
+        if any(package in (path.stem, path.name) for path in map(Path, _top_level(distribution(package)))):
+            return [package]  # asked by name: to read what every distribution has takes seconds
+    except PackageNotFoundError:
+        pass
+    installed = packages_distributions()
+    if package in installed:
+        return installed[package]
+    if find_spec(package):
+        return []
+    nearest = difflib.get_close_matches(package, installed, 1)
+    hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+    raise RewardError(f"modules: no module '{package}' is installed here{hint}")
 
 
 def _top_level(item: Distribution) -> set[str]:

@@ -14,7 +14,7 @@ import copy
 import sys
 import threading
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -28,6 +28,8 @@ _FLAT = {bool, int, float, complex, str, bytes, type(None)}
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, types.GeneratorType,
          types.CoroutineType, types.AsyncGeneratorType, types.CodeType, types.FrameType, types.TracebackType,
          type)  # fmt: skip
+_ASKED_BY_PROGRAMS = {"call", "get", "set", "operate", "next", "plain", "copy", "deepcopy"}
+_FORMATTING = {"format", "format_map"}  # which read any attribute that a text names
 _LOOPS = (StopIteration, StopAsyncIteration)
 
 
@@ -44,6 +46,7 @@ class Peer:
 
     def __init__(self, channel: int, root: Any = None, wary: bool = False) -> None:
         self.root, self.wary = root, wary
+        self.makes = False  # whether objects of the other's classes are made here, to be tested
         self.last_call = ""  # what the latest call of a function of the other's gave
         self.raised: BaseException | None = None  # the latest exception that came from the other
         self._channel = channel
@@ -118,7 +121,7 @@ class Peer:
         try:
             name, *operands = question
             if self.wary:
-                _allow(name, operands)
+                self._allow(name, *operands)
             answer = self._called(*operands) if name == "call" else VALUE + self._dumps(_ANSWERS[name](self, *operands))
         except Exception as error:
             answer = RAISED + self._dumps_error(error)
@@ -127,6 +130,20 @@ class Peer:
                 raise  # the tests' own runner ends them
             answer = RAISED + self._dumps_error(error)
         send_frame(self._channel, answer)
+
+    def _allow(self, question: str, *operands: Any) -> None:
+        """Raises AttributeError for what the program may not ask of the tests."""
+        if question == "input":
+            return
+        target, *others = operands[question == "operate" :]
+        allowed = id(target) in self._numbers and question in _ASKED_BY_PROGRAMS
+        if question in ("get", "set"):
+            name = others[0]
+            allowed &= not (isinstance(target, _CODE) or name.startswith("_") or name in _FORMATTING)
+        if question == "set":  # what a class of the tests' does is not to be changed
+            allowed &= not callable(getattr(type(target), name, None))
+        if not allowed:
+            raise AttributeError(f"the program may not {question} this of the tests")
 
     def _called(self, function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> bytes:
         lent = {n: value for n, value in enumerate([*arguments, *named.values()]) if type(value) in MUTABLE}
@@ -190,14 +207,6 @@ class Peer:
             make = make_class if kind == "class" else make_object
             self._known[number] = make(self, number, *rest)
         return self._known[number]
-
-
-def _allow(question: str, operands: Sequence[Any]) -> None:
-    """Raises AttributeError for what the program may not ask of the tests' objects."""
-    if question in ("get", "set") and not isinstance(operands[0], _CODE) and not operands[1].startswith("_"):
-        return
-    if question not in ("call", "operate", "next", "plain", "copy", "deepcopy", "input"):
-        raise AttributeError(f"no {question} of an object of the tests'")
 
 
 def _names(peer: Peer, names: list[str]) -> dict[str, Any]:

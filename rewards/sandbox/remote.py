@@ -2,8 +2,8 @@
 
 The expected values of the tests are not the program's to see or to judge. A comparison with plain data never asks the
 program: it compares the plain value that an instance of a subclass of a plain type is, and anything else is different.
-`in`, arithmetic with plain data and methods such as `startswith` ask only an object that the tests have made
-themselves, by calling its class; an object that a function returned is not taken at its word.
+`in`, arithmetic with plain data and methods such as `startswith` ask only an object that a file of tests has made
+itself, by calling what it calls by a capitalized name; an object that a function returned is not taken at its word.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "__divmod__": divmod,
     "__rdivmod__": lambda value, other: divmod(other, value),
 }
-_ARITHMETIC["__rdivmod__"] = lambda value, other: divmod(other, value)
 for _name in _BINARY:
     _function, _bare = getattr(operator, _name), _name.strip("_")
     _ARITHMETIC[f"__{_bare}__"] = _function
@@ -48,7 +47,8 @@ _PREDICATES = {
     for name in [*dir(kind), "issubset", "issuperset"]
     if name.startswith("is") or name.endswith("swith")
 }
-_LIBRARY = sys.stdlib_module_names - {"unittest", "bdb"}  # whose exceptions would do more to tests than fail them
+# Whose exceptions would do more to tests than fail them, or are no library's.
+_NO_LIBRARIES = {"unittest", "bdb", "pytest", "_pytest", "pluggy", "tests", "rewards", "solution"}
 _PATIENT, _AT_ONCE = 16, 1024  # items of an iterator that are asked for one by one, and then together
 
 
@@ -56,6 +56,7 @@ class Peer(Protocol):
     """The end of the channel behind which an object is kept, see `rewards.sandbox.peer`."""
 
     wary: bool
+    makes: bool
 
     def ask(self, question: str, *operands: Any) -> Any: ...
 
@@ -73,9 +74,8 @@ class _State:
 
     def __init__(self, peer: Peer, number: int) -> None:
         self.peer, self.number = peer, number
-        self.made = False  # by the tests
-        self.label = ""
-        self.maker: Any = None  # the class that a method was read from
+        self.made = False  # an object by the tests; a class, if they may make objects of it
+        self.label = ""  # the name that it was asked for by
         self.taken = 0
         self.ahead: list[Any] = []
         self.error: BaseException | None = None
@@ -96,16 +96,21 @@ def same(left: Any, right: Any) -> bool:
 
 
 def label(value: Any) -> str:
-    """The name that an object was asked for by."""
-    if isinstance(value, RemoteType):
-        return value.__name__
-    return (_state(value).label if isinstance(value, Remote) else "") or "a function"
+    """The name that a function or class was asked for by."""
+    state = _class_state(value) if isinstance(value, RemoteType) else _state(value)
+    return (state.label if state else "") or "a function"
 
 
 def set_label(value: Any, name: str) -> None:
-    """Remember the name that an object was asked for by."""
-    if isinstance(value, Remote):
-        _state(value).label = name
+    """Remember the name that a function or class was asked for by: a class by none but capitalized names is one."""
+    if isinstance(value, RemoteType):
+        state = _class_state(value)
+        if state:
+            state.made = name[:1].isupper() and (state.made or not state.label)
+    else:
+        state = _state(value) if isinstance(value, Remote) else None
+    if state:
+        state.label = name
 
 
 def _state(value: Any) -> _State:
@@ -116,18 +121,18 @@ def _class_state(kind: RemoteType) -> _State | None:
     return type.__getattribute__(kind, "__dict__").get("_class_state_")
 
 
-def _keeper(kind: RemoteType) -> Peer:
+def _known(kind: RemoteType) -> _State:
     state = _class_state(kind)
     if state is None:
         raise CannotTest(f"{kind.__name__} would inherit from a class of the program's")
-    return state.peer
+    return state
 
 
-def _read(owner: Any, peer: Peer, name: str) -> Any:
-    value = peer.ask("get", owner, name)
+def _read(owner: Any, state: _State, name: str) -> Any:
+    if state.peer.wary and name in _PREDICATES and not (state.made and isinstance(owner, Remote)):
+        raise AttributeError(f"what {name} says of an object that the program returned counts for nothing")
+    value = state.peer.ask("get", owner, name)
     set_label(value, name)
-    if isinstance(value, Remote) and isinstance(owner, RemoteType):
-        _state(value).maker = owner
     return value
 
 
@@ -135,44 +140,43 @@ class RemoteType(type):
     """The class of what stands for classes: these are real classes, related to each other as those are."""
 
     def __call__(cls, *arguments: Any, **named: Any) -> Any:
-        return _made_by_tests(_keeper(cls).call(cls, arguments, named))
+        state = _known(cls)
+        value = state.peer.call(cls, arguments, named)
+        return _made_by_tests(value) if state.made and state.peer.makes else value
 
     def __getattr__(cls, name: str) -> Any:
-        return _read(cls, _keeper(cls), name)
+        return _read(cls, _known(cls), name)
 
     def __setattr__(cls, name: str, value: Any) -> None:
-        _keeper(cls).ask("set", cls, name, value)
+        _known(cls).peer.ask("set", cls, name, value)
 
     def __delattr__(cls, name: str) -> None:
-        _keeper(cls).ask("delete", cls, name)
+        _known(cls).peer.ask("delete", cls, name)
 
     def __iter__(cls) -> Iterator[Any]:
-        return iter(_keeper(cls).ask("operate", "__iter__", cls))
+        return iter(_known(cls).peer.ask("operate", "__iter__", cls))
 
     def __len__(cls) -> int:
-        return _keeper(cls).ask("operate", "__len__", cls)
+        return _known(cls).peer.ask("operate", "__len__", cls)
 
     def __bool__(cls) -> bool:
         return True
 
     def __getitem__(cls, key: Any) -> Any:
-        return _keeper(cls).ask("operate", "__getitem__", cls, key)
+        return _known(cls).peer.ask("operate", "__getitem__", cls, key)
 
     def __contains__(cls, item: Any) -> bool:
-        return _keeper(cls).ask("operate", "__contains__", cls, item)
+        return _contains(cls, item)
 
     def __dir__(cls) -> list[str]:
-        return _keeper(cls).ask("dir", cls)
+        return _known(cls).peer.ask("dir", cls)
 
 
 class Remote(metaclass=RemoteType):
     """Base of all classes whose instances stand for objects. Operators are defined in the class of each."""
 
     def __getattr__(self, name: str) -> Any:
-        state = _state(self)
-        if state.peer.wary and name in _PREDICATES and not state.made:
-            raise AttributeError(f"what {name} says of an object that the program returned counts for nothing")
-        return _read(self, state.peer, name)
+        return _read(self, _state(self), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         _state(self).peer.ask("set", self, name, value)
@@ -195,10 +199,14 @@ class Remote(metaclass=RemoteType):
 
 
 def make_class(peer: Peer, number: int, name: str, where: str, bases: list[Any], operators: list[str]) -> type:
-    """What stands for a class: an exception of the library by itself, any other by a class with bases like its own."""
-    known = getattr(sys.modules.get(where), name, None) if where.partition(".")[0] in _LIBRARY else None
+    """What stands for a class: one with bases like its own.
+
+    For an exception of a library it inherits from that, and objects of a third-party class are instances of that.
+    """
+    package = where.partition(".")[0]
+    known = getattr(None if package in _NO_LIBRARIES else sys.modules.get(where), name, None)
     if isinstance(known, type) and issubclass(known, Exception):
-        return known
+        bases = [known]
     immutable = any(issubclass(base, IMMUTABLE) for base in bases)
     kept = [base for base in bases if isinstance(base, RemoteType) or issubclass(base, (*IMMUTABLE, BaseException))]
     namespace: dict[str, Any] = {n: _operator(n) for n in (_TEXTS if immutable else operators) if n in OPERATORS}
@@ -207,6 +215,8 @@ def make_class(peer: Peer, number: int, name: str, where: str, bases: list[Any],
     if name == "coroutine":
         namespace |= {"send": _run_to_end, "throw": _run_to_end, "close": lambda self: None}
     namespace["__doc__"] = property(lambda self: peer.ask("get", self, "__doc__"))
+    if isinstance(known, type) and package not in sys.stdlib_module_names:
+        namespace["__class__"] = property(lambda self: known)
     namespace["_class_state_"] = _State(peer, number)
     if not any(isinstance(base, RemoteType) for base in kept):
         kept.insert(0, Remote)
@@ -269,17 +279,16 @@ def _operator(name: str) -> Callable[..., Any]:
 
 
 def _contains(self: Any, item: Any) -> bool:
-    state = _state(self)
-    if not state.peer.wary or state.made or isinstance(item, (Remote, RemoteType)):
+    state = _known(self) if isinstance(self, RemoteType) else _state(self)
+    trusted = state.made and isinstance(self, Remote)
+    if not state.peer.wary or trusted or isinstance(item, (Remote, RemoteType)):
         return state.peer.ask("operate", "__contains__", self, item)
     plain = state.peer.ask("plain", self)
     return any(item is found or item == found for found in (self if plain is None else plain))
 
 
 def _call(self: Any, *arguments: Any, **named: Any) -> Any:
-    state = _state(self)
-    value = state.peer.call(self, arguments, named)
-    return _made_by_tests(value) if state.maker is not None and type(value) is state.maker else value
+    return _state(self).peer.call(self, arguments, named)
 
 
 def _next(self: Any) -> Any:

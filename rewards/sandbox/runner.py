@@ -146,7 +146,7 @@ def same_json(value: Any, expected: Any) -> bool:
 def _run_module(job: dict[str, Any], peer: Peer, findings: Findings) -> None:
     from rewards.sandbox.pytest_runner import run_items  # pytest is only there where a judge has needed it
 
-    sys.modules["solution"] = peer.ask("root")
+    sys.modules["solution"], peer.makes = peer.ask("root"), True
     namespace = _namespace(job, peer)
     try:
         exec(job["module"], namespace)

@@ -14,7 +14,6 @@ import datetime
 import decimal
 import fractions
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from json.encoder import encode_basestring_ascii
 from typing import Any
@@ -60,10 +59,15 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "dict_keys": lambda keys: dict.fromkeys(keys).keys(),
     "dict_values": lambda values: dict(enumerate(values)).values(),
     "dict_items": lambda items: dict(items).items(),
-    "ndarray": lambda listed, kind: sys.modules["numpy"].array(listed, kind),
 }
 Refer = Callable[[Any], list[Any]]
 Resolve = Callable[[list[Any]], Any]
+
+
+def learn(kind: type, parts: Callable[[Any], tuple[Any, ...]], make: Callable[..., Any]) -> None:
+    """Have values of exactly this type travel as their parts, to be made of them again; so does the type itself."""
+    name = f"{kind.__module__}.{kind.__name__}"
+    _MADE[kind], _MAKERS[name], _NAMED[name], _NAMES[id(kind)] = parts, make, kind, name
 
 
 def dumps(value: Any, refer: Refer | None = None) -> bytes:
@@ -163,11 +167,8 @@ class _Encoder:
         if kind is set or kind is frozenset:
             return f'{{"{"s" if kind is set else "f"}": {self._parts(value, depth)}}}'
         if kind in _MADE:
-            return f'{{"m": {self._parts((kind.__name__, *_MADE[kind](value)), depth)}}}'
-        if kind.__module__ == "numpy" and hasattr(value, "tolist"):
-            listed = value.tolist()
-            array = ("ndarray", listed, value.dtype.str)
-            return f'{{"m": {self._parts(array, depth)}}}' if kind.__name__ == "ndarray" else self.encode(listed, depth)
+            name = _NAMES.get(id(kind), kind.__name__)
+            return f'{{"m": {self._parts((name, *_MADE[kind](value)), depth)}}}'
         if id(value) in _NAMES:
             return f'{{"g": "{_NAMES[id(value)]}"}}'
         if self.refer is None:

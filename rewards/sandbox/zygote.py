@@ -21,26 +21,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from rewards.sandbox import guest, kernel, seccomp
+from rewards.sandbox import guest, kernel, root, seccomp
 
 NAMESPACES, BUBBLEWRAP, LANDLOCK, UNSAFE = TIERS = ("namespaces", "bubblewrap", "landlock", "unsafe")
 _OWN_PIDS = (NAMESPACES, BUBBLEWRAP)  # tiers whose processes all end with the first of their pid namespace
-SCRATCH = "/tmp"
-_STDIN = f"{SCRATCH}/.stdin"
-_NAMESPACES = (
-    kernel.CLONE_NEWUSER
-    | kernel.CLONE_NEWNS
-    | kernel.CLONE_NEWPID
-    | kernel.CLONE_NEWNET
-    | kernel.CLONE_NEWIPC
-    | kernel.CLONE_NEWUTS
-)
-_NOBODY = 65534
-_SCRATCH_MB = 64
 _OPEN_FILES = 64
 _LEAST_MB = 32  # that a job has for itself
 _TASKS = 64
-_DEVICES = ("null", "zero", "full", "random", "urandom")
 INLINE_LIMIT = 64 << 10  # bytes of a payload that travel with the job; a larger one follows on its channel
 _MESSAGE_LIMIT = INLINE_LIMIT + 1024
 _ROOM = socket.CMSG_LEN(2 * 4)  # for two descriptors
@@ -48,30 +35,34 @@ _KILL = int(signal.SIGKILL)
 _COLLECT_AFTER = 10_000  # objects made: a collection of the usual 700 writes to all of them
 
 
-def readable_paths() -> list[str]:
-    """What sandboxed code may read: the interpreter, its library and the shared libraries of the system."""
-    library = os.path.join(sys.base_prefix, "lib")
-    candidates = [library, "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo"]
-    return [path for path in dict.fromkeys(candidates) if os.path.isdir(path)]
-
-
-def serve(jobs: socket.socket, control: socket.socket, tier: str, memory_mb: int, files: Sequence[str]) -> None:
+def serve(
+    jobs: socket.socket,
+    control: socket.socket,
+    tier: str,
+    memory_mb: int,
+    modules: Sequence[str],
+    files: Sequence[str],
+) -> None:
     """Set up the tier, answer "ready" or the reason why not, then see one job after another to its end.
 
-    Jobs may read `files` besides Python's own.
+    Jobs may import `modules`, and read `files` besides Python's own.
 
     On `jobs` the parent sends jobs, read by the processes that run them; on `control` it says when one is over.
     """
     try:
         if tier == NAMESPACES:
-            _enter_namespaces([*readable_paths(), *files])
+            root.enter_namespaces([*root.readable_paths(), *files])
         kernel.bound_capabilities()
         null = os.open(os.devnull, os.O_RDWR)
-        _settle(tier, memory_mb, files)
+        _settle(tier, files)
+        guest.load(modules)
+        _limit_memory(memory_mb)
         _probe(tier)
     except OSError as error:
         control.send(json.dumps({"error": str(error)}).encode())
         return
+    gc.set_threshold(_COLLECT_AFTER)
+    gc.freeze()  # a fork that collects garbage would copy every page it looks at
     control.send(json.dumps({"ready": tier}).encode())
     for standard in (0, 1, 2):
         os.dup2(null, standard)
@@ -91,81 +82,16 @@ def serve(jobs: socket.socket, control: socket.socket, tier: str, memory_mb: int
         control.send(b"ended")
 
 
-def _enter_namespaces(visible: Sequence[str]) -> None:
-    """Go on as the first process of new namespaces; the process that was waits for it, and it ends with that one."""
-    user, group = os.geteuid(), os.getegid()
-    inside, outside = socket.socketpair()
-    helper = os.fork()  # a second user can only be mapped from outside
-    if helper == 0:
-        status = 1
-        try:
-            outside.recv(1)
-            extra = f"\n{_NOBODY} {_NOBODY} 1" if user == 0 else ""
-            _write(f"/proc/{os.getppid()}/setgroups", "deny")
-            _write(f"/proc/{os.getppid()}/uid_map", f"0 {user} 1{extra}")
-            _write(f"/proc/{os.getppid()}/gid_map", f"0 {group} 1{extra}")
-            status = 0
-        finally:
-            os._exit(status)
-    try:
-        kernel.unshare(_NAMESPACES)
-    finally:
-        inside.send(b"x")
-        _, status = os.waitpid(helper, 0)
-    inside.close()
-    outside.close()
-    if status:
-        raise OSError("the user namespace could not be mapped")
-    first = os.fork()
-    if first:
-        os.waitpid(first, 0)
-        os._exit(0)
-    kernel.die_with_parent()
-    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-    _build_root("/proc", visible)  # a folder that is sure to exist, and had better not be seen afterwards
-    _empty_scratch()
-
-
-def _write(path: str, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
-
-
-def _build_root(root: str, visible: Sequence[str]) -> None:
-    """A tmpfs with what is visible bound read-only, a few devices and an empty scratch folder; then live in it."""
-    kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
-    for path in visible:
-        target = root + path
-        os.makedirs(target if os.path.isdir(path) else os.path.dirname(target), exist_ok=True)
-        if not os.path.exists(target):
-            _write(target, "")
-        kernel.mount(path, target, None, kernel.MS_BIND | kernel.MS_REC)
-        kernel.make_read_only(target)
-    os.makedirs(root + "/dev")
-    for device in _DEVICES:
-        _write(f"{root}/dev/{device}", "")
-        kernel.mount(f"/dev/{device}", f"{root}/dev/{device}", None, kernel.MS_BIND)
-    os.symlink(_STDIN, f"{root}/dev/stdin")
-    os.makedirs(root + SCRATCH)
-    kernel.change_root(root)
-    kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
-
-
-def _settle(tier: str, memory_mb: int, files: Sequence[str]) -> None:
+def _settle(tier: str, files: Sequence[str]) -> None:
     """Give up here, once, what neither this process nor any program needs: what is forked inherits that."""
     if tier != NAMESPACES:
         os.chdir("/")
     for limit, value in (
-        (resource.RLIMIT_AS, memory_mb << 20),
-        (resource.RLIMIT_FSIZE, _SCRATCH_MB << 20),
+        (resource.RLIMIT_FSIZE, root.SCRATCH_MB << 20),
         (resource.RLIMIT_NOFILE, _OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))
-    try:
-        bytearray(_LEAST_MB << 20)
-    except MemoryError:
-        raise OSError(f"its modules leave nothing of {memory_mb} MiB; memory_mb sets the limit") from None
     if tier == UNSAFE:
         return
     if not seccomp.supported():
@@ -174,8 +100,16 @@ def _settle(tier: str, memory_mb: int, files: Sequence[str]) -> None:
     if tier == LANDLOCK:
         if kernel.landlock_abi() == 0:
             raise OSError("the kernel has no Landlock")
-        kernel.landlock_read_only([*readable_paths(), *files, *(f"/dev/{device}" for device in _DEVICES)])
+        kernel.landlock_read_only([*root.readable_paths(), *files, *(f"/dev/{device}" for device in root.DEVICES)])
     seccomp.guard()
+
+
+def _limit_memory(memory_mb: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    try:
+        bytearray(_LEAST_MB << 20)
+    except MemoryError:
+        raise OSError(f"its modules leave nothing of {memory_mb} MiB; memory_mb sets the limit") from None
 
 
 def _probe(tier: str) -> None:
@@ -194,32 +128,6 @@ def _probe(tier: str) -> None:
         raise OSError(f"tier {tier} does not hold here")
 
 
-def _mount_scratch() -> None:
-    data = f"size={_SCRATCH_MB}m,nr_inodes=2048,mode=777"
-    kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, data)
-
-
-def _empty_scratch() -> None:
-    """Have an empty scratch folder and be in it, whatever a job has made of it and wherever it was killed."""
-    try:  # noqa: SIM105  (here and below: contextlib.suppress would write to more pages of memory)
-        os.unlink(_STDIN)
-    except OSError:
-        pass
-    if os.listdir(SCRATCH):
-        kernel.unmount(SCRATCH)
-    if not os.path.ismount(SCRATCH):
-        _mount_scratch()
-    os.chdir(SCRATCH)  # a new folder is another than the one of that name that this process was in
-
-
-def _new_case(tier: str) -> int:
-    """Give a case a scratch folder of its own. Returns an empty file there, or in memory, for its standard input."""
-    if tier != NAMESPACES:
-        return os.memfd_create("stdin")
-    _empty_scratch()
-    return os.open(_STDIN, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-
-
 def _job_of(tier: str, jobs: socket.socket, control: socket.socket) -> Callable[[], None]:
     """What the process of a job does. It is there, waiting, when the job comes.
 
@@ -230,7 +138,7 @@ def _job_of(tier: str, jobs: socket.socket, control: socket.socket) -> Callable[
     def confine(cpu_seconds: int) -> None:
         _confine(tier, cpu_seconds)
 
-    new_case = partial(_new_case, tier)
+    new_case = root.new_case if tier == NAMESPACES else partial(os.memfd_create, "stdin")
 
     def work() -> None:
         try:
@@ -296,7 +204,7 @@ def _rehearse_job(mode: str, payload: bytes, peer: socket.socket) -> None:
 
 def _end(tier: str, leader: int) -> None:
     """Kill what the job has left: all others in this pid namespace, or the job's process group where there is none."""
-    try:  # noqa: SIM105
+    try:  # noqa: SIM105  (contextlib.suppress would write to more pages of memory)
         os.kill(-1 if tier in _OWN_PIDS else -leader, _KILL)
     except ProcessLookupError:
         pass
@@ -306,7 +214,7 @@ def _end(tier: str, leader: int) -> None:
     except ChildProcessError:
         pass
     if tier == NAMESPACES:
-        _empty_scratch()
+        root.empty_scratch()
 
 
 def _confine(tier: str, cpu_seconds: int) -> None:
@@ -326,8 +234,8 @@ def _confine(tier: str, cpu_seconds: int) -> None:
 def _drop_user() -> bool:
     """Become nobody, and with that lose every capability. False for an ordinary user, who owns nothing in here."""
     try:
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresgid(root.NOBODY, root.NOBODY, root.NOBODY)
+        os.setresuid(root.NOBODY, root.NOBODY, root.NOBODY)
     except OSError:
         return False  # no other user is mapped
     return True
@@ -338,10 +246,6 @@ def main() -> None:
     *descriptors, tier, memory_mb, modules, files = json.loads(sys.argv.pop())
     guest.preload(modules, files)
     _rehearse()
-    if guest.PYTEST in modules:
-        guest.preload_pytest()
-    gc.set_threshold(_COLLECT_AFTER)
-    gc.freeze()  # a fork that collects garbage would copy every page it looks at
     sys.argv[:] = ["solution.py"]
     jobs, control = (socket.socket(fileno=number) for number in descriptors)
-    serve(jobs, control, tier, memory_mb, files)
+    serve(jobs, control, tier, memory_mb, modules, files)

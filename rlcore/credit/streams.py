@@ -21,6 +21,8 @@ def assign(groups: Groups, stage: Stage, credit: Credit, gather: Gather = alone)
     turns = Turns.of_groups(groups)
     returns_PGT = best_of(turn_returns(turns, stage, credit.discount), credit.best_of)
     advantages_PGT = advantages(returns_PGT, turns, credit, gather)
+    if credit.mask_truncated:
+        advantages_PGT[turns.truncated_PGT] = np.nan
     kl_weight_PGT = np.asarray(stage.kl)[turns.attempt_PGT]
     for stream_PGT in (advantages_PGT, kl_weight_PGT):
         stream_PGT[..., 0] *= turns.stands_for_PG

@@ -27,6 +27,8 @@ class Turns:
     """Role of the turn (`rlcore.types.Role`), "" where it is absent."""
     trained_PGT: np.ndarray
     """bool: whether the reply is trained, False where it is absent."""
+    truncated_PGT: np.ndarray
+    """bool: whether the reply was cut at its limit of tokens."""
     first_PG: np.ndarray
     """int: number in its group of the first trajectory with the same first reply; siblings of a tree share it."""
 
@@ -50,8 +52,11 @@ class Turns:
         rewards, before, outcome, attempt = np.moveaxis(numbers, -1, 0)
         role = np.array([[_padded([turn.role for turn in t.turns], "", longest) for t in group] for group in groups])
         trained = [[_padded([turn.trained for turn in t.turns], False, longest) for t in group] for group in groups]
+        cut = [[_padded([turn.finish == "length" for turn in t.turns], False, longest) for t in g] for g in groups]
         first = [[[t.turns[0].response_ids for t in g].index(one.turns[0].response_ids) for one in g] for g in groups]
-        return cls(rewards, before, outcome, attempt.astype(int), role, np.array(trained), np.array(first))
+        return cls(
+            rewards, before, outcome, attempt.astype(int), role, np.array(trained), np.array(cut), np.array(first)
+        )
 
     @classmethod
     def of_attempts(cls, rewards_PGA: np.ndarray) -> "Turns":
@@ -62,9 +67,8 @@ class Turns:
         first_PG = np.broadcast_to(np.arange(rewards_PGA.shape[1]), rewards_PGA.shape[:2])
         role_PGA = np.full(rewards_PGA.shape, "attempt")
         outcome_PGA = np.where(np.isnan(before_PGA), np.nan, before_PGA >= CORRECT)
-        return cls(
-            rewards_PGA, before_PGA, outcome_PGA, attempt_PGA, role_PGA, np.full(rewards_PGA.shape, True), first_PG
-        )
+        yes_PGA = np.full(rewards_PGA.shape, True)
+        return cls(rewards_PGA, before_PGA, outcome_PGA, attempt_PGA, role_PGA, yes_PGA, ~yes_PGA, first_PG)
 
 
 def _numbers(trajectory: Trajectory, longest: int) -> list[tuple[float, float, float, int]]:

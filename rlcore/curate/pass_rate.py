@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlcore.files import JsonlFile, read_records, to_json, write_records, write_whole
+from rlcore.errors import UserError
+from rlcore.files import JsonlFile, Line, read_records, to_json, write_records, write_whole
 from rlcore.ranks import Ranks, gather_list
 from rlcore.recipe import Recipe
 from rlcore.rollout.streaming import every, grouped
@@ -21,6 +22,11 @@ PART = 64
 """Problems after which it is looked whether too many attempts got no score."""
 
 
+class _RateLine(Line):
+    id: str
+    pass_rate: float | None
+
+
 def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder: Path, ranks: Ranks) -> list[float]:
     """The share of `samples` first attempts that are right, for each problem; NaN where none was scored.
 
@@ -28,9 +34,9 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
     Stopped when it was asked to stop.
     """
     file = folder / f"pass_rates-{ranks.rank}-of-{ranks.world}.jsonl"
-    records = read_records(file) if file.exists() else []
-    write_records(file, records)  # without a line that was torn
-    known = {record["id"]: record["pass_rate"] for record in records}
+    kept = read_records(file, _RateLine) if file.exists() else []
+    write_records(file, kept)  # without a torn last line
+    known = {record["id"]: record["pass_rate"] for record in kept}
     mine = [problem for problem in problems[ranks.rank :: ranks.world] if problem.id not in known]
     console = open_console(0, done=0) if ranks.first else None
     setup = Setup(recipe, ranks)
@@ -69,7 +75,10 @@ def same_settings(folder: Path, settings: dict[str, object]) -> bool:
     if not path.exists():
         write_whole(path, to_json(settings))
         return True
-    return bool(json.loads(path.read_bytes()) == json.loads(to_json(settings)))
+    try:
+        return bool(json.loads(path.read_bytes()) == json.loads(to_json(settings)))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
 
 
 def _rate(group: Sequence[Trajectory]) -> float:

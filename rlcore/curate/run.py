@@ -17,8 +17,8 @@ from rlcore.data import load_problems
 from rlcore.data.load import problem_texts
 from rlcore.entries import SOURCES
 from rlcore.errors import UserError, one_line
-from rlcore.files import to_json, write_records, write_whole
-from rlcore.ranks import start_distributed
+from rlcore.files import holding, to_json, write_records, write_whole
+from rlcore.ranks import Ranks, start_distributed
 from rlcore.recipe import Recipe
 from rlcore.session.interrupt import Stopped
 from rlcore.types import Problem
@@ -40,9 +40,15 @@ def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path | None:
 
     In turn: duplicates and problems that held-out sets share are removed, pass rates of the others are measured, those
     between `lowest` and `highest` are kept, and `count` of them selected. Returns None when it was asked to stop.
-    Raises UserError where nothing is left, or where the folder holds pass rates measured under other settings.
+    Raises UserError where nothing is left, or where the folder holds pass rates measured under other settings or is
+    held by another process.
     """
     ranks = start_distributed(recipe.device)
+    with holding(folder, ranks.first):
+        return _curate(recipe, options, folder, ranks)
+
+
+def _curate(recipe: Recipe, options: CurateOptions, folder: Path, ranks: Ranks) -> Path | None:
     problems = load_problems(recipe.data, print if ranks.first else lambda line: None)
     texts = [str(problem.columns[SOURCES[recipe.data.source].text]) for problem in problems]
     _check_columns(problems)
@@ -50,10 +56,6 @@ def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path | None:
     left = [index for index in range(len(problems)) if index not in removed]
     asked = _first_attempts(recipe)
     measured = {"samples": options.samples, "recipe": asked.model_dump(mode="json", exclude={"data", "output"})}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"curate: {folder} cannot be written: {error.strerror}") from None
     if ranks.first and not same_settings(folder, measured):
         raise UserError(f"{folder} holds pass rates measured under other settings: give another --output")
     try:

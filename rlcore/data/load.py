@@ -2,40 +2,52 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rlcore.data.bad_rows import BadRows, numbers
+from rlcore.data.prompts import asked, image_columns, is_prompt, text_of
 from rlcore.data.table import REFUSED, Table, read_table
 from rlcore.entries import SOURCES, Row, Source
 from rlcore.errors import UserError, did_you_mean
 from rlcore.recipe.schema import Data
-from rlcore.types import Message, Problem
+from rlcore.types import Problem
 
 
 def load_problems(section: Data, say: Callable[[str], object] = print, texts: Sequence[str] = ()) -> list[Problem]:
     """The problems of a data section, in the order of their source. `texts` are columns that must hold text.
 
-    With `skip_bad_rows`, `say` is given one line about the rows that were left out, if any. Raises UserError for a
-    missing, unreadable or empty table, a line that is not JSON, rows without a column that the source or the column map
-    names, or unknown generator options.
+    `say` is given one line each about rows that `skip_bad_rows` left out, and about what of the data is not used.
+    Raises UserError for a missing, unreadable or empty table, a line that is not JSON, rows without a column that the
+    source, the column map or the prompt names, or unknown generator options.
     """
     source = SOURCES[section.source]
     bad = BadRows(section.skip_bad_rows)
     table = _table(section, source, bad)
     unread = sum(map(len, bad.places.values()))
-    rows = _rows(table, section, source, bad, (source.text, *texts))
+    for note in _unused(table, section, source):
+        say(note)
+    rows = _rows(table, section, source, bad, texts)
     if left_out := bad.summary(table.name, table.unit, len(table.rows) + unread):
         say(left_out)
     if section.exclude is not None:
         held_out = {_normal(text) for text in problem_texts(section.exclude, section)}
-        rows = [row for row in rows if _normal(row[source.text]) not in held_out]
+        rows = [row for row in rows if _normal(_own_text(row, section, source)) not in held_out]
     if not rows:
         raise UserError(
             f"data: no problems are left from {section.path or source.hub or section.source} (split {section.split})"
         )
     return _distinct([_problem(row, section, source) for row in rows[: section.limit]], table.name, say)
+
+
+def _unused(table: Table, section: Data, source: Source) -> Iterator[str]:
+    """What is asked of the data that they do not have, and what they have that is not asked."""
+    if source.in_split is None and section.split != "train" and Path(table.name).is_file():
+        yield f"data set {table.name} is one file, which is read whole: it has no split {section.split}"
+    if images := image_columns(table.rows):
+        yield f"data set {table.name} has images ({', '.join(images)}): the policy is shown the text alone"
 
 
 def _distinct(problems: list[Problem], name: str, say: Callable[[str], object]) -> list[Problem]:
@@ -60,8 +72,8 @@ def problem_texts(path: str, section: Data) -> list[str]:
     table = read_table(path, split="all")
     mapped = section.columns.get(source.text, source.text)
     column = source.text if any(source.text in row for row in table.rows) else mapped
-    table = _with_text(_with_column(table, column, REFUSED), column, REFUSED)
-    return [row[column] for row in table.rows]
+    table = _with_prompt(_with_column(table, column, REFUSED), column, REFUSED)
+    return [text_of(row[column]) for row in table.rows]
 
 
 def _table(section: Data, source: Source, bad: BadRows) -> Table:
@@ -85,10 +97,16 @@ def _rows(table: Table, section: Data, source: Source, bad: BadRows, texts: Sequ
     named = _renamed(table, section.columns, bad)
     if source.complete is not None:
         named = replace(named, rows=[source.complete(row) for row in named.rows])
-    for column in dict.fromkeys((*texts, *source.gold, *section.columns)):
-        named = _with_column(named, column, bad)
+    shown = [source.text if name == "prompt" else name for name in section.asked_columns]
+    if source.ask:  # it writes the prompt from a text
+        texts = (source.text, *texts)
+    for column in dict.fromkeys((*shown, *texts, *source.gold, *section.columns)):
+        hint = "" if column in section.columns else f"; data.columns={{{column}: NAME}} says which of them it is"
+        named = _with_column(named, column, bad, hint)
     for column in texts:
         named = _with_text(named, column, bad)
+    if source.text in shown:
+        named = _with_prompt(named, source.text, bad)
     if source.in_split is None:
         return named.rows
     return [row for row in named.rows if source.in_split(row, section.split)]
@@ -106,7 +124,7 @@ def _renamed(table: Table, columns: dict[str, str], bad: BadRows) -> Table:
     return replace(table, rows=rows)
 
 
-def _with_column(table: Table, column: str, bad: BadRows) -> Table:
+def _with_column(table: Table, column: str, bad: BadRows, hint: str = "") -> Table:
     """The rows whose column holds something; UserError where no row has it at all."""
     lacking = [place for row, place in zip(table.rows, table.places, strict=True) if _blank(row.get(column))]
     if not lacking:
@@ -115,6 +133,7 @@ def _with_column(table: Table, column: str, bad: BadRows) -> Table:
         known = sorted({name for row in table.rows for name in row})
         raise UserError(
             f"data set {table.name} has no column {column}; it has {', '.join(known)}{did_you_mean(column, known)}"
+            f"{hint}"
         )
     return _without(table, lacking, f"have no {column}", f"no {column}", bad)
 
@@ -124,8 +143,18 @@ def _blank(value: Any) -> bool:
 
 
 def _with_text(table: Table, column: str, bad: BadRows) -> Table:
-    wrong = [place for row, place in zip(table.rows, table.places, strict=True) if not isinstance(row[column], str)]
-    return _without(table, wrong, f"have a {column} that is not text", f"{column} is not text", bad) if wrong else table
+    return _with_form(table, column, lambda value: isinstance(value, str), "text", bad)
+
+
+def _with_prompt(table: Table, column: str, bad: BadRows) -> Table:
+    return _with_form(table, column, is_prompt, "text, nor messages that end with the user's", bad)
+
+
+def _with_form(table: Table, column: str, fits: Callable[[Any], bool], form: str, bad: BadRows) -> Table:
+    wrong = [place for row, place in zip(table.rows, table.places, strict=True) if not fits(row[column])]
+    if not wrong:
+        return table
+    return _without(table, wrong, f"have a {column} that is not {form}", f"{column} is not {form}", bad)
 
 
 def _without(table: Table, places: list[int], said: str, reason: str, bad: BadRows) -> Table:
@@ -144,13 +173,23 @@ def _normal(text: str) -> str:
     return " ".join(text.split())
 
 
+def _own_text(row: Row, section: Data, source: Source) -> str:
+    """What tells a problem from others: its text where the prompt has one, else the prompt."""
+    own: Any = row.get(source.text)
+    return text_of(own if is_prompt(own) else asked(section.prompt, row, ""))
+
+
 def _problem(row: Row, section: Data, source: Source) -> Problem:
-    text = row[source.text] if source.ask is None else source.ask(row)
-    system: tuple[Message, ...] = () if section.system is None else ({"role": "system", "content": section.system},)
+    prompt = row.get(source.text, "") if source.ask is None else source.ask(row)
+    messages = asked(section.prompt, row, prompt)
+    if section.system is not None:
+        messages = [{"role": "system", "content": section.system}, *messages]
     own_id = row.get(source.id)
+    text = _normal(_own_text(row, section, source))
     return Problem(
-        id=str(own_id) if own_id is not None else hashlib.sha256(_normal(row[source.text]).encode()).hexdigest()[:16],
-        messages=(*system, {"role": "user", "content": section.prompt.replace("{prompt}", text)}),
+        id=str(own_id) if own_id is not None else hashlib.sha256(text.encode()).hexdigest()[:16],
+        messages=tuple(messages),
         columns=row,
         domain=str(row.get("domain", source.domain)),
+        conversational=not isinstance(prompt, str),
     )

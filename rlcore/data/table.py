@@ -10,6 +10,7 @@ from typing import Any
 from rlcore.data.bad_rows import BadRows
 from rlcore.entries import Row
 from rlcore.errors import UserError, nearest_path, one_line
+from rlcore.hub import hub_or_cache
 
 REFUSED = BadRows(skip=False)
 FILE_SUFFIXES = (".jsonl", ".json", ".gz", ".parquet")
@@ -40,20 +41,31 @@ def read_table(path: str, subset: str | None = None, split: str = "train", bad: 
 
 
 def read_jsonl(path: str, bad: BadRows = REFUSED) -> Table:
-    """One JSON object a line, `.gz` or plain; blank lines are skipped. Read here because errors must name the line."""
-    rows, places = [], []
+    """One JSON object a line, or one array of them; `.gz` or plain. Read here because errors must name the line."""
     open_text = gzip.open if path.endswith(".gz") else open
     try:
-        with open_text(path, "rt", encoding="utf-8") as lines:
-            for place, line in enumerate(lines, start=1):
-                if line.strip() and (row := _parse(line, path, place, bad)) is not None:
-                    rows.append(row)
-                    places.append(place)
+        with open_text(path, "rt", encoding="utf-8") as file:
+            lines = list(file)
     except FileNotFoundError:
         raise UserError(f"data file {path} does not exist{nearest_path(path)}") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise UserError(f"data file {path} cannot be read: {error}") from None
-    return Table(path, rows, places, "line")
+    unit, texts = "line", [(place, line) for place, line in enumerate(lines, start=1) if line.strip()]
+    if texts and (entries := _array("".join(lines))) is not None:
+        unit, texts = "row", list(enumerate(entries, start=1))
+    found = [(row, place) for place, text in texts if (row := _parse(text, path, place, bad)) is not None]
+    return Table(path, [row for row, _ in found], [place for _, place in found], unit)
+
+
+def _array(text: str) -> list[str] | None:
+    """The entries of a text that is one JSON array, as JSON each; None for any other."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return [json.dumps(entry) for entry in entries] if any(isinstance(entry, dict) for entry in entries) else None
 
 
 def read_parquet(path: str) -> Table:
@@ -72,7 +84,8 @@ def _through_datasets(path: str, load: Callable[[Any], Any]) -> Table:
     import datasets  # takes a second
 
     try:
-        rows = load(datasets).to_list()
+        with hub_or_cache(path):
+            rows = load(datasets).to_list()
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"data set {path} cannot be loaded: {one_line(error)}") from None
     return Table(path, rows, list(range(1, len(rows) + 1)))

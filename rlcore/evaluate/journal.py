@@ -1,13 +1,21 @@
 """What an evaluation has done so far, in a file that outlives it: an interrupted one goes on from there."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rlcore.errors import UserError
-from rlcore.files import JsonlFile, Record, read_records, to_json, write_records
+from rlcore.evaluate.lines import TrajectoryLine
+from rlcore.files import JsonlFile, Record, check_shape, read_records, to_json, write_records
+from rlcore.recipe.compare import differences
 
 Name = tuple[str, str, int]
 """The stage of a conversation, its problem's id, and its number among those on the problem."""
+
+
+class _SampleLine(TrajectoryLine):
+    sample: int
 
 
 class Journal:
@@ -20,17 +28,21 @@ class Journal:
     Raises UserError where the file holds another evaluation, or cannot be read or written.
     """
 
-    def __init__(self, path: Path | None = None, evaluates: str = ""):
+    def __init__(self, path: Path | None = None, evaluates: Mapping[str, Any] | None = None):
+        """`evaluates` is all that the conversations depend on, as JSON has it."""
         self._done: dict[Name, Record] = {}
         self._file: JsonlFile | None = None
         if path is None:
             return
         lines = read_records(path) if path.exists() else []
-        if len(lines) > 1 and lines[0].get("evaluates") != evaluates:
+        if len(lines) > 1 and (changed := differences(lines[0].get("evaluates"), evaluates)):
+            named = ", ".join(list(changed)[:3])
             raise UserError(
-                f"{path.parent} holds another evaluation (other settings, weights or number of ranks): give another "
-                "output, or remove the folder"
+                f"{path.parent} holds an evaluation that was begun with other {named or 'settings'}: output=FOLDER "
+                f"writes this one elsewhere, or remove {path.parent}"
             )
+        for number, record in enumerate(lines[1:], start=2):
+            check_shape(record, _SampleLine, f"{path}:{number} is no such record")
         self._done = {(record["stage"], record["problem_id"], record["sample"]): record for record in lines[1:]}
         write_records(path, [{"evaluates": evaluates}, *self._done.values()])
         self._file = JsonlFile(path)

@@ -11,7 +11,8 @@ import numpy as np
 
 from rlcore.errors import UserError
 from rlcore.evaluate.bootstrap import bootstrap_ci, problem_means
-from rlcore.files import to_json, write_whole
+from rlcore.evaluate.lines import ResultsLine
+from rlcore.files import check_shape, to_json, write_whole
 
 Interval = tuple[float, float, float]
 """Value, low and high end of its 95 % interval."""
@@ -115,13 +116,12 @@ def load_evaluation(path: Path) -> Results:
     """Read what `save_evaluation` wrote. Raises UserError where the file is missing or is something else."""
     try:
         saved = json.loads(path.read_bytes())
-        evaluations = tuple(map(_evaluation, saved["evaluations"]))
-        arm, seed, step = str(saved["arm"]), int(saved["seed"]), int(saved["step"])
-        return Results(arm, seed, step, evaluations, saved["histograms"], saved["examples"], saved["notes"])
+        check_shape(saved, ResultsLine, f"{path} is not an evaluation file")
+        return Results(**saved | {"evaluations": tuple(map(_evaluation, saved["evaluations"]))})
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not an evaluation file: {type(error).__name__}: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not an evaluation file: {error}") from None
 
 
 def _intervals(problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], seed: int) -> dict[str, Interval]:

@@ -1,1 +1,1 @@
-"""What runs inside vLLM's processes: the plugin, the worker's extension, loading of published weights."""
+"""Code inside vLLM's processes: the plugin, the worker's extension, loading of published weights."""

@@ -1,4 +1,4 @@
-"""What each worker of vLLM imports before it loads a model, because `worker_extension_cls` names it."""
+"""Imported by each worker of vLLM before it loads a model, because `worker_extension_cls` names it."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ _custom_ops._supports_onednn = False
 
 
 class WorkerExtension:
-    """What vLLM's workers can be asked for besides, as methods of theirs."""
+    """Further methods of vLLM's workers."""
 
     def load_adapters(self: Any, folder: str) -> None:
-        """Replaces the adapters that the server was told of by those in `folder`, for running requests too.
+        """Replaces the registered adapters by those in `folder`, for running requests too.
 
-        vLLM's own route for that would have each request load them again at each step. Raises ValueError where it was
-        told of none, and for adapters that do not fit the model, before anything is changed.
+        vLLM's own route for that would have each request load them again at each step. Raises ValueError where none
+        are registered, and for adapters that do not fit the model, before anything is changed.
         """
         (number,) = self.list_loras()
         self.add_lora(LoRARequest(ADAPTERS, number, folder, load_inplace=True))

@@ -1,4 +1,4 @@
-"""What runs inside vLLM's worker processes: takes weights over from a mapped file (see `shared_weights`).
+"""Takes weights over from a mapped file (see `shared_weights`), inside vLLM's worker processes.
 
 vLLM finds it through the plugin entry point `rlcore`, as the weight-transfer backend of that name.
 """

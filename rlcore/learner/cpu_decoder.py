@@ -3,8 +3,8 @@
 On a CPU a small model is bound by how often activations are read and written, not by its matrix products. Here the
 trajectories of a micro-batch are a tree (`tree.py`), whose N nodes are one list without padding for all but attention;
 projections of the same input are one product, with the weight of the norm before them; a norm is one autograd node, as
-is the way from nodes to paths, with a rotation that is one complex product; and the last layer goes on only where a
-loss token is predicted.
+is the way from nodes to paths, with a rotation that is one complex product; and the last layer is computed only where
+a loss token is predicted.
 
 Shapes: N nodes of the model's width D, or of heads x d in attention; R rows of T nodes; u predictions.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from rlcore.learner.batch.packing import MicroBatch, Paths
+from rlcore.learner.batch.packing import Nodes, Paths
 from rlcore.policy.common_decoder import in_pairs, is_common_decoder, turns
 
 
@@ -28,19 +28,16 @@ def has_few_operations(model: PreTrainedModel) -> bool:
     return all(type(module) is nn.Linear for module in projections)
 
 
-def last_states(model: PreTrainedModel, micro: MicroBatch) -> Tensor:
-    """The last hidden states that tokens are predicted from in a micro-batch that is a tree, `[u, D]`."""
+def last_states(model: PreTrainedModel, nodes: Nodes, source_u: Tensor) -> Tensor:
+    """The last hidden states of the nodes that tokens are predicted from, `[u, D]`."""
     decoder: Any = model.model
-    branches, positions_RT = micro.branches, micro.positions_RT
-    if branches is None or positions_RT is None:
-        raise ValueError("the micro-batch is not a tree")
-    hidden = decoder.embed_tokens(micro.ids_RT[0])
-    turns_N1X = turns(decoder, positions_RT[0]).unsqueeze(1)
-    place_N = branches.place_N
+    hidden = decoder.embed_tokens(nodes.ids_N)
+    turns_N1X = turns(decoder, nodes.positions_N).unsqueeze(1)
+    place_N = nodes.place_N
     for layer in decoder.layers:
-        mixed = _attended(layer.self_attn, layer.input_layernorm, hidden, turns_N1X, branches.paths)
+        mixed = _attended(layer.self_attn, layer.input_layernorm, hidden, turns_N1X, nodes.paths)
         if layer is decoder.layers[-1]:
-            place_N, hidden = place_N[micro.source_u], hidden.index_select(0, micro.source_u)
+            place_N, hidden = place_N[source_u], hidden.index_select(0, source_u)
         hidden = hidden + layer.self_attn.o_proj(mixed.index_select(0, place_N))
         gate_and_up = _product(hidden, layer.post_attention_layernorm, layer.mlp.gate_proj, layer.mlp.up_proj)
         gate, up = gate_and_up.chunk(2, dim=-1)
@@ -49,7 +46,7 @@ def last_states(model: PreTrainedModel, micro: MicroBatch) -> Tensor:
 
 
 def _attended(attention: Any, norm: Any, states_ND: Tensor, turns_N1X: Tensor, paths: list[Paths]) -> Tensor:
-    """What attention mixes for each asking place of the paths, `[places, heads * d]`, before the output projection."""
+    """Attention's output for each asking place of the paths, `[places, heads * d]`, before the output projection."""
     size, layers = attention.head_dim, (attention.q_proj, attention.k_proj, attention.v_proj)
     states_NHd = _product(states_ND, norm, *layers, paired=(size, size, 0)).unflatten(1, (-1, size))
     heads = tuple(layer.out_features // size for layer in layers)

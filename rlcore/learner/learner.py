@@ -11,13 +11,11 @@ from transformers import PreTrainedModel
 
 from rlcore.entries import KL_ESTIMATORS
 from rlcore.errors import UserError
-from rlcore.learner.activations import checkpoint_layers
 from rlcore.learner.batch.balance import gathered, part_of
-from rlcore.learner.batch.packing import MicroBatch, micro_batches
+from rlcore.learner.batch.packing import MicroBatch, memory_named, micro_batches
 from rlcore.learner.batch.planning import Planned, plan_micro_batches, split_minibatches
 from rlcore.learner.cpu_decoder import has_few_operations
-from rlcore.learner.guards import memory_named
-from rlcore.learner.kernels import use_fused_kernels
+from rlcore.learner.layers import checkpoint_layers, use_fused_kernels
 from rlcore.learner.loss.averaging import LossTokens
 from rlcore.learner.loss.losses import kl_exact, kl_reward
 from rlcore.learner.loss.objective import Objective, carries_gradient
@@ -25,11 +23,20 @@ from rlcore.learner.loss.tally import LearnerReport, Tally
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
 from rlcore.learner.sequence_parallel import check_stretches
-from rlcore.learner.zero.engine import engine_settings, guarded_step, set_schedule, start_engine
+from rlcore.learner.zero.engine import (
+    engine_settings,
+    guarded_step,
+    loss_scale,
+    set_loss_scale,
+    set_schedule,
+    start_engine,
+)
 from rlcore.learner.zero.further_settings import refused_by_deepspeed
 from rlcore.learner.zero.state_files import load_state, save_state
 from rlcore.learner.zero.weights import gathered_adapters, gathered_weights
 from rlcore.policy.lora import add_lora, lora_dropout
+from rlcore.policy.truncation import KEEP_ALL, Truncation
+from rlcore.ranks import present_ranks
 from rlcore.recipe.schema import Learner as LearnerSection
 from rlcore.recipe.schema import Lora
 from rlcore.types import TokenBatch
@@ -55,9 +62,10 @@ class Learner:
         device: torch.device | None = None,
         lora: Lora | None = None,
         exact_sampler: bool = True,
+        truncation: Truncation = KEEP_ALL,
         max_sampled_tokens: int = 1024,
     ) -> None:
-        """Takes over `model`. Logits are divided by `temperature` before the softmax.
+        """Takes over `model`. Logits are divided by `temperature`, then cut by `truncation`, before the softmax.
 
         `kl_used`: keep a reference to measure KL against. `device`: where to train, if not where the model lies; a
         model that ZeRO-3 is to split may lie on the CPU. `lora`: put adapters into the model and train them.
@@ -69,6 +77,7 @@ class Learner:
         policy = PolicyModule(
             model.eval(),
             temperature,
+            truncation=truncation,
             offload_activations="activations" in section.offload,
             sequence_parallel=section.sequence_parallel,
         )
@@ -82,15 +91,14 @@ class Learner:
         choice = section.old_logprobs
         self._old_is_sampler = choice == "sampler" or (choice == "auto" and exact_sampler)
         self._device = device or model.device
-        self._world = torch.distributed.get_world_size()
-        self._rank = torch.distributed.get_rank()
+        self._ranks = present_ranks(self._device)
         # Ranks that share each sequence hold the same part of a batch.
-        self._part, self._place = divmod(self._rank, section.sequence_parallel)
+        self._part, self._place = divmod(self._ranks.rank, section.sequence_parallel)
         # ZeRO-3 gathers a layer's weights when it is called, at the same passes on all ranks; and a layer that is
         # computed again must be called, and must not write into a cache again.
         free = section.zero < 3 and not section.activation_checkpointing
         self._share_prompts = policy.shares_prompts and free
-        policy.few_operations = free and policy.separable and not policy.sequence and has_few_operations(model)
+        self._trees = free and policy.separable and not policy.sequence and has_few_operations(model)
         settings = engine_settings(section, policy, self._device)
         with refused_by_deepspeed(section.deepspeed):
             self._reference = Reference(policy, settings) if kl_used else None
@@ -112,7 +120,7 @@ class Learner:
         Trajectories change ranks before each, so that all have about as many tokens. Those that carry no gradient count
         in the average and are not computed.
         """
-        batch, _ = gathered(batch)
+        batch, _ = gathered(batch, self._ranks)
         minibatches = self._minibatches(batch)
         loss_tokens = LossTokens.of(batch)
         kl_used = self._reference is not None and bool(batch.kl_weight_N.any())
@@ -129,7 +137,7 @@ class Learner:
             size = loss_tokens.size(self._section.average, chosen)
             if not size:
                 continue
-            for place, micro in enumerate(micro_batches(batch, plan, count, self._device), start=1):
+            for place, micro in enumerate(micro_batches(batch, plan, count, self._device, tree=self._trees), start=1):
                 self._engine.set_gradient_accumulation_boundary(place == count)
                 with memory_named(micro, self._section.micro_batch_tokens), lora_dropout(self.module):
                     losses = self._losses(micro, objective, size, kl_used=kl_used)
@@ -139,14 +147,14 @@ class Learner:
                     # A loss that is not finite must not pass with a finite gradient: it makes that not finite too.
                     guard = 1 + 0 * loss.detach()
                     # DeepSpeed averages gradients over ranks; the loss is a sum over them.
-                    self._engine.backward(loss * guard * self._world)
+                    self._engine.backward(loss * guard * self._ranks.world)
             lr = self._engine.get_lr()[0]
             norm, applied = guarded_step(self._engine, self._section.max_grad_norm)
             norms.append(norm)
             skipped += not applied
             self._count_skipped(applied)
         tokens = self._section.epochs * int(batch.loss_mask_N.sum())
-        report = tally.report(self._world, tokens, steps=len(norms), kl_used=kl_used)
+        report = tally.report(self._ranks.world, tokens, steps=len(norms), kl_used=kl_used)
         report["grad_norm"] = sum(norms) / max(len(norms), 1)
         report["skipped"] = skipped
         report["lr"] = lr
@@ -156,7 +164,7 @@ class Learner:
     @torch.no_grad()
     def logprobs(self, batch: TokenBatch) -> np.ndarray:
         """Log-probabilities under the present weights, `[N]` float32: 0 where `loss_mask_N` is False."""
-        whole, mine = gathered(batch)
+        whole, mine = gathered(batch, self._ranks)
         return self._logprobs(whole, np.arange(len(whole.lengths_B)))[mine]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -169,7 +177,7 @@ class Learner:
 
     def whole_weights(self) -> dict[str, Tensor]:
         """All of `weights` at once, copied to the CPU of the first rank; empty on the others."""
-        copied = ((name, tensor.to("cpu", copy=True) if self._rank == 0 else None) for name, tensor in self.weights())
+        copied = ((name, tensor.to("cpu", copy=True) if self._ranks.first else None) for name, tensor in self.weights())
         return {name: tensor for name, tensor in copied if tensor is not None}
 
     def save(self, folder: Path) -> list[Path]:
@@ -179,8 +187,9 @@ class Learner:
             "global_steps": self._engine.global_steps,
             "schedule_steps": self._engine.lr_scheduler.last_epoch,
             "skipped_in_row": self._skipped_in_row,
+            "loss_scale": loss_scale(self._engine),
         }
-        return save_state(self._engine, self.module, folder, self._rank, self._world, counters)
+        return save_state(self._engine, self.module, folder, self._ranks, counters)
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote for the same model, with any number of ranks and any `zero`.
@@ -191,6 +200,7 @@ class Learner:
         set_schedule(self._engine, counters["schedule_steps"])
         self._engine.global_steps = counters["global_steps"]
         self._skipped_in_row = counters["skipped_in_row"]
+        set_loss_scale(self._engine, counters.get("loss_scale", {}))
 
     def close(self) -> None:
         """Let go of the engine and its memory."""
@@ -214,14 +224,14 @@ class Learner:
 
     def _plans(self, batch: TokenBatch, minibatches: list[np.ndarray]) -> tuple[list[list[Planned]], list[int]]:
         """This rank's micro-batches of each minibatch, and how many of them the ranks with most have."""
-        section, parts = self._section, self._world // self._section.sequence_parallel
+        section, parts = self._section, self._ranks.world // self._section.sequence_parallel
         budget, policy = section.micro_batch_tokens * section.sequence_parallel, self._engine.module
         shared = self._share_prompts
-        layout = {"share_prompts": shared, "pack": policy.packs, "tree": policy.few_operations}
+        layout = {"share_prompts": shared, "pack": policy.packs, "tree": self._trees}
         mine = [part_of(batch, chosen, self._part, parts, share_prompts=shared) for chosen in minibatches]
         plans = [plan_micro_batches(batch, chosen, budget, **layout) for chosen in mine]
         counts_M = torch.tensor([len(plan) for plan in plans], device=self._device)
-        if self._world > 1:
+        if self._ranks.world > 1:
             torch.distributed.all_reduce(counts_M, torch.distributed.ReduceOp.MAX)
         return plans, counts_M.tolist()
 
@@ -239,12 +249,12 @@ class Learner:
         """
         (plan,), (count,) = self._plans(batch, [chosen])
         logprob_N = torch.zeros(len(batch.ids_N), device=self._device)
-        for micro in micro_batches(batch, plan, count, self._device):
+        for micro in micro_batches(batch, plan, count, self._device, tree=self._trees):
             with memory_named(micro, self._section.micro_batch_tokens):
                 logprob_n = (predict(micro) if predict else self._engine.module(micro)[0]).float()
             if not self._place:
                 logprob_N[micro.index_n] = logprob_n
-        if self._world > 1:
+        if self._ranks.world > 1:
             torch.distributed.all_reduce(logprob_N)
         return logprob_N.cpu().numpy()
 

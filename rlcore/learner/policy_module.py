@@ -7,14 +7,15 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from rlcore.learner.activations import kept_on_host
-from rlcore.learner.batch.packing import MicroBatch
+from rlcore.learner.batch.packing import MicroBatch, Nodes
 from rlcore.learner.cpu_decoder import last_states
+from rlcore.learner.layers import kept_on_host
 from rlcore.learner.sequence_parallel import SequenceParallel
 from rlcore.learner.token_head import Scores, score_hidden, score_logits
+from rlcore.policy.truncation import KEEP_ALL, Truncation
 
 Compared = tuple[Tensor, Tensor]
-"""What the reference predicts the same loss tokens from (`PolicyModule.states`), and its output matrix."""
+"""The reference's `PolicyModule.states` of the same loss tokens, and its output matrix."""
 
 
 class PolicyModule(nn.Module):
@@ -29,6 +30,7 @@ class PolicyModule(nn.Module):
         model: PreTrainedModel,
         temperature: float,
         *,
+        truncation: Truncation = KEEP_ALL,
         offload_activations: bool = False,
         sequence_parallel: int = 1,
     ) -> None:
@@ -36,18 +38,19 @@ class PolicyModule(nn.Module):
         self.model = model
         self.offload_activations = offload_activations
         self.temperature = temperature
+        self.truncation = truncation
         self.separable = _head_is_one_product(model)
         self.sequence = SequenceParallel.of(model, sequence_parallel)
         self.shares_prompts = self.sequence is None and _goes_on_from_cache(model)
         # Other kernels keep packed trajectories apart by a mask that grows with the square of the row.
         self.packs = "flash" in str(model.config._attn_implementation) and keeps_apart(model)
-        self.few_operations = False
-        """Whether micro-batches are trees, which `decoder.last_states` computes; `Learner` says so."""
 
     def forward(
         self, micro: MicroBatch, reference: Compared | None = None, *, states_only: bool = False
     ) -> Scores | Tensor:
         """`(logprob_n, entropy_n, kl_n)` under the temperature; `reference` asks for the exact KL against it.
+
+        Log-probabilities are those of the truncated distribution that is sampled, entropy and KL those of the whole.
 
         `states_only` asks for `states` instead. With sequence parallelism those are of this rank's stretches alone.
         """
@@ -63,30 +66,31 @@ class PolicyModule(nn.Module):
         states_uX = self.states(micro, **named)
         if states_only:
             return states_uX
+        shape = (self.temperature, self.truncation)
         if self.separable:
-            scores = score_hidden(states_uX, self.head, micro.target_u, self.temperature, reference)
+            scores = score_hidden(states_uX, self.head, micro.target_u, *shape, reference)
         else:
-            scores = score_logits(states_uX, micro.target_u, self.temperature, reference[0] if reference else None)
+            scores = score_logits(states_uX, micro.target_u, *shape, reference[0] if reference else None)
         if micro.prediction_n is None:
             return scores
         logprob_n, entropy_n, kl_n = (each.index_select(0, micro.prediction_n) for each in scores)
         return logprob_n, entropy_n, kl_n
 
     def states(self, micro: MicroBatch, **named: Any) -> Tensor:
-        """What tokens are predicted from: `[u, H]` last hidden states, or `[u, V]` logits if not separable.
+        """Last hidden states `[u, H]` that tokens are predicted from, or logits `[u, V]` if not separable.
 
         `named` goes to every layer's attention.
         """
-        run = self.model.base_model if self.separable else self.model
-        with kept_on_host(self.offload_activations, micro.ids_RT.device):
-            if self.few_operations:
-                return last_states(self.model, micro)
-            if micro.prompts is None:
-                states_RTX = run(input_ids=micro.ids_RT, position_ids=micro.positions_RT, use_cache=False, **named)[0]
+        rows, run = micro.inputs, self.model.base_model if self.separable else self.model
+        with kept_on_host(self.offload_activations, micro.source_u.device):
+            if isinstance(rows, Nodes):
+                return last_states(self.model, rows, micro.source_u)
+            if rows.prompts is None:
+                states_RTX = run(input_ids=rows.ids_RT, position_ids=rows.positions_RT, use_cache=False, **named)[0]
             else:
-                begun = self.model.base_model(input_ids=micro.prompts.ids_PS, use_cache=True)
-                begun.past_key_values.batch_select_indices(micro.prompts.owner_R)
-                states_RTX = run(input_ids=micro.ids_RT, past_key_values=begun.past_key_values)[0]
+                begun = self.model.base_model(input_ids=rows.prompts.ids_PS, use_cache=True)
+                begun.past_key_values.batch_select_indices(rows.prompts.owner_R)
+                states_RTX = run(input_ids=rows.ids_RT, past_key_values=begun.past_key_values)[0]
                 # ZeRO-2 adds up gradients over ranks in the order in which a backward pass gives them: so that it is
                 # the same with and without shared prompts, that of the last layer's prompt tokens is computed, as 0.
                 states_RTX = states_RTX + begun[0][:, :0].sum()

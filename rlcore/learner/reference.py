@@ -25,7 +25,7 @@ class Reference:
 
     @torch.no_grad()
     def compared(self, micro: MicroBatch) -> Compared:
-        """What the exact KL is computed from."""
+        """States and output matrix, from which the exact KL is computed."""
         with self._as_at_start():
             return self._policy(micro, states_only=True), self._head()
 
@@ -52,7 +52,7 @@ def _split(policy: PolicyModule, settings: dict[str, Any]) -> PolicyModule:
     """Each rank keeps its part of the weights; DeepSpeed gathers a layer when it is computed."""
     import deepspeed  # takes seconds
 
-    kept = ("train_micro_batch_size_per_gpu", "bf16", "steps_per_print")
+    kept = ("train_micro_batch_size_per_gpu", "bf16", "fp16", "steps_per_print")
     zero = {name: value for name, value in settings["zero_optimization"].items() if name != "offload_optimizer"}
     config = {name: settings[name] for name in kept} | {"zero_optimization": zero}
     split_parameters(policy, config)

@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rlcore.errors import UserError
-from rlcore.learner.batch.packing import MicroBatch, micro_batches
+from rlcore.learner.batch.packing import MicroBatch, Rows, micro_batches
 from rlcore.learner.batch.planning import Planned
 from rlcore.learner.token_head import Scores
 from rlcore.policy.common_decoder import partial_layers
@@ -29,7 +29,7 @@ from rlcore.types import TokenBatch
 
 @dataclass(frozen=True, slots=True)
 class WholeRows:
-    """What attention is told in a pass over stretches: who has the others, and the positions of the whole rows."""
+    """The ranks that have the other stretches, and the positions of whole rows: what attention needs in such a pass."""
 
     group: torch.distributed.ProcessGroup
     positions_RT: Tensor
@@ -64,17 +64,17 @@ class SequenceParallel:
 
     def stretch(self, micro: MicroBatch) -> tuple[MicroBatch, Tensor, WholeRows]:
         """This rank's columns of a micro-batch, padded so that they divide, and which of its loss tokens are there."""
-        tokens = micro.ids_RT.shape[1]
+        assert isinstance(micro.inputs, Rows)  # trees are for ranks that compute alone
+        tokens = micro.inputs.ids_RT.shape[1]
         length = -(-tokens // self.size)
         columns = slice(self.place * length, (self.place + 1) * length)
-        positions_RT = _positions(micro, length * self.size)
-        ids_RT = functional.pad(micro.ids_RT, (0, length * self.size - tokens))
+        positions_RT = _positions(micro.inputs, length * self.size)
+        ids_RT = functional.pad(micro.inputs.ids_RT, (0, length * self.size - tokens))
         row_n, column_n = micro.source_u // tokens, micro.source_u % tokens - columns.start
         (mine_m,) = ((column_n >= 0) & (column_n < length)).nonzero(as_tuple=True)
         part = replace(
             micro,
-            ids_RT=ids_RT[:, columns],
-            positions_RT=positions_RT[:, columns],
+            inputs=Rows(ids_RT[:, columns], positions_RT=positions_RT[:, columns]),
             source_u=(row_n * length + column_n)[mine_m],
             target_u=micro.target_u[mine_m],
         )
@@ -119,12 +119,12 @@ def _group(size: int) -> torch.distributed.ProcessGroup:
     return torch.distributed.new_subgroups(size)[0]
 
 
-def _positions(micro: MicroBatch, tokens: int) -> Tensor:
+def _positions(rows: Rows, tokens: int) -> Tensor:
     """The place of each of `tokens` columns in its trajectory; padding after packed ones begins another."""
-    columns_RT = torch.arange(tokens, device=micro.ids_RT.device).expand(len(micro.ids_RT), -1)
-    if micro.positions_RT is None:
+    columns_RT = torch.arange(tokens, device=rows.ids_RT.device).expand(len(rows.ids_RT), -1)
+    if rows.positions_RT is None:
         return columns_RT
-    return torch.cat([micro.positions_RT, columns_RT[:, : tokens - micro.positions_RT.shape[1]]], dim=1)
+    return torch.cat([rows.positions_RT, columns_RT[:, : tokens - rows.positions_RT.shape[1]]], dim=1)
 
 
 def _attention(model: PreTrainedModel) -> str:
@@ -133,7 +133,7 @@ def _attention(model: PreTrainedModel) -> str:
 
 @cache
 def _share_heads(name: str) -> None:
-    """From here on transformers' attention function `name` computes whole rows in passes that are told `whole_rows`."""
+    """From here on transformers' attention function `name` computes whole rows in passes given `whole_rows`."""
     AttentionInterface.register(name, _sharing_heads(ALL_ATTENTION_FUNCTIONS[name]))
 
 
@@ -157,7 +157,7 @@ def _sharing_heads(inner: Callable[..., Any]) -> Callable[..., Any]:
         def attend_whole(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             return inner(module, *(states.transpose(1, 2) for states in (query, key, value)), None, **named)[0]
 
-        # Every rank needs a head of keys: fewer are repeated, so that each stands beside its heads of queries.
+        # Every rank needs a head of keys: fewer are repeated, so that each is beside its heads of queries.
         repeats = max(1, whole_rows.group.size() // key.shape[1])
         states = (query, key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1))
         exchange = DistributedAttention(attend_whole, whole_rows.group, scatter_idx=2, gather_idx=1)

@@ -3,7 +3,7 @@
 The backward pass computes each chunk's logits again and uses the closed-form gradients, with z the logits over the
 temperature and p = softmax(z), of
 
-    log p(t):     ∂/∂z = onehot(t) - p
+    log p(t):     ∂/∂z = onehot(t) - p, where p is 0 outside the tokens that may be drawn, and their sum is 1
     KL(p ‖ q):    ∂/∂z = p · (log p - log q - KL)
     H(p):         ∂/∂z = -p · (log p + H)
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rlcore.learner.loss.losses import entropy, kl_exact
+from rlcore.policy.truncation import KEEP_ALL, Truncation
 
 CHUNK_ELEMENTS = 1 << 24
 """Logits computed at once: 64 MiB in float32."""
@@ -25,10 +26,18 @@ Scores = tuple[Tensor, Tensor, Tensor]
 """`(logprob_n, entropy_n, kl_n)` in float32."""
 
 
-def score_logits(logits_nV: Tensor, target_n: Tensor, temperature: float, reference_nV: Tensor | None = None) -> Scores:
+def score_logits(
+    logits_nV: Tensor,
+    target_n: Tensor,
+    temperature: float,
+    truncation: Truncation = KEEP_ALL,
+    reference_nV: Tensor | None = None,
+) -> Scores:
     """Scores of tokens from whole logits; KL(policy ‖ reference) is 0 without reference logits."""
     log_p_nV = (logits_nV.float() / temperature).log_softmax(-1)
     logprob_n = log_p_nV.gather(-1, target_n[:, None]).squeeze(-1)
+    if not truncation.keeps_all:
+        logprob_n = logprob_n - truncation.kept(log_p_nV, target_n)[1].squeeze(-1)
     if reference_nV is None:
         kl_n = torch.zeros_like(logprob_n)
     else:
@@ -41,10 +50,11 @@ def score_hidden(
     weight_VH: Tensor,
     target_n: Tensor,
     temperature: float,
+    truncation: Truncation = KEEP_ALL,
     reference: tuple[Tensor, Tensor] | None = None,
 ) -> Scores:
     """`score_logits` of `hidden_nH @ weight_VH.T` in chunks; `reference` is another such pair of hidden and weight."""
-    return _ScoreHidden.apply(hidden_nH, weight_VH, target_n, temperature, *(reference or (None, None)))
+    return _ScoreHidden.apply(hidden_nH, weight_VH, target_n, temperature, truncation, *(reference or (None, None)))
 
 
 def _chunks(count: int, vocabulary: int) -> Iterator[slice]:
@@ -60,6 +70,7 @@ class _ScoreHidden(torch.autograd.Function):
         weight_VH: Tensor,
         target_n: Tensor,
         temperature: float,
+        truncation: Truncation,
         reference_hidden_nK: Tensor | None,
         reference_weight_VK: Tensor | None,
     ) -> Scores:
@@ -68,10 +79,11 @@ class _ScoreHidden(torch.autograd.Function):
             reference_nV = None
             if reference_hidden_nK is not None and reference_weight_VK is not None:
                 reference_nV = reference_hidden_nK[chunk] @ reference_weight_VK.T
-            chunks.append(score_logits(hidden_nH[chunk] @ weight_VH.T, target_n[chunk], temperature, reference_nV))
+            logits_nV = hidden_nH[chunk] @ weight_VH.T
+            chunks.append(score_logits(logits_nV, target_n[chunk], temperature, truncation, reference_nV))
         logprob_n, entropy_n, kl_n = (torch.cat(parts) for parts in zip(*chunks, strict=True))
         ctx.save_for_backward(hidden_nH, weight_VH, target_n, entropy_n, kl_n, reference_hidden_nK, reference_weight_VK)
-        ctx.temperature = temperature
+        ctx.temperature, ctx.truncation = temperature, truncation
         ctx.set_materialize_grads(False)
         return logprob_n, entropy_n, kl_n
 
@@ -86,6 +98,9 @@ class _ScoreHidden(torch.autograd.Function):
         for chunk in _chunks(len(target_n), len(weight_VH)):
             log_p_nV = ((hidden_nH[chunk] @ weight_VH.T).float() / ctx.temperature).log_softmax(-1)
             weights_nV = -grad_logprob_n[chunk, None]
+            if not ctx.truncation.keeps_all:
+                kept_nV, log_mass_n1 = ctx.truncation.kept(log_p_nV, target_n[chunk])
+                weights_nV = weights_nV * kept_nV / log_mass_n1.exp()
             if grad_entropy_n is not None:
                 weights_nV = weights_nV - grad_entropy_n[chunk, None] * (log_p_nV + entropy_n[chunk, None])
             if grad_kl_n is not None and reference_hidden_nK is not None:
@@ -98,4 +113,4 @@ class _ScoreHidden(torch.autograd.Function):
             grad_hidden_nH[chunk] = grad_nV @ weight_VH
             if ctx.needs_input_grad[1]:  # not with adapters, which leave the head alone
                 grad_weight_VH += grad_nV.T @ hidden_nH[chunk]
-        return grad_hidden_nH, grad_weight_VH.to(weight_VH.dtype), None, None, None, None
+        return grad_hidden_nH, grad_weight_VH.to(weight_VH.dtype), None, None, None, None, None

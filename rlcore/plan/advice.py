@@ -1,4 +1,4 @@
-"""What to change in a recipe until it fits: settings tried one on top of the other, dearest in time last."""
+"""Changes to a recipe until it fits: settings tried one on top of the other, dearest in time last."""
 
 from dataclasses import dataclass
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 EPILOG = """examples:
-  rlcore plan recipes/quickstart.yaml --gpus 1                            eight H100s unless told otherwise
+  rlcore plan recipes/quickstart.yaml --gpus 1                            eight H100s unless given otherwise
   rlcore plan RECIPE --cluster recipes/clusters/32_h100_nodes.yaml        a cluster as a file
   rlcore plan RECIPE learner.zero=3 --gpus 16 --gpu-memory 40             try a setting before it costs anything
   rlcore plan RECIPE --calibrate runs/one --calibrate-gpus 8              with the rates that a run of it measured
@@ -15,7 +15,7 @@ calibrated. rlcore/plan/README.md says what each part is and what is assumed."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """What `rlcore plan` takes beside the recipe."""
+    """Arguments of `rlcore plan` beside the recipe."""
     command.epilog, command.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     command.add_argument("--cluster", type=Path, metavar="FILE", help="a YAML file as in recipes/clusters")
     command.add_argument("--gpus", type=int, help="GPUs of the cluster")

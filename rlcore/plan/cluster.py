@@ -1,6 +1,6 @@
-"""What a cluster offers: a small YAML file, as in recipes/clusters."""
+"""A cluster as a small YAML file: see recipes/clusters."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -13,12 +13,13 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class Cluster(Section):
     """GPUs that are all alike. Peaks are the vendor's; the shares say how much of them training and sampling reach."""
 
+    called: ClassVar[str] = "cluster"
     name: str = "cluster"
     gpus: Positive = Field(8, description="each runs one process that samples and trains")
     gpus_per_node: Positive = 8
     memory_gib: Amount = Field(80, description="of each GPU")
     reserved_gib: Annotated[float, Field(ge=0)] = Field(
-        3, description="of each GPU that is not to be had: CUDA, NCCL, fragments"
+        3, description="of each GPU that is not available: CUDA, NCCL, fragments"
     )
     host_memory_gib: Amount = Field(1000, description="of each node")
     tflops: Amount = Field(989, description="peak of each GPU in the model's dtype")
@@ -32,11 +33,6 @@ class Cluster(Section):
     )
 
     @property
-    def nodes(self) -> int:
-        """Nodes that the GPUs fill."""
-        return -(-self.gpus // self.gpus_per_node)
-
-    @property
     def ring_gb_per_s(self) -> float:
         """The slowest link that a collective over all GPUs passes."""
-        return self.link_gb_per_s if self.nodes == 1 else self.network_gb_per_s
+        return self.link_gb_per_s if self.gpus <= self.gpus_per_node else self.network_gb_per_s

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rlcore.errors import UserError
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import Lengths, assumed_lengths
 from rlcore.plan.memory import learner_ranks
-from rlcore.plan.rates import Rates, estimated_rates, measured_lengths, measured_run
+from rlcore.plan.rates import Rates, estimated_rates, measured_run
 from rlcore.plan.report import print_plan
 from rlcore.plan.shapes import Shapes, model_shapes
 from rlcore.plan.simulation import simulate
@@ -41,7 +42,8 @@ def calibrated(
 ) -> tuple[Rates, Lengths]:
     """Rates and lengths with which the simulation of `recipe` on `gpus` GPUs takes as long as `run` took on them."""
     measured = measured_run(run)
-    lengths = measured_lengths(lengths, measured)
+    if measured.response > 0:
+        lengths = replace(lengths, response=measured.response)
     there = cluster.model_copy(update={"gpus": gpus})
     rates = estimated_rates(recipe, shapes, there, lengths)
     learners, samplers = learner_ranks(recipe, gpus)

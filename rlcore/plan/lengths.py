@@ -8,7 +8,7 @@ import numpy as np
 from rlcore.recipe import Recipe
 
 INSTRUCTION_TOKENS = 64
-"""What is put between two attempts, with the marks of the chat template."""
+"""Put between two attempts, with the marks of the chat template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,9 @@ class Lengths:
         """Mean tokens of a whole conversation."""
         return self.prompt + self.replies * self.response + (self.replies - 1) * INSTRUCTION_TOKENS
 
-    @property
-    def longest(self) -> int:
-        """The most tokens that a conversation of this prompt limit can have."""
-        return self.prompt + self.replies * (self.limit + INSTRUCTION_TOKENS)
-
 
 def assumed_lengths(recipe: Recipe, prompt: int | None, response: int | None, spread: float) -> Lengths:
-    """What was given, else a quarter of the prompt limit and half of the response limit."""
+    """The given lengths, else a quarter of the prompt limit and half of the response limit."""
     talk = recipe.conversation
     return Lengths(
         prompt=prompt or max(1, talk.max_prompt_tokens // 4),

@@ -139,11 +139,11 @@ def kv_cache_bytes(shapes: Shapes, slots: int, tokens: int, size: int) -> int:
 
 
 def activation_bytes(shapes: Shapes, tokens: int, size: int) -> int:
-    """What the backward pass of a Llama-like layer keeps, attention without its matrix of scores.
+    """Bytes kept for the backward pass of Llama-like layers, attention without its matrix of scores.
 
     For each token and layer, in elements of the dtype: inputs, outputs and normalised values of both norms, queries,
-    attention's output (8 hidden; 10 in bfloat16, whose norms compute in float32), keys and values (2), gate, up, their
-    activation and product (4 intermediate), and a float32 for each head.
+    attention's output (8 hidden; 10 in half precision, whose norms compute in float32), keys and values (2), gate, up,
+    their activation and product (4 intermediate), and a float32 for each head.
     """
     wide = 8 if size == 4 else 10
     elements = wide * shapes.hidden + 2 * shapes.kv_size + 4 * shapes.intermediate
@@ -152,7 +152,7 @@ def activation_bytes(shapes: Shapes, tokens: int, size: int) -> int:
 
 def dtype_bytes(recipe: Recipe) -> int:
     """Bytes of one parameter."""
-    return 2 if recipe.model.dtype == "bfloat16" else 4
+    return 4 if recipe.model.dtype == "float32" else 2
 
 
 def weight_bytes(recipe: Recipe, shapes: Shapes) -> int:

@@ -1,11 +1,12 @@
 """How fast a rank samples, learns and publishes: estimated from the cluster, or measured in a run's metrics.jsonl."""
 
-import json
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlcore.errors import UserError
+from rlcore.evaluate.lines import MetricsLine
+from rlcore.files import read_records
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import Lengths
 from rlcore.plan.memory import dtype_bytes, shared_by
@@ -14,7 +15,8 @@ from rlcore.recipe import Recipe
 
 WARM_UP = 2
 """Steps at the start of a run that are left out where there are more."""
-NEEDED = ("learner/tokens", "time/learner", "time/rollout", "time/publish")
+_PHASES = ("rollout", "learner", "publish")
+NEEDED = ("learner/tokens", *(f"time/{name}" for name in _PHASES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +37,9 @@ class Rates:
 
     def scaled(self, sampling: float, learning: float, publish: float) -> "Rates":
         """The same with the times of sampling and learning multiplied, and a publication that takes `publish`."""
-        return Rates(
-            decode_step=self.decode_step * sampling,
-            decode_row=self.decode_row * sampling,
-            prompt_token=self.prompt_token * sampling,
-            learner_token=self.learner_token * learning,
-            optimizer_step=self.optimizer_step * learning,
-            publish=publish,
-        )
+        factors = {"decode_step": sampling, "decode_row": sampling, "prompt_token": sampling}
+        factors |= {"learner_token": learning, "optimizer_step": learning}
+        return replace(self, publish=publish, **{name: getattr(self, name) * by for name, by in factors.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,24 +81,13 @@ def estimated_rates(recipe: Recipe, shapes: Shapes, cluster: Cluster, lengths: L
 
 
 def measured_run(run: Path) -> Measured:
-    """What the metrics.jsonl of a run says of its steps. Raises UserError when it holds no measured step."""
+    """Medians over the steps in the metrics.jsonl of a run. Raises UserError when it holds no measured step."""
     path = run / "metrics.jsonl" if run.is_dir() else run
-    try:
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"measurements {path} cannot be read: {error}") from None
-    steps = [record for record in records if all(name in record for name in NEEDED)]
+    records = read_records(path, MetricsLine)
+    steps = [record for record in records if all(record.get(name) is not None for name in NEEDED)]
     if not steps:
         raise UserError(f"measurements {path} hold no training step with {', '.join(NEEDED)}")
     steps = steps[WARM_UP:] or steps
     rollout, learner, publish = (statistics.median(step[f"time/{name}"] for step in steps) for name in _PHASES)
-    lengths = [value for step in steps for name, value in step.items() if name.startswith("train/tokens_t")]
+    lengths = [value for step in steps for name, value in step.items() if name.startswith("train/tokens_t") and value]
     return Measured(rollout, learner, publish, statistics.fmean(lengths) if lengths else float("nan"))
-
-
-_PHASES = ("rollout", "learner", "publish")
-
-
-def measured_lengths(lengths: Lengths, measured: Measured) -> Lengths:
-    """`lengths` with the run's mean response."""
-    return replace(lengths, response=measured.response) if measured.response > 0 else lengths

@@ -51,7 +51,7 @@ def memory_table(parts: list[Part], cluster: Cluster, ranks: int) -> Table:
     table.add_section()
     table.add_row("all", *map(_size, (sampling, learning, host * local)), style="bold")
     free = (cluster.memory_gib - cluster.reserved_gib) * GIB
-    table.add_row("to be had", *map(_size, (free, free, cluster.host_memory_gib * GIB)))
+    table.add_row("available", *map(_size, (free, free, cluster.host_memory_gib * GIB)))
     return table
 
 

@@ -1,6 +1,5 @@
 """The sizes of a model, from its configuration alone: no weights are read."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rlcore.errors import UserError, nearest_path
+from rlcore.errors import UserError, nearest_path, one_line
+from rlcore.hub import hub_or_cache
+from rlcore.plan.known_models import known_config
 from rlcore.policy.scratch import scratch_config
 from rlcore.recipe import schema
 
@@ -20,7 +21,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """What memory and time follow from."""
+    """Sizes that memory and time follow from."""
 
     name: str
     parameters: int
@@ -52,38 +53,36 @@ class Shapes:
 
 
 def model_shapes(section: schema.Model, config_file: Path | None = None) -> Shapes:
-    """Sizes of a recipe's model. `config_file` is a Hugging Face config.json that stands for it.
+    """Sizes of a recipe's model. `config_file` is a Hugging Face config.json in its place.
 
-    Raises UserError, in one line, when there is no configuration to be had or none of a causal language model.
+    Raises UserError, in one line, where no configuration is available, or it is of no causal language model.
     """
     if config_file is None and section.scratch is not None:
         return shapes_of(scratch_config(section.scratch, section.scratch.vocab_size), "model.scratch", section.lora)
-    where = str(config_file or section.path)
     if config_file and not config_file.exists():
         raise UserError(f"model configuration {config_file} does not exist{nearest_path(config_file)}")
-    offline = os.environ.get("HF_HUB_OFFLINE")
+    where, trusted = str(config_file or section.path), section.trust_remote_code
+    return shapes_of(known_config(where) or _read_config(where, trusted), where, section.lora, trusted=trusted)
+
+
+def _read_config(where: str, trusted: bool) -> Any:
     try:
-        try:
-            config = AutoConfig.from_pretrained(where, local_files_only=True)
-        except OSError:
-            if config_file or offline or Path(where).is_dir():
-                raise
-            config = AutoConfig.from_pretrained(where)
-    except (OSError, ValueError, KeyError) as error:
+        with hub_or_cache(where):
+            return AutoConfig.from_pretrained(where, trust_remote_code=trusted)
+    except Exception as error:  # a broken config.json raises no narrower class
         reason = str(error).split("\n")[0].rstrip(".")
         raise UserError(
             f"no configuration of model {where}: {reason}; give its config.json as --model-config FILE"
         ) from None
-    return shapes_of(config, where, section.lora)
 
 
-def shapes_of(config: Any, name: str, lora: schema.Lora | None = None) -> Shapes:
+def shapes_of(config: Any, name: str, lora: schema.Lora | None = None, *, trusted: bool = False) -> Shapes:
     """Sizes of a configuration: the model is built on the meta device, where parameters have shapes and no memory."""
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except ValueError as error:
-        raise UserError(f"{name} is no causal language model: {str(error).splitlines()[0]}") from None
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
+    except Exception as error:  # nor do sizes that fit no model
+        raise UserError(f"{name} is no causal language model: {one_line(error)}") from None
     text = config.get_text_config()
     heads = text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // heads

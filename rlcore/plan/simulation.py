@@ -1,7 +1,7 @@
 """A discrete-event simulation of training steps: long-tailed attempts on every sampler, then the learner, then weights.
 
 All rows of a sampler advance together, one token a decoding step, so time is simulated from one end of an attempt to
-the next: a row that ends goes on with its next attempt at once, or leaves its slot to a conversation that waits.
+the next: a row that ends begins its next attempt at once, or leaves its slot to a conversation that waits.
 """
 
 import heapq

@@ -12,18 +12,17 @@ def parameter_shapes(model: nn.Module) -> dict[str, list[int]]:
     return {name: list(getattr(parameter, "ds_shape", parameter.shape)) for name, parameter in model.named_parameters()}
 
 
-def check_same_parameters(model: nn.Module, saved: Mapping[str, Sequence[int]], where: str) -> None:
-    """Raises UserError naming the first parameter in which the model and `saved` (from `where`) differ."""
+def check_same_parameters(model: nn.Module, saved: Mapping[str, Sequence[int]], told: str) -> None:
+    """Raises UserError, which begins with `told`, naming the first parameter in which model and `saved` differ."""
     mine = parameter_shapes(model)
     for name in {**mine, **saved}:
         if name not in saved:
-            raise UserError(f"{where} is of another model: it has no parameter {name}")
+            raise UserError(f"{told}: it has no parameter {name}")
         if name not in mine:
-            raise UserError(f"{where} is of another model: it has a parameter {name}, the recipe's model does not")
+            raise UserError(f"{told}: it has a parameter {name}, the recipe's model does not")
         if list(saved[name]) != mine[name]:
             raise UserError(
-                f"{where} is of another model: {name} is {_shape(saved[name])} there and {_shape(mine[name])} in the "
-                f"recipe's model"
+                f"{told}: {name} is {_shape(saved[name])} there and {_shape(mine[name])} in the recipe's model"
             )
 
 

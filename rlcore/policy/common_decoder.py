@@ -30,7 +30,7 @@ def partial_layers(config: PreTrainedConfig) -> set[str]:
 def in_pairs(weight: Tensor, size: int) -> Tensor:
     """Rows of heads of `size` in another order: after each of the first half its partner in the second.
 
-    What a rotation turns into each other then stands side by side, as the parts of a complex number. Queries and keys
+    What a rotation turns into each other is then side by side, as the parts of a complex number. Queries and keys
     are reordered alike, so their products stay what they are. With `size` 0 the order stays.
     """
     if not size:

@@ -4,7 +4,8 @@ import copy
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from rlcore.errors import UserError, nearest_path, one_line
-from rlcore.files import move_into_place, seal_files
+from rlcore.files import by_umask, move_into_place, seal_files
+from rlcore.hub import hub_or_cache
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.schema import Model, Scratch
+
+OWN_CODE = "it brings Python of its own, which would run here: read it, then say model.trust_remote_code=true"
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def load_policy(section: Model, texts: Iterable[str] = (), seed: int = 0, *, emb
 
 def load_tokenizer(section: Model) -> PreTrainedTokenizerBase:
     """The tokenizer of a policy that is not `scratch`, as `load_policy` gives it. Raises UserError as that does."""
-    tokenizer = _read_tokenizer(str(section.path))
+    tokenizer = _read_tokenizer(str(section.path), section.trust_remote_code)
     _prepare(tokenizer, section)
     return tokenizer
 
@@ -70,18 +74,17 @@ def save_policy(
 
     Raises UserError when it cannot be written.
     """
-    try:
+    with _refused(f"the policy cannot be written to {folder}"):
         Path(folder).mkdir(parents=True, exist_ok=True)  # save_pretrained only logs where this raises
         _whole(policy.model).save_pretrained(folder, state_dict=None if weights is None else dict(weights))
         policy.tokenizer.save_pretrained(folder)
-    except Exception as error:  # the tokenizers library raises no narrower class where the disk is full
-        raise UserError(f"the policy cannot be written to {folder}: {one_line(error)}") from None
+        by_umask(path for path in Path(folder).iterdir() if path.is_file())
 
 
 def place_policy(
     policy: Policy, folder: str | os.PathLike[str], weights: Mapping[str, torch.Tensor] | None = None
 ) -> None:
-    """As `save_policy`, whole or not at all; a folder that stands there is replaced."""
+    """As `save_policy`, whole or not at all; an existing folder is replaced."""
     place = Path(folder)
     partial = place.with_name(f"partial-{place.name}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -115,28 +118,27 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
             f"model.path {path} holds LoRA adapters, not a whole model: merge them into their base (peft's "
             "merge_and_unload), and give the folder of the merged model"
         )
-    try:
+    with _refused(f"model {path} cannot be loaded"), hub_or_cache(path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=section.dtype,
+            trust_remote_code=section.trust_remote_code,
             attn_implementation=_attention(section, embedded),
             output_loading_info=True,
             **_quantized(section),
         )
-    except Exception as error:  # a broken config.json or file of weights raises no narrower class
-        raise UserError(f"model {path} cannot be loaded: {one_line(error)}") from None
     model, report = loaded
     if report["missing_keys"]:  # transformers fills them with random numbers
         lacking = sorted(report["missing_keys"])
         raise UserError(f"model {path} is incomplete: its weights lack {lacking[0]} (and {len(lacking) - 1} more)")
-    return Policy(model, _read_tokenizer(path))
+    return Policy(model, _read_tokenizer(path, section.trust_remote_code))
 
 
 def _attention(section: Model, embedded: bool) -> str:
     """The attention of `model.attention`; auto takes FlashAttention where it is installed and can be used."""
     if section.attention != "auto":
         return section.attention
-    if embedded or not torch.cuda.is_available() or section.dtype != "bfloat16":
+    if embedded or not torch.cuda.is_available() or section.dtype == "float32":
         return "sdpa"
     if is_flash_attn_3_available():
         return "flash_attention_3"
@@ -171,13 +173,12 @@ def _whole(model: PreTrainedModel) -> PreTrainedModel:
     return whole
 
 
-def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    try:
+def _read_tokenizer(path: str, trusted: bool) -> PreTrainedTokenizerBase:
+    with _refused(f"tokenizer of {path} cannot be loaded"), hub_or_cache(path):
         # AutoTokenizer would put Qwen2's splitting into a Qwen2 folder whose tokenizer.json says all there is to say
         whole = get_tokenizer_config(path).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
-        tokenizer = (PreTrainedTokenizerFast if whole else AutoTokenizer).from_pretrained(path)
-    except Exception as error:  # a broken tokenizer.json makes the tokenizers library raise no narrower class
-        raise UserError(f"tokenizer of {path} cannot be loaded: {one_line(error)}") from None
+        kind = PreTrainedTokenizerFast if whole else AutoTokenizer
+        tokenizer = kind.from_pretrained(path, trust_remote_code=trusted)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -190,9 +191,31 @@ def _prepare(tokenizer: PreTrainedTokenizerBase, section: Model) -> None:
         tokenizer.chat_template = section.chat_template
     if tokenizer.chat_template is None:
         raise UserError(f"tokenizer of {name} has no chat template; give one as model.chat_template")
-    try:
-        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template is a program
-        raise UserError(f"chat template of {name} does not work: {one_line(error)}") from None
+    with _refused(f"chat template of {name} does not work"):
+        _try_template(tokenizer)
     if tokenizer.eos_token is None:
         raise UserError(f"tokenizer of {name} has no end token (eos_token), so no attempt could end")
+
+
+def _try_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Renders a turn as text, or in parts, as templates of models that see images want it; else raises as the first."""
+    failures: list[Exception] = []
+    contents: list[Any] = ["?", [{"type": "text", "text": "?"}]]
+    for content in contents:
+        try:
+            tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+            return
+        except Exception as error:  # a template is a program
+            failures.append(error)
+    raise failures[0]
+
+
+@contextmanager
+def _refused(told: str) -> Iterator[None]:
+    """UserError that begins with `told` for whatever goes wrong: broken files, programs in them and full disks make
+    transformers and the tokenizers library raise no narrower class than Exception."""
+    try:
+        yield
+    except Exception as error:
+        reason = OWN_CODE if "trust_remote_code" in str(error) else one_line(error)
+        raise UserError(f"{told}: {reason}") from None

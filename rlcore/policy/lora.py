@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlcore.errors import UserError, one_line
+from rlcore.files import by_umask
 from rlcore.recipe.schema import Lora
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def merged_weight(layer: Any) -> Tensor:
 
 
 def present_weight(layer: Any) -> Tensor:
-    """What a layer multiplies by, with its adapter if it has one."""
+    """A layer's weight, with its adapter merged if it has one."""
     return merged_weight(layer) if hasattr(layer, "get_delta_weight") else whole_weight(layer)
 
 
@@ -136,8 +137,9 @@ def save_adapter(folder: Path, section: Lora, tensors: Mapping[str, Tensor], bas
     config = lora_config(section)
     config.base_model_name_or_path = base
     config.save_pretrained(str(folder))
+    by_umask([folder / "adapter_model.safetensors"])
 
 
 def plain_name(name: str) -> str:
-    """What a parameter is called in the model without adapters."""
+    """A parameter's name in the model without adapters."""
     return name.replace(".base_layer.", ".")

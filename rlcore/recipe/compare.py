@@ -31,7 +31,7 @@ def recipe_changes(folder: Path, saved: Mapping[str, Any], recipe: Recipe, step:
     Raises UserError where the run, which has done `step` steps, cannot resume under the change.
     """
     former = saved_recipe(saved, folder)
-    changes = _differences(former.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    changes = differences(former.model_dump(mode="json"), recipe.model_dump(mode="json"))
     fixed = [key for key in changes if _below(key, FIXED_KEYS)]
     if _schedule(former)[:step] != _schedule(recipe)[:step]:
         fixed.append("stages")
@@ -52,11 +52,11 @@ def _below(key: str, sections: tuple[str, ...]) -> bool:
     return any(f"{key}.".startswith(f"{section}.") for section in sections)
 
 
-def _differences(saved: object, mine: object, at: str = "") -> dict[str, list[Any]]:
-    """Both values of each dotted key in which they differ."""
+def differences(saved: object, mine: object, at: str = "") -> dict[str, list[Any]]:
+    """Both values, the saved one first, of each dotted key in which nested dicts differ."""
     if isinstance(saved, dict) and isinstance(mine, dict):
         found: dict[str, list[Any]] = {}
         for key in [*saved, *(key for key in mine if key not in saved)]:
-            found |= _differences(saved.get(key), mine.get(key), f"{at}.{key}" if at else key)
+            found |= differences(saved.get(key), mine.get(key), f"{at}.{key}" if at else key)
         return found
     return {} if saved == mine else {at: [saved, mine]}

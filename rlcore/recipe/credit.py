@@ -27,6 +27,9 @@ class Credit(Section):
     best_of: Positive = Field(
         1, description="k: pay a turn for the best return among itself and k - 1 of its group, which trains pass@k"
     )
+    mask_truncated: bool = Field(
+        False, description="attempts cut at max_attempt_tokens leave the loss; others are still compared with them"
+    )
     discount: Fraction = Field(0.0, description="how much an attempt is paid for the returns of later ones")
 
 

@@ -34,12 +34,13 @@ def load_section(section: type[AnySection], path: str | os.PathLike[str], overri
     Raises UserError, in one line, for a missing or unreadable file, one of another form, an unknown key (naming the
     nearest known one) or a value of the wrong type or range.
     """
-    values = _read(Path(path), ())
+    values = _read(Path(path), (), section.called)
     for key in values.keys() & FORMS.keys() - section.model_fields.keys():
         raise UserError(f"{path} is {FORMS[key]}")
     for override in overrides:
         _apply(values, override)
     _anchor_paths(values, Path())
+    _read_template(values)
     try:
         return section.model_validate(values)
     except ValidationError as error:
@@ -59,33 +60,34 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read(path: Path, seen: tuple[Path, ...], called: str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"recipe {path} does not exist{nearest_path(path)}") from None
+        raise UserError(f"{called} {path} does not exist{nearest_path(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UserError(f"recipe {path} cannot be read: {reason}") from None
+        raise UserError(f"{called} {path} cannot be read: {reason}") from None
     try:
         values = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise UserError(f"recipe {path} is not YAML: {one_line(error)}") from None
+        raise UserError(f"{called} {path} is not YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
-        raise UserError(f"recipe {path} must be a mapping of keys to values")
+        raise UserError(f"{called} {path} must be a mapping of keys to values")
     _anchor_paths(values, path.parent)
     parent = values.pop("extends", None)
     if parent is None:
         return values
     parent_path = (path.parent / str(parent)).resolve()
     if parent_path in seen:
-        raise UserError(f"recipe {path} extends itself through {parent}")
-    return _merge(_read(parent_path, (*seen, path.resolve())), values)
+        raise UserError(f"{called} {path} extends itself through {parent}")
+    return _merge(_read(parent_path, (*seen, path.resolve()), called), values)
 
 
 def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in a recipe that start with ./ or ../ are relative to the file they stand in, wherever the command runs.
 
+    Those that start with ~/ are in the user's home.
     What they become no longer starts so, because a resolved recipe is saved in the folder of its run.
     """
     for key, value in values.items():
@@ -95,9 +97,30 @@ def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
             for item in value:
                 if isinstance(item, dict):
                     _anchor_paths(item, folder)
-        elif isinstance(value, str) and key != "extends" and value.startswith(("./", "../")) and "\n" not in value:
+        elif not isinstance(value, str) or "\n" in value:
+            continue
+        elif value.startswith("~/"):
+            values[key] = str(Path(value).expanduser())
+        elif key != "extends" and value.startswith(("./", "../")):
             path, here = (folder / value).resolve(), Path.cwd()
             values[key] = str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _read_template(values: dict[str, Any]) -> None:
+    """Puts the text of a file that is named as the chat template in its place, so that the recipe holds all of it."""
+    model = values.get("model")
+    if not isinstance(model, dict):
+        return
+    named = model.get("chat_template")
+    if not isinstance(named, str) or "{" in named:
+        return
+    try:
+        model["chat_template"] = Path(named).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UserError(
+            f"model.chat_template {named}: that is no template, which has {{{{ ... }}}} in it, and no file of text"
+            f"{nearest_path(named)}"
+        ) from None
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ REMOVED = {
         (f"rollout.vllm.{phase}_deadline" for phase in ("start", "probe", "request", "publish")),
         "rollout.vllm.deadline is the one for all",
     ),
+    "checkpoint.resume": "a run resumes from the newest whole checkpoint in its folder; another output starts anew",
     "rollout.vllm.pause": "requests that run at a publication always go on with the new weights",
 }
 """Keys of former recipes, and what holds in their place. A saved recipe is read without them."""

@@ -45,17 +45,23 @@ class Model(Section):
 
     path: str | None = Field(None, description="a Hugging Face folder (relative to the recipe) or a hub name")
     scratch: Scratch | None = Field(None, description="make a random model instead, its tokenizer trained on the data")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="float16 is trained with a scaled loss, on CUDA alone"
+    )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"] = Field(
         "auto", description="auto: FlashAttention where it is installed and the sampler is not this model; else sdpa"
     )
     lora: Lora | None = Field(None, description="train low-rank adapters; the reference is then the model without them")
-    chat_template: str | None = Field(None, description="a Jinja template that replaces the tokenizer's own")
+    chat_template: str | None = Field(
+        None, description="a Jinja template, or a file that holds one, that replaces the tokenizer's own"
+    )
+    trust_remote_code: bool = Field(False, description="run the Python that comes with the model's files")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":
         if (self.path is None) == (self.scratch is None):
-            raise ValueError("give exactly one of path and scratch")
+            told = f"model={{path: {self.path}}} leaves scratch out" if self.path else "neither is there"
+            raise ValueError(f"give exactly one of path and scratch; {told}")
         if self.scratch and self.lora and self.lora.quantize != "none":
             raise ValueError("a scratch model cannot be quantised")
         return self

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rlcore.entries import ENGINES, Engine
-from rlcore.recipe.section import Positive, Seconds, Section
+from rlcore.recipe.section import Fraction, Positive, Seconds, Section, Text
 
 
 class Vllm(Section):
@@ -44,12 +44,22 @@ class Rollout(Section):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = Field(0, description="0: all tokens")
+    min_p: Fraction = Field(0.0, description="only tokens that are at least so many times as likely as the likeliest")
+    stop: list[Text] = Field(
+        default_factory=list, description="texts that end a reply, as stop tokens do; rewards read what comes before"
+    )
     slots: Positive = Field(512, description="sequences decoded at once by each engine, in process or a server")
     kv_memory: Annotated[float, Field(gt=0)] | None = Field(
         None, description="GiB of the torch engine's KV cache, at most; left out: half of what is free as it samples"
     )
     deadline: Seconds = Field(1800.0, description="seconds without any conversation ending, until sampling is given up")
     vllm: Vllm = Vllm()
+
+    @property
+    def truncated(self) -> list[str]:
+        """The settings that leave tokens out, as `top_p 0.9`."""
+        left_out = {"top_p": self.top_p < 1, "top_k": self.top_k > 0, "min_p": self.min_p > 0}
+        return [f"{name} {getattr(self, name):g}" for name, wanted in left_out.items() if wanted]
 
     @property
     def entry(self) -> Engine:

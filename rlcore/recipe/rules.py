@@ -45,6 +45,29 @@ def _engine(recipe: Any) -> Iterator[str]:
         yield "model.lora.quantize needs learner.zero 2 or less: quantised weights are not split"
 
 
+def _truncation(recipe: Any) -> Iterator[str]:
+    """The learner scores a token among those kept under its own weights, which are to be the sampler's."""
+    learner, truncated = recipe.learner, recipe.rollout.truncated
+    if not (recipe.stages and truncated):
+        return
+    said = f"rollout.{' and '.join(truncated)}"
+    if learner.optimizer_steps > 1:
+        yield (
+            f"{said}: which tokens are kept changes with the weights, so a batch takes one optimizer step, not "
+            f"{learner.optimizer_steps}: set learner.minibatches and learner.epochs to 1, or keep all tokens"
+        )
+    if learner.old_logprobs == "sampler" and not recipe.exact_sampler:
+        yield (
+            f"{said}: learner.old_logprobs sampler needs a sampler that keeps exactly the learner's tokens (engine "
+            "torch, float32): take learner.old_logprobs learner"
+        )
+    if learner.kl != "exact" and any(any(stage.kl) for stage in recipe.stages):
+        yield (
+            f"{said}: learner.kl {learner.kl} estimates the KL of all tokens from those sampled, which are only some: "
+            "take learner.kl exact"
+        )
+
+
 def _supervised_rounds(recipe: Any) -> Iterator[str]:
     sft, conversation = recipe.sft, recipe.conversation
     if not sft:
@@ -53,6 +76,8 @@ def _supervised_rounds(recipe: Any) -> Iterator[str]:
         yield "sft stands in place of stages: give one of them, the other in a recipe named by after"
     if recipe.model.lora or recipe.learner.sequence_parallel > 1:
         yield "sft trains all weights, on whole sequences: no model.lora or learner.sequence_parallel"
+    if recipe.model.dtype == "float16":
+        yield "sft trains without a scaled loss, which float16 needs: model.dtype bfloat16 or float32"
     if sft.rows != "column" and (conversation.kind, conversation.attempts) != ("correct", 2):
         yield f"sft.rows {sft.rows} needs conversations of two attempts, of kind correct"
 
@@ -62,6 +87,8 @@ def _baseline(recipe: Any) -> Iterator[str]:
     baseline = BASELINES[name]
     if recipe.batch.group == 1 and baseline.compares:
         yield f"batch.group is 1, but the {name} baseline compares a group's trajectories"
+    if recipe.stages and recipe.batch.group == 1 and recipe.credit.scale == "group":
+        yield "batch.group is 1, so credit.scale group would make every advantage 0: take none or batch"
     if recipe.stages and KINDS[kind].may_end and baseline.biased_by_stops:
         yield (
             f"credit.baseline {name} is biased where the policy ends conversations (conversation.kind {kind}): it "
@@ -112,6 +139,7 @@ RULES: tuple[Callable[[Any], Iterator[str]], ...] = (
     _stages,
     _offline_first_attempts,
     _engine,
+    _truncation,
     _supervised_rounds,
     _baseline,
     _best_of,

@@ -1,5 +1,6 @@
 """The typed schema of a recipe: one YAML file that holds a whole experiment. Every field says what it means."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -14,7 +15,10 @@ from rlcore.recipe.model import Scratch as Scratch
 from rlcore.recipe.rollout import Rollout
 from rlcore.recipe.rollout import Vllm as Vllm
 from rlcore.recipe.rules import broken_rules
-from rlcore.recipe.section import Fraction, NonNegative, Positive, Seconds, Section, Text
+from rlcore.recipe.section import Fraction, Name, NonNegative, Positive, Seconds, Section, Text
+
+PLACEHOLDER = re.compile(r"(?:(?<![\\\w])|(?=\{prompt\}))\{(\w+)\}")
+"""`{prompt}`, and other names but where a word stands before them: `\\boxed{answer}` stands for itself."""
 
 
 class Data(Section):
@@ -25,7 +29,9 @@ class Data(Section):
     subset: str | None = Field(None, description="configuration name of a hub data set")
     split: str = "train"
     columns: dict[str, str] = Field(default_factory=dict, description="what a column is called here: {answer: gold}")
-    prompt: str = Field("{prompt}", description="the user message; {prompt} stands for the problem's text")
+    prompt: str = Field(
+        "{prompt}", description="the user message; {prompt} stands for the problem's text, {NAME} for a column's"
+    )
     system: str | None = Field(None, description="a system message before it")
     skip_bad_rows: bool = Field(
         False, description="leave out rows that are not JSON or lack a column, and list them; else they are an error"
@@ -36,9 +42,14 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _prompt_asks(self) -> "Data":
-        if "{prompt}" not in self.prompt:
-            raise ValueError("prompt must contain {prompt}, which stands for the problem's text")
+        if not self.asked_columns:
+            raise ValueError("prompt must contain {prompt}, which stands for the problem's text, or a column as {NAME}")
         return self
+
+    @property
+    def asked_columns(self) -> list[str]:
+        """The columns that the prompt is made of; `prompt` is the problem's text."""
+        return list(dict.fromkeys(PLACEHOLDER.findall(self.prompt)))
 
 
 class Conversation(Section):
@@ -147,7 +158,7 @@ class Learner(Section):
         description="exact sums over the vocabulary; the others are one-sample estimates; reward is taken from the "
         "advantages instead of added to the loss",
     )
-    zero: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage; 0 with bfloat16 is done as 1")
+    zero: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage; 0 is done as 1 but in float32")
     offload: list[Literal["optimizer", "parameters", "activations"]] = Field(
         default_factory=list, description="what lies in the host's memory: optimizer from zero 1 on, parameters with 3"
     )
@@ -214,7 +225,6 @@ class Checkpoint(Section):
     """What is saved, and when."""
 
     every: Annotated[int, Field(ge=0)] = Field(50, description="steps between saves; 0: only at the end")
-    resume: Literal["auto", "never"] = Field("auto", description="auto: go on from the newest whole checkpoint, if any")
     keep_last: Positive = Field(2, description="checkpoints that stay: the newest")
     keep_every: Annotated[int, Field(ge=0)] = Field(0, description="and those whose step this divides; 0: none")
     keep_best: bool = Field(True, description="and the one with the highest training reward since the one before it")
@@ -235,7 +245,7 @@ class Track(Section):
 class Recipe(Section):
     """One experiment."""
 
-    name: str
+    name: Name
     seed: Annotated[int, Field(ge=0)] = 0
     output: str = Field("", description="folder of the run; runs/NAME when left out")
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -268,8 +278,7 @@ class Recipe(Section):
     @property
     def exact_sampler(self) -> bool:
         """Whether the sampler's log-probabilities are the learner's own but for rounding in float32."""
-        plain = self.rollout.top_p == 1 and self.rollout.top_k == 0
-        return self.rollout.entry.exact and self.model.dtype == "float32" and plain
+        return self.rollout.entry.exact and self.model.dtype == "float32"
 
     @property
     def adapters_apart(self) -> Lora | None:

@@ -1,6 +1,6 @@
 """What every part of a recipe's schema is made of."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -13,6 +13,16 @@ def _said(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_said)]
 """Text that is not blank."""
+
+
+def _named(text: str) -> str:
+    if not text.strip() or text.startswith((".", "~")) or "/" in text:
+        raise ValueError(f"{text!r} cannot name a run's folder: no slash, and no dot or ~ at its beginning")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_named)]
+"""What a folder can be called that stays where it is put."""
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -22,4 +32,6 @@ Seconds = Annotated[float, Field(gt=0)]
 class Section(BaseModel):
     """A part of a recipe: immutable, and unknown keys are refused."""
 
+    called: ClassVar[str] = "recipe"
+    """What a file of it is."""
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

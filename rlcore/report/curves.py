@@ -1,4 +1,4 @@
-"""What more attempts buy: majority votes in parallel against corrections, and attempts in a row.
+"""The gain from more attempts: majority votes in parallel against corrections, and attempts in a row.
 
 The forms of Kumar et al. 2024 (arXiv 2409.12917): votes among K answers against votes among K/2 answers that were each
 corrected once (figure 1, right), and accuracy after n attempts in a row.
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from rlcore.evaluate.results import Interval
 from rlcore.report.run_folder import RunFolder
-from rlcore.report.style import DASHED, SOLID, Style, short_name
+from rlcore.report.style import DASHED, SOLID, Style, name_ends, short_name
 from rlcore.report.table import Row, arms_of, result_rows
 
 Points = dict[int, Interval]
@@ -33,20 +33,23 @@ def compute(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | N
         for words, points, style in ways:
             if points:
                 _draw(axes, points, colours[row.arm], style)
-                ends.append((points[max(points)][0], max(points), f"{short_name(row.arm)} {words}", colours[row.arm]))
+                ends.append((100 * points[max(points)][0], f"{short_name(row.arm)} {words}", colours[row.arm]))
     axes.set_xscale("log", base=2)
     ticks = sorted({x for row in rows for x in (*parallel_votes(row), *corrected_votes(row))})
     axes.set_xticks(ticks, [str(x) for x in ticks])
     axes.set_xlabel("attempts sampled of each problem")
     axes.set_title("Accuracy of a majority vote, %")
-    _name_ends(axes, ends)
+    name_ends(axes, ends)
     return figure
 
 
 def sequential(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
     """Accuracy after n attempts in a row, where there are more than two."""
-    curves = {row.arm: _attempts_in_a_row(row) for row in _rows(runs)}
-    curves = {arm: points for arm, points in curves.items() if len(points) > 2}
+    curves = {}
+    for row in _rows(runs):
+        numbers = sorted(int(name[1:]) for name in row.metrics if re.fullmatch(r"t\d+", name))
+        if len(numbers) > 2:
+            curves[row.arm] = {number: row.metrics[f"t{number}"] for number in numbers}
     if not curves:
         return None
     figure = Figure(figsize=(11, 3.6), layout="constrained")
@@ -56,7 +59,7 @@ def sequential(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure 
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("attempts in a row")
     axes.set_title("Accuracy after n attempts in a row, %")
-    _name_ends(axes, [(p[max(p)][0], max(p), short_name(arm), colours[arm]) for arm, p in curves.items()])
+    name_ends(axes, [(100 * p[max(p)][0], short_name(arm), colours[arm]) for arm, p in curves.items()])
     return figure
 
 
@@ -79,11 +82,6 @@ def _votes(row: Row, attempt: int) -> Points:
     return dict(sorted(({1: alone} | found if alone else found).items())) if found else {}
 
 
-def _attempts_in_a_row(row: Row) -> Points:
-    names = [name for name in row.metrics if re.fullmatch(r"t\d+", name)]
-    return dict(sorted((int(name[1:]), row.metrics[name]) for name in names))
-
-
 def _rows(runs: Sequence[RunFolder]) -> list[Row]:
     """The sampled row of each arm, its mean where there are several runs."""
     results = [result for run in runs for result in run.results]
@@ -97,12 +95,3 @@ def _draw(axes: Axes, points: Points, colour: str, style: Style) -> None:
     face = colour if style == SOLID else "none"
     axes.plot(list(points), heights_N3[:, 0], color=colour, linestyle=style, linewidth=1.8)
     axes.scatter(list(points), heights_N3[:, 0], s=24, facecolors=face, edgecolors=colour, linewidths=1.3, zorder=3)
-
-
-def _name_ends(axes: Axes, ends: Sequence[tuple[float, int, str, str]]) -> None:
-    """The lines' names at the right, in the order of their heights, apart where they would overlap."""
-    low, high = axes.get_ylim()
-    at = -np.inf
-    for height, _, text, colour in sorted(ends):
-        at = max(100 * height, at + 0.06 * (high - low))
-        axes.annotate(text, (1.01, at), xycoords=("axes fraction", "data"), color=colour, va="center", fontsize=9)

@@ -17,11 +17,12 @@ from rapidfuzz.distance import Levenshtein
 
 from rlcore.errors import UserError
 from rlcore.evaluate.results import Results
-from rlcore.files import Record, to_json
+from rlcore.files import Record, to_json, writing
 from rlcore.report.plots import CURVES, arm_colours, draw_plots
 from rlcore.report.run_folder import RunFolder, read_run
 from rlcore.report.table import Row, cell, columns_of, headline_mode, part_rows, result_rows, vote_table
 
+DATA_URI = "data:image/png;base64,"
 SHOWN = 400
 """Trajectories on the page, over all runs."""
 LONG = 6000
@@ -33,8 +34,8 @@ SLUGS = {"i→c": "ic", "c→i": "ci", "c→c": "cc", "i→i": "ii", None: "none
 def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], object] = lambda done: None) -> Path:
     """Write `report.json`, `*.png` and `report.html` about the runs' folders into `folder`; returns the page.
 
-    A run that is not finished is shown as far as it is. `on_part` is told of each run read, then of the plots and the
-    page. Raises UserError where a folder is not that of a run or a file is damaged, and where the report cannot be
+    A run that is not finished is shown as far as it is. `on_part` is called for each run read, then for the plots and
+    the page. Raises UserError where a folder is not that of a run or a file is damaged, and where the report cannot be
     written.
     """
     read = []
@@ -43,7 +44,7 @@ def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], ob
         on_part(1)
     if not read:
         raise UserError("a report needs at least one run")
-    try:
+    with writing(f"the report in {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         plots = draw_plots(folder, read)
         on_part(1)
@@ -51,13 +52,11 @@ def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], ob
         page = folder / "report.html"
         page.write_text(_page(read, plots), encoding="utf-8", errors="replace")
         on_part(1)
-    except OSError as error:
-        raise UserError(f"cannot write the report in {folder}: {error.strerror}") from None
     return page
 
 
 def _numbers(runs: Sequence[RunFolder]) -> dict[str, Any]:
-    """What `report.json` holds: the runs, and the rows of the table."""
+    """The content of `report.json`: the runs, and the rows of the table."""
     return {
         "runs": [
             {"folder": str(run.folder), "arm": run.arm, "seed": run.seed, "finished": run.final is not None}
@@ -78,7 +77,10 @@ def _page(runs: Sequence[RunFolder], plots: Mapping[str, Mapping[str, Path]]) ->
     )
     template = environment.from_string(files("rlcore.evaluate").joinpath("report.html").read_text(encoding="utf-8"))
     rows = _rows(runs)
-    pictures = {name: {theme: _data_uri(path) for theme, path in themes.items()} for name, themes in plots.items()}
+    pictures = {
+        name: {theme: Markup(DATA_URI + base64.b64encode(path.read_bytes()).decode()) for theme, path in themes.items()}
+        for name, themes in plots.items()
+    }
     return template.render(
         nonce=secrets.token_hex(16),
         runs=runs,
@@ -119,7 +121,7 @@ def _alarms(run: RunFolder) -> dict[str, tuple[int, int]]:
 
 
 def _trajectories(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
-    """What the page shows of trajectories: an equal share from each run, and in it from each stage and kind of flip."""
+    """Trajectories on the page: an equal share from each run, and in it from each stage and kind of flip."""
     shown = []
     for i, run in enumerate(runs):
         kinds = defaultdict(list)
@@ -160,7 +162,3 @@ def _marked(text: str, other: str) -> list[tuple[str, bool]]:
     words, others = (re.findall(r"\w+|\s+|[^\w\s]", t) for t in (text, other))
     opcodes = Levenshtein.opcodes(words, others)
     return [("".join(words[o.src_start : o.src_end]), o.tag != "equal") for o in opcodes if o.src_end > o.src_start]
-
-
-def _data_uri(path: Path) -> Markup:
-    return Markup("data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rlcore.errors import UserError
+from rlcore.files import writing
 from rlcore.report.curves import compute, sequential
 from rlcore.report.run_folder import RunFolder
-from rlcore.report.style import DASHED, GREY, PALETTE, SOLID, THEMES, Style, short_name
+from rlcore.report.style import DASHED, GREY, PALETTE, SOLID, THEMES, Style, name_ends, short_name
 from rlcore.report.table import BASE, arms_of, headline_mode, result_rows
 
 
@@ -34,11 +34,9 @@ def draw_plots(folder: Path, runs: Sequence[RunFolder]) -> dict[str, dict[str, P
                 if figure is None:
                     break
                 path = folder / f"{name}-{theme.name}.png"
-                try:
+                with writing(path):
                     FigureCanvasAgg(figure)
                     figure.savefig(path, dpi=160)
-                except OSError as error:
-                    raise UserError(f"cannot write {path}: {error.strerror}") from None
                 drawn.setdefault(name, {})[theme.name] = path
     return drawn
 
@@ -172,20 +170,12 @@ def _evaluation_points(
 
 
 def _finish(axes: Axes, title: str, ends: list[tuple[float, str, str]]) -> None:
-    """Title, room, and the names of the lines at their ends, moved apart where they would overlap."""
+    """Title, room, and the names of the lines at their ends."""
     axes.set_title(title)
     axes.set_xlabel("step")
     axes.locator_params(axis="x", integer=True)
     axes.margins(x=0.02, y=0.08)
-    low, high = axes.get_ylim()
-    ends.sort()
-    heights = [height for height, _, _ in ends]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + 0.055 * (high - low))
-    shift = float(np.mean(heights) - np.mean([height for height, _, _ in ends])) if ends else 0.0
-    for height, (_, text, colour) in zip(heights, ends, strict=True):
-        at = (1.01, height - shift)
-        axes.annotate(text, at, xycoords=("axes fraction", "data"), color=colour, va="center", fontsize=9)
+    name_ends(axes, ends)
 
 
 PLOTS: dict[str, Callable[[Sequence[RunFolder], Mapping[str, str]], Figure | None]] = {

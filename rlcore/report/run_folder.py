@@ -1,6 +1,6 @@
-"""What a run left in its folder, read back."""
+"""Reading a run's folder."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,12 @@ from typing import Any
 import yaml
 
 from rlcore.errors import UserError
+from rlcore.evaluate.lines import MetricsLine, ShownLine
 from rlcore.evaluate.results import Results, load_evaluation
-from rlcore.files import Record, read_records
+from rlcore.files import Line, Record, check_shape, read_records
+from rlcore.recipe.parse import parse_yaml
+
+METRICS, TRAJECTORIES, EVALUATION = "metrics.jsonl", "trajectories.jsonl", "evaluation.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,9 @@ class RunFolder:
 
     folder: Path
     recipe_text: str
+    steps: int
+    """Of all stages of its recipe."""
+    evaluates: bool
     arm: str
     seed: int
     metrics: list[Record]
@@ -41,36 +48,47 @@ def read_run(folder: Path) -> RunFolder:
 
     Raises UserError where it is no folder of a run, or holds neither metrics nor an evaluation, or a file is damaged.
     """
-    recipe_text, recipe = _read_recipe(folder)
-    metrics, evaluation = folder / "metrics.jsonl", folder / "evaluation.json"
+    text, recipe = _read_recipe(folder)
+    metrics, trajectories, evaluation = (folder / name for name in (METRICS, TRAJECTORIES, EVALUATION))
     if not metrics.exists() and not evaluation.exists():
         raise UserError(f"{folder} holds neither metrics.jsonl nor evaluation.json: the run has not measured anything")
-    final = _if_there(load_evaluation, evaluation)
+    base = folder / "evaluation_base.json"
+    final = load_evaluation(evaluation) if evaluation.exists() else None
     return RunFolder(
         folder=folder,
-        recipe_text=recipe_text,
-        arm=final.arm if final else str(recipe.get("name", folder.name)),
-        seed=final.seed if final else int(recipe.get("seed", 0)),
-        metrics=_if_there(read_records, metrics) or [],
-        trajectories=_if_there(read_records, folder / "trajectories.jsonl") or [],
+        recipe_text=text,
+        steps=sum(stage.steps for stage in recipe.stages),
+        evaluates=recipe.evaluate is not None,
+        arm=final.arm if final else recipe.name or folder.name,
+        seed=final.seed if final else recipe.seed,
+        metrics=read_records(metrics, MetricsLine) if metrics.exists() else [],
+        trajectories=read_records(trajectories, ShownLine) if trajectories.exists() else [],
         final=final,
-        base=_if_there(load_evaluation, folder / "evaluation_base.json"),
+        base=load_evaluation(base) if base.exists() else None,
     )
 
 
-def _read_recipe(folder: Path) -> tuple[str, Mapping[str, Any]]:
+class _StageLine(Line):
+    steps: int
+
+
+class _RecipeLine(Line):
+    """What is read of a recipe, which may be one of another version of rlcore."""
+
+    name: str = ""
+    seed: int = 0
+    stages: Sequence[_StageLine] = ()
+    evaluate: dict[str, Any] | None = None
+
+
+def _read_recipe(folder: Path) -> tuple[str, _RecipeLine]:
     path = folder / "recipe.yaml"
     try:
         text = path.read_text(encoding="utf-8")
-        recipe = yaml.safe_load(text)
+        recipe = parse_yaml(text)
     except OSError as error:
         raise UserError(f"{folder} is not the folder of a run: cannot read {path.name}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError):
         raise UserError(f"{path} is not YAML") from None
-    if not isinstance(recipe, dict):
-        raise UserError(f"{path} is not a recipe")
-    return text, recipe
-
-
-def _if_there(read: Any, path: Path) -> Any:
-    return read(path) if path.exists() else None
+    check_shape(recipe, _RecipeLine, f"{path} is not a recipe")
+    return text, _RecipeLine.model_validate(recipe)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
+
 PALETTE = ("#2a78d6", "#e0762b", "#1f9e77", "#a066d3", "#d14a7c", "#8a9a1e", "#17a2b8", "#b5651d")
 """Colours of the arms in the order they are shown, readable on light and on dark paper."""
 GREY = "#8b8b93"
@@ -57,3 +60,16 @@ THEMES = (Theme("light", "#ffffff", "#33363d", "#e4e5ea"), Theme("dark", "#1b1d2
 def short_name(arm: str) -> str:
     """The arm's name, cut where it would take the room of the lines."""
     return arm if len(arm) <= 20 else arm[:19] + "…"
+
+
+def name_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """The lines' names at the right: height, text and colour of each, moved apart where they would overlap."""
+    low, high = axes.get_ylim()
+    ends = sorted(ends)
+    heights = [height for height, _, _ in ends]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + 0.055 * (high - low))
+    shift = float(np.mean(heights) - np.mean([height for height, _, _ in ends])) if ends else 0.0
+    for height, (_, text, colour) in zip(heights, ends, strict=True):
+        at = (1.01, height - shift)
+        axes.annotate(text, at, xycoords=("axes fraction", "data"), color=colour, va="center", fontsize=9)

@@ -56,7 +56,7 @@ def result_rows(results: Sequence[Results]) -> list[Row]:
 
 
 def difference_rows(results: Sequence[Results], against: str) -> list[Row]:
-    """What every other arm has more than the arm `against`, by mode, paired by problem, over all seeds of both."""
+    """Differences of all other arms from the arm `against`, by mode, paired by problem, over all seeds of both."""
     arms, rows = arms_of(results), []
     for mode in _modes(results):
         others = [run for _, run in _runs(results, mode, against)]
@@ -68,7 +68,7 @@ def difference_rows(results: Sequence[Results], against: str) -> list[Row]:
 
 
 def coverage_note(results: Sequence[Results]) -> str:
-    """What the intervals of these results are over, in a sentence."""
+    """A sentence: over what the intervals of these results are."""
     most = max((len({r.seed for r in results if r.arm == arm}) for arm in arms_of(results)), default=0)
     if most < 2:
         return "Intervals (95 %) are over problems alone: how much another seed would change, one run cannot say."
@@ -99,14 +99,11 @@ def _runs(results: Sequence[Results], mode: str, arm: str) -> list[tuple[int, Ev
     runs: list[tuple[int, Evaluation]] = []
     for result in (result for result in results if result.arm == arm):
         for evaluation in (evaluation for evaluation in result.evaluations if evaluation.mode == mode):
-            same = [seed for seed, run in runs if _same(evaluation, run)]
+            measured = "marks" if evaluation.marks else "metrics"
+            same = [seed for seed, run in runs if getattr(run, measured) == getattr(evaluation, measured)]
             if not same or (arm != BASE and result.seed not in same):
                 runs.append((result.seed, evaluation))
     return runs
-
-
-def _same(one: Evaluation, other: Evaluation) -> bool:
-    return one.marks == other.marks if one.marks else one.metrics == other.metrics
 
 
 def _over_seeds(runs: Sequence[Evaluation], against: Sequence[Evaluation] = ()) -> dict[str, Interval]:
@@ -116,12 +113,12 @@ def _over_seeds(runs: Sequence[Evaluation], against: Sequence[Evaluation] = ()) 
     problems = sorted(set.intersection(*({p for marks in run.marks.values() for p in marks} for run in everyone)))
     if not names or not problems:
         return {}
-    arms = [np.array([_marks_PM(run, problems, names) for run in arm]) for arm in (runs, against) if arm]
+    arms = [
+        np.array([[[run.marks[name].get(p, math.nan) for name in names] for p in problems] for run in arm])
+        for arm in (runs, against)
+        if arm
+    ]
     return {name: (v, low, high) for name, (v, low, high) in zip(names, seeds_ci(*arms).tolist(), strict=True)}
-
-
-def _marks_PM(run: Evaluation, problems: Sequence[str], names: Sequence[str]) -> list[list[float]]:
-    return [[run.marks[name].get(problem, math.nan) for name in names] for problem in problems]
 
 
 def vote_table(rows: Sequence[Row]) -> tuple[list[str], list[tuple[Row, str, list[str]]]]:
@@ -187,16 +184,8 @@ def console_table(rows: Sequence[Row]) -> Table:
 def markdown_table(rows: Sequence[Row]) -> str:
     """The table as Markdown; means are bold."""
     columns = columns_of(rows)
-    lines = [
-        ["sampling", "arm", "run", *columns.values()],
-        ["---"] * 3 + ["---:"] * len(columns),
-        *(
-            _bold(row, [row.mode, row.arm.replace("|", r"\|"), row.run, *(cell(row, n) for n in columns)])
-            for row in rows
-        ),
-    ]
+    lines = [["sampling", "arm", "run", *columns.values()], ["---"] * 3 + ["---:"] * len(columns)]
+    for row in rows:
+        cells = [row.mode, row.arm.replace("|", r"\|"), row.run, *(cell(row, name) for name in columns)]
+        lines.append([f"**{text}**" for text in cells] if row.is_mean else cells)
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _bold(row: Row, cells: list[str]) -> list[str]:
-    return [f"**{text}**" for text in cells] if row.is_mean else cells

@@ -15,9 +15,10 @@ from rlcore.entries import KINDS, Script
 from rlcore.errors import UserError
 from rlcore.kinds.instructions import INSTRUCTIONS
 from rlcore.recipe import schema
+from rlcore.rollout.stopping import StopTexts
+from rlcore.rollout.template import MARK, Template
 from rlcore.types import Message, Problem
 
-MARK = "⁅REPLY⁆"
 MAX_MESSAGE_TOKENS = 256
 """Of a message between replies that is written while the conversation goes on; a longer one is cut."""
 PROBES = {
@@ -56,16 +57,20 @@ class Conversation:
         self.max_prompt_tokens = section.max_prompt_tokens
         self.max_attempt_tokens = section.max_attempt_tokens
         self.stop_ids = frozenset(stop_ids)
+        self.template = Template(tokenizer)
         self._question: list[Message] = [{"role": "user", "content": "What is 2 + 3?"}]
         self._tail_ids = lru_cache(maxsize=256)(self._encode_tail)
         messages = [message for message in (self.script.instruction, self.script.review) if message]
         longest = max(len(self._tail_ids(message)) for message in messages) if self.attempts > 1 else 0
         self._max_tail = MAX_MESSAGE_TOKENS + longest if self.kind.writes else longest
         self.check = self._check(self._question) if self.attempts > 1 else TemplateCheck(())
+        differences = (f"chat template, {difference}" for difference in self.check.differences)
+        self.notes = (*self.template.notes(self._question, self.stop_ids), *differences)
+        """What a user should know of how the template works here, a line each."""
 
     def open(self, problem: Problem) -> tuple[int, ...]:
         """The prompt of attempt 1. Raises UserError when it is longer than `max_prompt_tokens`."""
-        ids = self._encode(self._render(list(problem.messages)))
+        ids = self.template.encode(self.template.render(list(problem.messages)))
         if len(ids) > self.max_prompt_tokens:
             raise UserError(
                 f"the prompt of problem {problem.id} has {len(ids)} tokens, more than "
@@ -75,7 +80,7 @@ class Conversation:
 
     def prompt_tokens(self, problems: Sequence[Problem]) -> list[int]:
         """How many tokens each problem's first prompt has; tokenised in parallel."""
-        texts = [self._render(list(problem.messages)) for problem in problems]
+        texts = [self.template.render(list(problem.messages)) for problem in problems]
         return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
 
     def follow(self, finish: Literal["stop", "length"], message: str | None = None) -> tuple[int, ...]:
@@ -91,45 +96,51 @@ class Conversation:
         sampled_end = finish == "stop" and tail_ids[0] in self.stop_ids
         return tail_ids[1:] if sampled_end else tail_ids
 
-    def text(self, response_ids: Sequence[int]) -> str:
-        """What a reward reads of an attempt."""
+    def said(self, response_ids: Sequence[int]) -> str:
+        """What these tokens say."""
         return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True))
+
+    def text(self, response_ids: Sequence[int], stop: StopTexts | None = None) -> str:
+        """What a reward reads of an attempt, up to a text that ends it.
+
+        It begins with the tag of a thinking block that the template opens.
+        """
+        said = self.said(response_ids)
+        return self.template.open_thought + (stop.before(said) if stop else said)
 
     @property
     def max_tokens(self) -> int:
         """An upper bound of a whole conversation's length."""
         return self.max_prompt_tokens + self.replies * (self.max_attempt_tokens + self._max_tail)
 
-    def _render(self, messages: list[Message]) -> str:
-        try:
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except Exception as error:  # a template is a program
-            roles = ", ".join(message["role"] for message in messages)
-            raise UserError(f"the chat template cannot take the turns {roles}: {error}") from None
-
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
     def _encode_tail(self, message: str) -> tuple[int, ...]:
         """What follows a reply in a rendered conversation that goes on with `message`."""
-        text = self._render(self._two_turns(self._question, MARK, message))
+        text = self.template.render(self._two_turns(self._question, MARK, message))
         _, mark, tail = text.partition(MARK)
         if not mark or message.strip() not in tail:
-            raise UserError("the chat template cannot take a second user turn: it drops an earlier turn")
-        return self._encode(tail)
+            raise UserError(f"the chat template cannot take a second user turn: {self._misfit(text, message)}")
+        return self.template.encode_after(tail)
+
+    @staticmethod
+    def _misfit(text: str, message: str) -> str:
+        """Why a conversation, rendered as `text`, does not end in a reply and then this message."""
+        if message.strip() not in text and message.strip().casefold() in text.casefold():
+            return "it writes turns in other letters, so what it renders is not what was said"
+        return "it drops an earlier turn"
 
     def _two_turns(self, question: list[Message], reply: str, message: str) -> list[Message]:
         return [*question, {"role": "assistant", "content": reply}, {"role": "user", "content": message}]
 
     def _check(self, question: list[Message]) -> TemplateCheck:
-        first = self._render(question)
+        first = self.template.render(question)
         differences = []
         for name, attempt in PROBES.items():
-            attempt_ids = self._encode(attempt)
+            attempt_ids = self.template.encode_after(attempt, first)
             if self.tokenizer.unk_token_id in attempt_ids:  # such an answer is never sampled
                 continue
-            appended = self._encode(first) + attempt_ids + self._tail_ids(self.script.instruction)
-            rendered = self._encode(self._render(self._two_turns(question, attempt, self.script.instruction)))
+            appended = self.template.encode(first) + attempt_ids + self._tail_ids(self.script.instruction)
+            whole = self.template.render(self._two_turns(question, attempt, self.script.instruction))
+            rendered = self.template.encode(whole)
             if appended != rendered:
                 differences.append(f"{name}: {self._first_difference(appended, rendered)}")
         return TemplateCheck(tuple(differences))

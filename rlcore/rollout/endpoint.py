@@ -162,8 +162,7 @@ class EndpointRollout:
             "temperature": drawing.temperature,
             "seed": mixed_seed(drawing.seed, number) >> 32,
         }
-        if drawing.temperature and self._settings.top_p < 1:
-            body["top_p"] = self._settings.top_p
-        if drawing.temperature and self._settings.top_k:
-            body["top_k"] = self._settings.top_k
-        return body
+        # Only what the recipe changes: top_k and min_p are not every server's.
+        settings = self._settings.model_dump(include={"top_p", "top_k", "min_p"}, exclude_defaults=True)
+        stop = {"stop": self._settings.stop} if self._settings.stop else {}
+        return {**body, **stop, **(settings if drawing.temperature else {})}

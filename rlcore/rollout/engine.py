@@ -7,15 +7,19 @@ from typing import Literal, Protocol
 
 import torch
 
+from rlcore.policy.truncation import KEEP_ALL, Truncation
+from rlcore.rollout.stopping import StopTexts
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 keep all tokens."""
+    """How tokens are drawn. Temperature 0 is greedy."""
 
     max_tokens: int
     temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
+    truncation: Truncation = KEEP_ALL
+    stop: StopTexts | None = None
+    """An engine that cannot tell samples on, up to a stop token or the limit; the rest is cut off afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,10 @@ class Sample:
     logprobs: tuple[float, ...]
     finish: Literal["stop", "length"]
     versions: tuple[int, ...]
+
+    def stopped_after(self, count: int) -> "Sample":
+        """The first `count` tokens."""
+        return Sample(self.ids[:count], self.logprobs[:count], "stop", self.versions[:count])
 
 
 class RolloutEngine(Protocol):

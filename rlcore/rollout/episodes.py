@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
@@ -25,7 +26,7 @@ def sample_groups(
     firsts: Sequence[Sequence[Turn]] = (),
     on_attempt: OnAttempt | None = None,
 ) -> Groups:
-    """`group` trajectories of each problem. Raises TimeoutError where none of them ends within `deadline` seconds.
+    """`group` trajectories of each problem. Raises UserError where none of them ends within `deadline` seconds.
 
     With `branches` above 1, so many trajectories that follow each other in a group go on from one first attempt; it is
     sampled, and trained, in the first of them. The first attempts in `firsts`, a few of each problem, are taken as they
@@ -109,10 +110,13 @@ class Episode:
         claim: Callable[[str], bool | None] | None,
         last: bool,
     ) -> Turn:
-        prompt = self._prompt if message is None else self._conversation.follow(self._turns[-1].finish, message)
+        stop = self._sampling.stop
+        prompt = self._prompt if message is None else self._conversation.follow(self._ended(), message)
         sample = await self._engine.sample([*self._ids, *prompt], self._sampling, key=self._key, last=last)
         self._released = last
-        text = self._conversation.text(sample.ids)
+        if stop and (end := stop.end(sample.ids)):
+            sample = sample.stopped_after(end)
+        text = self._conversation.text(sample.ids, stop)
         return Turn(
             prompt,
             sample.ids,
@@ -123,3 +127,8 @@ class Episode:
             role(text) if callable(role) else role,
             claim(text) if claim else None,
         )
+
+    def _ended(self) -> Literal["stop", "length"]:
+        """How the last reply ended: one that ended at a text, too, lacks the token that ends a turn."""
+        turn = self._turns[-1]
+        return turn.finish if self._conversation.stop_ids.intersection(turn.response_ids[-1:]) else "length"

@@ -7,12 +7,14 @@ from functools import partial
 from itertools import groupby
 from typing import Literal
 
+from rlcore.policy.truncation import Truncation
 from rlcore.recipe import Recipe
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
 from rlcore.rollout.episodes import Episode, sample_groups
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.scoring import Scorer
+from rlcore.rollout.stopping import StopTexts
 from rlcore.rollout.streaming import Start, finished, iterated
 from rlcore.types import Groups, Problem, Request, Trajectory, Turn
 
@@ -25,6 +27,8 @@ class Rollout:
         self._recipe = recipe
         self._conversation = conversation
         self._scorer = scorer
+        texts = recipe.rollout.stop
+        self._stop = StopTexts(texts, conversation.said) if texts else None
 
     def together(self) -> AbstractContextManager[None]:
         """Around all attempts of a phase, before ranks meet elsewhere: those that share an engine leave it together."""
@@ -83,7 +87,7 @@ class Rollout:
 
     def first_turn(self, problem: Problem, ids: Sequence[int], finish: Literal["stop", "length"]) -> Turn:
         """A first attempt that was sampled before, as context: its log-probabilities are not known (0)."""
-        text = self._conversation.text(ids)
+        text = self._conversation.text(ids, self._stop)
         prompt = self._conversation.open(problem)
         return Turn(prompt, tuple(ids), (0.0,) * len(ids), finish, text, (0,) * len(ids), trained=False)
 
@@ -112,5 +116,5 @@ class Rollout:
         return iterated(finished(starts(), window=settings.slots, deadline=settings.deadline))
 
     def _sampling(self, temperature: float) -> Sampling:
-        settings = self._recipe.rollout
-        return Sampling(self._conversation.max_attempt_tokens, temperature, settings.top_p, settings.top_k)
+        truncation = Truncation.of(self._recipe.rollout)
+        return Sampling(self._conversation.max_attempt_tokens, temperature, truncation, self._stop)

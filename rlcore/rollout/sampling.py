@@ -30,7 +30,7 @@ def draw(logits_NV: torch.Tensor, sampling: Sampling, share_N1: torch.Tensor) ->
 
     `share_N1` holds a random number in [0, 1) a row, float64; greedy rows need none.
 
-    Temperature, top-k and top-p shape the distribution and the log-probabilities are those of the shaped, renormalised
+    Temperature and truncation shape the distribution and the log-probabilities are those of the shaped, renormalised
     one. Greedy (temperature 0) takes the largest logit; its log-probability is that of the plain softmax.
     """
     logits_NV = logits_NV.float()
@@ -40,23 +40,10 @@ def draw(logits_NV: torch.Tensor, sampling: Sampling, share_N1: torch.Tensor) ->
     else:
         if sampling.temperature != 1:
             logits_NV = logits_NV / sampling.temperature
-        probability_NV = _keep(logits_NV, sampling.top_k, sampling.top_p).softmax(-1)
+        probability_NV = sampling.truncation.cut(logits_NV).softmax(-1)
         # The first token up to which the probabilities add up to more than a uniform share of their sum: one random
         # number a row, and never a token of probability 0, as the share is below 1 by more than a rounding. In float32
         # the sums of a large vocabulary would be too coarse for its rare tokens.
         sums_NV = probability_NV.cumsum(-1, dtype=torch.float64)
         tokens_N1 = torch.searchsorted(sums_NV, share_N1.mul(sums_NV[:, -1:]), right=True)
     return tokens_N1[:, 0], probability_NV.gather(-1, tokens_N1)[:, 0].log_()
-
-
-def _keep(logits_NV: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
-    """-inf outside the `top_k` largest and outside the smallest set of tokens whose probability reaches `top_p`."""
-    if 0 < top_k < logits_NV.shape[-1]:
-        smallest_N1 = logits_NV.topk(top_k, dim=-1).values[:, -1:]
-        logits_NV = logits_NV.masked_fill(logits_NV < smallest_N1, -torch.inf)
-    if top_p < 1:
-        sorted_NV, order_NV = logits_NV.sort(dim=-1, descending=True)
-        probabilities_NV = sorted_NV.softmax(-1)
-        outside_NV = probabilities_NV.cumsum(-1) - probabilities_NV >= top_p
-        logits_NV = logits_NV.masked_fill(outside_NV.scatter(-1, order_NV, outside_NV), -torch.inf)
-    return logits_NV

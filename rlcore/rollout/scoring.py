@@ -2,14 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 
 from rewards import RewardError, RewardPool, Verdict
 from rlcore.errors import UserError
 from rlcore.recipe import schema
-from rlcore.types import Groups, Problem, Trajectory, Turn
+from rlcore.types import Groups, Message, Problem, Trajectory, Turn
 
 CHUNK = 256
 """Attempts sent to the workers together: large enough that messages cost nothing, small enough to overlap."""
@@ -24,10 +25,8 @@ class Scorer:
     def __init__(self, section: schema.Rewards):
         """Raises UserError for a reward that does not exist or cannot be loaded."""
         specs = [function.model_dump() for function in section.functions]
-        try:
+        with _told():
             self._pool = RewardPool(specs, workers=section.workers, deadline=section.deadline)
-        except RewardError as error:
-            raise UserError(f"rewards: {error}") from None
         self._counted: Counter[str] = Counter()
         self._waiting: dict[Key, Problem] = {}
         self._sent: dict[Key, tuple[Future[list[Verdict]], int]] = {}
@@ -41,7 +40,7 @@ class Scorer:
                 self._send()
 
     def score(self, groups: Groups) -> Groups:
-        """The same trajectories with the verdicts of all their attempts."""
+        """The same trajectories with the verdicts of all their attempts. Raises UserError when the rewards are gone."""
         self._send()
         scored = [[self._judged(trajectory) for trajectory in group] for group in groups]
         self.forget()
@@ -54,7 +53,8 @@ class Scorer:
         futures = {self._sent[_key(trajectory.problem, turn)][0] for turn in trajectory.attempts}
         if futures:
             # Shielded: what a stopped conversation waits for, the workers finish.
-            await asyncio.shield(asyncio.gather(*map(asyncio.wrap_future, futures)))
+            with _told():
+                await asyncio.shield(asyncio.gather(*map(asyncio.wrap_future, futures)))
         return self._judged(trajectory)
 
     def forget(self) -> None:
@@ -72,7 +72,8 @@ class Scorer:
 
     def _judged(self, trajectory: Trajectory) -> Trajectory:
         sent = (self._sent[_key(trajectory.problem, turn)] for turn in trajectory.attempts)
-        return replace(trajectory, verdicts=tuple(future.result()[at] for future, at in sent))
+        with _told():
+            return replace(trajectory, verdicts=tuple(future.result()[at] for future, at in sent))
 
     def _send(self) -> None:
         if not self._waiting:
@@ -80,17 +81,34 @@ class Scorer:
         waiting, self._waiting = self._waiting, {}
         problems = list(waiting.values())
         columns = {name: [problem.columns.get(name) for problem in problems] for name in _column_names(problems)}
-        columns["prompts"] = [list(problem.messages) for problem in problems]
+        columns["prompts"] = [_prompt(problem) for problem in problems]
         columns["completion_ids"] = [list(ids) for _, ids, _ in waiting]
-        try:
-            future = self._pool.submit([text for _, _, text in waiting], columns)
-        except RewardError as error:
-            raise UserError(f"rewards: {error}") from None
+        with _told():
+            future = self._pool.submit([_completion(problem, key[2]) for key, problem in waiting.items()], columns)
         self._sent.update({key: (future, at) for at, key in enumerate(waiting)})
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """UserError for what the rewards refuse, and for rewards that are gone."""
+    try:
+        yield
+    except RewardError as error:
+        raise UserError(f"rewards: {error}") from None
 
 
 def _key(problem: Problem, attempt: Turn) -> Key:
     return problem.id, attempt.response_ids, attempt.text
+
+
+def _prompt(problem: Problem) -> str | list[Message]:
+    """As TRL has it: messages where the data hold messages, else the text that is asked."""
+    return list(problem.messages) if problem.conversational else problem.messages[-1]["content"]
+
+
+def _completion(problem: Problem, text: str) -> str | list[Message]:
+    """In the form of the prompt."""
+    return [{"role": "assistant", "content": text}] if problem.conversational else text
 
 
 def _column_names(problems: Iterable[Problem]) -> list[str]:

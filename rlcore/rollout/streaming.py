@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from itertools import islice
 from typing import Any, TypeVar
 
+from rlcore.errors import UserError
 from rlcore.types import Problem, Request
 
 Item = TypeVar("Item")
@@ -15,7 +16,7 @@ Start = Callable[[], Coroutine[Any, Any, Item]]
 async def finished(starts: Iterable[Start[Item]], *, window: int, deadline: float) -> AsyncIterator[tuple[int, Item]]:
     """Yields results as they come, each with its place in `starts`; at most `window` conversations run at once.
 
-    Raises what a conversation raises, and TimeoutError where none ends within `deadline` seconds. The others are then
+    Raises what a conversation raises, and UserError where none ends within `deadline` seconds. The others are then
     cancelled.
     """
     waiting = enumerate(starts)
@@ -33,8 +34,9 @@ async def finished(starts: Iterable[Start[Item]], *, window: int, deadline: floa
                 async with asyncio.timeout(deadline):
                     tasks = [await ended.get()]
             except TimeoutError:
-                raise TimeoutError(
-                    f"sampling {len(places)} conversations took longer than {deadline:g} s, and none ended"
+                raise UserError(
+                    f"rollout.deadline: sampling {len(places)} conversations took longer than {deadline:g} s, and none "
+                    "ended"
                 ) from None
             # Those that ended together make room together: an engine computes their successors' prompts at once.
             tasks += [ended.get_nowait() for _ in range(ended.qsize())]

@@ -12,6 +12,7 @@ from rlcore.policy import Policy, load_policy, stop_ids
 from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
 from rlcore.rollout import Conversation, Rollout, RolloutEngine, Scorer
+from rlcore.session.inputs import read_inputs
 from rlcore.types import Problem
 
 NAMED = 8
@@ -22,7 +23,7 @@ class Setup:
     """Everything but the learner; `close` ends its reward workers and its rollout engine.
 
     Raises UserError for anything in the recipe that cannot be had. `problems` is empty where the recipe trains on none
-    and needs none to train a tokenizer on, `held_out` where it has no evaluation.
+    and needs none to train a tokenizer on, `held_out` where it has no evaluation; `inputs` are digests of what it read.
     """
 
     def __init__(self, recipe: Recipe, ranks: Ranks, *, training: bool = True):
@@ -31,12 +32,17 @@ class Setup:
         shown = [recipe.sft.column] if recipe.sft and recipe.sft.rows == "column" else []
         self.problems = load_problems(recipe.data, say, shown) if needs_problems else []
         asked_of = load_problems(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
+        self.inputs = read_inputs(recipe, self.problems, asked_of)
         self.policy = first_policy(recipe, self.problems)
         logging.disable_progress_bar()  # loading a large model shows its progress; saving one does not
         talks = (recipe.conversation, recipe.held_out_conversation)
         self.conversation, asked = (Conversation(self.policy.tokenizer, talk, stop_ids(self.policy)) for talk in talks)
         for talk in (self.conversation, asked):
             _check_model_length(talk, self.policy)
+        for note in dict.fromkeys((*self.conversation.notes, *asked.notes)):
+            say(note)
+        for name, problems in (("data", self.problems), ("evaluate.data", asked_of)):
+            _note_control_tokens(self.conversation, problems, name, say)
         self.problems = fitting_problems(self.conversation, self.problems, say)
         skip = bool(recipe.evaluate and recipe.evaluate.data.skip_bad_rows)
         self.held_out = fitting_problems(asked, asked_of, say if skip else None)
@@ -93,6 +99,13 @@ def fitting_problems(conversation: Conversation, problems: list[Problem], say: S
         told = f"unfit for conversation.kind {conversation.kind_name}: {next(iter(refused.values()))}"
         problems = _without(problems, list(refused), told, say)
     return problems
+
+
+def _note_control_tokens(conversation: Conversation, problems: list[Problem], name: str, say: Say) -> None:
+    found = [tokens for p in problems if (tokens := conversation.template.control_tokens(p.messages))]
+    if found:
+        named = ", ".join(sorted(set().union(*found)))
+        say(f"{name}: {len(found)} of {len(problems)} problems spell control tokens, which the model obeys: {named}")
 
 
 def _without(problems: list[Problem], names: list[str], told: str, say: Say | None) -> list[Problem]:

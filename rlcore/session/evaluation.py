@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from rlcore.rollout import Scorer
 from rlcore.rollout.endpoint import Endpoint, EndpointRollout
 from rlcore.rollout.streaming import every
 from rlcore.session.build import Setup
+from rlcore.session.inputs import Inputs, read_inputs
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.track import Tracker
 from rlcore.types import Problem, Request, Trajectory
@@ -46,38 +47,34 @@ def evaluate(recipe: Recipe) -> Results | None:
         raise UserError(f"recipe {recipe.name} has no evaluate section to say what to measure on")
     ranks = start_distributed(recipe.device)
     folder = Path(recipe.output)
+    served = recipe.evaluate.endpoint is not None
     with (
         holding(folder, ranks.first),
-        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks))) as journal,
+        closing(ServedSetup(recipe) if served else Setup(recipe, ranks, training=False)) as setup,
+        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks, setup.inputs))) as journal,
     ):
-        return _evaluate_alone(recipe, ranks, journal)
+        return _evaluate_alone(recipe, ranks, setup, journal)
 
 
-def _evaluate_alone(recipe: Recipe, ranks: Ranks, journal: Journal) -> Results | None:
+def _evaluate_alone(recipe: Recipe, ranks: Ranks, setup: "Setup | ServedSetup", journal: Journal) -> Results | None:
     assert recipe.evaluate is not None
     folder = Path(recipe.output)
-    setup = ServedSetup(recipe) if recipe.evaluate.endpoint else Setup(recipe, ranks, training=False)
-    try:
-        with open_tracker(recipe, ranks, resume_step=None) as tracker:
-            if journal.done:
-                tracker.say(f"what {folder} holds of this evaluation is not sampled again; another output samples anew")
-            problems = recipe.evaluate.problems
-            try:
-                with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():
-                    results = evaluate_and_save(
-                        recipe, setup, ranks, tracker, problems=problems, step=0, journal=journal
-                    )
-            except Stopped:
-                tracker.say(f"stopped; what is done is kept in {folder}, and the same command goes on from there")
-                return None
-            tracker.log(0, "evaluation", {k: v for part in results.evaluations for k, v in part.values.items()})
-            if ranks.first:
-                from rlcore.report.page import write_report  # draws plots: matplotlib
+    with open_tracker(recipe, ranks, resume_step=None) as tracker:
+        if journal.done:
+            tracker.say(f"what {folder} holds of this evaluation is not sampled again; another output samples anew")
+        problems = recipe.evaluate.problems
+        try:
+            with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():
+                results = evaluate_and_save(recipe, setup, ranks, tracker, problems=problems, step=0, journal=journal)
+        except Stopped:
+            tracker.say(f"stopped; what is done is kept in {folder}, and the same command goes on from there")
+            return None
+        tracker.log(0, "evaluation", {k: v for part in results.evaluations for k, v in part.values.items()})
+        if ranks.first:
+            from rlcore.report.page import write_report  # draws plots: matplotlib
 
-                tracker.say(f"report: {write_report(folder, [folder])}")
-            return results
-    finally:
-        setup.close()
+            tracker.say(f"report: {write_report(folder, [folder])}")
+        return results
 
 
 def evaluate_and_save(
@@ -114,13 +111,14 @@ def evaluate_and_save(
     return results
 
 
-def _identity(recipe: Recipe, ranks: Ranks) -> str:
-    """A digest of all that the attempts depend on: the recipe's part in them, the weights, and how ranks share them."""
+def _identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> dict[str, Any]:
+    """All that the attempts depend on: the recipe's part in them, what it reads, the weights, how ranks share them."""
     parts = recipe.model_dump(mode="json", include={"seed", "model", "rollout", "rewards", "evaluate", "conversation"})
     path = Path(recipe.model.path or "")
     files = sorted(path.glob("*")) if recipe.model.path and path.is_dir() else []
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    return hashlib.blake2b(repr((FORMAT, parts, weights, ranks.world)).encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(repr(weights).encode(), digest_size=16).hexdigest()
+    return {**parts, "inputs": inputs, "weights": digest, "ranks": ranks.world, "format": FORMAT}
 
 
 class ServedSetup:
@@ -131,6 +129,7 @@ class ServedSetup:
         assert recipe.evaluate.endpoint is not None
         endpoint = Endpoint(recipe.evaluate.endpoint, recipe.model.path, recipe.rollout.deadline)
         self.held_out = load_problems(recipe.evaluate.data)[: recipe.evaluate.problems]
+        self.inputs = read_inputs(recipe, [], self.held_out)
         self._scorer = Scorer(recipe.rewards)
         self.held_out_rollout = EndpointRollout(recipe, recipe.held_out_conversation, endpoint, self._scorer)
 
@@ -146,7 +145,7 @@ def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None, run_i
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
         except OSError as error:
-            raise UserError(f"the run's folder {folder} cannot be written: {error.strerror}") from None
+            raise UserError(f"folder {folder} cannot be written: {error.strerror}") from None
     return Tracker(
         folder,
         recipe.track,

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-import torch
-
-from rlcore.ranks import Ranks
+from rlcore.ranks import Ranks, share
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a run to stop."""
@@ -43,11 +41,7 @@ class Interrupt:
 
     def requested(self) -> bool:
         """Whether any rank was asked to stop (every rank takes part)."""
-        if self._ranks.world == 1:
-            return self._asked
-        asked = torch.tensor(int(self._asked), device=self._ranks.device)
-        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
-        return bool(asked.item())
+        return any(share(self._asked, self._ranks))
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:

@@ -5,14 +5,13 @@ import shutil
 from pathlib import Path
 from random import Random
 
-import yaml
-
 from rlcore.data import ProblemOrder, rank_slice
 from rlcore.errors import UserError
 from rlcore.evaluate.results import Results, load_evaluation
+from rlcore.files import holding
 from rlcore.policy import place_policy
 from rlcore.ranks import Ranks, gather_list, start_distributed
-from rlcore.recipe import Recipe
+from rlcore.recipe import Recipe, load_recipe
 from rlcore.recipe.compare import recipe_changes
 from rlcore.recipe.schema import Sft
 from rlcore.rollout.streaming import every, grouped
@@ -36,14 +35,21 @@ def fine_tune(recipe: Recipe) -> Results | None:
     carry nothing else over. Returns the evaluation; None for a recipe without one, or when it was asked to stop. Raises
     UserError where too few conversations are worth learning, or the folder holds a run of another recipe.
     """
+    ranks = start_distributed(recipe.device)
+    with holding(Path(recipe.output), ranks.first):
+        return _fine_tune(recipe, ranks)
+
+
+def _fine_tune(recipe: Recipe, ranks: Ranks) -> Results | None:
     assert recipe.sft
     folder, evaluated = Path(recipe.output), Path(recipe.output) / "evaluation.json"
     done, policy = _rounds_done(folder, recipe.sft.rounds)
     if policy:
-        recipe_changes(folder, yaml.safe_load((folder / "recipe.yaml").read_text()), recipe)
+        recipe_changes(folder, load_recipe(folder / "recipe.yaml").model_dump(mode="json"), recipe)
     if done == recipe.sft.rounds and (evaluated.exists() or recipe.evaluate is None):
+        if ranks.first:
+            print(f"{folder} holds a finished run, of {done} rounds: nothing is left to do")
         return load_evaluation(evaluated) if recipe.evaluate else None
-    ranks = start_distributed(recipe.device)
     if recipe.sft.batch % ranks.world:
         raise UserError(f"sft.batch {recipe.sft.batch} does not divide evenly over {ranks.world} ranks")
     model = recipe.model.model_copy(update={"path": str(policy), "scratch": None}) if policy else recipe.model
@@ -79,7 +85,9 @@ def _rounds_done(folder: Path, rounds: int) -> tuple[int, Path | None]:
     """How many rounds are finished, and the policy that the last of them left."""
     if (folder / "final").is_dir():
         return rounds, folder / "final"
-    found = {int(path.name.removeprefix(ROUND)): path for path in folder.glob(f"{ROUND}*")}
+    found = {
+        int(name): path for path in folder.glob(f"{ROUND}*") if (name := path.name.removeprefix(ROUND)).isdecimal()
+    }
     return max(found.items(), default=(0, None))
 
 

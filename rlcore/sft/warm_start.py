@@ -6,7 +6,7 @@ from transformers import set_seed
 
 from rlcore.data import load_problems
 from rlcore.data.sources.arithmetic import Options, phrases
-from rlcore.errors import UserError
+from rlcore.files import holding
 from rlcore.policy import Policy, phrase_tokenizer, save_policy
 from rlcore.policy.scratch import scratch_model
 from rlcore.rollout import Conversation
@@ -20,13 +20,16 @@ WARMUP_STEPS = 100
 def warm_start(section: WarmStart) -> Path:
     """Makes the policy, trains it phase by phase and writes it as a Hugging Face folder, which is returned.
 
-    Raises UserError where the folder cannot be written, and for options that the source of the data does not know.
+    Raises UserError where the folder cannot be written or another process holds it, and for options that the source of
+    the data does not know.
     """
     folder = Path(section.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output {folder} cannot be written: {error.strerror}") from None
+    with holding(folder):
+        _make(section, folder)
+    return folder
+
+
+def _make(section: WarmStart, folder: Path) -> None:
     set_seed(section.seed)
     problems = load_problems(section.data)
     options = Options.model_validate(section.data.options)
@@ -41,4 +44,3 @@ def warm_start(section: WarmStart) -> Path:
         schedule = Schedule(phase.steps, section.batch, phase.lr, warmup, phase.decay)
         train_supervised(policy, list(rows), schedule, folder, seed=section.seed)
     save_policy(policy, folder)
-    return folder

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 History = Sequence[Mapping[str, Any]]
 """Records, oldest first."""
 Figures = dict[str, Any]
-"""What a message is filled with; empty while all is well."""
+"""Fill a message; empty while all is well."""
 
 HISTORY = 50
 """Records that an alarm may look back on."""

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,28 +13,6 @@ BETWEEN_LINES = 30.0
 """Seconds between lines of a side task."""
 LINES = 50
 """About how many lines a whole run prints where there is no terminal."""
-
-
-class RunConsole(Protocol):
-    """What a tracker needs of a console."""
-
-    def show(self, step: int, stage: str, metrics: Mapping[str, float]) -> None:
-        """Show where the run is."""
-
-    def say(self, text: str) -> None:
-        """Print a line that stays."""
-
-    def progress(self, description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Show the progress of a side task; what it gives is told of each part done."""
-
-    def close(self) -> None:
-        """Leave the console as it was found."""
-
-
-def open_console(total_steps: int, *, done: int) -> RunConsole:
-    """A progress bar where stdout is a terminal, else plain lines; `done` steps lie behind."""
-    console = Console(soft_wrap=True, highlight=False)
-    return Bar(console, total_steps, done) if console.is_terminal else Lines(console, total_steps, done)
 
 
 class Bar:
@@ -133,7 +110,7 @@ class Lines:
         if step <= self._first:
             return []
         each = (time.monotonic() - self._first_end) / (step - self._first)
-        return [_left(each * (self._total - step))]
+        return [f"left {clock(each * (self._total - step))}"]
 
 
 class Pace:
@@ -159,12 +136,22 @@ class Pace:
     @property
     def left(self) -> str:
         """At the pace so far."""
-        return _left((self._total - self.done) * self.seconds / max(self.done, 1))
+        return f"left {clock((self._total - self.done) * self.seconds / max(self.done, 1))}"
 
 
-def _left(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"left {minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+RunConsole = Bar | Lines
+
+
+def open_console(total_steps: int, *, done: int) -> RunConsole:
+    """A progress bar where stdout is a terminal, else plain lines; `done` steps lie behind."""
+    console = Console(soft_wrap=True, highlight=False)
+    return Bar(console, total_steps, done) if console.is_terminal else Lines(console, total_steps, done)
 
 
 def training_figures(metrics: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""What a tracker needs of a dashboard, and what dashboards share."""
+"""The interface of dashboards to a tracker, and what they share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rlcore.errors import UserError
 from rlcore.evaluate.results import Results
-from rlcore.files import JsonlFile, Record, cut_records
+from rlcore.files import JsonlFile, Record, cut_records, writing
 from rlcore.recipe.schema import Track
 from rlcore.track.alarms import ALARMS, HISTORY
 from rlcore.track.console import open_console
@@ -24,7 +23,7 @@ class Tracker:
     """Writes `metrics.jsonl` and `trajectories.jsonl` in the run's folder, the console, W&B and TensorBoard.
 
     A metrics record is flat: `step`, `stage`, names like `train/t1`, and `alarm/NAME: 1.0` while an alarm lasts. Values
-    that are not finite are written as null. `resume_step` is the last step of the checkpoint the run goes on from:
+    that are not finite are written as null. `resume_step` is the last step of the checkpoint the run resumes from:
     later records are cut, so that the files are those of one uninterrupted run, and the W&B run keeps its id: `run_id`,
     which a checkpoint remembers, or the folder's. With None the run starts afresh and its files with it (former ones
     are kept as `NAME.previous.jsonl`). A tracker that is not `enabled` (every rank but one) does nothing.
@@ -128,7 +127,7 @@ class Tracker:
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Shows the progress of a side task; what it yields is told of each part done."""
+        """Shows the progress of a side task; call what it yields with each part done."""
         if not self.enabled:
             yield lambda done: None
             return
@@ -166,10 +165,8 @@ class Tracker:
 
 def _run_id(folder: Path, *, fresh: bool, known: str) -> str:
     path = folder / "run_id"
-    try:
+    with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         if known or fresh or not path.exists():
             path.write_text(known or secrets.token_hex(4))
         return path.read_text().strip()
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None

@@ -49,7 +49,7 @@ class WandbRun:
 def open_wandb(
     folder: Path, section: Track, recipe: Mapping[str, Any], name: str, run_id: str, *, say: Callable[[str], None]
 ) -> WandbRun:
-    """Start or go on with the W&B run `run_id`.
+    """Start or resume the W&B run `run_id`.
 
     `auto` is online where an API key is known and offline elsewhere, also where W&B cannot be reached: a dashboard must
     not keep a run from training. `say` is given the line that tells how to synchronise an offline run.

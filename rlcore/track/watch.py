@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -18,6 +17,7 @@ from rlcore.evaluate.results import Results
 from rlcore.files import Record
 from rlcore.report.run_folder import RunFolder, read_run
 from rlcore.track.alarms import ALARMS, WINDOW, recent_mean
+from rlcore.track.console import clock
 
 BARS = " ▁▂▃▄▅▆▇█"
 SPARK = 40
@@ -52,8 +52,7 @@ def watch(folder: Path, *, every: float, once: bool) -> None:
 
 def finished(run: RunFolder) -> bool:
     """Whether the run came to its end: its policy is written and, where the recipe asks for it, evaluated."""
-    evaluates = yaml.safe_load(run.recipe_text).get("evaluate") is not None
-    return (run.folder / "final").is_dir() and (run.final is not None or not evaluates)
+    return (run.folder / "final").is_dir() and (run.final is not None or not run.evaluates)
 
 
 def view(run: RunFolder) -> RenderableType:
@@ -69,10 +68,8 @@ def view(run: RunFolder) -> RenderableType:
 
 
 def _heading(run: RunFolder) -> Text:
-    stages = yaml.safe_load(run.recipe_text).get("stages") or []
-    total = sum(stage["steps"] for stage in stages)
-    last = run.metrics[-1] if run.metrics else {"step": 0, "stage": "starting"}
-    words = [f"{run.arm}, seed {run.seed}", f"{last['stage']}", f"step {last['step']:,}/{total:,}"]
+    last: Record = run.metrics[-1] if run.metrics else {"step": 0, "stage": "starting"}
+    words = [f"{run.arm}, seed {run.seed}", f"{last['stage']}", f"step {last['step']:,}/{run.steps:,}"]
     seconds = recent_mean(run.metrics, "time/step", min(WINDOW, max(1, len(run.metrics))))
     tokens = recent_mean(run.metrics, "learner/tokens", min(WINDOW, max(1, len(run.metrics))))
     if seconds:
@@ -82,7 +79,8 @@ def _heading(run: RunFolder) -> Text:
     if finished(run):
         words.append("finished")
     elif seconds:
-        words += [f"{_clock(seconds * (total - last['step']))} left", f"last written {_age(run.folder)} ago"]
+        age = max(0.0, time.time() - (run.folder / "metrics.jsonl").stat().st_mtime)
+        words += [f"{clock(seconds * (run.steps - last['step']))} left", f"last written {clock(age)} ago"]
     return Text("  ".join(words), style="bold")
 
 
@@ -152,12 +150,3 @@ def _is_accuracy(name: str) -> bool:
 
 def _end(text: str) -> str:
     return text if len(text) <= LONG else f"… {text[-LONG:]}"
-
-
-def _age(folder: Path) -> str:
-    return _clock(max(0.0, time.time() - (folder / "metrics.jsonl").stat().st_mtime))
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -14,7 +14,7 @@ SECTIONS = ("Held-out accuracy", "Training accuracy", "Behaviour", "Learner", "T
 
 
 def _panels() -> dict[str, dict[str, tuple[str, str]]]:
-    """What `PANELS` holds, from the measurements that name a panel; those of evaluations have one for each mode."""
+    """`PANELS`, from the measurements that name a panel; those of evaluations have one for each mode."""
     drawn: dict[str, dict[str, list[str]]] = {section: {} for section in SECTIONS}
     for each in (each for section in MEASUREMENTS.values() for each in section if each.panel):
         section, title = each.panel.split(" / ")
@@ -23,13 +23,12 @@ def _panels() -> dict[str, dict[str, tuple[str, str]]]:
             names.append(each.name.replace("{mode}", mode).replace("{n}", r"\d+"))
     drawn["Behaviour"]["alarms"] = ["alarm/.+"]
     return {
-        section: {title: (_axis(names), "|".join(names)) for title, names in titles.items()}
+        section: {
+            title: (EVAL if names[0].startswith("eval/") else TRAINER, "|".join(names))
+            for title, names in titles.items()
+        }
         for section, titles in drawn.items()
     }
-
-
-def _axis(names: list[str]) -> str:
-    return EVAL if names[0].startswith("eval/") else TRAINER
 
 
 PANELS = _panels()
@@ -60,7 +59,7 @@ def workspace(project: str, entity: str) -> Any:
 
 
 def workspace_json(project: str, entity: str) -> str:
-    """What would be sent to W&B, as JSON."""
+    """The request that would be sent to W&B, as JSON."""
     return json.dumps(json.loads(workspace(project, entity)._to_model().model_dump_json(by_alias=True)), indent=1)
 
 

@@ -8,9 +8,10 @@ folder.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal
 
 from rlcore.errors import UserError
-from rlcore.files import Record, read_records, write_records
+from rlcore.files import Line, Record, read_records, write_records
 from rlcore.ranks import Ranks, gather_list
 from rlcore.rollout import Rollout
 from rlcore.rollout.streaming import every, grouped
@@ -21,6 +22,16 @@ FILE = "first_attempts.jsonl"
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 """Shows a task of so many parts; it yields what is told how many of them are done."""
+
+
+class _AttemptLine(Line):
+    ids: list[int]
+    finish: Literal["stop", "length"]
+
+
+class _BaseLine(Line):
+    problem: str
+    attempts: list[_AttemptLine]
 
 
 class BaseAttempts:
@@ -40,7 +51,7 @@ class BaseAttempts:
         if not problems:
             return
         if self._resumed:
-            self._turns = self._read(problems)
+            self._turns = self._read(problems, count)
             return
         self._turns = self._sample(problems, count)
         if self._ranks.first:
@@ -60,15 +71,18 @@ class BaseAttempts:
                 watch(f"first attempts, {len(found)} of {len(mine)} problems done")
         return dict(sorted(gather_list(found, self._ranks)))
 
-    def _read(self, problems: Sequence[Problem]) -> dict[str, list[Turn]]:
+    def _read(self, problems: Sequence[Problem], count: int) -> dict[str, list[Turn]]:
         try:
-            rows = read_records(self._path)
+            rows = read_records(self._path, _BaseLine)
         except UserError as error:
             raise UserError(f"the first attempts of the policy at the start are lost: {error}") from None
         kept = {row["problem"]: row["attempts"] for row in rows}
-        missing = next((problem.id for problem in problems if problem.id not in kept), None)
-        if missing is not None:
-            raise UserError(f"{self._path} has no first attempts at problem {missing}: it is of another run")
+        for problem in problems:
+            if len(kept.get(problem.id, ())) < count:
+                raise UserError(
+                    f"{self._path} holds {len(kept.get(problem.id, ()))} first attempts at problem {problem.id}, not "
+                    f"the {count} that the recipe wants: they are sampled at the start of a run, from its first policy"
+                )
         turn = self._rollout.first_turn
         return {p.id: [turn(p, one["ids"], one["finish"]) for one in kept[p.id]] for p in problems}
 

@@ -37,8 +37,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints, whole or not, in order."""
-        names = (STEP.fullmatch(path.name) for path in self.folder.glob("step-*"))
-        return sorted(int(name[1]) for name in names if name)
+        return list(saved_checkpoints(self.folder))
 
     def newest(self) -> tuple[Path | None, list[str]]:
         """The latest whole checkpoint, and a line about each damaged one after it, which is set aside.
@@ -130,6 +129,12 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
+
+
+def saved_checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a folder by their steps, whole or not, in order."""
+    found = {int(name[1]): path for path in folder.glob("step-*") if (name := STEP.fullmatch(path.name))}
+    return dict(sorted(found.items()))
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

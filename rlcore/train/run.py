@@ -15,12 +15,14 @@ from rlcore.evaluate.results import Results, load_evaluation
 from rlcore.files import JsonlFile
 from rlcore.learner import Learner
 from rlcore.policy import check_same_parameters, parameter_shapes, place_policy
+from rlcore.policy.truncation import Truncation
 from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
 from rlcore.recipe.compare import recipe_changes
 from rlcore.recipe.schema import Stage
 from rlcore.session.build import Setup
 from rlcore.session.evaluation import BASE, LATEST, evaluate_and_save, open_tracker
+from rlcore.session.inputs import input_changes
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.train.base_attempts import BaseAttempts
 from rlcore.train.checkpoints import Checkpoints, read_state
@@ -44,7 +46,7 @@ class Run:
             raise UserError(f"batch.problems {recipe.batch.problems} does not divide evenly over {ranks.world} ranks")
         watch("starting")
         self._checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint, ranks)
-        checkpoint, damaged = self._checkpoint_to_resume()
+        checkpoint, damaged = self._checkpoints.newest()
         state = read_state(checkpoint) if checkpoint else {}
         changes = recipe_changes(self.folder, state["recipe"], recipe, state["step"]) if state else {}
         self.step, self.best, self.base_t1 = 0, float("-inf"), float("nan")
@@ -57,6 +59,7 @@ class Run:
         with ExitStack() as opened:  # what is open when the next thing fails is closed
             self._setup = opened.enter_context(closing(Setup(recipe, ranks)))
             self.rollout = self._setup.rollout
+            changes |= input_changes(self.folder, state.get("inputs", {}), self._setup.inputs)
             self.learner = opened.enter_context(closing(self._new_learner()))
             if checkpoint:
                 self._resume(checkpoint, state)
@@ -66,7 +69,7 @@ class Run:
             )
             if changes:
                 self._note_changes(changes)
-            for note in [*damaged, *(f"chat template, {d}" for d in self._setup.conversation.check.differences)]:
+            for note in damaged:
                 self.tracker.say(note)
             self._open = opened.pop_all()
 
@@ -148,6 +151,8 @@ class Run:
         if self.step < self.recipe.steps:
             return None
         final, done = self.folder / "final", self.folder / "evaluation.json"
+        if self._resumed_at == self.step:
+            self.tracker.say(f"{self.folder} holds a finished run, of {self.step} steps: nothing is left to train")
         if self._resumed_at == self.step and final.exists() and done.exists():
             results = load_evaluation(done)
             if results.step == self.step:  # of this policy: `final` was written before
@@ -190,6 +195,7 @@ class Run:
             "base_t1": self.base_t1,
             "run_id": self.tracker.run_id,
             "kl": self._kl,
+            "inputs": self._setup.inputs,
             "parameters": parameter_shapes(self.learner.module),
         }
         self._checkpoints.save(self.step, self.learner, state, self._best_step)
@@ -211,12 +217,6 @@ class Run:
         told = ", ".join(f"{key} {now} (was {before})" for key, (before, now) in changes.items())
         self.tracker.say(f"from step {self.step + 1} on: {told}")
 
-    def _checkpoint_to_resume(self) -> tuple[Path | None, list[str]]:
-        """The checkpoint to go on from, and what is to be said of damaged ones."""
-        if self.recipe.checkpoint.resume == "never" and self._checkpoints.steps():
-            raise UserError(f"{self.folder} holds a run: give another output, or checkpoint.resume=auto to go on")
-        return self._checkpoints.newest()
-
     def _new_learner(self) -> Learner:
         recipe = self.recipe
         return Learner(
@@ -229,11 +229,14 @@ class Run:
             device=self.ranks.device,
             lora=recipe.model.lora,
             exact_sampler=recipe.exact_sampler,
+            truncation=Truncation.of(recipe.rollout),
             max_sampled_tokens=recipe.conversation.replies * recipe.conversation.max_attempt_tokens,
         )
 
     def _resume(self, checkpoint: Path, state: dict[str, Any]) -> None:
-        check_same_parameters(self.learner.module, state["parameters"], str(checkpoint))
+        told = "has another tokenizer: that of a scratch model is made from the data, which have changed"
+        told = told if self.recipe.model.scratch else "is of another model"
+        check_same_parameters(self.learner.module, state["parameters"], f"{checkpoint} {told}")
         self._checkpoints.load(checkpoint, self.learner)
         self.step, self.best, self.base_t1 = state["step"], state["best"], state["base_t1"]
         self._best_step, self._saved = state["best_step"], self.step

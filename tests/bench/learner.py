@@ -21,7 +21,6 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from rlcore.learner import Learner
 from rlcore.learner.batch.packing import MicroBatch, micro_batches
 from rlcore.learner.batch.planning import plan_micro_batches
-from rlcore.learner.cpu_decoder import has_few_operations
 from rlcore.learner.loss.losses import entropy, kl_exact, ppo
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
@@ -77,7 +76,6 @@ def quickstart_batch(trajectories: int) -> TokenBatch:
 def bare_step(batch: TokenBatch) -> Callable[[], None]:
     """The learner's forward pass and losses without DeepSpeed and without statistics."""
     policy = PolicyModule(quickstart_model(), 1.0)
-    policy.few_operations = has_few_operations(policy.model)
     reference = Reference(policy, engine_settings(SECTION, policy, CPU))
     return _plain_loop(batch, policy, lambda micro: policy(micro, reference.compared(micro)), tree=True)
 
@@ -87,7 +85,9 @@ def whole_logits_step(batch: TokenBatch) -> Callable[[], None]:
     model, reference = quickstart_model(), quickstart_model().requires_grad_(False)
 
     def log_softmax(which: PreTrainedModel, micro: MicroBatch) -> torch.Tensor:
-        return which(input_ids=micro.ids_RT, use_cache=False).logits.log_softmax(-1).flatten(0, 1)[micro.source_u]
+        return (
+            which(input_ids=micro.inputs.ids_RT, use_cache=False).logits.log_softmax(-1).flatten(0, 1)[micro.source_u]
+        )
 
     def scores(micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         log_p, log_q = log_softmax(model, micro), log_softmax(reference, micro)
@@ -102,7 +102,7 @@ def _plain_loop(batch: TokenBatch, module: torch.nn.Module, scores: Callable, tr
 
     def step() -> None:
         plan = plan_micro_batches(batch, np.arange(len(batch.lengths_B)), SECTION.micro_batch_tokens, tree=tree)
-        for micro in micro_batches(batch, plan, len(plan), CPU):
+        for micro in micro_batches(batch, plan, len(plan), CPU, tree=tree):
             logprob_n, _, kl_n = scores(micro)
             log_ratio_n = logprob_n - micro.sampler_logprob_n
             loss_n, _ = ppo(logprob_n, log_ratio_n, micro.advantage_n, SECTION.clip)

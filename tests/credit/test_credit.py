@@ -201,3 +201,17 @@ def test_outcomes_are_right_and_wrong_whatever_a_penalty_makes_of_the_scores():
     turns = Turns.of_groups([group])
     found = turn_advantages(turn_returns(turns, PLAIN), turns, Credit(baseline="outcome"))[0, :, 1]
     np.testing.assert_allclose(found, [1, -1, 0.3, -0.3])
+
+
+def test_truncated_attempts_leave_the_loss_and_stay_in_the_baseline():
+    """The second attempt of `trajectory` is cut: its tokens leave the loss, those of all others are as they were."""
+    whole = trajectory(0.0, 1.0)
+    whole = replace(whole, turns=(whole.turns[0], replace(whole.turns[1], finish="stop")))
+    groups = [[trajectory(1.0, 0.0), whole]]
+    plain, masked = (assign(groups, PLAIN, Credit(mask_truncated=mask)) for mask in (False, True))
+    cut = np.zeros(len(plain.ids_N), dtype=bool)
+    cut[[6, 7, 8]] = True  # after 3 tokens of prompt, 2 of attempt, 1 of prompt
+    np.testing.assert_array_equal(masked.loss_mask_N, plain.loss_mask_N & ~cut)
+    np.testing.assert_array_equal(masked.advantage_N, np.where(cut, 0, plain.advantage_N))
+    np.testing.assert_array_equal(masked.ids_N, plain.ids_N)
+    assert plain.advantage_N[~cut & plain.loss_mask_N].any()

@@ -4,6 +4,7 @@ import gzip
 import json
 
 import datasets
+import huggingface_hub
 import pytest
 
 from rlcore.data import load_problems
@@ -61,6 +62,14 @@ def test_a_data_set_folder_has_splits(tmp_path):
     assert counts == {"train": 4, "test": 2, "train+test": 6, "all": 6}
     with pytest.raises(UserError, match="dev"):
         load_problems(Data(source="gsm8k", path=str(tmp_path), split="dev"))
+
+
+def test_a_file_has_no_splits(rows_file):
+    with pytest.raises(UserError, match=r"data\.split test: .* is one file, which has no splits"):
+        load_problems(Data(source="jsonl", path=rows_file, columns={"prompt": "question"}, split="test"))
+    said: list[str] = []
+    assert len(load_problems(Data(source="gsm8k", path=rows_file, split="test"), said.append)) == len(ROWS)
+    assert said == [f"data set {rows_file} is one file, which is read whole: it has no split test"]
 
 
 def test_ids_are_the_rows_own_or_follow_the_text_not_the_place(tmp_path, rows_file):
@@ -148,7 +157,7 @@ def test_bad_rows_are_left_out_and_listed_where_the_recipe_says_so(tmp_path):
     assert [problem.columns["question"] for problem in problems] == ["a", "e"]
     assert said == [
         f"{path}: left out 5 of 7 rows: not JSON: line 2; list, not an object: line 4; no answer: lines 3, 7; "
-        "question is not text: line 6"
+        "question is not text, nor messages that end with the user's: line 6"
     ]
     table = datasets.Dataset.from_list([{"q": "a", "n": "1"}, {"q": None, "n": "2"}, {"q": "c", "n": "3"}])
     table.to_parquet(tmp_path / "rows.parquet")
@@ -193,6 +202,52 @@ def test_bad_sections_are_refused(rows_file):
 
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="data set openai/gsm8k cannot be loaded") as error:
         load_problems(Data(source="gsm8k"))
     assert "\n" not in str(error.value)
+
+
+def messages(*turns: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def test_a_prompt_over_columns(tmp_path):
+    rows = [{"q": "Which?", "choices": ["A. one", "B. two"], "level": 2, "answer": "B"}]
+    path = write(tmp_path / "rows.jsonl", rows)
+    template = "{q} (level {level})\n{choices}\nPut it into \\boxed{answer}."
+    (problem,) = load_problems(Data(source="jsonl", path=path, prompt=template))
+    assert problem.messages[0]["content"] == "Which? (level 2)\nA. one\nB. two\nPut it into \\boxed{answer}."
+    assert problem.columns == rows[0]
+    mapped = Data(source="jsonl", path=path, columns={"prompt": "q"}, prompt="{prompt}\n{choices}")
+    assert load_problems(mapped)[0].messages[0]["content"] == "Which?\nA. one\nB. two"
+    with pytest.raises(UserError, match=r"has no column chioces; .*did you mean choices"):
+        load_problems(Data(source="jsonl", path=path, prompt="{q}\n{chioces}"))
+
+
+def test_prompts_that_are_messages(tmp_path):
+    talk = messages(("system", "Be brief."), ("user", "1 + 1?"), ("assistant", "2"), ("user", "And 2 + 2?"))
+    path = write(tmp_path / "rows.jsonl", [{"prompt": talk}, {"prompt": "3 + 3?"}])
+    whole, text = load_problems(Data(source="jsonl", path=path))
+    assert list(whole.messages) == talk
+    assert (whole.conversational, text.conversational) == (True, False)
+    again, _ = load_problems(Data(source="jsonl", path=path, prompt="{prompt} Think.", system="Be right."))
+    assert again.messages[0]["content"] == "Be right."
+    assert again.messages[-1]["content"] == "And 2 + 2? Think."
+    assert again.id == whole.id
+    held_out = write(tmp_path / "held_out.jsonl", [{"prompt": talk}])
+    assert [p.id for p in load_problems(Data(source="jsonl", path=path, exclude=held_out))] == [text.id]
+    write(tmp_path / "rows.jsonl", [{"prompt": talk[:3]}])
+    with pytest.raises(UserError, match="not text, nor messages that end with the user's"):
+        load_problems(Data(source="jsonl", path=path))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{"prompt": "?", "images": ["a.png"]}, {"prompt": "?", "picture": {"bytes": "", "path": "a.png"}}],
+)
+def test_images_are_noted(tmp_path, row):
+    said: list[str] = []
+    load_problems(Data(source="jsonl", path=write(tmp_path / "rows.jsonl", [row])), said.append)
+    assert len(said) == 1
+    assert "has images" in said[0]

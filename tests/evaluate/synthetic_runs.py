@@ -26,7 +26,7 @@ def make_run(
             file.write(json.dumps(_metrics(rng, step, steps, gain)) + "\n")
     with (folder / "trajectories.jsonl").open("w") as file:
         for step in range(1, steps + 1):
-            file.write(json.dumps(_trajectory(rng, step, "II", text)) + "\n")
+            file.write(json.dumps(trajectory(rng, step, "II", text)) + "\n")
     save_evaluation(folder / "evaluation_base.json", _results(np.random.default_rng(9), "base", 0, 0, -0.02, text))
     save_evaluation(folder / "evaluation.json", _results(rng, arm, seed, steps, gain, text))
     return folder
@@ -55,7 +55,8 @@ def _metrics(rng: np.random.Generator, step: int, steps: int, gain: float) -> di
     return record
 
 
-def _trajectory(rng: np.random.Generator, step: int, stage: str, text: str) -> dict:
+def trajectory(rng: np.random.Generator, step: int, stage: str, text: str) -> dict:
+    """The record of a trajectory, as far as it is looked at."""
     scores = rng.integers(0, 2, 2).astype(float).tolist()
     texts = [f"{text}, because {rng.integers(9)} + 5 = {total}." for total in (12, 13)]
     return {
@@ -81,5 +82,5 @@ def _results(rng: np.random.Generator, arm: str, seed: int, step: int, gain: flo
         rows["answer_change"] = (rng.random(2000) < 0.3).astype(float)
         rows["edit_ratio"] = ratios = np.clip(rng.normal(0.1 + gain, 0.06, 2000), 0, 0.5)
         evaluations.append(Evaluation.of_rows(mode, range(2000), rows))
-    examples = [_trajectory(rng, step, mode, text) for mode in ("greedy", "sampled") for _ in range(40)]
+    examples = [trajectory(rng, step, mode, text) for mode in ("greedy", "sampled") for _ in range(40)]
     return Results(arm, seed, step, tuple(evaluations), {"edit_ratio": histogram(ratios)}, examples)

@@ -15,6 +15,8 @@ import pytest
 import yaml
 from chat_server import ChatServer
 
+from rlcore.policy import load_policy, save_policy
+from rlcore.recipe import load_recipe
 from tests.processes import rlcore, torchrun
 from tests.tiny import write_recipe
 
@@ -120,7 +122,8 @@ def test_another_evaluation_does_not_take_the_place_of_one_that_is_there(whole):
     files = {path: path.read_bytes() for path in (whole / "eval").iterdir()}
     refused = rlcore("eval", whole.parent / "recipe.yaml", f"output={whole}", "seed=1")
     assert refused.returncode == 2
-    assert f"rlcore: {whole / 'eval'} holds another evaluation" in refused.stderr.splitlines()[-1]
+    told = f"rlcore: {whole / 'eval'} holds an evaluation that was begun with other seed: output=FOLDER"
+    assert told in refused.stderr.splitlines()[-1]
     assert {path: path.read_bytes() for path in (whole / "eval").iterdir()} == files
 
 
@@ -150,3 +153,11 @@ def test_a_server_that_refuses_is_named_in_one_line(tmp_path, status, words):
     assert done.returncode == 2
     assert words in done.stderr
     assert "\n" not in done.stderr.strip()
+
+
+def test_the_training_data_are_not_read(tmp_path):
+    recipe = write_recipe(tmp_path)
+    save_policy(load_policy(load_recipe(recipe).model, ["Write the letter a 3 times."]), tmp_path / "model")
+    model = f"model={{path: {tmp_path / 'model'}}}"
+    done = rlcore("eval", recipe, model, "data.path=gone.jsonl", "evaluate.problems=2")
+    assert done.returncode == 0, done.stderr

@@ -7,17 +7,22 @@ import pytest
 from rlcore.errors import UserError
 from rlcore.evaluate.journal import Journal
 
+THIS = {"seed": 0, "model": {"path": "a"}}
+
 
 def _record(problem: str, stage: str = "greedy") -> dict:
-    return {"stage": stage, "problem_id": problem, "edit_ratio": float("nan")}
+    said = {"role": "user", "content": "2 + 3?"}
+    attempt = {"text": "5", "score": 1.0, "status": "correct", "answer": "5", "finish": "stop", "tokens": 2}
+    shown = {"step": 0, "stage": stage, "problem_id": problem, "messages": [said], "attempts": [attempt], "between": []}
+    return {**shown, "parts": {}, "flip": None, "edit_ratio": float("nan")}
 
 
 def test_conversations_are_read_back_and_a_torn_line_is_not(tmp_path):
     path = tmp_path / "attempts-0.jsonl"
-    journal = Journal(path, "this")
+    journal = Journal(path, THIS)
     written = [journal.write(_record("a"), sample) for sample in (1, 0)]
     path.write_bytes(path.read_bytes()[:-20])
-    again = Journal(path, "this")
+    again = Journal(path, THIS)
     assert again.read("greedy", "a", 1) == written[0]
     assert [again.read(*name) for name in (("greedy", "a", 0), ("greedy", "b", 1), ("sampled", "a", 1))] == [None] * 3
     assert again.write(_record("a"), 0) == written[1]
@@ -27,11 +32,13 @@ def test_conversations_are_read_back_and_a_torn_line_is_not(tmp_path):
 
 def test_another_evaluation_is_refused_unless_nothing_was_kept_of_it(tmp_path):
     path = tmp_path / "attempts-0.jsonl"
-    Journal(path, "this")
-    Journal(path, "that").write(_record("a"), 0)
+    Journal(path, THIS)
+    Journal(path, {**THIS, "model": {"path": "b"}}).write(_record("a"), 0)
     kept = path.read_bytes()
-    with pytest.raises(UserError, match=f"{tmp_path} holds another evaluation .* give another output"):
-        Journal(path, "this")
+    with pytest.raises(
+        UserError, match=rf"{tmp_path} holds an evaluation that was begun with other model\.path: output=FOLDER"
+    ):
+        Journal(path, THIS)
     assert path.read_bytes() == kept
 
 

@@ -174,8 +174,12 @@ def _break(run: Path, name: str, content: bytes | None) -> None:
         ("recipe.yaml", None, "is not the folder of a run: cannot read recipe.yaml"),
         ("recipe.yaml", b"a: [", "recipe.yaml is not YAML"),
         ("recipe.yaml", b"- 1", "recipe.yaml is not a recipe"),
-        ("metrics.jsonl", b'{"step": 1}\n{oops\n{"step": 3}\n', "metrics.jsonl:2 is not a JSON record"),
+        ("metrics.jsonl", b'{"step": 1, "stage": "I"}\n{oops\n{"step": 3}\n', "metrics.jsonl:2 is not a JSON record"),
         ("evaluation.json", b"{}", "evaluation.json is not an evaluation file"),
+        ("recipe.yaml", b"stages: 3", "recipe.yaml is not a recipe: stages"),
+        ("recipe.yaml", b"name: 2024-99-99", "recipe.yaml is not YAML"),
+        ("metrics.jsonl", b'{"step": 1, "stage": "I", "train/t1": "x"}', "metrics.jsonl:1 is no such record: train/t1"),
+        ("trajectories.jsonl", b'{"step": 1, "stage": "I"}', "trajectories.jsonl:1 is no such record: problem_id"),
     ],
 )
 def test_what_is_missing_or_damaged_is_named_in_one_line(tmp_path: Path, name: str, content: bytes | None, words: str):

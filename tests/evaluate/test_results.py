@@ -10,6 +10,7 @@ import pytest
 from rlcore.errors import UserError
 from rlcore.evaluate.metrics import correction_rows
 from rlcore.evaluate.results import Evaluation, Results, histogram, load_evaluation, save_evaluation
+from tests.evaluate.synthetic_runs import trajectory
 
 
 def _evaluation(mode: str = "sampled") -> Evaluation:
@@ -29,7 +30,7 @@ def test_an_evaluation_has_the_mean_inside_its_interval_and_counts_problems():
 
 
 def test_saved_and_loaded_results_are_equal_and_the_file_is_strict_json(tmp_path: Path):
-    example = {"step": 3, "attempts": [{"text": "</script> 😀"}]}
+    example = trajectory(np.random.default_rng(0), 3, "greedy", "</script> 😀")
     evaluations = (_evaluation("greedy"), _evaluation())
     results = Results("score", 1, 300, evaluations, {"edit_ratio": histogram(np.ones(3))}, [example])
     path = tmp_path / "evaluation.json"

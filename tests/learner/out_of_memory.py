@@ -32,7 +32,7 @@ learner.update(random_batch())
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20), resource.RLIM_INFINITY))
 for tree in (True, False):
-    learner._engine.module.few_operations = tree
+    learner._trees = tree
     try:
         learner.update(long_batch(400, 2000))
     except UserError as error:

@@ -58,8 +58,7 @@ def states(model: PreTrainedModel, batch: TokenBatch, *, tree: bool) -> torch.Te
     assert len(plan) > 1
     found = torch.zeros(len(batch.ids_N), model.config.hidden_size)
     policy = PolicyModule(model, 1.0)
-    policy.few_operations = tree
-    for micro in micro_batches(batch, plan, len(plan), torch.device("cpu")):
+    for micro in micro_batches(batch, plan, len(plan), torch.device("cpu"), tree=tree):
         states_uD = policy.states(micro)
         states_nD = states_uD[micro.prediction_n] if tree else states_uD
         found = found.index_add(0, torch.from_numpy(micro.index_n), states_nD)
@@ -88,11 +87,10 @@ def test_states_and_gradients_are_those_of_transformers(name, batch):
 @pytest.mark.parametrize("batch", BATCHES, ids=["strangers", "groups", "branches"])
 def test_learners_with_and_without_it_have_the_same_gradients(batch, loss):
     results = []
-    for few_operations in (True, False):
+    for trees in (True, False):
         learner = gradient_learner(kl="exact", micro_batch_tokens=80, entropy_bonus=0.1, loss=loss)
-        for policy in (learner._engine.module, learner._reference._policy):
-            assert policy.few_operations
-            policy.few_operations = few_operations
+        assert learner._trees
+        learner._trees = trees
         results.append((learner.update(batch), gradients(learner)))
     (report, found), (expected, gradient) = results
     assert report.pop("micro_batches") <= expected.pop("micro_batches")
@@ -111,5 +109,5 @@ def test_other_models_and_settings_run_by_transformers():
     assert not has_few_operations(Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=2, **windows)))
     assert not has_few_operations(tiny_model().to(torch.bfloat16))
     settings = [{"lora": Lora()}, {"zero": 3}, {"activation_checkpointing": True}, {"zero": 2}]
-    chosen = [gradient_learner(**each)._engine.module.few_operations for each in settings]
+    chosen = [gradient_learner(**each)._trees for each in settings]
     assert chosen == [False, False, False, True]

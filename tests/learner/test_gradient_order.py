@@ -16,7 +16,6 @@ BATCHES = [random_batch(), grouped_batch(), subset(grouped_batch(), [0]), branch
 def orders(tree: bool) -> set[tuple[str, ...]]:
     """The orders in which parameters get their gradients, over micro-batches of every kind."""
     module = PolicyModule(tiny_model(), 1.0)
-    module.few_operations = tree
     given: list[str] = []
     for name, parameter in module.named_parameters():
         parameter.register_post_accumulate_grad_hook(lambda _, name=name: given.append(name))
@@ -25,8 +24,8 @@ def orders(tree: bool) -> set[tuple[str, ...]]:
         for budget in (1, 60, 10_000):
             every = np.arange(len(batch.lengths_B))
             plan = plan_micro_batches(batch, every, budget, share_prompts=True, tree=tree)
-            for micro in micro_batches(batch, plan, len(plan) + 1, CPU):  # the last one is empty
-                kinds.add((micro.prompts is not None, len(micro.index_n) > 0))
+            for micro in micro_batches(batch, plan, len(plan) + 1, CPU, tree=tree):  # the last one is empty
+                kinds.add((getattr(micro.inputs, "prompts", None) is not None, len(micro.index_n) > 0))
                 given.clear()
                 sum(scores.sum() for scores in module(micro) if scores is not None).backward()
                 found.add(tuple(given))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import gradient_learner, gradients, random_batch, tiny_learner
 
-from rlcore.learner.loss.mismatch import importance_weights
+from rlcore.learner.loss.losses import importance_weights
 from rlcore.recipe.schema import Correction
 
 ATTEMPT = torch.tensor([0, 0, 2, 2, 2])

@@ -36,7 +36,8 @@ def test_every_trajectory_once_and_padded_size_within_the_budget(budget, share_p
     planned = plan(batch, budget, share_prompts=share_prompts)
     assert sorted(np.concatenate([each.rows_R for each in planned])) == list(range(len(batch.lengths_B)))
     for each, micro in zip(planned, micro_batches(batch, planned, len(planned), CPU), strict=True):
-        size = micro.ids_RT.numel() + (micro.prompts.ids_PS.numel() if micro.prompts else 0)
+        rows = micro.inputs
+        size = rows.ids_RT.numel() + (rows.prompts.ids_PS.numel() if rows.prompts else 0)
         assert size <= each.tokens
         assert len(each.rows_R) == 1 or each.tokens <= budget
 
@@ -46,13 +47,14 @@ def test_every_trajectory_once_and_padded_size_within_the_budget(budget, share_p
 def test_streams_follow_their_tokens(make_batch, tree):
     batch = make_batch()
     planned = plan(batch, 60, tree=tree)
-    micros = list(micro_batches(batch, planned, len(planned), CPU))
+    micros = list(micro_batches(batch, planned, len(planned), CPU, tree=tree))
     index = np.concatenate([micro.index_n for micro in micros])
     assert sorted(index) == list(np.flatnonzero(batch.loss_mask_N))
     for micro in micros:
         # Where a loss token is predicted, the model reads the token before it.
         each_n = torch.arange(len(micro.index_n)) if micro.prediction_n is None else micro.prediction_n
-        assert micro.ids_RT.flatten()[micro.source_u][each_n].tolist() == batch.ids_N[micro.index_n - 1].tolist()
+        ids_N = micro.inputs.ids_N if tree else micro.inputs.ids_RT.flatten()
+        assert ids_N[micro.source_u][each_n].tolist() == batch.ids_N[micro.index_n - 1].tolist()
         assert micro.target_u[each_n].tolist() == batch.ids_N[micro.index_n].tolist()
         assert micro.turn_n.tolist() == batch.turn_N[micro.index_n].tolist()
         for name in ("advantage", "kl_weight", "sampler_logprob"):
@@ -64,10 +66,10 @@ def test_the_prompt_of_a_group_is_computed_once():
     batch = grouped_batch(groups=3, size=4, prompt=9)
     (planned,) = plan(batch, 10_000)
     (micro,) = micro_batches(batch, [planned], 1, CPU)
-    assert micro.prompts.ids_PS.shape == (3, 8)  # the last prompt token predicts: each trajectory has its own
-    for row, owner, ids in zip(planned.rows_R, micro.prompts.owner_R, micro.ids_RT, strict=True):
+    assert micro.inputs.prompts.ids_PS.shape == (3, 8)  # the last prompt token predicts: each trajectory has its own
+    for row, owner, ids in zip(planned.rows_R, micro.inputs.prompts.owner_R, micro.inputs.ids_RT, strict=True):
         start, stop = batch.offsets_B1[row : row + 2]
-        read = [*micro.prompts.ids_PS[owner].tolist(), *ids.tolist()]
+        read = [*micro.inputs.prompts.ids_PS[owner].tolist(), *ids.tolist()]
         assert read[: stop - start] == batch.ids_N[start:stop].tolist()
 
 
@@ -89,7 +91,7 @@ def test_shared_prompts_change_neither_logprobs_nor_updates():
     """Held against ZeRO-3, which never shares them."""
     batch = grouped_batch()
     learner, alone = tiny_learner(kl="exact"), tiny_learner(kl="exact", zero=3)
-    learner._engine.module.few_operations = learner._reference._policy.few_operations = False
+    learner._trees = False
     np.testing.assert_allclose(learner.logprobs(batch), alone.logprobs(batch), atol=1e-5)
     for _ in range(2):
         shared, expected = learner.update(batch), alone.update(batch)
@@ -138,7 +140,7 @@ def test_a_first_token_that_nothing_predicts_is_refused():
     broken = dataclasses.replace(batch, loss_mask_N=mask)
     for tree in (False, True):
         with pytest.raises(ValueError, match="first token"):
-            list(micro_batches(broken, plan(broken, 1000, tree=tree), 1, CPU))
+            list(micro_batches(broken, plan(broken, 1000, tree=tree), 1, CPU, tree=tree))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -153,7 +155,8 @@ def test_packed_trajectories_have_the_logprobs_and_gradients_they_have_alone(att
         planned = plan_micro_batches(batch, np.arange(12), budget if pack else 1, pack=pack)
         logprob_N = torch.zeros(len(batch.ids_N))
         for micro in micro_batches(batch, planned, len(planned), CPU):
-            assert not pack or (len(micro.ids_RT) == 1 and micro.ids_RT.numel() <= max(budget, batch.lengths_B.max()))
+            ids_RT = micro.inputs.ids_RT
+            assert not pack or (len(ids_RT) == 1 and ids_RT.numel() <= max(budget, batch.lengths_B.max()))
             logprob_n, _, _ = policy(micro)
             (logprob_n * micro.advantage_n).sum().backward()
             logprob_N[micro.index_n] = logprob_n.detach()
@@ -169,4 +172,4 @@ def test_a_packed_row_holds_no_padding_and_as_few_rows_as_fit():
     assert all(each.tokens == batch.lengths_B[each.rows_R].sum() <= 100 for each in planned)
     assert len(planned) <= len(batch.ids_N) / 100 * 11 / 9 + 1
     micros = micro_batches(batch, planned, len(planned), CPU)
-    assert sum(micro.ids_RT.numel() for micro in micros) == len(batch.ids_N)
+    assert sum(micro.inputs.ids_RT.numel() for micro in micros) == len(batch.ids_N)

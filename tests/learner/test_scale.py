@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tiny import grouped_batch, parameters, random_batch, tiny_learner, tiny_model
 
 from rlcore.errors import UserError
-from rlcore.learner.kernels import use_fused_kernels
+from rlcore.learner.layers import use_fused_kernels
 from rlcore.recipe.schema import Learner as Section
 
 pytestmark = pytest.mark.usefixtures("ranks")

@@ -5,6 +5,7 @@ import torch
 
 from rlcore.learner import token_head
 from rlcore.learner.token_head import score_hidden, score_logits
+from rlcore.policy.truncation import Truncation
 
 TOKENS, HIDDEN, VOCABULARY, TEMPERATURE = 23, 8, 37, 0.7
 
@@ -21,19 +22,21 @@ def inputs() -> tuple[torch.Tensor, ...]:
     return hidden, weight, torch.randint(VOCABULARY, (TOKENS,)), *reference
 
 
+@pytest.mark.parametrize("truncation", [Truncation(), Truncation(top_k=5), Truncation(top_p=0.8, min_p=0.1)], ids=str)
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.usefixtures("chunk")
-def test_chunked_head_has_the_values_and_gradients_of_whole_logits(exact):
+def test_chunked_head_has_the_values_and_gradients_of_whole_logits(exact, truncation):
     hidden, weight, target, reference_hidden, reference_weight = inputs()
     upstream = torch.randn(3, TOKENS)
     results = []
     for chunked in (True, False):
         h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
         if chunked:
-            scores = score_hidden(h, w, target, TEMPERATURE, (reference_hidden, reference_weight) if exact else None)
+            reference = (reference_hidden, reference_weight) if exact else None
+            scores = score_hidden(h, w, target, TEMPERATURE, truncation, reference)
         else:
             reference = reference_hidden @ reference_weight.T if exact else None
-            scores = score_logits(h @ w.T, target, TEMPERATURE, reference)
+            scores = score_logits(h @ w.T, target, TEMPERATURE, truncation, reference)
         logprob, entropy, kl = scores
         (logprob * upstream[0] + entropy * upstream[1] + kl * upstream[2]).sum().backward()
         results.append((*(score.detach() for score in scores), h.grad, w.grad))

@@ -7,6 +7,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.learner import Learner
+from rlcore.policy.truncation import KEEP_ALL, Truncation
 from rlcore.recipe.schema import Learner as Section
 from rlcore.recipe.schema import Lora
 from rlcore.types import TokenBatch
@@ -93,6 +94,7 @@ def tiny_learner(
     max_sampled_tokens: int = 32,
     exact_sampler: bool = True,
     lora: Lora | None = None,
+    truncation: Truncation = KEEP_ALL,
     **section: object,
 ) -> Learner:
     return Learner(
@@ -104,6 +106,7 @@ def tiny_learner(
         seed=0,
         lora=lora,
         exact_sampler=exact_sampler,
+        truncation=truncation,
         max_sampled_tokens=max_sampled_tokens,
     )
 

@@ -61,8 +61,8 @@ def test_lengths_have_the_mean_and_a_long_tail():
 def test_a_calibrated_simulation_takes_as_long_as_the_run(tmp_path, repository):
     recipe = load_recipe(repository / "recipes" / "quickstart.yaml")
     steps = [
-        {"learner/tokens": 5e3, "time/rollout": 0.4, "time/learner": 0.25, "time/publish": 0.01, "train/tokens_t1": 8.0,
-         "train/tokens_t2": 10.0}
+        {"step": 1, "stage": "I", "learner/tokens": 5e3, "time/rollout": 0.4, "time/learner": 0.25,
+         "time/publish": 0.01, "train/tokens_t1": 8.0, "train/tokens_t2": 10.0}
     ] * 5  # fmt: skip
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     shapes = model_shapes(recipe.model)

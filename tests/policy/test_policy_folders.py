@@ -50,6 +50,33 @@ def test_a_saved_policy_comes_back_the_same(policy, folder):
         torch.testing.assert_close(loaded.model(ids).logits, policy.model(ids).logits)
 
 
+def test_files_are_readable_for_whom_the_umask_says(folder):
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    (folder / "any").write_text("")
+    assert modes["model.safetensors"] == modes["config.json"] == (folder / "any").stat().st_mode & 0o777
+
+
+MODELING = """
+from transformers import Qwen2Config, Qwen2ForCausalLM
+class MineConfig(Qwen2Config):
+    model_type = "mine"
+class MineForCausalLM(Qwen2ForCausalLM):
+    config_class = MineConfig
+"""
+
+
+def test_code_of_a_model_runs_only_where_it_is_trusted(policy, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    (folder / "modeling_mine.py").write_text(MODELING)
+    classes = {"AutoConfig": "modeling_mine.MineConfig", "AutoModelForCausalLM": "modeling_mine.MineForCausalLM"}
+    edit(folder / "config.json", model_type="mine", architectures=["MineForCausalLM"], auto_map=classes)
+    assert mistake(path=str(folder)).endswith("read it, then say model.trust_remote_code=true")
+    loaded = load_policy(Model(path=str(folder), trust_remote_code=True))
+    assert type(loaded.model).__name__ == "MineForCausalLM"
+    save_policy(loaded, tmp_path / "again")
+    assert (tmp_path / "again" / "modeling_mine.py").read_text() == MODELING, "what is written loads by itself"
+
+
 def test_dtype_and_chat_template_of_the_recipe_win(folder):
     loaded = load_policy(Model(path=str(folder), dtype="bfloat16", chat_template="{{ messages[0]['content'] }}!"))
     assert loaded.model.dtype == torch.bfloat16
@@ -115,7 +142,7 @@ def test_a_policy_that_cannot_be_written(policy, tmp_path):
 
 def test_parameters_of_another_model_are_told_apart(policy):
     shapes = parameter_shapes(policy.model)
-    check_same_parameters(policy.model, shapes, "checkpoint")
+    check_same_parameters(policy.model, shapes, "checkpoint is of another model")
     cases = [
         ({"model.norm.weight": [32]}, [], r"model.norm.weight is 32 there and 16 in the recipe's model"),
         ({}, ["model.layers.1.mlp.up_proj.weight"], r"it has no parameter model.layers.1.mlp.up_proj.weight"),
@@ -124,4 +151,4 @@ def test_parameters_of_another_model_are_told_apart(policy):
     for changed, dropped, message in cases:
         saved = {name: shape for name, shape in (shapes | changed).items() if name not in dropped}
         with pytest.raises(UserError, match=f"checkpoint is of another model: {message}"):
-            check_same_parameters(policy.model, saved, "checkpoint")
+            check_same_parameters(policy.model, saved, "checkpoint is of another model")

@@ -5,13 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
-from model_shapes import shapes
 
 from rlcore.data import load_problems
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import assumed_lengths
 from rlcore.plan.memory import learner_ranks, memory_parts, peak
 from rlcore.plan.rates import estimated_rates
+from rlcore.plan.shapes import model_shapes
 from rlcore.plan.simulation import simulate
 from rlcore.policy import load_policy, stop_ids
 from rlcore.recipe import batch_arithmetic, load_recipe, load_section
@@ -79,7 +79,7 @@ def test_a_recipe_for_gpus_fits_its_stated_cluster_and_says_how_it_is_run(path):
 def test_a_recipe_for_gpus_fits_in_their_memory_and_takes_the_hours_it_says(path):
     header, recipe = _header(path), load_recipe(path)
     learn = re.search(r"(\d+) learn", header["GPUs"]) or re.match(r"(\d+) x", header["GPUs"])
-    cluster, sizes = Cluster(gpus=int(learn[1])), shapes(recipe.model)
+    cluster, sizes = Cluster(gpus=int(learn[1])), model_shapes(recipe.model)
     assert f"x {cluster.memory_gib:g} GB" in header["GPUs"]
     parts = memory_parts(recipe, sizes, cluster.gpus, int(cluster.memory_gib * GIB))
     assert peak(parts) / GIB < cluster.memory_gib - cluster.reserved_gib
@@ -98,7 +98,7 @@ def test_a_small_recipe_fits_in_the_memory_it_states(path):
     assert str(recipe.model.path) in header["model"]
     assert str(path.relative_to(RECIPES.parent)) in header["run"]
     stated = int(header["memory"].split(" GB")[0]) * GIB
-    assert peak(memory_parts(recipe, shapes(recipe.model), 1, stated)) < stated
+    assert peak(memory_parts(recipe, model_shapes(recipe.model), 1, stated)) < stated
 
 
 @pytest.mark.parametrize(

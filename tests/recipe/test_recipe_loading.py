@@ -75,6 +75,19 @@ def test_overrides_reach_sections_lists_and_free_form_settings(base):
     assert recipe.learner.betas == (0.9, 0.99)
 
 
+def test_a_chat_template_may_be_a_file(base, tmp_path):
+    write(tmp_path / "chat.jinja", "{{ messages[0].content }}")
+    assert load_recipe(base, [f"model.chat_template={tmp_path}/chat.jinja"]).model.chat_template.startswith("{{")
+    message = mistake(base, f"model.chat_template={tmp_path}/chat.jnja")
+    assert "no template, which has {{ ... }} in it, and no file of text; did you mean" in message
+
+
+def test_a_path_in_the_users_home(base, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    recipe = load_recipe(base, ["data.path=~/rows.jsonl", "output=~/runs/one"])
+    assert (recipe.data.path, recipe.output) == ("/home/someone/rows.jsonl", "/home/someone/runs/one")
+
+
 @pytest.mark.parametrize("baseline", ["outcome", "batch_outcome", "batch", "none"])
 def test_resampling_is_refused_where_dead_groups_have_advantages(base, baseline):
     message = mistake(base, "batch.resample=2", f"credit.baseline={baseline}")
@@ -149,6 +162,10 @@ def test_several_mistakes_are_counted(base):
         ("- a\n- b", "must be a mapping"),
         ("name: x\nlearner: {lr: 1}\nlearner: {lr: 2}", "key learner stands twice"),
         ("name: x\nseed: 1", "model is missing (and 3 more)"),
+        ("name: 2024-99-99", "is not YAML: month must be in 1..12"),
+        ("name: &a {b: *a}", "is not YAML"),
+        ('name: "\\ud83d"', "is not YAML: a lone surrogate"),
+        ("name: !!bool x", "is not YAML"),
         ("extends: nowhere.yaml", "nowhere.yaml does not exist"),
         ("extends: bad.yaml", "extends itself"),
         ("extends: loop.yaml", "extends itself"),
@@ -224,3 +241,13 @@ def test_a_saved_recipe_comes_back_or_is_named_as_of_another_version(base, tmp_p
     with pytest.raises(UserError, match=r"is of another version: unknown key learner\.former") as error:
         saved_recipe({**values, "learner": {"former": 1}}, tmp_path)
     assert str(tmp_path) in str(error.value)
+
+
+def test_a_key_of_former_recipes_is_refused_with_what_holds_now_and_left_out_of_saved_ones(base, tmp_path):
+    with pytest.raises(UserError, match=r"probe_deadline is no key any more: rollout\.vllm\.deadline"):
+        load_recipe(base, ["rollout.vllm.probe_deadline=5"])
+    recipe = load_recipe(base)
+    values = recipe.model_dump(mode="json")
+    values["rollout"]["vllm"] |= {"probe_deadline": 30.0, "pause": "keep"}
+    values["checkpoint"]["resume"] = "auto"
+    assert saved_recipe(values, tmp_path) == recipe

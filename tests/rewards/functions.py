@@ -71,3 +71,33 @@ def sees_chunk(completions, **columns):
 
 def takes_option(completions, factor, **columns):
     return [factor] * len(completions)
+
+
+PENDING: asyncio.Queue[tuple[str, asyncio.Future[float]]] = asyncio.Queue()
+SERVING: list[asyncio.Task[None]] = []
+
+
+async def asks_a_client(completions, **columns):
+    """As a client does that was made once: it answers as long as the loop lives that it was first used in."""
+
+    async def serve():
+        while True:
+            text, answer = await PENDING.get()
+            answer.set_result(float(len(text)))
+
+    if not SERVING:
+        SERVING.append(asyncio.create_task(serve()))
+    answers = [asyncio.get_running_loop().create_future() for _ in completions]
+    for asked in zip(completions, answers, strict=True):
+        PENDING.put_nowait(asked)
+    return await asyncio.gather(*answers)
+
+
+def reads_messages(completions, prompts, **columns):
+    """As TRL's conversational rewards read them."""
+    return [float(c[0]["content"] in p[-1]["content"]) for c, p in zip(completions, prompts, strict=True)]
+
+
+def reads_texts(completions, prompts, **columns):
+    """As TRL's standard rewards read them."""
+    return [float(completion in prompt) for completion, prompt in zip(completions, prompts, strict=True)]

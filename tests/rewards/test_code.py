@@ -370,6 +370,14 @@ def test_tests_that_cannot_run_are_an_error_and_no_pass(judge, name):
     assert told in verdict.detail
 
 
+def test_a_prompt_in_prose_beside_a_file_of_tests_and_one_that_ends_before_the_body(judge):
+    prose = {**KODCODE, "prompt": "Write a class `Stack` with a method push, and total."}
+    assert judge.judge(STACK, prose).score == 1.0
+    row = {"prompt": "def f(x):\n", "entry_point": "f", "test": "def check(c):\n    assert c(2) == 4\n"}
+    assert judge.judge("    return x * x\n", row).score == 1.0
+    assert judge.judge("    return x + 1\n", row).score == 0.0
+
+
 def test_a_coroutine_test_runs_and_a_check_may_return_at_its_end(judge):
     for row in (
         {"test": "async def test():\n    assert f(2) == 4"},

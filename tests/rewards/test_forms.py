@@ -42,6 +42,14 @@ def test_async_function():
     assert load_reward(FUNCTIONS + "asynchronous")(["good"]) == [1.0]
 
 
+def test_a_worker_has_one_event_loop_for_its_life():
+    with RewardPool([FUNCTIONS + "asks_a_client"], workers=1) as pool:
+        for texts in (["a", "bb"], ["ccc", "dd"], ["e", "f"]):
+            assert [verdict.score for verdict in pool.score(texts, {})] == [len(text) for text in texts]
+    reward = load_reward(FUNCTIONS + "asks_a_client")
+    assert reward(["a"]) + reward(["bb"]) == [1.0, 2.0]
+
+
 def test_verl_form():
     verdicts = score(FUNCTIONS + "compute_score", messages("4", "5"), data_source=["set"] * 2, ground_truth=["4", "4"])
     assert [verdict.score for verdict in verdicts] == [1.0, 0.0]

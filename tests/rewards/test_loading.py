@@ -47,7 +47,11 @@ def test_entry_point_of_an_installed_package(tmp_path, monkeypatch):
         ({"name": "math", "wieght": 1}, "unknown key 'wieght'; known: name, weight, kwargs"),
         ({"name": "math", "weight": "big"}, "weight is 'big', not a number"),
         ({"weight": 1}, "reward without a name"),
-        ({"name": "pair_sum", "kwargs": {"tarjet": 1}}, "takes no argument 'tarjet'"),
+        ({"name": "pair_sum", "kwargs": {"tarjet": 1}}, "takes no argument 'tarjet'; it takes none"),
+        ({"name": "math", "kwargs": {"polcy": ["boxed"]}}, "takes no argument 'polcy'; did you mean 'policy'?"),
+        ({"name": "repetition", "kwargs": {"n_gram": 2}}, "takes no argument 'n_gram'; did you mean 'ngram'?"),
+        ({"name": "judge", "kwargs": {"temprature": 1}}, "takes no argument 'temprature'; did you mean 'temperature'?"),
+        ({"name": "format", "kwargs": {"answer": "7"}}, "takes no argument 'answer'; it takes policy"),
         (7, "not by a int"),
     ],
 )

@@ -57,12 +57,16 @@ PAID_WRONGLY = [
     ("5", "a+5=5+a"),
     # free text, ordinals, labels
     ("8", r"8\text{pq}"),
+    ("9", r"9\text{xyz}"),
+    ("3", r"\text{The answer is not } 3"),
     ("9", r"9^{\text{th}} root"),
     ("2", r"2^{\text{nd}} root of 9"),
     ("5", r"5\text{th root of }32"),
     ("3", r"\text{more than 3}"),
     ("5", "5'"),
     ("A", r"\text{(B) }A"),
+    (r"\text{(A)}", r"\text{(A)}, 17"),
+    (r"\text{(A)}", r"\text{(A)}+6"),
     # lists, points, intervals
     ("(1,2)", "1<x<2"),
     ("(3,8)", "3<t<8"),
@@ -206,6 +210,7 @@ REFUSED_WRONGLY = [
     ("5", r"\text{gcd}(10,15)=5"),
     (r"\frac{1}{3}", r"P(A|B) = \frac13"),
     ("A,B,C", r"\text{A, B, and C}"),
+    ("(2,3)", r"\text{The point is } (2,3)"),
     (r"\text{I and III}", "I, III"),
     (r"\text{no solution}", "no solutions"),
     (r"\text{June 20}", "June 20"),
@@ -237,6 +242,10 @@ REFUSED_WRONGLY = [
     # formulas
     (r"\sin 30^\circ", r"\frac12"),
     (r"\sin 2x", r"2\sin x\cos x"),
+    (r"3s^2", r"3\cdot s^2"),
+    ("111111111", r"111, \! 111, \! 111"),
+    (r"9\text{ a.m.}", "9 am"),
+    ("1 1/2, 3", r"3, \frac32"),
     (r"\sqrt[3]{54}", r"3\sqrt[3]{2}"),
     (r"2+\sqrt{3}", r"\sqrt{7+4\sqrt3}"),
     (r"\frac{x^2}{4}+\frac{y^2}{9}=1", "9x^2+4y^2=36"),
@@ -269,6 +278,8 @@ def test_equal(gold, found):
         ("#### : 3", 1.0),
         ("####: 3", 1.0),
         ("#### : 5", 0.0),
+        ("#### Answer: 3", 1.0),
+        ("#### = 3", 1.0),
     ],
 )
 def test_where_the_answer_is(attempt, expected):

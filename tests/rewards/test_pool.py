@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rewards import RewardError, RewardPool, Verdict, score
+from rewards.dispatch import Dispatcher
 from rewards.pool import shared_pool
 from rewards.worker import Setup
 
@@ -183,9 +184,18 @@ def test_a_shared_pool_whose_server_was_killed_is_replaced():
     for pid in started:
         os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: not pool.alive)
-    with pytest.raises(RewardError, match="closed"):
+    with pytest.raises(RewardError, match="the reward server ended"):
         pool.score(["a"], {})
     assert score(FUNCTIONS + "by_text", ["a"], deadline=7.0)[0].score == 1.0
+
+
+def test_a_server_that_ends_before_it_has_read_anything_is_told(monkeypatch):
+    def start(self, remote):
+        return subprocess.Popen([sys.executable, "-c", ""], pass_fds=[remote.fileno()])
+
+    monkeypatch.setattr(Dispatcher, "_start_server", start)
+    with pytest.raises(RewardError, match="the reward server ended while it loaded the rewards"):
+        RewardPool(["math"])
 
 
 def test_workers_die_with_a_parent_that_is_killed():

@@ -84,6 +84,7 @@ LEETCODE = {
 }
 KODCODE = {
     "style": "instruct",
+    "prompt": "Write f. For example:\n```python\ny = f(2)\n```",
     "test": (
         "from solution import f\n\ndef test_small():\n    assert f(2) == 4\n\n"
         "def test_negative():\n    assert f(-3) == 9\n"
@@ -135,6 +136,13 @@ FORMS = {
     ),
     "HumanEval, prompt as messages": (
         {"prompt": [{"role": "user", "content": "Square"}], "entry_point": "f", "test": CHECK}, SQUARE, DOUBLE,
+    ),
+    "HumanEval, prompt without a body": (
+        {"prompt": "import math\ndef f(x):\n    # square of x\n", "entry_point": "f", "test": CHECK},
+        "    return math.pow(x, 2)\n", DOUBLE,
+    ),
+    "HumanEval, prompt in prose with an example": (
+        {"prompt": "Write f.\n```python\ny = f(2)\n```\n", "entry_point": "f", "test": CHECK}, SQUARE, DOUBLE,
     ),
     "LeetCodeDataset": (LEETCODE, METHOD, METHOD.replace("sum", "max")),
     "LiveCodeBench, scripts": (
@@ -221,8 +229,20 @@ def test_every_public_form(judge, request, form):
 @pytest.mark.parametrize(
     ("row", "told"),
     [
+        (FORMS["MBPP+"][0], "No module named 'numpy'"),
+        (FORMS["HumanEval+"][0], "No module named 'numpy'"),
         ({"verification_info": info(SCRIPTS, "javascript")}, "the tests are for programs in javascript; only Python"),
         ({"public_tests": COLUMNAR, "input_file": "input.txt"}, "would have to use the file input.txt"),
+        (
+            {
+                **BIGCODEBENCH,
+                "test": "import os, tempfile\n"
+                + BIGCODEBENCH["test"].replace(
+                    "self.numbers =", "self.folder = tempfile.mkdtemp()\n        self.numbers ="
+                ),
+            },
+            "files that the tests have by",
+        ),
         ({"verification_info": info([])}, "there are no tests"),
         ({"public_tests": {"input": [], "output": []}}, "there are no tests"),
         ({"verification_info": "{"}, "the tests cannot be read: SyntaxError"),

@@ -73,14 +73,38 @@ def test_a_value_is_what_it_is(judge, value, test, other):
     assert (verdict.score, verdict.status) == (0.0, "wrong"), verdict
 
 
-@pytest.mark.parametrize("base", ["object", "int", "float", "str", "tuple", "list", "dict", "set"])
-def test_an_object_that_answers_every_question_is_not_paid(judge, base):
-    liar = LIAR.format(base=base)
-    for lie in LIES:
-        # no one value passes both, and an object is not asked
-        row = {"test_list": [f"assert {lie.format(number)}" for number in (41, 52)]}
-        verdict = judge.judge(liar, row, timeout=60.0)
-        assert (verdict.score, verdict.status) == (0.0, "wrong"), (lie, verdict)
+BASES = {base: LIAR.format(base=base) for base in ("object", "int", "float", "str", "tuple", "list", "dict", "set")}
+LIARS = {
+    **BASES,
+    "a class": BASES["object"].replace("def f(x): return A()", "class f(A):\n    def __init__(self, x): 1"),
+    "a capitalized class": BASES["object"].replace("def f(x): return A()", "A.__init__ = lambda *_: None\nf = A"),
+    "a class returned": (
+        BASES["object"].replace("class A(object)", "class M(type)").replace("A()", "B")
+        + "class B(metaclass=M): startswith = issubset = isdigit = staticmethod(M.yes)"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("liar", LIARS)
+def test_an_object_that_answers_every_question_is_not_paid(judge, liar):
+    # no one value passes any of them
+    asserts = [f"assert {lie.format(41)} and {lie.format(52)}" for lie in LIES]
+    for row in (
+        {"test_list": asserts},
+        {"test": "from solution import f\nimport math\n" + "".join(
+            f"def test_{number}(): {line}\n" for number, line in enumerate(asserts)
+        )},
+    ):  # fmt: skip
+        verdict = judge.judge(LIARS[liar], row, partial=True, timeout=60.0)
+        assert (verdict.score, verdict.status) == (0.0, "wrong"), verdict
+        assert f"0 of {len(LIES)} tests passed" in verdict.detail
+
+
+def test_what_a_static_method_returns_is_not_taken_at_its_word(judge):
+    liar = BASES["object"].replace("class A", "class Sums").replace("def f(x): return A()", "    add = staticmethod(")
+    liar += "lambda *_: Sums())\n"
+    for test in ("abs(Sums.add(2, 3) - 5) < 1e-6", "5 in Sums.add(2, 3)", "Sums.add(2, 3).startswith('5')"):
+        assert judge.judge(liar, {"test": f"from solution import Sums\ndef test(): assert {test}"}).score == 0.0
 
 
 def test_an_object_that_a_method_returns_is_not_taken_at_its_word(judge):
@@ -96,20 +120,46 @@ def test_an_object_that_a_method_returns_is_not_taken_at_its_word(judge):
     assert judge.judge(honest, {"test": f"{source}    assert 4 in stack and 5 not in stack"}).score == 1.0
 
 
+# each gets at the expected value unless it is refused; `peer` is the program's end of the channel
+PEEKS = {
+    "attributes of a function": "return getattr(function, '__globals__')['SECRET']",
+    "attributes of a method": "return function.__self__.secret",
+    "a text's format": "return peer.call(peer.ask('get', '{0.__globals__[SECRET]}', 'format'), (function,), {})",
+    "an operator on a text": "return peer.ask('operate', '__mod__', '%s', function)",
+    "names of the tests": "return peer.ask('names', ['SECRET'])['SECRET']",
+    "its module": "return peer.ask('root').SECRET",
+    "a function that it was not given": "return peer.call(len, ([1],), {})",
+    "another method": "function.__self__.check = lambda value: True",
+    "a copy": "return copy.deepcopy(function).__globals__['SECRET']",
+}
 PEEKING = """
-import gc, sys
+import copy, gc
+from rewards.sandbox.peer import Peer
 def f(function):
-    seen = []
-    for name in ("__globals__", "__code__", "__closure__", "__self__", "func_globals", "gi_frame"):
-        try: seen.append(getattr(function, name))
-        except AttributeError: pass
-    return seen + [function()]
+    peer = next(item for item in gc.get_objects() if isinstance(item, Peer))
+    try:
+        %s
+    except BaseException as error:
+        return "refused"
+"""
+SECRETS = """
+import solution
+SECRET = 41
+class TestIt:
+    secret = 41
+    def get(self): return 1
+    def check(self, value): assert value in ("refused", None)
+    def test_function(self): self.check(solution.f(lambda: 1))
+    def test_method(self): self.check(solution.f(self.get))
 """
 
 
-def test_a_function_of_the_tests_can_be_called_and_not_looked_into(judge):
-    row = {"test": "from solution import f\nSECRET = 41\ndef test(): assert f(lambda: 1) == [1] and SECRET"}
-    assert judge.judge(PEEKING, row).score == 1.0
+@pytest.mark.parametrize("name", PEEKS)
+def test_what_the_tests_hand_over_can_be_called_and_not_looked_into(judge, name):
+    verdict = judge.judge(PEEKING % PEEKS[name], {"test": SECRETS}, timeout=60.0)
+    assert verdict.detail == "2 tests passed", verdict
+    verdict = judge.judge("def f(function): return function()", {"test": SECRETS}, timeout=60.0)
+    assert verdict.score == 0.0
 
 
 FORGED = """

@@ -140,6 +140,24 @@ def test_no_file_is_left_for_the_next_case_or_the_next_program(judge):
     assert judge.judge("import os\ndef f(x): return x * x - os.path.exists('note')", calls).score == 1.0
 
 
+def test_a_script_has_no_descriptor_but_the_standard_ones_and_cannot_take_its_input_from_the_next_case(judge):
+    descriptors = (
+        "import os\nopen_ = []\nfor fd in range(64):\n    try:\n        os.fstat(fd)\n        open_.append(fd)\n"
+        "    except OSError: pass\nprint(open_)\n"
+    )
+    assert judge.judge(descriptors, {"tests": [{"input": "", "output": "[0, 1, 2]"}]}).score == 1.0
+    for change in ("os.mkdir('/tmp/.stdin')", "os.symlink('/dev/null', '/tmp/.stdin')", "os.chmod('/tmp', 0)"):
+        program = "import os\nprint(sum(map(int, input().split())))\nos.unlink('/tmp/.stdin')\n"
+        assert judge.judge(f"{program}try: {change}\nexcept OSError: pass", CASES).score == 1.0
+    assert judge.judge("print(sum(map(int, open('/dev/stdin').read().split())))", CASES).score == 1.0
+
+
+def test_more_input_than_a_sandbox_holds_is_no_fault_of_the_program(judge):
+    verdict = judge.judge("print(3)", {"tests": [{"input": "1" * (65 << 20), "output": "3"}]}, timeout=60.0)
+    assert (verdict.score, verdict.status) == (None, "error"), verdict
+    assert "64 MiB" in verdict.detail
+
+
 @pytest.mark.parametrize(
     ("printed", "expected", "near", "exact"),
     [

@@ -1,12 +1,16 @@
 """Appending turns gives the ids that rendering the whole conversation gives, or says where it does not."""
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
+from rewards.answers import find_answer
 from rlcore.errors import UserError
 from rlcore.policy import phrase_tokenizer
 from rlcore.policy.scratch import scratch_tokenizer
 from rlcore.recipe import schema
 from rlcore.rollout import Conversation
+from rlcore.rollout.template import MARK
 from rlcore.types import Problem
 
 TEXT = ["What is 2 + 3? The answer is 5. There might be an error in the answer above, please check it. user assistant"]
@@ -31,6 +35,10 @@ QWEN3 = (
 ONE_TURN = (
     "{% if messages | length > 1 %}{{ raise_exception('only one user turn') }}{% endif %}"
     "<|im_start|>{{ messages[0].content }}<|im_end|>\n"
+)
+ALPACA = (
+    "{% for m in messages %}{% if m.role == 'user' %}\n#Ask:\n{{ m.content }}\n#Answer:\n{% else %}{{ m.content }}"
+    "{% endif %}{% endfor %}"
 )
 LAST_TURN_ONLY = "<|im_start|>{{ messages[-1].content }}<|im_end|>\n"
 
@@ -118,3 +126,67 @@ def test_rewards_read_no_special_tokens():
     talk = conversation(CHATML)
     ids = talk.tokenizer("The answer is 5.<|im_end|>", add_special_tokens=False)["input_ids"]
     assert talk.text(ids) == "The answer is 5."
+
+
+def test_an_attempt_that_begins_inside_a_thinking_block_is_told_so():
+    """Else a number boxed while thinking would count as the answer of an attempt that never came to one."""
+    thinking = conversation(CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"))
+    plain = conversation(CHATML)
+    for said, answered in [(r"Is it \boxed{5}?", False), (r"Is it \boxed{5}? No.</think>\boxed{6}", True)]:
+        ids = thinking.tokenizer(said, add_special_tokens=False)["input_ids"]
+        assert thinking.text(ids) == f"<think>\n{said}"
+        assert plain.text(ids) == said
+        assert (find_answer(thinking.text(ids), ["boxed"]) == "6") is answered
+        assert (find_answer(thinking.text(ids), ["boxed"]) is None) is not answered
+
+
+PARTS = CHATML.replace("{{ m.content }}", "{% for part in m.content %}{{ part.text }}{% endfor %}")
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_template_of_contents_in_parts_shows_what_is_said(attempts):
+    talk, plain = conversation(PARTS, attempts=attempts), conversation(CHATML, attempts=attempts)
+    assert talk.open(problem("What is 2 + 3?")) == plain.open(problem("What is 2 + 3?"))
+    assert talk.check.exact
+    assert attempts == 1 or talk.follow("stop") == plain.follow("stop")
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_template_that_leaves_out_the_problem_is_refused(attempts):
+    with pytest.raises(UserError, match="leaves out what the user says"):
+        conversation("{% for m in messages %}<|im_start|>{{ m.role }}<|im_end|>{% endfor %}", attempts=attempts)
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_an_end_of_turn_that_stops_nothing_is_noted(attempts):
+    assert conversation(CHATML, attempts=attempts).notes == ()
+    (note,) = conversation(CHATML, "<|eot_id|>", attempts=attempts).notes
+    assert "turns end with <|im_end|>, at which no attempt stops (that is <|eot_id|>)" in note
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_template_that_opens_no_turn_for_the_assistant_is_noted(attempts):
+    first, *_ = conversation(CHATML.partition("{% if")[0], attempts=attempts).notes
+    assert "it pays no heed to add_generation_prompt" in first
+    assert "<|im_start|>assistant" in first
+
+
+def test_a_tail_without_control_tokens_gets_no_space_of_the_tokenizer():
+    """SentencePiece's tokenizers put a space before a text; what comes after an attempt is no beginning."""
+    words = ["▁", "▁The", "▁answer", "▁is", "▁5", ".", "\n", "#", "▁Check", "▁it", "▁Ask", ":"]
+    letters = {character for word in (*words, ALPACA, MARK) for character in word} - {" "}
+    vocabulary = [("<unk>", 0.0), ("</s>", 0.0), *((word, -1.0) for word in dict.fromkeys([*words, *sorted(letters)]))]
+    raw = Tokenizer(models.Unigram(vocabulary, unk_id=0))
+    raw.pre_tokenizer, raw.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", unk_token="<unk>", pad_token="</s>")
+    tokenizer.chat_template = ALPACA
+    section = schema.Conversation(instruction="Check it.", max_prompt_tokens=100)
+    talk = Conversation(tokenizer, section, [tokenizer.eos_token_id])
+    assert talk.check.exact
+    assert tokenizer.convert_ids_to_tokens(talk.follow("length"))[:2] == ["#", "A"]
+
+
+def test_control_tokens_in_a_text_are_found():
+    template = conversation(CHATML).template
+    said = [{"role": "user", "content": "What does <|im_end|> mean in <b>ChatML</b>?"}]
+    assert template.control_tokens(said) == {"<|im_end|>"}

@@ -8,7 +8,9 @@ from rlcore.errors import UserError
 from rlcore.policy import load_policy, stop_ids
 from rlcore.recipe import schema
 from rlcore.rollout import Conversation, Sampling, Scorer, TorchEngine, sample_groups
-from rlcore.types import Problem
+from rlcore.types import Problem, Trajectory, Turn
+
+FUNCTIONS = Path(__file__).parents[1] / "rewards" / "functions.py"
 
 REWARD = """
 import os, time
@@ -72,6 +74,27 @@ def test_every_attempt_gets_the_verdict_of_its_own_text(reward_file):
                 assert turn.text
 
 
+def attempt_at(asked: str, said: str, *, conversational: bool) -> list[list[Trajectory]]:
+    messages = ({"role": "system", "content": "Think."}, {"role": "user", "content": asked})
+    turn = Turn((1,), (2,), (0.0,), "stop", said, (0,))
+    return [[Trajectory(Problem(said, messages, conversational=conversational), (turn,))]]
+
+
+@pytest.mark.parametrize("conversational", [True, False])
+def test_prompts_and_completions_have_one_form_that_of_the_data(conversational):
+    """Messages, as TRL's own conversational rewards read them, or texts."""
+    names = ["trl.rewards:think_format_reward", f"{FUNCTIONS}:reads_messages"]
+    names = names if conversational else [f"{FUNCTIONS}:reads_texts"]
+    scorer = Scorer(schema.Rewards(functions=[{"name": name} for name in names], deadline=60))
+    try:
+        for said, full in (("<think>a</think>5", len(names)), ("<think>a", len(names) - conversational)):
+            groups = attempt_at("<think>a</think>5", said, conversational=conversational)
+            scorer.start(groups[0][0].problem, groups[0][0].turns[0])
+            assert scorer.score(groups)[0][0].verdicts[0].score == full
+    finally:
+        scorer.close()
+
+
 def test_equal_attempts_at_a_problem_are_judged_once(reward_file, tmp_path):
     scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:length_reward"}]))
     try:
@@ -128,7 +151,8 @@ def test_a_column_that_the_data_lack_is_named(reward_file):
 def test_sampling_past_its_deadline_says_what_it_waited_for(reward_file):
     scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:length_reward"}]))
     try:
-        with pytest.raises(TimeoutError, match="sampling 12 conversations took longer than 1e-05 s, and none ended"):
+        said = r"rollout\.deadline: sampling 12 conversations took longer than 1e-05 s, and none ended"
+        with pytest.raises(UserError, match=said):
             rollout(scorer, deadline=1e-5)
     finally:
         scorer.close()

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from rlcore.policy.lora import add_lora
+from rlcore.policy.truncation import Truncation
 from rlcore.recipe.schema import Lora
 from rlcore.rollout import Sample, Sampling, TorchEngine
 from rlcore.rollout.embedded import products
@@ -147,19 +148,23 @@ def test_samples_follow_the_models_distribution():
     assert (counts - expected).abs().max() < 4 * (0.25 / 4000) ** 0.5
 
 
-@pytest.mark.parametrize(("settings", "kept"), [({"top_k": 3}, 3), ({"top_p": 0.5}, None)])
-def test_top_k_and_top_p_keep_the_likeliest_and_renormalise(settings, kept):
+@pytest.mark.parametrize(
+    ("truncation", "kept"), [(Truncation(top_k=3), 3), (Truncation(top_p=0.5), None), (Truncation(min_p=0.2), None)]
+)
+def test_truncation_keeps_the_likeliest_and_renormalises(truncation, kept):
     reference = model("qwen2")
     prompt = prompts(1)[0]
     engine = TorchEngine(reference, [STOP], slots=64, max_tokens=16)
 
     async def run():
-        one = Sampling(1, **settings)
+        one = Sampling(1, truncation=truncation)
         return await asyncio.gather(*(engine.sample(prompt, one, key=k, last=True) for k in range(300)))
 
     with torch.no_grad():
         probabilities = reference(torch.tensor([prompt])).logits[0, -1].softmax(-1)
     ordered = probabilities.sort(descending=True)
+    if truncation.min_p:
+        kept = int((probabilities >= 0.2 * probabilities.max()).sum())
     kept = kept or int((ordered.values.cumsum(0) < 0.5).sum()) + 1
     allowed = set(ordered.indices[:kept].tolist())
     mass = ordered.values[:kept].sum()

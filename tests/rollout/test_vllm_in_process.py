@@ -10,6 +10,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from rlcore.errors import UserError
 from rlcore.learner.zero.weights import gathered_adapters
 from rlcore.policy.lora import add_lora
+from rlcore.policy.truncation import Truncation
 from rlcore.recipe.schema import Lora, Rollout
 from rlcore.rollout import RolloutEngine, Sample, Sampling, TorchEngine
 
@@ -65,13 +66,17 @@ def samples(engine: RolloutEngine, prompts: list[list[int]], sampling: Sampling,
     return asyncio.run(run())
 
 
-def learners_logprobs(model, prompt: list[int], sample: Sample, temperature: float, top_p: float = 1) -> list[float]:
+def learners_logprobs(
+    model, prompt: list[int], sample: Sample, temperature: float, top_p: float = 1, min_p: float = 0
+) -> list[float]:
     """By the definition: the whole sequence at once, the smallest set of tokens that reaches `top_p`, renormalised."""
     with torch.no_grad():
         logits_NV = model(torch.tensor([[*prompt, *sample.ids]])).logits[0, len(prompt) - 1 : -1].double() / temperature
     logprobs = []
     for logits_V, token in zip(logits_NV, sample.ids, strict=True):
         probability_V = logits_V.softmax(-1)
+        probability_V = probability_V * (probability_V >= min_p * probability_V.max())
+        probability_V = probability_V / probability_V.sum()
         kept, reached = 0.0, 0.0
         for p in probability_V.sort(descending=True).values.tolist():
             if reached >= top_p:
@@ -93,12 +98,13 @@ def test_greedy_tokens_are_those_of_the_embedded_engine(pair):
         assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (0.7, 0.8)])
-def test_logprobs_are_those_of_the_distribution_that_was_sampled(pair, temperature, top_p):
+@pytest.mark.parametrize(("temperature", "top_p", "min_p"), [(1, 1, 0), (0.7, 1, 0), (0.7, 0.8, 0), (0.7, 0.8, 0.05)])
+def test_logprobs_are_those_of_the_distribution_that_was_sampled(pair, temperature, top_p, min_p):
     model, engine = pair
     publish(model, engine)
-    for sample in samples(engine, [PROMPT] * 8, Sampling(16, temperature, top_p)):
-        assert sample.logprobs == pytest.approx(learners_logprobs(model, PROMPT, sample, temperature, top_p), abs=1e-4)
+    for sample in samples(engine, [PROMPT] * 8, Sampling(16, temperature, Truncation(top_p=top_p, min_p=min_p))):
+        expected = learners_logprobs(model, PROMPT, sample, temperature, top_p, min_p)
+        assert sample.logprobs == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_same_seed_draws_the_same_and_a_group_draws_different_ones(pair):

@@ -87,7 +87,7 @@ def test_base_attempts_are_sampled_once_told_by_conversation_and_read_when_the_r
     again = [group[0].turns[0].response_ids for group in resumed.collect(2).groups]
     assert again == [group[0].turns[0].response_ids for group in steps.collect(2).groups]
     (tmp_path / FILE).write_text("\n".join(rows[:1]))
-    with pytest.raises(UserError, match=f"{FILE} has no first attempts at problem .*: it is of another run"):
+    with pytest.raises(UserError, match=f"{FILE} holds 0 first attempts at problem .*, not the 1 that the recipe"):
         Steps(tmp_path, resumed=True)
     (tmp_path / FILE).unlink()
     with pytest.raises(UserError, match=f"first attempts of the policy at the start are lost: cannot read .*{FILE}"):

@@ -3,8 +3,11 @@
 import json
 import shutil
 
+import pytest
+
 from rlcore.files import holding
 from tests.processes import rlcore
+from tests.refusals import refusal
 from tests.tiny import REWARD, figures, write_recipe
 from tests.train.test_resume import recipe_of
 
@@ -26,6 +29,19 @@ def test_a_second_run_in_a_live_folder_names_the_process_that_holds_it(finished,
     assert (run / "metrics.jsonl").read_bytes() == before
     again = rlcore("train", recipe_of(finished), f"output={run}")
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("command", ["sft", "curate", "train with rounds"])
+def test_other_commands_that_write_take_the_lock_too(tmp_path, repository, capfd, command):
+    recipe, run = write_recipe(tmp_path, stages=[], evaluate=None), tmp_path / "run"
+    words = {
+        "sft": ("sft", repository / "recipes/quickstart_base.yaml", f"output={run}"),
+        "curate": ("curate", recipe, "--output", run),
+        "train with rounds": ("train", recipe, f"output={run}", "sft={rows: column, column: letter}"),
+    }
+    with holding(run):
+        assert f"{run} is in use by process" in refusal(capfd, *words[command])
+    assert {path.name for path in run.iterdir()} == {"lock"}
 
 
 def test_a_finished_run_is_extended_and_its_change_is_in_its_history(finished, tmp_path):

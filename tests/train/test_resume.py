@@ -21,9 +21,9 @@ def recipe_of(run: Path) -> Path:
     return run.parent / "recipe.yaml"
 
 
-def start(recipe: Path, output: Path) -> subprocess.Popen[str]:
+def start(recipe: Path, output: Path, **options: bool) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "rlcore", "train", str(recipe), f"output={output}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
 
 def train(recipe: Path, output: Path, processes: int) -> str:
@@ -56,6 +56,7 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(finished, tmp_path):
     written = (run / "final" / "model.safetensors").stat().st_mtime_ns
     again = rlcore("train", recipe_of(finished), f"output={run}")
     assert again.returncode == 0, again.stderr
+    assert f"{run} holds a finished run, of 6 steps: nothing is left to train" in again.stdout
     kept = (run / "final" / "model.safetensors").stat().st_mtime_ns
     assert kept == written, "an evaluation of it is still that of these files"
 
@@ -101,6 +102,41 @@ def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(f
     weights.write_bytes(weights.read_bytes()[:-1])
     said = train(recipe_of(finished), run, 1)
     assert "checkpoint step-000006 is damaged" in said
+    assert figures(run) == figures(finished)
+
+
+HELD_REWARD = """
+import time
+from pathlib import Path
+
+def held_reward(completions, letter, prompt):
+    while Path("HOLD").exists() and any("7 times" in text for text in prompt):  # held-out problems alone
+        Path("ASKED").touch()
+        time.sleep(0.05)
+    return letter_reward(completions, letter)
+"""
+
+
+def test_a_signal_to_the_whole_group_during_an_evaluation_while_training_saves(finished, tmp_path):
+    recipe = write_recipe(tmp_path, rewards={"functions": [{"name": "./my_reward.py:held_reward"}], "deadline": 600})
+    run, hold, asked = (tmp_path / name for name in ("run", "hold", "asked"))
+    (tmp_path / "my_reward.py").write_text(REWARD + HELD_REWARD.replace("HOLD", str(hold)).replace("ASKED", str(asked)))
+    process = start(recipe, run, start_new_session=True)
+    wait_for_records(run, 1)
+    hold.touch()
+    while not asked.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(1)
+    hold.unlink()
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    stopped_at = len(figures(run))
+    assert stopped_at in (2, 4)  # the steps after which it evaluates
+    assert (run / "checkpoints" / f"step-{stopped_at:06d}").is_dir()
+    train(recipe, run, 1)
     assert figures(run) == figures(finished)
 
 

@@ -2,27 +2,22 @@
 
 import heapq
 from dataclasses import fields
-from typing import Any
 
 import numpy as np
-import torch
 
 from rlcore.learner.batch.planning import same_prompts
+from rlcore.ranks import Ranks, share
 from rlcore.types import TokenBatch
 
 
-def gathered(batch: TokenBatch) -> tuple[TokenBatch, slice]:
+def gathered(batch: TokenBatch, ranks: Ranks) -> tuple[TokenBatch, slice]:
     """The trajectories of all ranks, in the order of ranks, and where this rank's tokens stand among theirs.
 
     All ranks call it together. It is some 20 bytes a token, which is little beside one pass through a model.
     """
-    world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-    if world == 1:
-        return batch, slice(0, len(batch.ids_N))
-    batches: list[Any] = [None] * world
-    torch.distributed.all_gather_object(batches, batch)
-    start = sum(len(other.ids_N) for other in batches[:rank])
-    return _joined(batches), slice(start, start + len(batch.ids_N))
+    batches = share(batch, ranks)
+    start = sum(len(other.ids_N) for other in batches[: ranks.rank])
+    return _joined(batches) if len(batches) > 1 else batch, slice(start, start + len(batch.ids_N))
 
 
 def part_of(batch: TokenBatch, chosen: np.ndarray, part: int, parts: int, *, share_prompts: bool) -> np.ndarray:

@@ -1,11 +1,12 @@
 """Micro-batches: planned trajectories as the tensors a model reads.
 
 Padding is on the right, so causal attention needs no mask: no real token ever sees a padded one. Where attention keeps
-apart what stands in one row (`PolicyModule.packs`), trajectories are packed one after the other and nothing is padded.
+apart what shares a row (`PolicyModule.packs`), trajectories are packed one after the other and nothing is padded.
 The learner's own decoder reads them as trees (`tree.py`), in which equal beginnings are one.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlcore.errors import UserError
 from rlcore.learner.batch.planning import Planned
 from rlcore.learner.batch.tree import Tree
 from rlcore.types import TokenBatch
@@ -22,7 +24,7 @@ UNPREDICTED = "the first token of a trajectory has nothing before it that could 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """P different prompts of S tokens that the trajectories of a micro-batch go on from."""
+    """P different prompts of S tokens that the trajectories of a micro-batch continue."""
 
     ids_PS: Tensor
     """`[P, S]` int64."""
@@ -32,7 +34,7 @@ class Prompts:
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """What attention sees of a tree: some of its trajectories as rows of nodes."""
+    """Some trajectories of a tree as rows of nodes, as attention reads them."""
 
     node_RT: Tensor
     """`[R, T]` int64: the nodes of each, anything after its end."""
@@ -51,32 +53,51 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True)
-class Branches:
-    """How the N nodes of a tree are seen by attention, which needs whole trajectories."""
+class Rows:
+    """R trajectories padded to T tokens, or one row (R = 1) of packed ones."""
 
+    ids_RT: Tensor
+    """`[R, T]` int64."""
+    prompts: Prompts | None = None
+    """The shared tokens before `ids_RT`, if any."""
+    positions_RT: Tensor | None = None
+    """`[R, T]` int64: the place of each token in its trajectory, by which attention tells packed ones apart."""
+
+    def __str__(self) -> str:
+        rows, width = self.ids_RT.shape
+        before = ""
+        if self.prompts:
+            count, length = self.prompts.ids_PS.shape
+            before = f" after {count} shared prompts of {length}"
+        return f"{rows} trajectories padded to {width} tokens{before} ({rows * width:,} tokens)"
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The N nodes of a tree in one list, and how attention sees them, which needs whole trajectories."""
+
+    ids_N: Tensor
+    """`[N]` int64."""
+    positions_N: Tensor
+    """`[N]` int64: the place of each node in its trajectories."""
     paths: list[Paths]
     place_N: Tensor
     """`[N]` int64: where each node asks, in the `[R, T - start]` of all paths one after the other."""
 
+    def __str__(self) -> str:
+        return f"{len(self.ids_N):,} tokens, equal beginnings counted once"
+
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """R trajectories padded to T tokens, or one row (R = 1) of packed ones or of a tree's nodes.
+    """A model's inputs, and the streams of its n loss tokens, which are u different predictions.
 
-    With the streams of their n loss tokens, which are u different predictions: in a tree, equal tokens after equal ones
-    are one; else each is its own.
+    In a tree, equal tokens after equal ones are one prediction; in rows each is its own.
     """
 
-    ids_RT: Tensor
-    """`[R, T]` int64."""
-    prompts: Prompts | None
-    """What comes before `ids_RT`, if anything is shared."""
-    positions_RT: Tensor | None
-    """`[R, T]` int64: the place of each token in its trajectory, by which attention tells packed ones apart."""
-    branches: Branches | None
-    """How attention tells the trajectories of a tree."""
+    inputs: Rows | Nodes
     source_u: Tensor
-    """`[u]` int64: where in the flattened `[R * T]` hidden states a token is predicted (one to its left)."""
+    """`[u]` int64: where in the flattened hidden states a token is predicted (one to its left)."""
     target_u: Tensor
     """`[u]` int64: the token that was sampled."""
     prediction_n: Tensor | None
@@ -90,12 +111,31 @@ class MicroBatch:
     """`[n]` int64: place of each loss token in the flat streams of the batch."""
 
 
-def micro_batches(batch: TokenBatch, plan: list[Planned], count: int, device: torch.device) -> Iterator[MicroBatch]:
-    """The planned micro-batches on `device`, filled up with empty ones to `count`, so that all ranks compute alike."""
+@contextmanager
+def memory_named(micro: MicroBatch, budget: int) -> Iterator[None]:
+    """Turns running out of memory within into a UserError that names the micro-batch; `budget` is its token limit."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError on CUDA is one
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise UserError(
+            f"out of memory in a micro-batch of {micro.inputs}, {len(micro.index_n):,} in the loss: lower "
+            f"learner.micro_batch_tokens (now {budget:,})"
+        ) from None
+
+
+def micro_batches(
+    batch: TokenBatch, plan: list[Planned], count: int, device: torch.device, *, tree: bool = False
+) -> Iterator[MicroBatch]:
+    """The planned micro-batches on `device`, filled up with empty ones to `count`, so that all ranks compute alike.
+
+    `tree`: whether the plan is of trees, and so the empty ones too.
+    """
     for planned in plan:
-        yield (_tree if planned.layout == "tree" else _rows)(batch, planned, device)
+        yield (_tree if tree else _rows)(batch, planned, device)
     for _ in range(count - len(plan)):
-        yield _empty(device)
+        yield _empty(device, tree=tree)
 
 
 def _rows(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBatch:
@@ -104,7 +144,7 @@ def _rows(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBat
     column_T = np.arange(lengths_R.max())
     real_RT = column_T < lengths_R[:, None]
     column_RT = np.broadcast_to(column_T, real_RT.shape)
-    if planned.layout == "packed":
+    if planned.packed:
         start_R = np.repeat(start_R, lengths_R)
         column_RT, real_RT = column_RT[real_RT][None], np.ones((1, len(start_R)), dtype=bool)
         index_RT = start_R[None] + column_RT
@@ -119,11 +159,9 @@ def _rows(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBat
         prompts_RS = batch.ids_N[start_R[:, None] + np.arange(-planned.prefix, 0)]
         prompts_PS, owner_R = np.unique(prompts_RS, axis=0, return_inverse=True)
         prompts = Prompts(_on(device, prompts_PS), _on(device, owner_R))
+    positions_RT = _on(device, column_RT) if planned.packed else None
     return MicroBatch(
-        ids_RT=_on(device, np.where(real_RT, batch.ids_N[index_RT], 0)),
-        prompts=prompts,
-        positions_RT=_on(device, column_RT) if planned.layout == "packed" else None,
-        branches=None,
+        Rows(_on(device, np.where(real_RT, batch.ids_N[index_RT], 0)), prompts, positions_RT),
         source_u=_on(device, np.flatnonzero(loss_RT) - 1),
         target_u=_on(device, batch.ids_N[index_n]),
         prediction_n=None,
@@ -144,10 +182,12 @@ def _tree(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBat
     pair_u, prediction_n = np.unique(source_n * vocabulary + target_n, return_inverse=True)
     paths, place_N = tree.paths()
     return MicroBatch(
-        ids_RT=_on(device, batch.ids_N[index_RT[tree.own_RT]][None]),
-        prompts=None,
-        positions_RT=_on(device, np.nonzero(tree.own_RT)[1][None]),
-        branches=Branches([Paths.of(_on(device, nodes), start) for nodes, start in paths], _on(device, place_N)),
+        Nodes(
+            ids_N=_on(device, batch.ids_N[index_RT[tree.own_RT]]),
+            positions_N=_on(device, np.nonzero(tree.own_RT)[1]),
+            paths=[Paths.of(_on(device, nodes), start) for nodes, start in paths],
+            place_N=_on(device, place_N),
+        ),
         source_u=_on(device, pair_u // vocabulary),
         target_u=_on(device, pair_u % vocabulary),
         prediction_n=_on(device, prediction_n),
@@ -155,19 +195,14 @@ def _tree(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBat
     )
 
 
-def _empty(device: torch.device) -> MicroBatch:
-    """One padding token and no loss token: its forward and backward pass take part in collectives and add nothing.
-
-    It is padded, packed and a tree alike: ZeRO reduces gradients in the order in which a backward pass gives them, so
-    this one must go the way of the others.
-    """
+def _empty(device: torch.device, *, tree: bool) -> MicroBatch:
+    """One padding token and no loss token: its forward and backward pass take part in collectives and add nothing."""
     nothing, floats = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, device=device)
     first_RT = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    # ZeRO reduces gradients in the order in which a backward pass gives them: this one goes the way of the others.
+    one = Nodes(first_RT[0], first_RT[0], [Paths.of(first_RT, 0)], first_RT[0])
     return MicroBatch(
-        ids_RT=first_RT,
-        prompts=None,
-        positions_RT=first_RT,
-        branches=Branches([Paths.of(first_RT, 0)], first_RT[0]),
+        one if tree else Rows(first_RT, positions_RT=first_RT),
         source_u=nothing,
         target_u=nothing,
         prediction_n=None,

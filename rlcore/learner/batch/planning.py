@@ -1,12 +1,11 @@
 """Which trajectories go through the model together: minibatches, and micro-batches within a budget of tokens.
 
 The trajectories of a group begin with the same prompt. Where that saves enough, its tokens are computed once a
-micro-batch, and the trajectories go on from its keys and values.
+micro-batch, and the trajectories continue from its keys and values.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from rlcore.learner.batch.tree import in_order, last_loss_tokens, shared_beginni
 from rlcore.types import TokenBatch
 
 WORTHWHILE = 0.2
-"""Prompts are shared when that spares at least this share of the tokens: attention that goes on from a prompt needs an
+"""Prompts are shared when that spares at least this share of the tokens: attention that continues a prompt needs an
 explicit mask, which costs more a token than plain causal attention."""
 
 
@@ -26,8 +25,8 @@ class Planned:
     prefix: int
     tokens: int
     """Tokens that the model computes, padding included."""
-    layout: Literal["padded", "packed", "tree"] = "padded"
-    """packed: one after the other in one row, without padding. tree: equal beginnings are one (`tree.py`)."""
+    packed: bool = False
+    """Whether they are one after the other in one row, without padding."""
 
 
 def split_minibatches(batch: TokenBatch, parts: int, seed: tuple[int, ...]) -> list[np.ndarray]:
@@ -104,7 +103,7 @@ def _plan_packed(lengths_B: np.ndarray, chosen: np.ndarray, budget: int) -> list
             room.append(budget)
         rows[place].append(row)
         room[place] -= length
-    return [Planned(np.array(each), 0, int(lengths_B[each].sum()), layout="packed") for each in rows]
+    return [Planned(np.array(each), 0, int(lengths_B[each].sum()), packed=True) for each in rows]
 
 
 def _plan_trees(batch: TokenBatch, chosen: np.ndarray, budget: int) -> list[Planned]:
@@ -116,10 +115,10 @@ def _plan_trees(batch: TokenBatch, chosen: np.ndarray, budget: int) -> list[Plan
     plan, start, tokens = [], 0, 0
     for at, (length, shared) in enumerate(zip(length_R, shared_R, strict=True)):
         if at > start and tokens + length - shared > budget:
-            plan.append(Planned(rows_R[start:at], 0, tokens, layout="tree"))
+            plan.append(Planned(rows_R[start:at], 0, tokens))
             start, tokens, shared = at, 0, 0
         tokens += int(length - shared)
-    return [*plan, Planned(rows_R[start:], 0, tokens, layout="tree")]
+    return [*plan, Planned(rows_R[start:], 0, tokens)]
 
 
 def _siblings(batch: TokenBatch, chosen: np.ndarray, prefix_B: np.ndarray) -> list[np.ndarray]:

@@ -54,7 +54,7 @@ class Tree:
         return np.arange(self.node_RT.shape[1]) < self.length_R[:, None]
 
     def paths(self) -> tuple[list[tuple[np.ndarray, int]], np.ndarray]:
-        """`node_RT` and `start` of `packing.Paths`, and `place_N` of `packing.Branches`."""
+        """`node_RT` and `start` of `packing.Paths`, and `place_N` of `packing.Nodes`."""
         found, place_N, places = [], np.empty(int((self.length_R - self.shared_R).sum()), dtype=np.int64), 0
         own_RT = self.own_RT
         for rows_R, start, stop in self._alike():

@@ -1,4 +1,4 @@
-"""What the loss is an average over: tokens, attempts (the papers' sequences), or trajectories of a fixed length.
+"""The loss is an average over tokens, attempts (the papers' sequences), or trajectories of a fixed length.
 
 The denominator counts all ranks, so how a batch falls into ranks and micro-batches changes nothing. An attempt is a run
 of loss tokens; a critique or a verdict between two attempts is one, too.
@@ -16,16 +16,16 @@ Average = Literal["token", "attempt", "constant"]
 
 @dataclass(frozen=True, slots=True)
 class LossTokens:
-    """Where the loss tokens of a batch stand: N tokens, R runs of loss tokens."""
+    """The loss tokens of a batch: N tokens, R runs of loss tokens."""
 
     attempt_N: np.ndarray
     """`[N]` int64: the run that each loss token belongs to, over the whole batch; anything elsewhere."""
     trajectory_N: np.ndarray
-    """`[N]` int64: the trajectory that each token stands in."""
+    """`[N]` int64: the trajectory of each token."""
     tokens_R: np.ndarray
     """`[R]` int64: loss tokens of each run."""
     trajectory_R: np.ndarray
-    """`[R]` int64: the trajectory it stands in."""
+    """`[R]` int64: the trajectory of each run."""
 
     @classmethod
     def of(cls, batch: TokenBatch) -> "LossTokens":
@@ -53,7 +53,7 @@ class LossTokens:
         return np.full(len(self.attempt_N), one, dtype=np.float32)
 
     def size(self, average: Average, chosen: np.ndarray) -> int:
-        """What the sum over these trajectories is divided by: their loss tokens, runs of them, or trajectories.
+        """Divisor of the sum over these trajectories: their loss tokens, runs of them, or trajectories.
 
         Only the last is a count that the policy has no hand in, where it ends conversations itself.
         """

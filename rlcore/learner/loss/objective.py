@@ -1,4 +1,4 @@
-"""What an update minimises, token by token: surrogate, mismatch correction, KL term, entropy bonus and averaging."""
+"""The minimised loss, token by token: surrogate, mismatch correction, KL term, entropy bonus and averaging."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,7 @@ from torch import Tensor
 
 from rlcore.entries import SURROGATES
 from rlcore.learner.batch.packing import MicroBatch
-from rlcore.learner.loss.losses import attempt_mean
-from rlcore.learner.loss.mismatch import importance_weights
+from rlcore.learner.loss.losses import attempt_mean, importance_weights
 from rlcore.recipe.schema import Learner as LearnerSection
 from rlcore.types import TokenBatch
 

@@ -8,8 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlcore.errors import UserError
 from rlcore.learner.zero.further_settings import with_further
 from rlcore.recipe.schema import Learner as LearnerSection
+
+LOSS_SCALE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+"""What changes in DeepSpeed's scaler of the loss."""
 
 
 def start_engine(section: LearnerSection, settings: dict[str, Any], module: nn.Module, total_steps: int) -> Any:
@@ -74,20 +78,24 @@ def set_schedule(engine: Any, step: int) -> None:
 def engine_settings(section: LearnerSection, module: nn.Module, device: torch.device) -> dict[str, Any]:
     """The DeepSpeed configuration of a recipe; what `section.deepspeed` says wins (see `with_further`).
 
-    Micro-batches vary in number and size, so DeepSpeed is told of one a step, and `Learner` marks the last one itself.
-    With bfloat16, master weights, accumulated gradients and reductions are float32, which DeepSpeed offers from ZeRO-1
-    on: stage 0 becomes stage 1.
+    Micro-batches vary in number and size, so DeepSpeed is configured for one a step, and `Learner` marks the last one
+    itself. In half precision, master weights, accumulated gradients and reductions are float32, which DeepSpeed offers
+    from ZeRO-1 on: stage 0 becomes stage 1. With float16 it scales the loss, as high as gradients stay finite. Raises
+    UserError where the device does not compute in float16.
     """
     parameters = trained_parameters(module)
-    bf16 = parameters[0].dtype == torch.bfloat16
-    stage = max(section.zero, int(bf16))
+    dtype = parameters[0].dtype
+    if dtype == torch.float16 and not _computes_in_float16():
+        raise UserError("model.dtype float16: DeepSpeed trains it on CUDA alone; take bfloat16 or float32")
+    stage = max(section.zero, int(dtype != torch.float32))
     host = {"device": "cpu", "pin_memory": device.type == "cuda"}
     settings = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "steps_per_print": None,
         "gradient_clipping": section.max_grad_norm if stage else 0.0,  # `guarded_step` clips without ZeRO
-        "bf16": {"enabled": bf16, "check_grad_overflow": True},
+        "bf16": {"enabled": dtype == torch.bfloat16, "check_grad_overflow": True},
+        "fp16": {"enabled": dtype == torch.float16},
         "data_types": {"grad_accum_dtype": "fp32"},
         "communication_data_type": "fp32",
         "optimizer": {
@@ -108,6 +116,24 @@ def engine_settings(section: LearnerSection, module: nn.Module, device: torch.de
         },
     }
     return with_further(settings, section.deepspeed)
+
+
+def _computes_in_float16() -> bool:
+    from deepspeed.accelerator import get_accelerator
+
+    return bool(get_accelerator().is_fp16_supported())
+
+
+def loss_scale(engine: Any) -> dict[str, float]:
+    """Where the search for the highest loss scale has come to; empty where the loss is not scaled."""
+    scaler = getattr(engine.optimizer, "loss_scaler", None)
+    return {name: getattr(scaler, name) for name in LOSS_SCALE} if getattr(scaler, "dynamic", False) else {}
+
+
+def set_loss_scale(engine: Any, found: dict[str, float]) -> None:
+    """Goes on with the search from there, if the loss is scaled."""
+    if loss_scale(engine):
+        vars(engine.optimizer.loss_scaler).update(found)
 
 
 def guarded_step(engine: Any, max_grad_norm: float) -> tuple[float, bool]:

@@ -17,29 +17,28 @@ from torch import Tensor, nn
 
 from rlcore.errors import UserError
 from rlcore.learner.zero.pieces import WEIGHT, moments, pieces, refresh_weights, replicated
+from rlcore.ranks import Ranks
 
 FILE_BYTES = 2 << 30
 """A file holds about so much: more is not copied off a device at once."""
 COUNTERS = "counters.json"
 
 
-def save_state(
-    engine: Any, model: nn.Module, folder: Path, rank: int, world: int, counters: dict[str, int]
-) -> list[Path]:
+def save_state(engine: Any, model: nn.Module, folder: Path, ranks: Ranks, counters: dict[str, Any]) -> list[Path]:
     """Writes this rank's share of weights and moments, at most `FILE_BYTES` a file; returns the files.
 
     The first rank writes the `counters`, which all ranks hold alike.
     """
     mine = pieces(engine, model)
     if replicated(engine):
-        mine = mine[rank::world]
+        mine = mine[ranks.rank :: ranks.world]
     written: list[Path] = []
     tensors: dict[str, Tensor] = {}
     size = 0
 
     def flush() -> None:
         nonlocal tensors, size
-        written.append(folder / f"rank-{rank:05d}-{len(written):03d}.safetensors")
+        written.append(folder / f"rank-{ranks.rank:05d}-{len(written):03d}.safetensors")
         save_file(tensors, written[-1])
         tensors, size = {}, 0
 
@@ -51,14 +50,14 @@ def save_state(
             flush()
     if tensors:
         flush()
-    if rank == 0:
+    if ranks.first:
         applied = next((state["step"] for state in engine.basic_optimizer.state.values() if "step" in state), 0)
         written.append(folder / COUNTERS)
         written[-1].write_text(json.dumps({**counters, "optimizer_steps": int(applied)}))
     return written
 
 
-def load_state(engine: Any, model: nn.Module, folder: Path) -> dict[str, int]:
+def load_state(engine: Any, model: nn.Module, folder: Path) -> dict[str, Any]:
     """Fills weights and moments of the engine with what `save_state` of all ranks wrote; returns the counters.
 
     Raises UserError for a gap.
@@ -80,7 +79,7 @@ def load_state(engine: Any, model: nn.Module, folder: Path) -> dict[str, int]:
 
 
 class SavedState:
-    """What lies in the files of all ranks. Raises UserError where there is none."""
+    """The state in the files of all ranks. Raises UserError where there is none."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -93,7 +92,7 @@ class SavedState:
                 self._parts[kind, name].append((int(start), int(start) + view.get_shape()[0], view))
         if not self._parts or not (folder / COUNTERS).exists():
             raise UserError(f"checkpoint {folder} holds no learner state")
-        self.counters: dict[str, int] = json.loads((folder / COUNTERS).read_text())
+        self.counters: dict[str, Any] = json.loads((folder / COUNTERS).read_text())
         self.kinds = {kind for kind, _ in self._parts}
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:

@@ -313,6 +313,8 @@ class TorchEngine:
             self._rows.append(slots_R[mine], tokens_r.cpu().numpy(), logprobs_r.cpu().numpy())
         length_R = self._rows.length_S[slots_R]
         stopped_R = (self._rows.ids_SC[slots_R, length_R - 1][:, None] == self._stop_ids).any(1)
+        if any(kind.stop for kind in self._rows.kinds):
+            stopped_R |= [self._rows.stopped(slot) for slot in slots_R]
         ended_R = stopped_R | (length_R >= self._rows.limit_S[slots_R])
         for at in np.flatnonzero(ended_R).tolist():
             self._answer(int(slots_R[at]), "stop" if stopped_R[at] else "length")

@@ -72,6 +72,11 @@ class Rows:
         span = slice(self.start_S[slot], self.length_S[slot])
         return tuple(self.ids_SC[slot, span].tolist()), tuple(self.logprobs_SC[slot, span].tolist())
 
+    def stopped(self, slot: int) -> bool:
+        """Whether the attempt has come to a text that ends it."""
+        stop = self.kinds[self.kind_S[slot]].stop
+        return stop is not None and stop.reached(self.ids_SC[slot, self.start_S[slot] : self.length_S[slot]].tolist())
+
     def request(self, slot: int) -> Request:
         request = self.requests[slot]
         assert request is not None

@@ -116,7 +116,7 @@ class DirectTransfer:
         """Sends weights to paused servers, which hold `label` afterwards; returns the bytes.
 
         Raises UserError, naming phase and servers, when it fails or takes longer than the deadline: NCCL cannot be
-        called back, so the run ends, and the same command goes on from its last checkpoint.
+        called back, so the run ends, and the same command resumes it from its last checkpoint.
         """
         failed: list[BaseException] = []
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed
 from transformers import PreTrainedModel
 
 from rlcore.errors import UserError
 from rlcore.inside_vllm.plugin import ADAPTERS
 from rlcore.policy.lora import adapters_without_effect
+from rlcore.ranks import present_ranks, share
 from rlcore.recipe import schema
 from rlcore.recipe.schema import Lora
 from rlcore.rollout.engine import Sample, Sampling, publication_metrics
@@ -36,7 +36,7 @@ Answer = TypeVar("Answer")
 class ServersEngine:
     """Samples from servers that run already, or from ones that it starts. All ranks make one, and publish together.
 
-    Requests, probes and repairs run in a thread with an event loop of its own, and go on while the learner computes.
+    Requests, probes and repairs run in a thread with an event loop of its own, also while the learner computes.
     """
 
     def __init__(
@@ -54,32 +54,31 @@ class ServersEngine:
         `device`: where the learner computes, if not where the model lies; servers do on the same kind. With `lora`,
         what is published from here on is the parameters of such adapters alone.
 
-        Raises UserError when no server can be had.
+        Raises UserError when no server is available.
         """
         if getattr(model.config, "quantization_config", None) is not None:
             raise UserError("rollout.mode servers takes no model that is quantised already; in_process does")
-        self._rank = distributed.get_rank() if distributed.is_initialized() else 0
-        self._world = distributed.get_world_size() if distributed.is_initialized() else 1
+        self._ranks = present_ranks(device or model.device)
         self._seed = 0
         self._metrics: dict[str, float] = {}
         self._processes: dict[str, ServerProcess] = {}
-        self._run = self._from_first(secrets.token_hex(4))
-        self._direct = _direct(section.vllm, model, self._rank)
-        if self._rank == 0:
+        self._run = share(secrets.token_hex(4), self._ranks)[0]
+        self._direct = _direct(section.vllm, model, self._ranks.rank)
+        if self._ranks.first:
             self._guard = Guard()
             if self._direct is None:
                 self._weights, self._adapters = self._shared_weights(model, section.vllm.weights_folder, lora)
                 self._first_adapters = adapters_without_effect(model, lora) if lora else iter(())
-            on_cpu = (device or model.device).type == "cpu"
+            on_cpu = self._ranks.device.type == "cpu"
             self._processes = _processes(section, model, max_tokens, folder, self._guard, lora, on_cpu=on_cpu)
-        urls = self._from_first(list(self._processes) or section.servers)
+        urls = share(list(self._processes) or section.servers, self._ranks)[0]
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollout servers", daemon=True)
         self._thread.start()
         self._fleet = Fleet(section.vllm, urls, stop_ids, ADAPTERS if lora else None)
-        self._keeper = Keeper(self._fleet, self._processes) if self._rank == 0 else None
+        self._keeper = Keeper(self._fleet, self._processes) if self._ranks.first else None
         try:
-            self._call(self._fleet.open(self._keeper))
+            self._call(self._fleet.open(self._keeper.bring_back if self._keeper else self._fleet.bring_back))
             self.publish(((name, parameter.data) for name, parameter in model.named_parameters()), 0)
         except BaseException:
             self.close()
@@ -113,14 +112,14 @@ class ServersEngine:
         """
         began = time.perf_counter()
         self._call(self._fleet.steady.acquire())
-        self._barrier()
+        share(None, self._ranks)  # all ranks have come to the publication
         label = f"{self._run}:{version}"
         size = self._send(weights, label) if self._direct else self._share(weights, label)
         seconds = time.perf_counter() - began
         self._call(self._release(label))
         if self._keeper:
             self._call(self._fleet.replicas())
-        self._barrier()
+        share(None, self._ranks)
         self._measure(size, seconds)
 
     def together(self) -> AbstractContextManager[None]:
@@ -135,7 +134,7 @@ class ServersEngine:
         """Ends the servers that were started here, and takes the weights' files away."""
         self._call(self._fleet.close())
         self._call(self._loop.shutdown_default_executor())  # a server that is being started: it is ended below
-        if self._rank == 0:
+        if self._ranks.first:
             if self._processes:
                 with ThreadPoolExecutor(len(self._processes)) as pool:
                     list(pool.map(ServerProcess.stop, self._processes.values()))
@@ -164,7 +163,7 @@ class ServersEngine:
         if self._keeper is None:
             for _ in weights:  # gathering a split parameter needs all ranks
                 pass
-            return self._from_first(0)
+            return share(0, self._ranks)[0]
         whole = adapters = None
         size = 0
         if self._adapters is None or self._fleet.label is None:
@@ -181,11 +180,11 @@ class ServersEngine:
                 publication.cancel()  # servers that wait for the rest stay paused
                 raise
         publication.result()
-        return self._from_first(size)
+        return share(size, self._ranks)[0]
 
     def _send(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
         """From GPU to GPU; returns the bytes."""
-        places = self._from_first(self._call(self._keeper.pause_all()) if self._keeper else None)
+        places = share(self._call(self._keeper.pause_all()) if self._keeper else [], self._ranks)[0]
         size = self._direct.send(weights, places, label)
         if self._keeper:
             self._call(self._keeper.resume_all([url for url, _ in places], label))
@@ -198,10 +197,10 @@ class ServersEngine:
         self._fleet.tell()
 
     def _measure(self, size: int, seconds: float) -> None:
-        mine = {**self._fleet.counts, "up": sum(server.up for server in self._fleet.servers) / self._world}
+        mine = {**self._fleet.counts, "up": sum(server.up for server in self._fleet.servers) / self._ranks.world}
         self._fleet.counts.clear()
         total: Counter[str] = Counter()
-        for counts in self._from_all(mine):
+        for counts in share(mine, self._ranks):
             total.update(counts)
         self._metrics = {
             **{f"servers/{name}": float(total[name]) for name in ("up", "sampled_again", "taken_out", "restarted")},
@@ -211,26 +210,6 @@ class ServersEngine:
     def _call(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
         """Runs it in the thread of the servers."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    # The learner's ranks.
-
-    def _barrier(self) -> None:
-        if self._world > 1:
-            distributed.barrier()
-
-    def _from_first(self, value: Any) -> Any:
-        if self._world == 1:
-            return value
-        values = [value]
-        distributed.broadcast_object_list(values)
-        return values[0]
-
-    def _from_all(self, value: Any) -> list[Any]:
-        if self._world == 1:
-            return [value]
-        values = [None] * self._world
-        distributed.all_gather_object(values, value)
-        return values
 
 
 def _direct(vllm: schema.Vllm, model: PreTrainedModel, rank: int) -> Any:

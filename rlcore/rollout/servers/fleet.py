@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import aiohttp
 
@@ -30,11 +30,8 @@ TRIES = 8
 log = logging.getLogger("rlcore.rollout")
 
 
-class Keeper(Protocol):
-    """What brings a server back."""
-
-    async def bring_back(self, server: Server) -> None:
-        """Returns once the server holds the current weights. Raises ServerFault, or UserError if it never will."""
+BringBack = Callable[[Server], Awaitable[None]]
+"""Returns once a server holds the current weights. Raises ServerFault, or UserError if it never will."""
 
 
 class Fleet:
@@ -58,13 +55,13 @@ class Fleet:
         """Servers that did not come back in time, and why."""
         self._watches: list[asyncio.Task[None]] = []
 
-    async def open(self, keeper: Keeper | None) -> None:
-        """Begins to watch the servers, as the rank that brings them back or (without `keeper`) as another one."""
+    async def open(self, bring_back: BringBack) -> None:
+        """Begins to watch the servers; `bring_back` is the keeper's, or on other ranks the fleet's own."""
         # Idle connections are dropped before the server drops them, else a request may meet a closed one.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3)
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         self.servers = [Server(url, self._session, self.section.deadline) for url in self.urls]
-        self._watches = [asyncio.create_task(self._watch(server, keeper or self)) for server in self.servers]
+        self._watches = [asyncio.create_task(self._watch(server, bring_back)) for server in self.servers]
 
     async def close(self) -> None:
         for watch in self._watches:
@@ -170,12 +167,12 @@ class Fleet:
                     raise
             await asyncio.sleep(0.2)
 
-    async def _watch(self, server: Server, keeper: Keeper) -> None:
+    async def _watch(self, server: Server, bring_back: BringBack) -> None:
         failures = 0
         while True:
             late = asyncio.get_running_loop().time() + self.section.deadline
             try:
-                await keeper.bring_back(server)
+                await bring_back(server)
             except ServerFault as fault:
                 if server.reason != str(fault):
                     log.warning("rollout server %s cannot be used yet: %s", server.url, fault)

@@ -15,7 +15,7 @@ log = logging.getLogger("rlcore.rollout")
 
 
 class Weights:
-    """What is published, part by part: servers take the parts that are there while others are still being written."""
+    """Published weights, part by part: servers take the parts that are there while others are still being written."""
 
     def __init__(self) -> None:
         self._parts: list[dict[str, Any]] = []
@@ -117,7 +117,7 @@ class Keeper:
         return [(server.url, server.workers) for server, fault in zip(found, faults, strict=True) if not fault]
 
     async def resume_all(self, urls: Collection[str], label: str) -> None:
-        """Lets servers go on, which hold the weights `label` now."""
+        """Resumes servers, which hold the weights `label` now."""
         fleet = self._fleet
         fleet.label = label
         for server in [server for server in fleet.servers if server.url in urls]:

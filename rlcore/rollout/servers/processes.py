@@ -18,7 +18,7 @@ from rlcore.rollout.servers.guard import Guard, kill_group
 from rlcore.rollout.vllm.arguments import ENVIRONMENT
 
 RANK_SETTINGS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What `torchrun` tells the learner's ranks, which a server must not take for its own."""
+"""`torchrun` sets them for the learner's ranks; a server must not take them for its own."""
 GRACE = 15.0
 """Seconds that a server has to end after SIGTERM."""
 

@@ -43,7 +43,7 @@ class Replica:
 
 
 class Server:
-    """What can be asked of a server, in `deadline` seconds each; failures are raised as `ServerFault`.
+    """Requests to one server, in `deadline` seconds each; failures are raised as `ServerFault`.
 
     `up` says whether requests go there: it can be reached and holds the current weights. Otherwise `reason` says why.
     """
@@ -87,8 +87,7 @@ class Server:
             "sampling_params": {
                 "max_tokens": sampling.max_tokens,
                 "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": sampling.top_k,
+                **sampling.truncation._asdict(),
                 "seed": seed,
                 "stop_token_ids": list(stop_ids),
                 "ignore_eos": True,  # only `stop_ids` stop, as in every other engine
@@ -149,7 +148,7 @@ class Server:
         await self._call("end of the update", "POST", "/finish_weight_update", body)
 
     async def add_adapters(self, folder: str) -> None:
-        """Tells it of adapters after an update of the weights under them, anew if it was told of some before."""
+        """Registers adapters after an update of the weights under them, anew if there were some before."""
         known = await self._call(LORA, "GET", "/v1/models")
         name = {"lora_name": ADAPTERS}
         if any(model["id"] == ADAPTERS for model in known["data"]):
@@ -157,7 +156,7 @@ class Server:
         await self._call(LORA, "POST", "/v1/load_lora_adapter", {**name, "lora_path": folder})
 
     async def change_adapters(self, folder: str, label: str) -> None:
-        """Replaces the adapters it was told of, and gives weights and adapters together their new label."""
+        """Replaces the registered adapters, and gives weights and adapters together their new label."""
         await self._call(LORA, "POST", "/collective_rpc", {"method": "load_adapters", "args": [folder]})
         await self._call(LORA, "POST", "/update_weight_version", {"new_version": label})
 

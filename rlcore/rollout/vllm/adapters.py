@@ -13,7 +13,7 @@ from rlcore.policy.lora import save_adapter
 from rlcore.recipe.schema import Lora
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM has room for; adapters of a lower rank fit in."""
+"""Ranks that vLLM makes room for; adapters of a lower rank fit in."""
 
 
 def adapter_arguments(lora: Lora) -> dict[str, Any]:
@@ -39,7 +39,7 @@ class AdapterFolders:
         self._count = 0
 
     def write(self, weights: Iterable[tuple[str, torch.Tensor]]) -> tuple[str, int]:
-        """The new folder and its bytes; of the older ones, the last stays. Raises UserError where it cannot be had."""
+        """The new folder and its bytes; of the older ones, the last stays. Raises UserError for a failed write."""
         self._count += 1
         folder = self._parent / f"adapters-{self._count}"
         try:

@@ -1,4 +1,4 @@
-"""What every vLLM engine is told, in this process or in a server: arguments, environment, and which model it is."""
+"""Arguments, environment and model of every vLLM engine, in this process or in a server."""
 
 import copy
 from pathlib import Path
@@ -26,9 +26,9 @@ CPU_ARGUMENTS = {
     "enable_chunked_prefill": False,  # vLLM 0.32 cannot draw by seed on the CPU for a prompt computed in parts
 }
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-"""What vLLM's attention on the CPU is compiled for."""
+"""Head sizes that vLLM's attention on the CPU is compiled for."""
 CPU_QUANTIZATIONS = ("fp8_per_channel", "int8_per_channel_weight_only")
-"""What vLLM 0.32 can quantise weights to on the CPU."""
+"""Forms that vLLM 0.32 can quantise weights to on the CPU."""
 CPU_PASS = 4096
 """Prompt tokens in one forward pass on the CPU, or one whole prompt if that is longer."""
 
@@ -56,7 +56,7 @@ def engine_arguments(
 
 
 def server_arguments(section: schema.Vllm, lora: Lora | None) -> dict[str, Any]:
-    """What a server is told besides: its GPUs, its routes, and how it takes weights, and adapters by themselves."""
+    """Further arguments of a server: its GPUs, its routes, and how it takes weights, and adapters by themselves."""
     return {
         "tensor_parallel_size": section.tensor_parallel,
         "data_parallel_size": section.data_parallel,
@@ -64,7 +64,8 @@ def server_arguments(section: schema.Vllm, lora: Lora | None) -> dict[str, Any]:
         "weight_transfer_config": {"backend": BACKEND if section.transfer == "files" else section.transfer},
         "enable_scale_out": True,  # the route for token ids in and out
         "disable_uvicorn_access_log": True,
-        **(_server_lora_arguments(lora) if lora else {}),
+        # One server in front: several would each need the adapters registered.
+        **({**adapter_arguments(lora), "api_server_count": 1} if lora else {}),
     }
 
 
@@ -79,11 +80,6 @@ def describe_model(model: PreTrainedModel, path: str | None, folder: Path) -> di
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     return {"model": str(folder), "load_format": "dummy"}
-
-
-def _server_lora_arguments(lora: Lora) -> dict[str, Any]:
-    # One server in front: several would each have to be told of the adapters.
-    return {**adapter_arguments(lora), "api_server_count": 1}
 
 
 def _cpu_arguments(

@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import distributed
 from transformers import PreTrainedModel
 
 from rlcore.errors import UserError, one_line
 from rlcore.inside_vllm.plugin import ADAPTERS
+from rlcore.ranks import present_ranks
 from rlcore.recipe import schema
 from rlcore.recipe.schema import Lora
 from rlcore.rollout.engine import Sample, Sampling, publication_metrics
@@ -92,7 +92,7 @@ class InProcessEngine:
             self._load_weights((name, parameter.data) for name, parameter in model.named_parameters())
 
     def release(self, key: int) -> None:
-        """What a conversation leaves in the prefix cache makes room when others need it."""
+        """No-op: vLLM drops a conversation's prefix cache when others need the room."""
 
     def seed(self, seed: int, *, apart: bool = False) -> None:
         """Every request draws from a seed of its own: of this one, its conversation and where in it it begins."""
@@ -169,26 +169,22 @@ class InProcessEngine:
         return await answer
 
     def _submit(self, name: str, ids: Sequence[int], sampling: Sampling, seed: int) -> None:
-        from vllm.inputs.engine import tokens_input
-
-        prompt = tokens_input(list(ids), cache_salt=str(self._salt))
-        self._engine.add_request(name, prompt, self._parameters(sampling, seed), lora_request=self._adapter)
-
-    def _parameters(self, sampling: Sampling, seed: int) -> Any:
         from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
-        return SamplingParams(
+        prompt = tokens_input(list(ids), cache_salt=str(self._salt))
+        parameters = SamplingParams(
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
+            **sampling.truncation._asdict(),
             seed=seed,
             stop_token_ids=self._stop_ids,
             logprobs=0,  # of the sampled token alone
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+        self._engine.add_request(name, prompt, parameters, lora_request=self._adapter)
 
     async def _drive(self) -> None:
         """Advances all requests until none is left; a failure is handed to everyone who waits."""
@@ -230,7 +226,7 @@ class InProcessEngine:
 def _engine_arguments(
     section: schema.Rollout, model: PreTrainedModel, max_tokens: int, device: torch.device, lora: Lora | None
 ) -> dict[str, Any]:
-    ranks = distributed.get_world_size() if distributed.is_initialized() else 1
+    ranks = present_ranks(device).world
     share, on_cpu = section.vllm.tensor_parallel, device.type == "cpu"
     if ranks % share:
         raise UserError(f"rollout.vllm.tensor_parallel {share} does not divide {ranks} rank{'s' * (ranks > 1)}")
@@ -255,7 +251,7 @@ def _start(arguments: dict[str, Any]) -> Any:
 
 @contextmanager
 def _own_threads() -> Iterator[None]:
-    """vLLM's CPU worker forbids the whole process to set its number of threads; the learner may go on doing so."""
+    """vLLM's CPU worker forbids the whole process to set its number of threads; the learner may still do so."""
     allowed = torch.set_num_threads
     try:
         yield

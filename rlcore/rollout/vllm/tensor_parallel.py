@@ -10,7 +10,7 @@ import signal
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from rlcore.rollout.vllm.in_process import InProcessEngine
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """What a rank tells the others of its engine before a step."""
+    """A rank's message to the others of its engine before a step."""
 
     drawn: int
     """A checksum of all answers so far, those of other ranks' requests included."""
@@ -67,7 +67,8 @@ class TensorParallelEngine(InProcessEngine):
             raise
 
     def _submit(self, name: str, ids: Sequence[int], sampling: Sampling, seed: int) -> None:
-        self._new.append((name, list(ids), sampling, seed))
+        # Every rank cuts its own samples; a tokenizer need not travel.
+        self._new.append((name, list(ids), replace(sampling, stop=None), seed))
 
     async def _drive(self) -> None:
         """Takes part while any rank has requests; a failure is handed to everyone here who waits."""
@@ -103,7 +104,7 @@ class TensorParallelEngine(InProcessEngine):
         return all(word.done for word in words)
 
     def _exchange(self, mine: _Word) -> list[_Word]:
-        """What each rank says. Before most steps none has requests to tell: then a few numbers are all that is sent."""
+        """The words of all ranks. Before most steps none has new requests: then only a few numbers are sent."""
         numbers = torch.tensor([not mine.requests and mine.left is None, mine.done, mine.drawn])
         everyones = [torch.empty_like(numbers) for _ in self._ranks]
         distributed.all_gather(everyones, numbers, group=self._group)

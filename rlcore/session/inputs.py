@@ -1,0 +1,74 @@
+"""What a run reads beside its recipe: digests of its problems, and of the files of code that the recipe names."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlcore.errors import UserError
+from rlcore.recipe import Recipe
+from rlcore.types import Problem
+
+CODE = re.compile(r"(.+\.py):\w+")
+Inputs = dict[str, Any]
+"""By what is read, `data`, `evaluate.data` or a file's path: its digest; of data several (`_of_problems`)."""
+
+
+def read_inputs(recipe: Recipe, problems: Sequence[Problem], held_out: Sequence[Problem]) -> Inputs:
+    """The digests of what this run reads: its problems, those it is measured on, and files that the recipe names."""
+    files = [path for path in map(Path, sorted(set(_code(recipe.model_dump())))) if path.is_file()]
+    code = {str(path): _of(path.read_bytes()) for path in files}
+    return {"data": _of_problems(problems), "evaluate.data": _of_problems(held_out), **code}
+
+
+def input_changes(folder: Path, saved: Mapping[str, Any], now: Inputs) -> dict[str, list[str]]:
+    """The digests that differ from those of the run in `folder`: `[before, now]` by what is read.
+
+    Raises UserError where the run would come to its problems in another order.
+    """
+    before, data = saved.get("data"), now["data"]
+    if before and (before["count"] != data["count"] or _moved(before, data)):
+        raise UserError(
+            f"the data of the run in {folder} have changed: {data['count']:,} problems, {before['count']:,} before, so "
+            "that it would come to them in another order; restore the data, or give another output"
+        )
+    both = ((name, saved[name], now[name]) for name in now if name in saved)
+    return {f"contents of {name}": [_short(old), _short(new)] for name, old, new in both if old != new}
+
+
+def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the same problems stand at other places; a problem that was edited in its place is another one."""
+    return before["members"] == now["members"] and before["order"] != now["order"]
+
+
+def _of_problems(problems: Sequence[Problem]) -> dict[str, Any]:
+    """How many there are, and digests of their ids in order, of which ids there are, and of all that they hold."""
+    names = [problem.id for problem in problems]
+    rows = ([problem.id, problem.messages, dict(problem.columns)] for problem in problems)
+    return {
+        "count": len(names),
+        "order": _of("\n".join(names).encode()),
+        "members": _of("\n".join(sorted(names)).encode()),
+        "content": _of("\n".join(json.dumps(row, sort_keys=True, default=str) for row in rows).encode()),
+    }
+
+
+def _of(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _short(digest: str | Mapping[str, Any]) -> str:
+    return (digest if isinstance(digest, str) else digest["content"])[:8]
+
+
+def _code(value: object) -> Iterator[str]:
+    """The files in `path/to/file.py:name`, wherever in a recipe it stands."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _code(item)
+    elif isinstance(value, str) and (match := CODE.fullmatch(value)):
+        yield match[1]
