@@ -1,99 +1,67 @@
-"""The embedded engine on SmolLM2-135M-Instruct, in the folder that RLCORE_SMOLLM2 names."""
+"""Real models sampled by the embedded engine: tokens, and where a conversation puts them."""
 
-import asyncio
-import os
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import trl
+from talks import ANSWER, PROBLEMS, ids_of, sampled, talk_of
+from transformers import AutoTokenizer
 
-from rlcore.recipe.schema import Conversation as Section
-from rlcore.rollout import Conversation, Sampling, TorchEngine, sample_groups
-from rlcore.types import Problem
-
-QUESTIONS = ["What is 17 + 25?", "Name three primes below 20.", "Why is the sky blue? Answer in one sentence."]
-ANSWER = 24
+QWEN = Path(trl.__file__).parent / "chat_templates" / "qwen2_5.jinja"
+TEXTS = ["17 + 25 = 42.", "Two:\n\n```python\nprint(2)\n```\n", "Blue light scatters more — that is all 🙂"]
 
 
-@pytest.fixture(scope="module")
-def folder() -> Path:
-    named = os.environ.get("RLCORE_SMOLLM2")
-    if not named or not Path(named, "config.json").exists():
-        pytest.skip("RLCORE_SMOLLM2 names no folder of SmolLM2-135M-Instruct")
-    return Path(named)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(folder):
-    return AutoTokenizer.from_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module")
-def talk(tokenizer) -> Conversation:
-    section = Section(max_prompt_tokens=128, max_attempt_tokens=ANSWER)
-    return Conversation(tokenizer, section, [tokenizer.eos_token_id])
-
-
-def problems() -> list[Problem]:
-    return [Problem(str(at), ({"role": "user", "content": text},), {}) for at, text in enumerate(QUESTIONS)]
-
-
-def trajectories(model, talk, temperature: float):
-    engine = TorchEngine(model, list(talk.stop_ids), slots=8, max_tokens=talk.max_tokens)
-    engine.seed(0)
-    groups = sample_groups(engine, talk, problems(), 1, Sampling(ANSWER, temperature), deadline=600)
-    return [trajectory for group in groups for trajectory in group]
-
-
-def test_greedy_tokens_are_those_of_generate(model, tokenizer, talk):
-    engine = TorchEngine(model, list(talk.stop_ids), slots=8, max_tokens=talk.max_tokens)
-    prompts = [talk.open(problem) for problem in problems()]
-
-    async def run():
-        greedy = Sampling(ANSWER, temperature=0)
-        return await asyncio.gather(
-            *(engine.sample(ids, greedy, key=key, last=True) for key, ids in enumerate(prompts))
-        )
-
-    samples = asyncio.run(run())
+def test_greedy_tokens_are_those_of_generate(model, tokenizer):
+    """In both attempts; the second from the tokens of the first."""
+    trajectories = sampled(model, talk_of(tokenizer), temperature=0)
     model.set_attn_implementation("sdpa")
-    for ids, sample in zip(prompts, samples, strict=True):
-        tokens = torch.tensor([ids])
-        settings = {"max_new_tokens": ANSWER, "do_sample": False, "repetition_penalty": 1.0}
-        out = model.generate(tokens, attention_mask=torch.ones_like(tokens), **settings)
-        assert list(sample.ids) == out[0, len(ids) :].tolist()
-
-
-def test_two_attempts_are_the_rendered_conversation_with_the_models_own_logprobs(model, tokenizer, talk):
-    """Token by token what the chat template writes of the same texts, where these are encoded as they were sampled."""
-    assert talk.check.exact, talk.check.differences
-    model.set_attn_implementation("sdpa")
-    compared = 0
-    for trajectory in trajectories(model, talk, temperature=1.0):
+    for trajectory in trajectories:
         first, second = trajectory.turns
-        ids = [*first.prompt_ids, *first.response_ids, *second.prompt_ids, *second.response_ids]
-        with torch.no_grad():
-            logprobs = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
-        expected = logprobs.gather(-1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
-        start = len(first.prompt_ids) - 1
-        assert first.logprobs == pytest.approx(expected[start : start + len(first.response_ids)], abs=1e-3)
-        assert second.logprobs == pytest.approx(expected[-len(second.response_ids) :], abs=1e-3)
-        messages = [
-            *trajectory.problem.messages,
-            {"role": "assistant", "content": first.text},
-            {"role": "user", "content": talk.script.instruction},
-        ]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        rendered = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if tokenizer.encode(first.text, add_special_tokens=False) == [
-            token for token in first.response_ids if token not in talk.stop_ids
-        ]:
-            compared += 1
-            assert rendered == ids[: len(ids) - len(second.response_ids)]
+        second_prompt = (*first.prompt_ids, *first.response_ids, *second.prompt_ids)
+        for prompt_ids, turn in ((first.prompt_ids, first), (second_prompt, second)):
+            ids = torch.tensor([prompt_ids])
+            settings = {"max_new_tokens": ANSWER, "do_sample": False, "repetition_penalty": 1.0}
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+            assert list(turn.response_ids) == out[0, len(prompt_ids) :].tolist()
+
+
+@pytest.mark.parametrize("template", ["its own", "Qwen's"])
+def test_conversations_of_smollm2_are_what_the_chat_template_writes(template, tokenizer, smollm2):
+    if template == "Qwen's":
+        tokenizer = AutoTokenizer.from_pretrained(smollm2, chat_template=QWEN.read_text())
+    conversation_is_rendered(tokenizer)
+
+
+def test_conversations_of_qwen_coder_are_what_the_chat_template_writes(qwen_coder):
+    conversation_is_rendered(AutoTokenizer.from_pretrained(qwen_coder))
+
+
+def conversation_is_rendered(tokenizer):
+    """Token by token, where attempts end by themselves and where they are cut."""
+    talk = talk_of(tokenizer)
+    assert talk.check.exact, talk.check.differences
+    for problem, text in zip(PROBLEMS, TEXTS, strict=True):
+        first = tokenizer(text, add_special_tokens=False)["input_ids"]
+        turns = [{"role": "assistant", "content": text}, {"role": "user", "content": talk.script.instruction}]
+        messages = [*problem.messages, *turns]
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        expected = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        for end, finish in (([], "length"), ([tokenizer.eos_token_id], "stop")):
+            assert [*talk.open(problem), *first, *end, *talk.follow(finish)] == expected
+
+
+def test_sampled_tokens_that_are_encoded_alike_are_what_the_chat_template_writes(model, tokenizer):
+    talk, compared = talk_of(tokenizer), 0
+    for trajectory in sampled(model, talk, temperature=1.0):
+        first, second = trajectory.turns
+        plain = [token for token in first.response_ids if token not in talk.stop_ids]
+        if tokenizer.encode(first.text, add_special_tokens=False) != plain:
+            continue  # a text can be written in other tokens than those of its encoding
+        turns = [{"role": "assistant", "content": first.text}, {"role": "user", "content": talk.script.instruction}]
+        messages = [*trajectory.problem.messages, *turns]
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        expected = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        assert ids_of(trajectory)[: -len(second.response_ids)] == expected
+        compared += 1
     assert compared

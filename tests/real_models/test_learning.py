@@ -1,0 +1,111 @@
+"""Learning on a real model: the learner against the sampler and transformers' autograd, and what is exported."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from talks import sampled, talk_of
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlcore.credit.streams import token_batch
+from rlcore.learner import Learner
+from rlcore.policy.lora import add_lora
+from rlcore.ranks import start_distributed
+from rlcore.recipe.schema import Learner as Section
+from rlcore.recipe.schema import Lora
+from tests.processes import rlcore
+
+LORA = Lora(rank=4, targets=["q_proj", "v_proj", "down_proj"])
+
+
+@pytest.fixture
+def batch(model, tokenizer):
+    """Sampled trajectories of two attempts, with their log-probabilities and some advantages."""
+    trajectories = sampled(model, talk_of(tokenizer), temperature=1.0)
+    model.set_attn_implementation("sdpa")
+    shape = (len(trajectories), 2)
+    advantages = np.linspace(-1.0, 1.5, 2 * len(trajectories)).reshape(shape)
+    return token_batch(trajectories, advantages, np.zeros(shape), np.tile([0, 1], (len(trajectories), 1)))
+
+
+def learner_of(model, lora: Lora | None = None) -> Learner:
+    """One whose first update leaves its gradient where `gradients` finds it."""
+    start_distributed("cpu")
+    section = Section.model_validate({"lr": 1e-5, "betas": (0.0, 0.9), "max_grad_norm": 1e9, "loss": "grpo"})
+    settings = {"temperature": 1.0, "kl_used": False, "total_steps": 10, "seed": 0, "max_sampled_tokens": 32}
+    return Learner(section, model, lora=lora, exact_sampler=True, **settings)
+
+
+def gradients(learner: Learner) -> dict[str, torch.Tensor]:
+    """Adam's first moment after one step with a decay of 0."""
+    state, named = learner._engine.optimizer.state, learner.module.named_parameters()
+    return {name: state[parameter]["exp_avg"] for name, parameter in named if parameter.requires_grad}
+
+
+def backward_by_autograd(model, batch) -> None:
+    """−mean over attempts of the mean over tokens of ratio · advantage, where the ratio is 1."""
+    attempts = 2 * len(batch.lengths_B)
+    for start, stop in zip(batch.offsets_B1, batch.offsets_B1[1:], strict=False):
+        ids = torch.from_numpy(batch.ids_N[start:stop])
+        logprob = model(ids[None]).logits[0, :-1].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
+        ratio = torch.exp(logprob - logprob.detach())
+        for turn in (1, 2):
+            mine = torch.from_numpy((batch.loss_mask_N & (batch.turn_N == turn))[start + 1 : stop])
+            advantage = torch.from_numpy(batch.advantage_N[start + 1 : stop])[mine]
+            (-(ratio[mine] * advantage).mean() / attempts).backward(retain_graph=turn == 1)
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_one_step_has_the_gradient_of_autograd_and_log_probabilities_are_the_samplers(lora, model, batch, smollm2):
+    learner = learner_of(model, lora)
+    found = learner.logprobs(batch)
+    mask_N = batch.loss_mask_N
+    np.testing.assert_allclose(found[mask_N], batch.sampler_logprob_N[mask_N], atol=1e-3)
+
+    learner.update(dataclasses.replace(batch, sampler_logprob_N=found))
+    whole = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
+    if lora:
+        add_lora(whole, lora, seed=0)
+    backward_by_autograd(whole, batch)
+    expected = {name: value.grad for name, value in whole.named_parameters() if value.requires_grad}
+    got = gradients(learner)
+    assert got.keys() == expected.keys()
+    for name, gradient in got.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-3 * float(expected[name].abs().max()))
+
+
+def test_transformers_loads_what_a_step_of_training_exports(smollm2, tmp_path):
+    (tmp_path / "reward.py").write_text("def length(completions):\n    return [len(c) % 7 / 7 for c in completions]\n")
+    (tmp_path / "problems.jsonl").write_text('{"prompt": "Count to five."}\n{"prompt": "Say hello."}\n')
+    recipe = {
+        "name": "real",
+        "device": "cpu",
+        "model": {"path": str(smollm2)},
+        "data": {"source": "jsonl", "path": "./problems.jsonl"},
+        "conversation": {"instruction": "Check it.", "max_prompt_tokens": 64, "max_attempt_tokens": 4},
+        "rewards": {"functions": [{"name": "./reward.py:length"}]},
+        "batch": {"problems": 2, "group": 2},
+        "stages": [{"name": "one", "steps": 1}],
+        "learner": {"lr": 1e-4, "micro_batch_tokens": 256},
+        "checkpoint": {"every": 1},
+        "track": {"wandb": "off"},
+        "output": str(tmp_path / "run"),
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    out = tmp_path / "exported"
+    for words in (["train", tmp_path / "recipe.yaml"], ["export", tmp_path / "run", out]):
+        done = rlcore(*words)
+        assert done.returncode == 0, done.stderr
+    exported, final, before = (loaded(folder) for folder in (out, tmp_path / "run" / "final", smollm2))
+    assert all(torch.equal(value, final[name]) for name, value in exported.items())
+    assert any(not torch.equal(value, before[name]) for name, value in exported.items())
+    assert AutoTokenizer.from_pretrained(out).chat_template == AutoTokenizer.from_pretrained(smollm2).chat_template
+
+
+def loaded(folder: Path) -> dict[str, torch.Tensor]:
+    model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return dict(model.named_parameters())
