@@ -13,7 +13,7 @@ from rlcore.errors import UserError
 from rlcore.plan.start import memory_demand
 from rlcore.policy.load import load_tokenizer
 from rlcore.recipe import Recipe
-from rlcore.recipe.schema import Data
+from rlcore.recipe.schema import DataConfig
 from rlcore.rollout import Conversation
 from rlcore.session.build import first_policy, fitting_problems
 from rlcore.types import Problem
@@ -65,7 +65,7 @@ def memory(recipe: Recipe) -> Iterator[Finding]:
         yield Finding("memory", "bad", f"takes {demand}", demand.remedy)
 
 
-def data(section: Data, topic: str, found: list[Problem]) -> Iterator[Finding]:
+def data(section: DataConfig, topic: str, found: list[Problem]) -> Iterator[Finding]:
     """Whether the data is there; its problems go to `found`."""
     said: list[str] = []
     found += load_problems(section, said.append)

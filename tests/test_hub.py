@@ -15,7 +15,7 @@ from rlcore.errors import UserError
 from rlcore.plan.known_models import MODELS
 from rlcore.policy import load_policy
 from rlcore.recipe import load_recipe
-from rlcore.recipe.schema import Model
+from rlcore.recipe.schema import ModelConfig
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_silent_hub_is_said_once_and_at_once(silent):
         with pytest.raises(
             UserError, match=f"{name} is not on this machine, and the hub, http://127.* does not answer"
         ):
-            load_policy(Model(path=name))
+            load_policy(ModelConfig(path=name))
     with pytest.raises(UserError, match=r"someone/rows is not on this machine, and the hub, .* does not answer"):
         read_hub("someone/rows", None, "train")
     assert len(silent) == 1

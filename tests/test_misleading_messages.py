@@ -29,17 +29,17 @@ def refused(capfd):
 def test_an_array_of_rows_is_read(tmp_path, indent):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(ROWS, indent=indent))
-    problems = load_problems(schema.Data(source="jsonl", path=str(path)))
+    problems = load_problems(schema.DataConfig(source="jsonl", path=str(path)))
     assert [problem.columns for problem in problems] == ROWS
     path.write_text(json.dumps([*ROWS, {"answer": "6"}], indent=indent))
     with pytest.raises(UserError, match=r"rows.json:3: 1 of 3 rows have no prompt"):
-        load_problems(schema.Data(source="jsonl", path=str(path)))
+        load_problems(schema.DataConfig(source="jsonl", path=str(path)))
 
 
 def test_a_column_of_another_name_is_mapped(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "1 + 1?"}))
     with pytest.raises(UserError, match=r"no column prompt; it has question; data.columns=\{prompt: NAME\} says which"):
-        load_problems(schema.Data(source="jsonl", path=str(tmp_path / "rows.jsonl")))
+        load_problems(schema.DataConfig(source="jsonl", path=str(tmp_path / "rows.jsonl")))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_template_that_does_not_fit_is_told_apart_from_one_that_drops_turns(co
     tokenizer = conversation().tokenizer
     tokenizer.chat_template = "{% for m in messages %}<|{{ m.role }}|>{{ " + content + " }}{% endfor %}"
     with pytest.raises(UserError, match="cannot take a second user turn: " + told):
-        Conversation(tokenizer, schema.Conversation(instruction="Check it."), [tokenizer.eos_token_id])
+        Conversation(tokenizer, schema.ConversationConfig(instruction="Check it."), [tokenizer.eos_token_id])
 
 
 def test_a_model_in_place_of_a_scratch_one(refused, tmp_path):
@@ -62,8 +62,8 @@ def test_a_model_in_place_of_a_scratch_one(refused, tmp_path):
 
 
 def test_a_name_that_is_near_nothing_brings_none_to_mind():
-    assert did_you_mean("quux", schema.Rollout.model_fields) == ""
-    assert did_you_mean("temprature", schema.Rollout.model_fields) == "; did you mean temperature?"
+    assert did_you_mean("quux", schema.RolloutConfig.model_fields) == ""
+    assert did_you_mean("temprature", schema.RolloutConfig.model_fields) == "; did you mean temperature?"
 
 
 def test_a_model_with_code_of_its_own(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 
 from rlcore.credit.turns import Turns
 from rlcore.entries import BASELINES
-from rlcore.recipe.schema import Credit
+from rlcore.recipe.schema import CreditConfig
 
 EPSILON = 1e-6
 """Returns that differ by less are equal."""
@@ -20,7 +20,7 @@ def alone(array: np.ndarray) -> list[np.ndarray]:
     return [array]
 
 
-def advantages(returns_PGT: np.ndarray, turns: Turns, credit: Credit, gather: Gather = alone) -> np.ndarray:
+def advantages(returns_PGT: np.ndarray, turns: Turns, credit: CreditConfig, gather: Gather = alone) -> np.ndarray:
     """Advantages `[P, G, T]` for returns `[P, G, T]`: each turn against the same turn of its peers that have it.
 
     With `credit.unit` "trajectory" the returns of all turns are summed and every turn gets that one advantage. What is

@@ -5,10 +5,10 @@ from math import comb
 import numpy as np
 
 from rlcore.credit.turns import Turns
-from rlcore.recipe.schema import Stage
+from rlcore.recipe.schema import StageConfig
 
 
-def turn_returns(turns: Turns, stage: Stage, discount: float = 0.0) -> np.ndarray:
+def turn_returns(turns: Turns, stage: StageConfig, discount: float = 0.0) -> np.ndarray:
     """Returns `[P, G, T]`, NaN where a turn is absent or not trained, or it or what it is compared with has no score.
 
     Attempt a earns `w_a r_a`, and from the second on also `α (r_a - r_{a-1})`: the reward shaping of SCoRe (Kumar et

@@ -7,11 +7,11 @@ import numpy as np
 from rlcore.credit.advantages import EPSILON, Gather, advantages, alone
 from rlcore.credit.returns import best_of, turn_returns
 from rlcore.credit.turns import Turns
-from rlcore.recipe.schema import Credit, Stage
+from rlcore.recipe.schema import CreditConfig, StageConfig
 from rlcore.types import Groups, TokenBatch, Trajectory
 
 
-def assign(groups: Groups, stage: Stage, credit: Credit, gather: Gather = alone) -> TokenBatch:
+def assign(groups: Groups, stage: StageConfig, credit: CreditConfig, gather: Gather = alone) -> TokenBatch:
     """The training batch of scored groups: advantages from their verdicts, KL weights from the stage.
 
     A first attempt that m trajectories share is trained in one of them, so both are m times as large there.
@@ -35,7 +35,7 @@ def assign(groups: Groups, stage: Stage, credit: Credit, gather: Gather = alone)
     )
 
 
-def live_groups(groups: Groups, stage: Stage, credit: Credit) -> np.ndarray:
+def live_groups(groups: Groups, stage: StageConfig, credit: CreditConfig) -> np.ndarray:
     """Whether the returns of some turn differ within a group, `[P]` bool: a dead group has nothing to compare."""
     returns_PGT = turn_returns(Turns.of_groups(groups), stage, credit.discount)
     if credit.unit == "trajectory":

@@ -12,11 +12,13 @@ from rlcore.data.prompts import asked, image_columns, is_prompt, text_of
 from rlcore.data.table import REFUSED, Table, read_table
 from rlcore.entries import SOURCES, Row, Source
 from rlcore.errors import UserError, did_you_mean
-from rlcore.recipe.schema import Data
+from rlcore.recipe.schema import DataConfig
 from rlcore.types import Problem
 
 
-def load_problems(section: Data, say: Callable[[str], object] = print, texts: Sequence[str] = ()) -> list[Problem]:
+def load_problems(
+    section: DataConfig, say: Callable[[str], object] = print, texts: Sequence[str] = ()
+) -> list[Problem]:
     """The problems of a data section, in the order of their source. `texts` are columns that must hold text.
 
     `say` is given one line each about rows that `skip_bad_rows` left out, and about what of the data is not used.
@@ -42,7 +44,7 @@ def load_problems(section: Data, say: Callable[[str], object] = print, texts: Se
     return _distinct([_problem(row, section, source) for row in rows[: section.limit]], table.name, say)
 
 
-def _unused(table: Table, section: Data, source: Source) -> Iterator[str]:
+def _unused(table: Table, section: DataConfig, source: Source) -> Iterator[str]:
     """What is asked of the data that they do not have, and what they have that is not asked."""
     if source.in_split is None and section.split != "train" and Path(table.name).is_file():
         yield f"data set {table.name} is one file, which is read whole: it has no split {section.split}"
@@ -66,7 +68,7 @@ def _distinct(problems: list[Problem], name: str, say: Callable[[str], object]) 
     return distinct
 
 
-def problem_texts(path: str, section: Data) -> list[str]:
+def problem_texts(path: str, section: DataConfig) -> list[str]:
     """Texts of the problems at `path`, all splits of it, in the column that the section's source names or maps."""
     source = SOURCES[section.source]
     table = read_table(path, split="all")
@@ -76,7 +78,7 @@ def problem_texts(path: str, section: Data) -> list[str]:
     return [text_of(row[column]) for row in table.rows]
 
 
-def _table(section: Data, source: Source, bad: BadRows) -> Table:
+def _table(section: DataConfig, source: Source, bad: BadRows) -> Table:
     if source.make:
         if section.path:
             raise UserError(f"data.path: the {section.source} source makes its problems, it reads no {section.path}")
@@ -90,7 +92,7 @@ def _table(section: Data, source: Source, bad: BadRows) -> Table:
     return (source.read or read_table)(path, section.subset or own_subset, section.split, bad)
 
 
-def _rows(table: Table, section: Data, source: Source, bad: BadRows, texts: Sequence[str]) -> list[Row]:
+def _rows(table: Table, section: DataConfig, source: Source, bad: BadRows, texts: Sequence[str]) -> list[Row]:
     """The table's rows under the source's column names, each with every column it must have, of the wanted split."""
     if not table.rows:
         raise UserError(f"data set {table.name} is empty")
@@ -173,13 +175,13 @@ def _normal(text: str) -> str:
     return " ".join(text.split())
 
 
-def _own_text(row: Row, section: Data, source: Source) -> str:
+def _own_text(row: Row, section: DataConfig, source: Source) -> str:
     """What tells a problem from others: its text where the prompt has one, else the prompt."""
     own: Any = row.get(source.text)
     return text_of(own if is_prompt(own) else asked(section.prompt, row, ""))
 
 
-def _problem(row: Row, section: Data, source: Source) -> Problem:
+def _problem(row: Row, section: DataConfig, source: Source) -> Problem:
     prompt = row.get(source.text, "") if source.ask is None else source.ask(row)
     messages = asked(section.prompt, row, prompt)
     if section.system is not None:

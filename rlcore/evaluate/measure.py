@@ -8,7 +8,7 @@ import numpy as np
 from rlcore.entries import KINDS
 from rlcore.evaluate.metrics import answer_change, correction_rows, edit_ratio, flip_kind
 from rlcore.files import Record
-from rlcore.recipe.schema import Conversation
+from rlcore.recipe.schema import ConversationConfig
 from rlcore.types import Trajectory
 
 PARTS = {"level": ("level",), "subject": ("subject", "type")}
@@ -70,12 +70,12 @@ def _edit_ratio(trajectory: Trajectory) -> float:
     return float(edit_ratio([first.text.split()], [last.text.split()])[0])
 
 
-def trajectory_rows(trajectories: Sequence[Trajectory], section: Conversation) -> dict[str, np.ndarray]:
+def trajectory_rows(trajectories: Sequence[Trajectory], section: ConversationConfig) -> dict[str, np.ndarray]:
     """`record_rows` of N trajectories."""
     return record_rows([trajectory_record(trajectory, step=0, stage="") for trajectory in trajectories], section)
 
 
-def record_rows(records: Sequence[Record], section: Conversation) -> dict[str, np.ndarray]:
+def record_rows(records: Sequence[Record], section: ConversationConfig) -> dict[str, np.ndarray]:
     """Every measurement of N records of one kind of conversation, `[N]` each (see `evaluate.metrics`).
 
     Beside accuracy and flips: answer_change, edit_ratio (first against last attempt), and of each attempt truncated_tA

@@ -37,8 +37,7 @@ from rlcore.learner.zero.weights import gathered_adapters, gathered_weights
 from rlcore.policy.lora import add_lora, lora_dropout
 from rlcore.policy.truncation import KEEP_ALL, Truncation
 from rlcore.ranks import present_ranks
-from rlcore.recipe.schema import Learner as LearnerSection
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LearnerConfig, LoraConfig
 from rlcore.types import TokenBatch
 
 
@@ -52,7 +51,7 @@ class Learner:
 
     def __init__(
         self,
-        section: LearnerSection,
+        section: LearnerConfig,
         model: PreTrainedModel,
         *,
         temperature: float,
@@ -60,7 +59,7 @@ class Learner:
         total_steps: int,
         seed: int,
         device: torch.device | None = None,
-        lora: Lora | None = None,
+        lora: LoraConfig | None = None,
         exact_sampler: bool = True,
         truncation: Truncation = KEEP_ALL,
         max_sampled_tokens: int = 1024,

@@ -11,7 +11,7 @@ from rlcore.learner.token_head import CHUNK_ELEMENTS
 from rlcore.plan.lengths import longest_conversation
 from rlcore.plan.shapes import Shapes
 from rlcore.recipe import Recipe
-from rlcore.recipe.schema import Rollout
+from rlcore.recipe.schema import RolloutConfig
 from rlcore.rollout.embedded.bands import MOST_WASTE
 from rlcore.rollout.embedded.engine import FREE_SHARE
 from rlcore.rollout.embedded.products import MOST_MERGED
@@ -57,7 +57,7 @@ def learner_ranks(recipe: Recipe, gpus: int) -> tuple[int, int]:
     return gpus - (copies * rollout.vllm.tensor_parallel if rollout.start_servers else 0), copies
 
 
-def shared_by(rollout: Rollout) -> int:
+def shared_by(rollout: RolloutConfig) -> int:
     """GPUs that hold one sampler together."""
     return 1 if rollout.entry.weights == "learner" else rollout.vllm.tensor_parallel
 

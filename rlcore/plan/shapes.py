@@ -52,7 +52,7 @@ class Shapes:
         return self.parameters - (0 if self.tied else self.embedding_parameters)
 
 
-def model_shapes(section: schema.Model, config_file: Path | None = None) -> Shapes:
+def model_shapes(section: schema.ModelConfig, config_file: Path | None = None) -> Shapes:
     """Sizes of a recipe's model. `config_file` is a Hugging Face config.json in its place.
 
     Raises UserError, in one line, where no configuration is available, or it is of no causal language model.
@@ -76,7 +76,7 @@ def _read_config(where: str, trusted: bool) -> Any:
         ) from None
 
 
-def shapes_of(config: Any, name: str, lora: schema.Lora | None = None, *, trusted: bool = False) -> Shapes:
+def shapes_of(config: Any, name: str, lora: schema.LoraConfig | None = None, *, trusted: bool = False) -> Shapes:
     """Sizes of a configuration: the model is built on the meta device, where parameters have shapes and no memory."""
     try:
         with torch.device("meta"):
@@ -114,7 +114,7 @@ def shapes_of(config: Any, name: str, lora: schema.Lora | None = None, *, truste
     )
 
 
-def _adapter_parameters(linear: dict[str, tuple[int, int]], lora: schema.Lora) -> int:
+def _adapter_parameters(linear: dict[str, tuple[int, int]], lora: schema.LoraConfig) -> int:
     """Two matrices of `rank` for each layer that the adapters are for."""
     wanted = [
         sides for name, sides in linear.items() if lora.targets == "all-linear" or name.split(".")[-1] in lora.targets

@@ -26,7 +26,7 @@ from rlcore.errors import UserError, nearest_path, one_line
 from rlcore.files import by_umask, move_into_place, seal_files
 from rlcore.hub import hub_or_cache
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
-from rlcore.recipe.schema import Model, Scratch
+from rlcore.recipe.schema import ModelConfig, ScratchConfig
 
 OWN_CODE = "it brings Python of its own, which would run here: read it, then say model.trust_remote_code=true"
 
@@ -39,7 +39,7 @@ class Policy:
     tokenizer: PreTrainedTokenizerBase
 
 
-def load_policy(section: Model, texts: Iterable[str] = (), seed: int = 0, *, embedded: bool = True) -> Policy:
+def load_policy(section: ModelConfig, texts: Iterable[str] = (), seed: int = 0, *, embedded: bool = True) -> Policy:
     """The policy of a recipe, on the CPU. A `scratch` one has random weights from `seed`, its tokenizer learns `texts`.
 
     `embedded`: the embedded engine samples from this model, which leaves no choice of attention. Quantised weights go
@@ -60,7 +60,7 @@ def load_policy(section: Model, texts: Iterable[str] = (), seed: int = 0, *, emb
     return policy
 
 
-def load_tokenizer(section: Model) -> PreTrainedTokenizerBase:
+def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of a policy that is not `scratch`, as `load_policy` gives it. Raises UserError as that does."""
     tokenizer = _read_tokenizer(str(section.path), section.trust_remote_code)
     _prepare(tokenizer, section)
@@ -103,12 +103,12 @@ def stop_ids(policy: Policy) -> tuple[int, ...]:
     return tuple(sorted({token for token in ids if token is not None}))
 
 
-def _from_scratch(sizes: Scratch, dtype: str, texts: Iterable[str], seed: int) -> Policy:
+def _from_scratch(sizes: ScratchConfig, dtype: str, texts: Iterable[str], seed: int) -> Policy:
     tokenizer = scratch_tokenizer(texts, sizes.vocab_size)
     return Policy(scratch_model(sizes, tokenizer, seed).to(getattr(torch, dtype)), tokenizer)
 
 
-def _from_pretrained(section: Model, embedded: bool) -> Policy:
+def _from_pretrained(section: ModelConfig, embedded: bool) -> Policy:
     path = str(section.path)
     could_be_hub = path.count("/") < 2 and not path.startswith((".", "/", "~"))
     if not could_be_hub and not Path(path).is_dir():
@@ -134,7 +134,7 @@ def _from_pretrained(section: Model, embedded: bool) -> Policy:
     return Policy(model, _read_tokenizer(path, section.trust_remote_code))
 
 
-def _attention(section: Model, embedded: bool) -> str:
+def _attention(section: ModelConfig, embedded: bool) -> str:
     """The attention of `model.attention`; auto takes FlashAttention where it is installed and can be used."""
     if section.attention != "auto":
         return section.attention
@@ -145,7 +145,7 @@ def _attention(section: Model, embedded: bool) -> str:
     return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
 
 
-def _quantized(section: Model) -> dict[str, Any]:
+def _quantized(section: ModelConfig) -> dict[str, Any]:
     """How transformers loads the frozen weights of QLoRA (Dettmers et al. 2023): NF4, its constants quantised again."""
     if section.lora is None or section.lora.quantize == "none":
         return {}
@@ -184,7 +184,7 @@ def _read_tokenizer(path: str, trusted: bool) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _prepare(tokenizer: PreTrainedTokenizerBase, section: Model) -> None:
+def _prepare(tokenizer: PreTrainedTokenizerBase, section: ModelConfig) -> None:
     """Gives it the recipe's chat template, if there is one, and holds what a conversation needs against it."""
     name = section.path or "model.scratch"
     if section.chat_template is not None:

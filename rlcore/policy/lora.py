@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from rlcore.errors import UserError, one_line
 from rlcore.files import by_umask
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LoraConfig
 
 if TYPE_CHECKING:
     import peft
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ADAPTER = "default"
 
 
-def add_lora(model: PreTrainedModel, section: Lora, seed: int) -> None:
+def add_lora(model: PreTrainedModel, section: LoraConfig, seed: int) -> None:
     """Freezes the model and puts adapters into it, random from `seed` but without effect until they are trained.
 
     Raises UserError for targets that the model does not have, or that are not plain layers inside it.
@@ -42,7 +42,7 @@ def add_lora(model: PreTrainedModel, section: Lora, seed: int) -> None:
             parameter.data = parameter.data.to(model.device, model.dtype)
 
 
-def adapters_without_effect(model: PreTrainedModel, section: Lora) -> Iterator[tuple[str, Tensor]]:
+def adapters_without_effect(model: PreTrainedModel, section: LoraConfig) -> Iterator[tuple[str, Tensor]]:
     """`(name, zeros)` of every parameter that `add_lora` would put into a model; the model is left as it is."""
     with torch.device("meta"):
         shell = type(model)(model.config)
@@ -52,7 +52,7 @@ def adapters_without_effect(model: PreTrainedModel, section: Lora) -> Iterator[t
             yield name, torch.zeros(parameter.shape, dtype=model.dtype)
 
 
-def lora_config(section: Lora) -> "peft.LoraConfig":
+def lora_config(section: LoraConfig) -> "peft.LoraConfig":
     """The adapters as peft describes them."""
     import peft
 
@@ -130,7 +130,7 @@ def is_adapter(name: str) -> bool:
     return ".lora_" in name
 
 
-def save_adapter(folder: Path, section: Lora, tensors: Mapping[str, Tensor], base: str | None) -> None:
+def save_adapter(folder: Path, section: LoraConfig, tensors: Mapping[str, Tensor], base: str | None) -> None:
     """Writes adapters as peft does. `tensors` are called as in the model, which was loaded from `base`."""
     named = {f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}": tensors[name].contiguous() for name in tensors}
     save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})

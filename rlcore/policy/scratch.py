@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from rlcore.recipe.schema import Scratch
+from rlcore.recipe.schema import ScratchConfig
 
 TURN, END, PAD = "<|turn|>", "<|end|>", "<|pad|>"
 CHAT_TEMPLATE = (
@@ -28,7 +28,7 @@ def scratch_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     return tokenizer
 
 
-def scratch_config(sizes: Scratch, vocab_size: int) -> Qwen2Config:
+def scratch_config(sizes: ScratchConfig, vocab_size: int) -> Qwen2Config:
     """The configuration of a model of these sizes. A trained tokenizer may have fewer tokens than `sizes` allow."""
     return Qwen2Config(
         vocab_size=vocab_size,
@@ -44,7 +44,7 @@ def scratch_config(sizes: Scratch, vocab_size: int) -> Qwen2Config:
     )
 
 
-def scratch_model(sizes: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+def scratch_model(sizes: ScratchConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
     """A Qwen2-architecture model with random weights from `seed`; the caller's random state is left as it was."""
     config = scratch_config(sizes, len(tokenizer))
     config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlcore.recipe.schema import Rollout
+from rlcore.recipe.schema import RolloutConfig
 
 
 class Truncation(NamedTuple):
@@ -21,7 +21,7 @@ class Truncation(NamedTuple):
     min_p: float = 0.0
 
     @classmethod
-    def of(cls, section: Rollout) -> "Truncation":
+    def of(cls, section: RolloutConfig) -> "Truncation":
         return cls(section.top_k, section.top_p, section.min_p)
 
     @property

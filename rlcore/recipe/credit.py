@@ -8,7 +8,7 @@ from rlcore.entries import BASELINES
 from rlcore.recipe.section import Fraction, NonNegative, Positive, Section
 
 
-class Credit(Section):
+class CreditConfig(Section):
     """How verdicts become advantages (see rlcore/credit)."""
 
     unit: Literal["attempt", "trajectory"] = Field(
@@ -33,7 +33,7 @@ class Credit(Section):
     discount: Fraction = Field(0.0, description="how much an attempt is paid for the returns of later ones")
 
 
-class Stage(Section):
+class StageConfig(Section):
     """One phase of training, as data. Lists have one entry an attempt."""
 
     name: str
@@ -51,7 +51,7 @@ class Stage(Section):
     )
 
     @model_validator(mode="after")
-    def _targets_can_be_held(self) -> "Stage":
+    def _targets_can_be_held(self) -> "StageConfig":
         if len(self.kl_target) not in (0, len(self.kl)):
             raise ValueError(f"stage {self.name}: kl_target needs {len(self.kl)} values, as kl has, or none")
         if any(target and not kl for target, kl in zip(self.kl_target, self.kl, strict=False)):

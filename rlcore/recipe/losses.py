@@ -16,7 +16,7 @@ SAPO = Loss("sapo", clip=(1.05, 1.0), average="attempt", source="arXiv 2511.2034
 REINFORCE = Loss("reinforce", clip=(0.0, 0.0), average="constant", source="Williams 1992; SCoRe's own")
 
 
-class Correction(Section):
+class CorrectionConfig(Section):
     """Weights of tokens that sampler and learner give different probabilities: learner's over sampler's, bounded."""
 
     mode: Literal["none", "truncate", "mask"] = Field(
@@ -28,7 +28,7 @@ class Correction(Section):
     bounds: tuple[NonNegative, NonNegative] = Field((0.0, 2.0), description="lowest and highest weight")
 
     @model_validator(mode="after")
-    def _bounds_hold_one(self) -> "Correction":
+    def _bounds_hold_one(self) -> "CorrectionConfig":
         if not self.bounds[0] <= 1 <= self.bounds[1]:
             raise ValueError(f"bounds {list(self.bounds)} must have 1, the weight where both agree, between them")
         return self

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from rlcore.recipe.section import Fraction, NonNegative, Positive, Section
 
 
-class Scratch(Section):
+class ScratchConfig(Section):
     """A small Qwen2-architecture model with random weights, for tests of the path and for teaching."""
 
     hidden_size: Positive = 128
@@ -20,13 +20,13 @@ class Scratch(Section):
     vocab_size: int = Field(2048, ge=259, description="of the BPE trained on the data: 256 bytes, 3 marks, and merges")
 
     @model_validator(mode="after")
-    def _heads_fit(self) -> "Scratch":
+    def _heads_fit(self) -> "ScratchConfig":
         if self.hidden_size % self.heads or self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} must divide hidden_size and be divisible by kv_heads {self.kv_heads}")
         return self
 
 
-class Lora(Section):
+class LoraConfig(Section):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) in place of training all weights, through peft."""
 
     rank: Positive = 16
@@ -40,25 +40,29 @@ class Lora(Section):
     )
 
 
-class Model(Section):
+class ModelConfig(Section):
     """The policy at the start of the run."""
 
     path: str | None = Field(None, description="a Hugging Face folder (relative to the recipe) or a hub name")
-    scratch: Scratch | None = Field(None, description="make a random model instead, its tokenizer trained on the data")
+    scratch: ScratchConfig | None = Field(
+        None, description="make a random model instead, its tokenizer trained on the data"
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="float16 is trained with a scaled loss, on CUDA alone"
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"] = Field(
         "auto", description="auto: FlashAttention where it is installed and the sampler is not this model; else sdpa"
     )
-    lora: Lora | None = Field(None, description="train low-rank adapters; the reference is then the model without them")
+    lora: LoraConfig | None = Field(
+        None, description="train low-rank adapters; the reference is then the model without them"
+    )
     chat_template: str | None = Field(
         None, description="a Jinja template, or a file that holds one, that replaces the tokenizer's own"
     )
     trust_remote_code: bool = Field(False, description="run the Python that comes with the model's files")
 
     @model_validator(mode="after")
-    def _one_origin(self) -> "Model":
+    def _one_origin(self) -> "ModelConfig":
         if (self.path is None) == (self.scratch is None):
             told = f"model={{path: {self.path}}} leaves scratch out" if self.path else "neither is there"
             raise ValueError(f"give exactly one of path and scratch; {told}")

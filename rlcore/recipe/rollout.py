@@ -8,7 +8,7 @@ from rlcore.entries import ENGINES, Engine
 from rlcore.recipe.section import Fraction, Positive, Seconds, Section, Text
 
 
-class Vllm(Section):
+class VllmConfig(Section):
     """The vLLM engine (see rlcore/rollout/README.md)."""
 
     tensor_parallel: Positive = Field(1, description="GPUs, or ranks in process, that share one copy of the weights")
@@ -32,7 +32,7 @@ class Vllm(Section):
     weights_folder: str = Field("/dev/shm", description="where servers find the weights; a shared one across machines")
 
 
-class Rollout(Section):
+class RolloutConfig(Section):
     """How attempts are sampled."""
 
     engine: Annotated[str, ENGINES] = "torch"
@@ -53,7 +53,7 @@ class Rollout(Section):
         None, description="GiB of the torch engine's KV cache, at most; left out: half of what is free as it samples"
     )
     deadline: Seconds = Field(1800.0, description="seconds without any conversation ending, until sampling is given up")
-    vllm: Vllm = Vllm()
+    vllm: VllmConfig = VllmConfig()
 
     @property
     def truncated(self) -> list[str]:
@@ -68,7 +68,7 @@ class Rollout(Section):
         return entry.servers if self.mode == "servers" and entry.servers else entry
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "Rollout":
+    def _fits_together(self) -> "RolloutConfig":
         given = bool(self.servers) + bool(self.start_servers)
         if self.mode == "servers" and ENGINES[self.engine].servers is None:
             raise ValueError(f"mode servers needs engine vllm, or another that can be shared: not {self.engine}")

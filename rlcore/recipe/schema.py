@@ -7,13 +7,13 @@ from pydantic import Field, model_validator
 
 from rlcore.entries import KINDS, KL_ESTIMATORS, LOSSES, SOURCES, SURROGATES
 from rlcore.errors import UserError
-from rlcore.recipe.credit import Credit, Stage
-from rlcore.recipe.losses import Correction
-from rlcore.recipe.model import Lora as Lora
-from rlcore.recipe.model import Model
-from rlcore.recipe.model import Scratch as Scratch
-from rlcore.recipe.rollout import Rollout
-from rlcore.recipe.rollout import Vllm as Vllm
+from rlcore.recipe.credit import CreditConfig, StageConfig
+from rlcore.recipe.losses import CorrectionConfig
+from rlcore.recipe.model import LoraConfig as LoraConfig
+from rlcore.recipe.model import ModelConfig
+from rlcore.recipe.model import ScratchConfig as ScratchConfig
+from rlcore.recipe.rollout import RolloutConfig
+from rlcore.recipe.rollout import VllmConfig as VllmConfig
 from rlcore.recipe.rules import broken_rules
 from rlcore.recipe.section import Fraction, Name, NonNegative, Positive, Seconds, Section, Text
 
@@ -21,7 +21,7 @@ PLACEHOLDER = re.compile(r"(?:(?<![\\\w])|(?=\{prompt\}))\{(\w+)\}")
 """`{prompt}`, and other names but where a word stands before them: `\\boxed{answer}` stands for itself."""
 
 
-class Data(Section):
+class DataConfig(Section):
     """Where problems come from."""
 
     source: Annotated[str, SOURCES]
@@ -41,7 +41,7 @@ class Data(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="settings of a generator")
 
     @model_validator(mode="after")
-    def _prompt_asks(self) -> "Data":
+    def _prompt_asks(self) -> "DataConfig":
         if not self.asked_columns:
             raise ValueError("prompt must contain {prompt}, which stands for the problem's text, or a column as {NAME}")
         return self
@@ -52,7 +52,7 @@ class Data(Section):
         return list(dict.fromkeys(PLACEHOLDER.findall(self.prompt)))
 
 
-class Conversation(Section):
+class ConversationConfig(Section):
     """How attempts follow each other."""
 
     kind: Annotated[str, KINDS] = Field(
@@ -79,7 +79,7 @@ class Conversation(Section):
         return KINDS[self.kind].replies(self.attempts)
 
 
-class Reward(Section):
+class RewardConfig(Section):
     """One reward function; several add up by weight."""
 
     name: str = Field(description="a registered name, package.module:function, or path/to/file.py:function")
@@ -87,16 +87,16 @@ class Reward(Section):
     kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
-class Rewards(Section):
+class RewardsConfig(Section):
     """How attempts are scored."""
 
-    functions: list[Reward] = Field(min_length=1)
+    functions: list[RewardConfig] = Field(min_length=1)
     workers: Positive = 2
     deadline: Seconds = Field(5.0, description="seconds an attempt; then the worker is killed")
     max_failed: Fraction = Field(0.1, description="a step with a larger share of unscored attempts stops the run")
 
 
-class Batch(Section):
+class BatchConfig(Section):
     """What one step is made of, over all ranks together."""
 
     problems: Positive = Field(32, description="problems a step")
@@ -107,7 +107,7 @@ class Batch(Section):
     )
 
 
-class Sft(Section):
+class SftConfig(Section):
     """Supervised rounds by TRL's SFTTrainer in place of stages, at learner's lr (see rlcore/sft/README.md)."""
 
     rows: Literal["star", "pair", "column"] = Field(
@@ -123,7 +123,7 @@ class Sft(Section):
     batch: Positive = Field(64, description="conversations an optimizer step, over all ranks")
 
 
-class Learner(Section):
+class LearnerConfig(Section):
     """The DeepSpeed engine and its loss."""
 
     lr: Annotated[float, Field(gt=0)] = 1e-6
@@ -151,7 +151,7 @@ class Learner(Section):
         description="what the ratio compares with: the sampler's, or the learner's own before the update, computed in "
         "a pass only if several optimizer steps follow; auto: the sampler's if they are exactly the learner's",
     )
-    correction: Correction = Field(Correction(), description="used where old_logprobs are the learner's")
+    correction: CorrectionConfig = Field(CorrectionConfig(), description="used where old_logprobs are the learner's")
     entropy_bonus: NonNegative = Field(0.0, description="pays for entropy, in the loss of every token")
     kl: Annotated[str, KL_ESTIMATORS] = Field(
         "k3",
@@ -190,7 +190,7 @@ class Learner(Section):
             return values
 
     @model_validator(mode="after")
-    def _offload_fits(self) -> "Learner":
+    def _offload_fits(self) -> "LearnerConfig":
         for part, least in (("optimizer", 1), ("parameters", 3)):
             if part in self.offload and self.zero < least:
                 raise ValueError(f"offload of {part} needs zero {least} or more, not {self.zero}")
@@ -202,10 +202,10 @@ class Learner(Section):
         return self.epochs * self.minibatches
 
 
-class Evaluate(Section):
+class EvaluateConfig(Section):
     """Measurements on held-out problems."""
 
-    data: Data
+    data: DataConfig
     attempts: Positive | None = Field(None, description="of a conversation; as many as in training when left out")
     every: Annotated[int, Field(ge=0)] = Field(0, description="steps between evaluations while training; 0: none")
     problems: Positive = Field(2000, description="problems of a full evaluation")
@@ -221,7 +221,7 @@ class Evaluate(Section):
     )
 
 
-class Checkpoint(Section):
+class CheckpointConfig(Section):
     """What is saved, and when."""
 
     every: Annotated[int, Field(ge=0)] = Field(50, description="steps between saves; 0: only at the end")
@@ -230,7 +230,7 @@ class Checkpoint(Section):
     keep_best: bool = Field(True, description="and the one with the highest training reward since the one before it")
 
 
-class Track(Section):
+class TrackConfig(Section):
     """Where a run is seen."""
 
     wandb: Literal["auto", "offline", "off"] = Field("auto", description="auto: online if logged in, else offline")
@@ -249,29 +249,29 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     output: str = Field("", description="folder of the run; runs/NAME when left out")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    model: Model
-    data: Data
-    conversation: Conversation = Conversation()
-    rollout: Rollout = Rollout()
-    rewards: Rewards
-    batch: Batch = Batch()
-    credit: Credit = Credit()
+    model: ModelConfig
+    data: DataConfig
+    conversation: ConversationConfig = ConversationConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    rewards: RewardsConfig
+    batch: BatchConfig = BatchConfig()
+    credit: CreditConfig = CreditConfig()
     after: str | None = Field(
         None, description="a recipe that runs first, in before/ of this run's folder; its final policy is the model"
     )
-    sft: Sft | None = Field(None, description="supervised rounds; stages is then an empty list")
-    stages: list[Stage] = Field(description="an empty list evaluates the model as it is")
-    learner: Learner = Learner()
-    evaluate: Evaluate | None = None
-    checkpoint: Checkpoint = Checkpoint()
-    track: Track = Track()
+    sft: SftConfig | None = Field(None, description="supervised rounds; stages is then an empty list")
+    stages: list[StageConfig] = Field(description="an empty list evaluates the model as it is")
+    learner: LearnerConfig = LearnerConfig()
+    evaluate: EvaluateConfig | None = None
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    track: TrackConfig = TrackConfig()
 
     @property
     def steps(self) -> int:
         """Steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
 
-    def offline_first_attempts(self, stage: Stage) -> int:
+    def offline_first_attempts(self, stage: StageConfig) -> int:
         """How many first attempts of each group are the starting policy's."""
         return round(stage.base_first * self.batch.group / self.batch.branches)
 
@@ -281,7 +281,7 @@ class Recipe(Section):
         return self.rollout.entry.exact and self.model.dtype == "float32"
 
     @property
-    def adapters_apart(self) -> Lora | None:
+    def adapters_apart(self) -> LoraConfig | None:
         """The adapters, where the rollout engine takes them as they are and not merged into the weights.
 
         The weights under them have to be the sampler's too: quantised ones are published as they come out, merged.
@@ -291,7 +291,7 @@ class Recipe(Section):
         return lora if lora and lora.quantize == "none" and not merged else None
 
     @property
-    def held_out_conversation(self) -> Conversation:
+    def held_out_conversation(self) -> ConversationConfig:
         """How the policy is asked in evaluations."""
         attempts = self.evaluate.attempts if self.evaluate else None
         return self.conversation.model_copy(update={"attempts": attempts}) if attempts else self.conversation

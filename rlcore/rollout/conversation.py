@@ -39,7 +39,7 @@ class TemplateCheck:
         return not self.differences
 
 
-def read_script(section: schema.Conversation) -> Script:
+def read_script(section: schema.ConversationConfig) -> Script:
     """What a recipe says of a conversation, with names of instructions and the kind's own texts filled in."""
     instruction = INSTRUCTIONS.get(section.instruction, section.instruction)
     return Script(section.attempts, instruction, section.review or KINDS[section.kind].review)
@@ -48,7 +48,7 @@ def read_script(section: schema.Conversation) -> Script:
 class Conversation:
     """Renders the first prompt of a problem and the tokens between replies, and knows the conversation's kind."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, section: schema.Conversation, stop_ids: Sequence[int]):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, section: schema.ConversationConfig, stop_ids: Sequence[int]):
         """Raises UserError for a template that cannot take a second user turn."""
         self.tokenizer = tokenizer
         self.attempts, self.replies = section.attempts, section.replies

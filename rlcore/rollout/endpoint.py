@@ -13,7 +13,7 @@ import aiohttp
 from rlcore.entries import KINDS
 from rlcore.errors import UserError, one_line
 from rlcore.recipe import Recipe
-from rlcore.recipe.schema import Conversation
+from rlcore.recipe.schema import ConversationConfig
 from rlcore.rollout.conversation import read_script
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.scoring import Scorer
@@ -89,7 +89,7 @@ class _Drawing:
 class EndpointRollout:
     """Holds the conversations that a `Rollout` holds, by messages instead of token ids."""
 
-    def __init__(self, recipe: Recipe, section: Conversation, endpoint: Endpoint, scorer: Scorer):
+    def __init__(self, recipe: Recipe, section: ConversationConfig, endpoint: Endpoint, scorer: Scorer):
         self._settings, self._seed = recipe.rollout, recipe.seed
         self._section, self._script, self._run = section, read_script(section), KINDS[section.kind].run
         self._endpoint, self._scorer = endpoint, scorer

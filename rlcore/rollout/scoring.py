@@ -22,7 +22,7 @@ Key = tuple[str, tuple[int, ...], str]
 class Scorer:
     """The rewards of a recipe in their worker processes. Equal attempts at a problem are judged once."""
 
-    def __init__(self, section: schema.Rewards):
+    def __init__(self, section: schema.RewardsConfig):
         """Raises UserError for a reward that does not exist or cannot be loaded."""
         specs = [function.model_dump() for function in section.functions]
         with _told():

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Any
 
-from rlcore.recipe.schema import Sft
+from rlcore.recipe.schema import SftConfig
 from rlcore.rollout import Conversation
 from rlcore.sft.trainer import IGNORED, Row
 from rlcore.types import Groups, Problem, Trajectory, Turn
@@ -38,7 +38,7 @@ def column_rows(problems: Iterable[Problem], conversation: Conversation, column:
             yield {"input_ids": [*prompt, *learned], "labels": [IGNORED] * len(prompt) + learned}
 
 
-def sampled_rows(groups: Groups, section: Sft, rng: Random) -> list[Row]:
+def sampled_rows(groups: Groups, section: SftConfig, rng: Random) -> list[Row]:
     """The rows that the recipe asks for."""
     if section.rows == "star":
         return star_rows(groups, keep_right=section.keep_right)

@@ -13,7 +13,7 @@ from rlcore.policy import place_policy
 from rlcore.ranks import Ranks, gather_list, start_distributed
 from rlcore.recipe import Recipe, load_recipe
 from rlcore.recipe.compare import recipe_changes
-from rlcore.recipe.schema import Sft
+from rlcore.recipe.schema import SftConfig
 from rlcore.rollout.streaming import every, grouped
 from rlcore.session.build import Setup
 from rlcore.session.evaluation import evaluate_and_save, open_tracker
@@ -66,7 +66,9 @@ def _fine_tune(recipe: Recipe, ranks: Ranks) -> Results | None:
         setup.close()
 
 
-def _rounds(recipe: Recipe, section: Sft, setup: Setup, ranks: Ranks, tracker: Tracker, done: int) -> Results | None:
+def _rounds(
+    recipe: Recipe, section: SftConfig, setup: Setup, ranks: Ranks, tracker: Tracker, done: int
+) -> Results | None:
     """The rounds after those that are `done`, then the evaluation."""
     folder = Path(recipe.output)
     for number in range(done, section.rounds):
@@ -91,7 +93,7 @@ def _rounds_done(folder: Path, rounds: int) -> tuple[int, Path | None]:
     return max(found.items(), default=(0, None))
 
 
-def _round(recipe: Recipe, section: Sft, setup: Setup, ranks: Ranks, tracker: Tracker, number: int) -> None:
+def _round(recipe: Recipe, section: SftConfig, setup: Setup, ranks: Ranks, tracker: Tracker, number: int) -> None:
     """Collects rows, learns them and hands the new policy to the rollout engine."""
     order = ProblemOrder(setup.problems, recipe.seed)
     count = section.problems or len(setup.problems) // ranks.world * ranks.world
@@ -118,7 +120,7 @@ def _round(recipe: Recipe, section: Sft, setup: Setup, ranks: Ranks, tracker: Tr
 
 
 def _sample(
-    recipe: Recipe, section: Sft, setup: Setup, tracker: Tracker, problems: list[Problem], number: int
+    recipe: Recipe, section: SftConfig, setup: Setup, tracker: Tracker, problems: list[Problem], number: int
 ) -> Groups:
     """Scored conversations on the problems."""
     groups: dict[int, list[Trajectory]] = {}
@@ -132,7 +134,7 @@ def _sample(
     return in_order
 
 
-def _learn(recipe: Recipe, section: Sft, setup: Setup, ranks: Ranks, tracker: Tracker, rows: list[Row]) -> float:
+def _learn(recipe: Recipe, section: SftConfig, setup: Setup, ranks: Ranks, tracker: Tracker, rows: list[Row]) -> float:
     """The mean loss of the epochs over the rows, so many at once as `learner.micro_batch_tokens` hold."""
     steps = math.ceil(section.epochs * len(rows) / section.batch)
     learner, share = recipe.learner, section.batch // ranks.world

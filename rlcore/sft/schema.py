@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from rlcore.recipe.schema import Conversation, Data, Fraction, Positive, Scratch, Section
+from rlcore.recipe.schema import ConversationConfig, DataConfig, Fraction, Positive, ScratchConfig, Section
 
 
 class Mixture(Section):
@@ -34,9 +34,9 @@ class WarmStart(Section):
     name: str
     seed: Annotated[int, Field(ge=0)] = 0
     output: str = Field(description="folder that the policy is written to")
-    sizes: Scratch
-    data: Data
-    conversation: Conversation
+    sizes: ScratchConfig
+    data: DataConfig
+    conversation: ConversationConfig
     phases: list[Phase] = Field(min_length=1)
     batch: Positive = Field(128, description="conversations a step")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from rlcore.errors import UserError
 from rlcore.files import Record
-from rlcore.recipe.schema import Track
+from rlcore.recipe.schema import TrackConfig
 from rlcore.track.dashboard import Values, table_rows
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class TensorBoard:
         self._writer.close()
 
 
-def open_tensorboard(folder: Path, section: Track, resume_step: int | None) -> TensorBoard | None:
+def open_tensorboard(folder: Path, section: TrackConfig, resume_step: int | None) -> TensorBoard | None:
     """Event files in `folder/tensorboard`, what lies after `resume_step` hidden; None where the recipe asks for none.
 
     Raises UserError where the package is missing.

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlcore.evaluate.results import Results
 from rlcore.files import JsonlFile, Record, cut_records, writing
-from rlcore.recipe.schema import Track
+from rlcore.recipe.schema import TrackConfig
 from rlcore.track.alarms import ALARMS, HISTORY
 from rlcore.track.console import open_console
 from rlcore.track.dashboard import EVAL, TRAINER, Dashboard
@@ -34,7 +34,7 @@ class Tracker:
     def __init__(
         self,
         folder: Path,
-        section: Track,
+        section: TrackConfig,
         recipe_dict: Mapping[str, Any],
         *,
         run_name: str,

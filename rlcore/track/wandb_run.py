@@ -12,7 +12,7 @@ import wandb
 
 from rlcore.errors import one_line
 from rlcore.files import Record
-from rlcore.recipe.schema import Track
+from rlcore.recipe.schema import TrackConfig
 from rlcore.track.dashboard import EVAL, TRAINER, Values, table_rows
 
 
@@ -47,7 +47,7 @@ class WandbRun:
 
 
 def open_wandb(
-    folder: Path, section: Track, recipe: Mapping[str, Any], name: str, run_id: str, *, say: Callable[[str], None]
+    folder: Path, section: TrackConfig, recipe: Mapping[str, Any], name: str, run_id: str, *, say: Callable[[str], None]
 ) -> WandbRun:
     """Start or resume the W&B run `run_id`.
 
@@ -67,7 +67,9 @@ def open_wandb(
     return WandbRun(run)
 
 
-def _start(folder: Path, section: Track, recipe: Mapping[str, Any], name: str, run_id: str, mode: Any) -> "wandb.Run":
+def _start(
+    folder: Path, section: TrackConfig, recipe: Mapping[str, Any], name: str, run_id: str, mode: Any
+) -> "wandb.Run":
     return wandb.init(
         project=section.project,
         name=name,

@@ -15,7 +15,7 @@ from rlcore.errors import UserError, one_line
 from rlcore.files import damage, move_into_place, seal_files, write_manifest
 from rlcore.learner.learner import Learner
 from rlcore.ranks import Ranks, share
-from rlcore.recipe.schema import Checkpoint as CheckpointSection
+from rlcore.recipe.schema import CheckpointConfig
 from rlcore.train.random_state import random_state, restore_random_state
 
 LEARNER, STATE = "learner", "state.json"
@@ -30,7 +30,7 @@ class Checkpoints:
     Each becomes visible only once everything in it is on the disk. Every method but `steps` is called by all ranks.
     """
 
-    def __init__(self, folder: Path, section: CheckpointSection, ranks: Ranks):
+    def __init__(self, folder: Path, section: CheckpointConfig, ranks: Ranks):
         self.folder = folder
         self._section = section
         self._ranks = ranks

@@ -9,7 +9,7 @@ from rlcore import credit
 from rlcore.data import ProblemOrder, rank_slice
 from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
-from rlcore.recipe.schema import Stage
+from rlcore.recipe.schema import StageConfig
 from rlcore.rollout import Rollout
 from rlcore.train.base_attempts import BaseAttempts
 from rlcore.types import Groups, Problem
@@ -39,7 +39,7 @@ class Collector:
         most = max((recipe.offline_first_attempts(stage) for stage in recipe.stages), default=0)
         base.prepare(self._problems_from_base(), most)
 
-    def collect(self, step: int, stage: Stage) -> Collected:
+    def collect(self, step: int, stage: StageConfig) -> Collected:
         """The groups of a step; a dead one gives way to one of another problem, for `batch.resample` rounds at most."""
         rounds = self._recipe.batch.resample
         with self._rollout.together():
@@ -57,7 +57,7 @@ class Collector:
         offline = self._recipe.offline_first_attempts(stage) * self._recipe.batch.branches
         return Collected(groups, [group[offline:] for group in measured])
 
-    def _sample(self, problems: list[Problem], stage: Stage, draw: tuple[str | int, ...]) -> Groups:
+    def _sample(self, problems: list[Problem], stage: StageConfig, draw: tuple[str | int, ...]) -> Groups:
         return self._rollout.attempts(
             problems,
             group=self._recipe.batch.group,

@@ -19,7 +19,7 @@ from rlcore.policy.truncation import Truncation
 from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
 from rlcore.recipe.compare import recipe_changes
-from rlcore.recipe.schema import Stage
+from rlcore.recipe.schema import StageConfig
 from rlcore.session.build import Setup
 from rlcore.session.evaluation import BASE, LATEST, evaluate_and_save, open_tracker
 from rlcore.session.inputs import input_changes
@@ -111,7 +111,7 @@ class Run:
         """What the rollout engine is given: all of the policy's weights, or its adapters alone."""
         return self.learner.adapters() if self.recipe.adapters_apart else self.learner.weights()
 
-    def steps(self) -> Iterator[tuple[int, Stage]]:
+    def steps(self) -> Iterator[tuple[int, StageConfig]]:
         """Step numbers, from the one to go on at, with their stage and its β, each saved where the recipe says."""
         stages = [(stage, step) for stage in self.recipe.stages for step in range(stage.steps)]
         every = self.recipe.checkpoint.every
@@ -128,7 +128,7 @@ class Run:
             if self.step == len(stages) or (every and self.step % every == 0):
                 self._save()
 
-    def record(self, stage: Stage, groups: Groups, metrics: dict[str, float]) -> None:
+    def record(self, stage: StageConfig, groups: Groups, metrics: dict[str, float]) -> None:
         """Writes down a step, with an evaluation where the recipe asks for one."""
         step, section = self.step + 1, self.recipe.evaluate
         self._rewards.append(metrics["train/reward"])

@@ -14,7 +14,7 @@ from rlcore.evaluate.metrics import row_means
 from rlcore.learner import LearnerReport
 from rlcore.ranks import Ranks, gather_rows, share
 from rlcore.recipe import Recipe
-from rlcore.recipe.schema import Conversation
+from rlcore.recipe.schema import ConversationConfig
 from rlcore.types import Groups, Trajectory
 from rlcore.watchdog import watch
 
@@ -72,7 +72,7 @@ def reward_counts(counts: Counter[str], ranks: Ranks) -> dict[str, float]:
     return {f"rewards/{name}": float(count) for name, count in total.items()}
 
 
-def distributions(trajectories: Sequence[Trajectory], section: Conversation) -> dict[str, np.ndarray]:
+def distributions(trajectories: Sequence[Trajectory], section: ConversationConfig) -> dict[str, np.ndarray]:
     """What histograms show of N trajectories: reward_tA and tokens_tA of each attempt, and edit_ratio, `[N]` each."""
     rows = trajectory_rows(trajectories, section)
     rewards_NA = _rewards(trajectories, section)
@@ -80,7 +80,7 @@ def distributions(trajectories: Sequence[Trajectory], section: Conversation) -> 
     return {**{f"reward_t{a + 1}": rewards_NA[:, a] for a in range(rewards_NA.shape[1])}, **shown}
 
 
-def _rewards(trajectories: Sequence[Trajectory], section: Conversation) -> np.ndarray:
+def _rewards(trajectories: Sequence[Trajectory], section: ConversationConfig) -> np.ndarray:
     """Scores after each attempt, `[N, A]`."""
     return np.array([standing(trajectory.rewards_A.tolist(), section.attempts) for trajectory in trajectories])
 

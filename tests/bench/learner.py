@@ -26,11 +26,11 @@ from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
 from rlcore.learner.zero.engine import engine_settings
 from rlcore.ranks import start_distributed
-from rlcore.recipe.schema import Learner as Section
+from rlcore.recipe.schema import LearnerConfig
 from rlcore.types import TokenBatch
 
 VOCABULARY, GROUP, ROUNDS = 64, 8, 5
-SECTION = Section(lr=3e-4, kl="exact")
+SECTION = LearnerConfig(lr=3e-4, kl="exact")
 CPU = torch.device("cpu")
 
 

@@ -15,7 +15,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.learner import Learner
 from rlcore.ranks import start_distributed
-from rlcore.recipe.schema import Learner as Section
+from rlcore.recipe.schema import LearnerConfig
 from rlcore.types import TokenBatch
 
 SIZES = {
@@ -59,7 +59,7 @@ def main() -> None:
     with torch.device(ranks.device):
         model = Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    section = Section(lr=1e-6, zero=1, micro_batch_tokens=options.micro_batch_tokens)
+    section = LearnerConfig(lr=1e-6, zero=1, micro_batch_tokens=options.micro_batch_tokens)
     learner = Learner(section, model, temperature=1.0, kl_used=False, total_steps=100, seed=0)
     print(f"{parameters / 1e9:.2f}B parameters, torch {torch.__version__}, {ranks.device}")
     for tokens in (256, 512) if options.tiny else (2048, 8192):

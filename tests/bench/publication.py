@@ -20,7 +20,7 @@ from statistics import median
 import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from rlcore.recipe.schema import Rollout
+from rlcore.recipe.schema import RolloutConfig
 from rlcore.rollout.servers.engine import ServersEngine
 from rlcore.rollout.servers.shared_weights import SharedWeights
 from rlcore.rollout.vllm.in_process import InProcessEngine
@@ -63,9 +63,9 @@ def main() -> None:
     inside.close()
 
 
-def _section(mode: dict[str, object]) -> Rollout:
+def _section(mode: dict[str, object]) -> RolloutConfig:
     vllm = {"args": {"kv_cache_memory_bytes": 1 << 28}}
-    return Rollout.model_validate({"engine": "vllm", "slots": 16, "vllm": vllm, **mode})
+    return RolloutConfig.model_validate({"engine": "vllm", "slots": 16, "vllm": vllm, **mode})
 
 
 def _compare(what: str, ours: Callable[[], object], copy: Callable[[], None], size: int) -> None:

@@ -27,8 +27,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rlcore.learner import Learner
 from rlcore.ranks import start_distributed
-from rlcore.recipe.schema import Learner as Section
-from rlcore.recipe.schema import Rollout
+from rlcore.recipe.schema import LearnerConfig, RolloutConfig
 from rlcore.rollout import RolloutEngine, Sampling, TorchEngine
 from rlcore.rollout.embedded.slots import use_decode_attention
 from rlcore.types import TokenBatch
@@ -76,7 +75,7 @@ def engines_of(model: PreTrainedModel, options: argparse.Namespace) -> dict[str,
     if importlib.util.find_spec("vllm"):
         from rlcore.rollout.vllm.in_process import InProcessEngine
 
-        section = Rollout(engine="vllm", slots=slots)
+        section = RolloutConfig(engine="vllm", slots=slots)
         engines["vLLM"] = InProcessEngine(section, model, options.model, stop_ids=[], max_tokens=longest)
     return engines
 
@@ -175,7 +174,7 @@ def learner(model: PreTrainedModel, options: argparse.Namespace) -> None:
     """Prints tokens per second of `Learner.update` on two-attempt trajectories, and its share of the limit."""
     start_distributed("cpu")
     batch, clock = _batch(model.config.vocab_size, options), clock_of(options)
-    section = Section(lr=1e-6, micro_batch_tokens=2048)
+    section = LearnerConfig(lr=1e-6, micro_batch_tokens=2048)
     made = Learner(section, model, temperature=1.0, kl_used=False, total_steps=100, seed=0)
     taken: dict[str, list[float]] = {"learner": [], "limit": []}
     for _ in range(options.rounds):

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rlcore.recipe.schema import Rollout
+from rlcore.recipe.schema import RolloutConfig
 from rlcore.rollout import RolloutEngine, Sampling, TorchEngine
 from rlcore.rollout.vllm.arguments import engine_arguments
 from rlcore.rollout.vllm.in_process import InProcessEngine
@@ -57,7 +57,7 @@ def main() -> None:
     longest = PROMPT + CORRECTION + 2 * options.limit
     torch.set_num_threads(options.threads)
     model = _model().to(options.device)
-    section = Rollout(engine="vllm", slots=options.slots)
+    section = RolloutConfig(engine="vllm", slots=options.slots)
     vllm = InProcessEngine(section, model, None, stop_ids=[], max_tokens=longest)
     plain = PlainLoop(section, model, longest)
     embedded = TorchEngine(model, [], slots=options.slots, max_tokens=longest)
@@ -110,7 +110,7 @@ def main() -> None:
 class PlainLoop:
     """What a user of vLLM writes: `LLM.generate` for the first attempts, then for the second ones."""
 
-    def __init__(self, section: Rollout, model: Qwen2ForCausalLM, longest: int):
+    def __init__(self, section: RolloutConfig, model: Qwen2ForCausalLM, longest: int):
         from vllm import LLM
 
         on_cpu = model.device.type == "cpu"

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from rlcore.credit import Turns, advantages, turn_returns
-from rlcore.recipe.schema import Credit, Stage
+from rlcore.recipe.schema import CreditConfig, StageConfig
 
 PROBLEMS, GROUP = 4_000, 8
-STAGE = Stage(name="II", steps=1, bonus=10.0)
+STAGE = StageConfig(name="II", steps=1, bonus=10.0)
 P1 = np.array([0.5, 0.3, 0.2])
 P2 = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
 """Chance of answer 2 (column) after answer 1 (row): the policy that changes its answers."""
@@ -46,7 +46,7 @@ def scores(y1: np.ndarray, y2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, np.concatenate([np.zeros((*y1.shape, 3)), second.reshape(*y1.shape, 9)], -1)
 
 
-def estimates(credit: Credit, branches: int = 1, group: int = GROUP) -> np.ndarray:
+def estimates(credit: CreditConfig, branches: int = 1, group: int = GROUP) -> np.ndarray:
     """The gradient that each of many groups estimates, `[P, 12]`."""
     rng = np.random.default_rng(0)
     kind_P = rng.integers(len(RIGHT), size=PROBLEMS)
@@ -77,18 +77,18 @@ UNBIASED = {"none": 1, "leave_one_out": 1, "outcome": 1, "batch_outcome": 1, "ba
 @pytest.mark.parametrize(("baseline", "branches"), UNBIASED.items())
 def test_unbiased_baselines_are_within_four_standard_errors_of_the_exact_gradient(baseline, branches):
     assert np.abs(exact_gradient()).min() > 0.02
-    assert deviations(estimates(Credit(baseline=baseline), branches), exact_gradient()).max() < 4
+    assert deviations(estimates(CreditConfig(baseline=baseline), branches), exact_gradient()).max() < 4
 
 
 def test_the_mean_of_the_group_shrinks_the_gradient_by_what_it_takes_of_itself():
-    found = estimates(Credit(baseline="group"))
+    found = estimates(CreditConfig(baseline="group"))
     assert deviations(found, exact_gradient()).max() > 10
     assert deviations(found, exact_gradient() * (GROUP - 1) / GROUP).max() < 4
 
 
 def test_variance_falls_the_more_alike_and_the_more_numerous_those_are_that_an_attempt_is_compared_with():
     """At α = 10 the term -α r1 is most of the variance, which only those of the same first outcome share."""
-    variance = {name: estimates(Credit(baseline=name))[:, 3:].var(0).sum() for name in UNBIASED if name != "tree"}
+    variance = {name: estimates(CreditConfig(baseline=name))[:, 3:].var(0).sum() for name in UNBIASED if name != "tree"}
     assert variance["batch_outcome"] < 0.9 * variance["outcome"]
     assert variance["outcome"] < 0.9 * variance["leave_one_out"]
     assert variance["batch"] < 0.95 * variance["leave_one_out"]
@@ -105,7 +105,7 @@ def test_variances_are_those_of_the_rooms_page(repository: Path, monkeypatch, po
     names = [name.strip(" `") for name in lines[start].split("|")[2:-1]]
     row = next(line for line in lines[start:] if line.startswith(f"| {policy}, {alpha} |"))
     printed = {name: float(cell) for name, cell in zip(names, row.split("|")[2:-1], strict=True)}
-    found = {name: estimates(Credit(baseline=name), UNBIASED[name])[:, 3:].var(0).sum() for name in printed}
+    found = {name: estimates(CreditConfig(baseline=name), UNBIASED[name])[:, 3:].var(0).sum() for name in printed}
     assert set(printed) == set(UNBIASED)
     for name, value in printed.items():
         assert found[name] / found["leave_one_out"] == pytest.approx(value, abs=0.02), name
@@ -113,15 +113,15 @@ def test_variances_are_those_of_the_rooms_page(repository: Path, monkeypatch, po
 
 def test_several_second_attempts_for_each_first_one_lower_the_variance():
     """Two first attempts: alone, and with four second attempts each."""
-    alone = estimates(Credit(baseline="leave_one_out"), group=2)[:, 3:].var(0).sum()
-    tree = estimates(Credit(baseline="tree"), branches=4)[:, 3:].var(0).sum()
+    alone = estimates(CreditConfig(baseline="leave_one_out"), group=2)[:, 3:].var(0).sum()
+    tree = estimates(CreditConfig(baseline="tree"), branches=4)[:, 3:].var(0).sum()
     assert tree < 0.35 * alone
 
 
 def test_a_scale_over_the_batch_only_weighs_the_attempts_and_one_over_the_group_turns_the_gradient():
-    exact_V, plain_V = exact_gradient(), estimates(Credit(baseline="leave_one_out")).mean(0)
+    exact_V, plain_V = exact_gradient(), estimates(CreditConfig(baseline="leave_one_out")).mean(0)
     batch_V, group_V = (
-        estimates(Credit(baseline="leave_one_out", scale=scale)).mean(0) for scale in ("batch", "group")
+        estimates(CreditConfig(baseline="leave_one_out", scale=scale)).mean(0) for scale in ("batch", "group")
     )
     for attempt in (slice(0, 3), slice(3, 12)):
         assert cosine(batch_V[attempt], plain_V[attempt]) == pytest.approx(1, abs=1e-6)
@@ -133,7 +133,7 @@ def test_a_scale_over_the_batch_only_weighs_the_attempts_and_one_over_the_group_
 def test_a_scale_over_the_group_is_no_division_by_nothing(baseline):
     """A group whose returns are all equal has no scale: its advantages are 0."""
     rewards = np.array([[[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
-    found = advantages(rewards, Turns.of_attempts(rewards), Credit(baseline=baseline, scale="group"))
+    found = advantages(rewards, Turns.of_attempts(rewards), CreditConfig(baseline=baseline, scale="group"))
     assert not found[0, :, 1].any()
     assert 0 < np.abs(found[1]).max() < 3
 

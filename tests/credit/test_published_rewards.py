@@ -11,7 +11,7 @@ from rlcore.credit import Turns, advantages, assign
 from rlcore.credit.returns import best_of
 from rlcore.errors import UserError
 from rlcore.recipe.load import load_recipe
-from rlcore.recipe.schema import Credit, Stage
+from rlcore.recipe.schema import CreditConfig, StageConfig
 from rlcore.types import Problem, Trajectory, Turn
 
 
@@ -36,14 +36,14 @@ def test_pass_at_k_advantages_are_those_of_the_paper(right, group, k):
     wrong = group - right
     mean = 1 - comb(wrong, k) / comb(group, k)
     returns = np.array([1.0] * right + [0.0] * wrong).reshape(1, group, 1)
-    found = advantages(best_of(returns, k), Turns.of_attempts(returns), Credit(baseline="group"))[0, :, 0]
+    found = advantages(best_of(returns, k), Turns.of_attempts(returns), CreditConfig(baseline="group"))[0, :, 0]
     np.testing.assert_allclose(found[:right], 1 - mean, atol=1e-12)
     np.testing.assert_allclose(found[right:], 1 - mean - comb(wrong - 1, k - 1) / comb(group - 1, k - 1), atol=1e-12)
 
 
 def test_maxrl_divides_by_the_mean_and_gives_a_group_without_success_nothing():
     returns = np.array([[1.0, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]])[..., None]
-    found = advantages(returns, Turns.of_attempts(returns), Credit(scale="mean"))[..., 0]
+    found = advantages(returns, Turns.of_attempts(returns), CreditConfig(scale="mean"))[..., 0]
     np.testing.assert_allclose(found, [[3, -1, -1, -1], [1 / 3, 1 / 3, 1 / 3, -1], [0, 0, 0, 0]], atol=1e-12)
 
 
@@ -53,8 +53,8 @@ def test_a_recipes_best_of_reaches_the_batch_and_a_group_too_small_for_it_is_ref
         return Trajectory(Problem("p", ()), (turn,), (Verdict(score, "correct" if score else "wrong"),))
 
     groups = [[answer(1.0), answer(0.0), answer(0.0)]]
-    stage = Stage(name="s", steps=1, reward=[1.0], kl=[0.0])
-    batch = assign(groups, stage, Credit(best_of=2))
+    stage = StageConfig(name="s", steps=1, reward=[1.0], kl=[0.0])
+    batch = assign(groups, stage, CreditConfig(best_of=2))
     # Best of two of {1, 0, 0}: the right one is always paid 1, a wrong one 1 in one draw of two; their mean is 2/3.
     np.testing.assert_allclose(batch.advantage_N[batch.loss_mask_N], [1 / 3, -1 / 6, -1 / 6], rtol=1e-5)
     recipe = load_recipe(repository / "recipes" / "quickstart.yaml", [])

@@ -7,10 +7,10 @@ import pytest
 
 from rewards import Verdict
 from rlcore.credit import Turns, advantages, assign, turn_returns
-from rlcore.recipe.schema import Credit, Stage
+from rlcore.recipe.schema import CreditConfig, StageConfig
 from rlcore.types import Problem, Trajectory, Turn
 
-SCORE = Stage(name="II", steps=1, reward=[1, 1, 1], bonus=10, kl=[0.01, 0.02, 0.03])
+SCORE = StageConfig(name="II", steps=1, reward=[1, 1, 1], bonus=10, kl=[0.01, 0.02, 0.03])
 NAMES = {"a": "attempt", "c": "critique", "v": "verdict", "s": "stop"}
 
 
@@ -25,7 +25,7 @@ def told(story: str, *scores: float | None, claims: tuple[bool | None, ...] = ()
     return Trajectory(Problem("p", ()), turns, verdicts)
 
 
-def returns(*trajectories: Trajectory, stage: Stage = SCORE, discount: float = 0.0) -> list[list[float]]:
+def returns(*trajectories: Trajectory, stage: StageConfig = SCORE, discount: float = 0.0) -> list[list[float]]:
     return turn_returns(Turns.of_groups([list(trajectories)]), stage, discount)[0].tolist()
 
 
@@ -58,7 +58,7 @@ def test_what_cannot_be_scored_has_no_return_and_what_depends_on_it_neither():
 
 def test_streams_of_trajectories_of_different_lengths():
     group = [told("ava", 0.0, 1.0, claims=(False,)), told("av", 1.0, claims=(True,)), told("av", 0.0, claims=(True,))]
-    batch = assign([group], SCORE, Credit(baseline="leave_one_out"))
+    batch = assign([group], SCORE, CreditConfig(baseline="leave_one_out"))
     assert batch.offsets_B1.tolist() == [0, 12, 19, 26]
     assert batch.turn_N.tolist() == [1] * 3 + [2] * 9 + ([1] * 3 + [2] * 4) * 2
     sampled = batch.loss_mask_N.nonzero()[0].tolist()
@@ -72,7 +72,7 @@ def test_streams_of_trajectories_of_different_lengths():
 def test_one_advantage_a_trajectory_whatever_its_length():
     group = [told("aa", 0.0, 1.0), told("as", 1.0), told("aaa", 0.0, 0.0, 0.0)]
     turns = Turns.of_groups([group])
-    found = advantages(turn_returns(turns, SCORE), turns, Credit(unit="trajectory"))[0]
+    found = advantages(turn_returns(turns, SCORE), turns, CreditConfig(unit="trajectory"))[0]
     mean = (11 + 2 + 0) / 3
     np.testing.assert_allclose(
         found, [[11 - mean, 11 - mean, np.nan], [2 - mean, 2 - mean, np.nan], [-mean, -mean, -mean]]
@@ -96,7 +96,7 @@ def test_bias_where_the_policy_decides_who_goes_on(baseline, unbiased):
         outcome_PGT=np.stack([np.zeros_like(first), np.where(there, first, np.nan)], -1),
         role_PGT=np.where(np.stack([np.ones_like(there), there], -1), "attempt", ""),
     )
-    found = advantages(rewards, turns, Credit(baseline=baseline))[..., 1]
+    found = advantages(rewards, turns, CreditConfig(baseline=baseline))[..., 1]
     # Bernoulli with logit θ: d log p / dθ = y - p; the mean over all trajectories, a count that no policy controls.
     gradient = np.where(there, found * (second - chance), 0.0).mean()
     truth = reached * chance * (1 - chance)

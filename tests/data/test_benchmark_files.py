@@ -3,7 +3,7 @@
 import pytest
 
 from rlcore.data import load_problems
-from rlcore.recipe.schema import Data
+from rlcore.recipe.schema import DataConfig
 
 CASES = [
     ("gsm8k", "gsm8k_train.jsonl", "train", 7473, "answer"),
@@ -19,12 +19,14 @@ CASES = [
 
 @pytest.mark.parametrize(("source", "file", "split", "count", "gold"), CASES)
 def test_a_benchmark_file_loads(benchmark_data, source, file, split, count, gold):
-    problems = load_problems(Data(source=source, path=str(benchmark_data / file), split=split))
+    problems = load_problems(DataConfig(source=source, path=str(benchmark_data / file), split=split))
     assert len(problems) == count
     assert all(problem.columns[gold] for problem in problems)
 
 
 def test_math_test_problems_without_math_500_are_those_score_trains_on(benchmark_data):
     math_500 = str(benchmark_data / "math500.jsonl")
-    problems = load_problems(Data(source="math", path=str(benchmark_data / "math_test5000.jsonl"), exclude=math_500))
+    problems = load_problems(
+        DataConfig(source="math", path=str(benchmark_data / "math_test5000.jsonl"), exclude=math_500)
+    )
     assert len(problems) == 4500

@@ -7,7 +7,7 @@ import pytest
 
 from rlcore.data import load_problems
 from rlcore.errors import UserError
-from rlcore.recipe.schema import Data
+from rlcore.recipe.schema import DataConfig
 from rlcore.session.build import fitting_problems
 from rlcore.types import Problem
 from tests.rollout.scripted import conversation
@@ -40,7 +40,7 @@ def test_rows_that_share_an_id_are_two_problems(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     said: list[str] = []
-    problems = load_problems(Data(source="jsonl", path=str(path)), said.append)
+    problems = load_problems(DataConfig(source="jsonl", path=str(path)), said.append)
     assert len({problem.id for problem in problems}) == 2
     assert [problem.columns["letter"] for problem in problems] == ["a", "b"]
     assert "1 rows repeat the id or text of another (x)" in said[0]

@@ -10,12 +10,12 @@ from rlcore.data import load_problems
 from rlcore.data.sources.arithmetic import answer, phrases
 from rlcore.errors import UserError
 from rlcore.policy import phrase_tokenizer
-from rlcore.recipe.schema import Data
+from rlcore.recipe.schema import DataConfig
 from rlcore.types import Problem
 
 
 def generated(split: str = "train", **options) -> list[Problem]:
-    return load_problems(Data(source="arithmetic", split=split, options=options))
+    return load_problems(DataConfig(source="arithmetic", split=split, options=options))
 
 
 def key(problem: Problem) -> tuple[tuple[int, ...], int]:

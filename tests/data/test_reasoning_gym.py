@@ -7,7 +7,7 @@ import pytest
 from rewards import RewardPool
 from rlcore.data import load_problems
 from rlcore.errors import UserError
-from rlcore.recipe.schema import Data
+from rlcore.recipe.schema import DataConfig
 
 pytest.importorskip("reasoning_gym", reason="the extra reasoning-gym is not installed")
 TASKS = ["chain_sum", "number_sorting", "spell_backward"]
@@ -15,7 +15,7 @@ TASKS = ["chain_sum", "number_sorting", "spell_backward"]
 
 def problems(task: str = "chain_sum", split: str = "train", count: int = 40, **options):
     section = {"source": "reasoning_gym", "split": split, "options": {"task": task, "count": count, **options}}
-    return load_problems(Data.model_validate(section))
+    return load_problems(DataConfig.model_validate(section))
 
 
 def verdicts(asked, texts: list[str]):

@@ -6,10 +6,10 @@ import numpy as np
 
 from rewards import Verdict
 from rlcore.evaluate.measure import trajectory_record, trajectory_rows
-from rlcore.recipe.schema import Conversation
+from rlcore.recipe.schema import ConversationConfig
 from rlcore.types import Problem, Trajectory, Turn
 
-SECTION = Conversation()
+SECTION = ConversationConfig()
 
 
 def _trajectory(texts: list[str], scores: list[float | None], finish="stop") -> Trajectory:
@@ -27,7 +27,7 @@ def test_rows_of_trajectories():
             _trajectory(["4", "4"], [1.0, 1.0], finish="length"),
             _trajectory(["4", "abc"], [1.0, None]),
         ],
-        Conversation(),
+        ConversationConfig(),
     )
     assert rows["i_to_c"].tolist()[:2] == [1.0, 0.0]
     assert np.isnan(rows["delta"][2])
@@ -39,7 +39,7 @@ def test_rows_of_trajectories():
 
 
 def test_a_single_attempt_has_no_change_to_measure():
-    rows = trajectory_rows([_trajectory(["4"], [1.0])], Conversation(attempts=1))
+    rows = trajectory_rows([_trajectory(["4"], [1.0])], ConversationConfig(attempts=1))
     assert "answer_change" not in rows
     assert rows["delta"].tolist() == [0.0]
 
@@ -56,7 +56,7 @@ def test_answers_that_the_reward_reads_are_compared_and_whole_texts_where_it_rea
 def test_conversations_that_end_early_keep_their_last_answer():
     rows = trajectory_rows(
         [_trajectory(["4"], [1.0]), _trajectory(["5", "6", "4"], [0.0, 0.0, 1.0])],
-        Conversation(kind="stop", attempts=3),
+        ConversationConfig(kind="stop", attempts=3),
     )
     assert [rows[name].tolist() for name in ("t1", "t2", "t3")] == [[1, 0], [1, 0], [1, 1]]
     assert rows["attempts"].tolist() == [1, 3]
@@ -70,7 +70,7 @@ def test_verdicts_of_the_policy_are_compared_with_the_rewards():
     first, second = told.turns
     told = replace(told, turns=(first, wrong, second, right))
     mistaken = replace(_trajectory(["5"], [0.0]), turns=(first, right))
-    rows = trajectory_rows([told, mistaken, _trajectory(["4"], [1.0])], Conversation(kind="verify"))
+    rows = trajectory_rows([told, mistaken, _trajectory(["4"], [1.0])], ConversationConfig(kind="verify"))
     np.testing.assert_equal(rows["verdict_right"], [1, 0, np.nan])
     assert [said["after"] for said in trajectory_record(told, step=0, stage="")["between"]] == [1, 2]
 

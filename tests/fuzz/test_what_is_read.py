@@ -84,7 +84,7 @@ def test_data_rows(tmp_path):
         done = mutate(rows[rng.randrange(3)], rng, SMALL + LARGE)
         text = "".join(json.dumps(r, ensure_ascii=True) + "\n" for r in rows).encode()
         path.write_bytes(scramble(text, rng) if rng.random() < 0.5 else text)
-        section = schema.Data(source="jsonl", path=str(path), skip_bad_rows=rng.random() < 0.5)
+        section = schema.DataConfig(source="jsonl", path=str(path), skip_bad_rows=rng.random() < 0.5)
         with noted(done):
             fitting_problems(talk, load_problems(section, lambda line: None, ["answer"]), lambda line: None)
 
@@ -102,7 +102,7 @@ def test_templates(tmp_path):
             text = TEMPLATE.replace("message['content']", rng.choice(MISREAD))
         with noted(text[:400]):
             policy = load_policy(model.model_copy(update={"chat_template": text}), ["What is 2 + 3?"])
-            section = schema.Conversation(kind=rng.choice(["correct", "critique", "feedback"]))
+            section = schema.ConversationConfig(kind=rng.choice(["correct", "critique", "feedback"]))
             Conversation(policy.tokenizer, section, stop_ids(policy))
 
     survive(150, case)

@@ -16,12 +16,12 @@ from tiny import random_batch, subset, tiny_learner, tiny_model
 from rlcore.entries import LOSSES
 from rlcore.learner import Learner
 from rlcore.ranks import start_distributed
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LoraConfig
 from rlcore.types import TokenBatch
 
 TRAJECTORIES, STEPS = 13, 2
 EXTRAS = {
-    "lora": {"lora": Lora(rank=4, targets=["q_proj", "down_proj"])},
+    "lora": {"lora": LoraConfig(rank=4, targets=["q_proj", "down_proj"])},
     "minibatches": {"minibatches": 3, "epochs": 2, "old_logprobs": "learner"},
     "recomputed": {"activation_checkpointing": True},
 }

@@ -11,14 +11,14 @@ from tiny import parameters, random_batch, tiny_learner
 
 from rlcore.errors import UserError
 from rlcore.ranks import Ranks
-from rlcore.recipe.schema import Checkpoint
+from rlcore.recipe.schema import CheckpointConfig
 from rlcore.train.checkpoints import Checkpoints, read_state
 
 pytestmark = pytest.mark.usefixtures("ranks")
 
 
 def checkpoints(folder: Path, **section: object) -> Checkpoints:
-    return Checkpoints(folder, Checkpoint.model_validate(section), Ranks(0, 1, torch.device("cpu")))
+    return Checkpoints(folder, CheckpointConfig.model_validate(section), Ranks(0, 1, torch.device("cpu")))
 
 
 @pytest.fixture(scope="module")

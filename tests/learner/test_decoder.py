@@ -24,7 +24,7 @@ from rlcore.learner.batch.packing import micro_batches
 from rlcore.learner.batch.planning import plan_micro_batches
 from rlcore.learner.cpu_decoder import has_few_operations
 from rlcore.learner.policy_module import PolicyModule
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LoraConfig
 from rlcore.types import TokenBatch
 
 SIZES = {
@@ -108,6 +108,6 @@ def test_other_models_and_settings_run_by_transformers():
     windows = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}
     assert not has_few_operations(Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=2, **windows)))
     assert not has_few_operations(tiny_model().to(torch.bfloat16))
-    settings = [{"lora": Lora()}, {"zero": 3}, {"activation_checkpointing": True}, {"zero": 2}]
+    settings = [{"lora": LoraConfig()}, {"zero": 3}, {"activation_checkpointing": True}, {"zero": 2}]
     chosen = [gradient_learner(**each)._trees for each in settings]
     assert chosen == [False, False, False, True]

@@ -13,7 +13,7 @@ from rlcore.entries import LOSSES
 from rlcore.errors import UserError
 from rlcore.learner import Learner
 from rlcore.learner.zero.engine import Schedule
-from rlcore.recipe.schema import Learner as Section
+from rlcore.recipe.schema import LearnerConfig
 from rlcore.types import TokenBatch
 
 pytestmark = pytest.mark.usefixtures("ranks")
@@ -164,7 +164,7 @@ def test_a_model_that_caps_its_logits_is_trained_on_its_own_logits():
     model = Gemma2ForCausalLM(config).eval()
     batch = random_batch(4)
     whole = full_log_softmax(model, batch).detach()
-    learner = Learner(Section(lr=LR, kl="exact"), model, temperature=1.0, kl_used=True, total_steps=100, seed=0)
+    learner = Learner(LearnerConfig(lr=LR, kl="exact"), model, temperature=1.0, kl_used=True, total_steps=100, seed=0)
     expected = whole.gather(1, torch.from_numpy(batch.ids_N)[:, None])[:, 0].numpy()
     np.testing.assert_allclose(learner.logprobs(batch), np.where(batch.loss_mask_N, expected, 0), atol=1e-5)
     first, second = learner.update(batch), learner.update(batch)
@@ -195,7 +195,7 @@ def test_deepspeed_settings_of_the_recipe_win():
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    schedule = Schedule(Section(warmup_steps=4, decay=0.5), total_steps=20)
+    schedule = Schedule(LearnerConfig(warmup_steps=4, decay=0.5), total_steps=20)
     shares = [schedule(step) for step in range(21)]
     assert shares[:5] == [0.25, 0.5, 0.75, 1, 1]
     assert shares[10:] == pytest.approx([1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0])

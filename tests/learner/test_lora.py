@@ -8,10 +8,10 @@ from tiny import parameters, random_batch, tiny_learner, tiny_model
 
 from rlcore.errors import UserError
 from rlcore.policy.lora import lora_config, lora_layers
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LoraConfig
 
 pytestmark = pytest.mark.usefixtures("ranks")
-LORA = Lora(rank=4, alpha=8, targets=["q_proj", "v_proj", "down_proj"])
+LORA = LoraConfig(rank=4, alpha=8, targets=["q_proj", "v_proj", "down_proj"])
 
 
 @pytest.mark.parametrize("zero", [0, 2, 3])
@@ -86,4 +86,4 @@ def test_dropout_acts_in_updates_alone():
 @pytest.mark.parametrize("targets", [["no_such_layer"], ["lm_head"], ["embed_tokens"]])
 def test_targets_that_cannot_be_are_a_mistake(targets):
     with pytest.raises(UserError, match=r"^model\.lora"):
-        tiny_learner(tiny_model(tie=False), lora=Lora(targets=targets))
+        tiny_learner(tiny_model(tie=False), lora=LoraConfig(targets=targets))

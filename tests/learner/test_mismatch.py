@@ -8,14 +8,14 @@ import torch
 from tiny import gradient_learner, gradients, random_batch, tiny_learner
 
 from rlcore.learner.loss.losses import importance_weights
-from rlcore.recipe.schema import Correction
+from rlcore.recipe.schema import CorrectionConfig
 
 ATTEMPT = torch.tensor([0, 0, 2, 2, 2])
 LOG_RATIO = torch.tensor([0.1, -0.5, 1.0, 0.2, -0.1]).double()
 
 
 def weights(**settings: object) -> tuple[list[float], list[bool]]:
-    weight, changed = importance_weights(LOG_RATIO, ATTEMPT, Correction(**settings))
+    weight, changed = importance_weights(LOG_RATIO, ATTEMPT, CorrectionConfig(**settings))
     return weight.tolist(), changed.tolist()
 
 
@@ -45,7 +45,7 @@ def test_unbounded_weights_make_the_samplers_gradient_the_learners():
     log_ratio = (log_pi - log_mu).detach()[drawn]
     attempt = torch.arange(len(drawn))
     for mode, unbiased in (("truncate", True), ("none", False)):
-        weight, _ = importance_weights(log_ratio, attempt, Correction(mode=mode, bounds=(0, 1e9)))
+        weight, _ = importance_weights(log_ratio, attempt, CorrectionConfig(mode=mode, bounds=(0, 1e9)))
         (found,) = torch.autograd.grad((weight * reward[drawn] * log_pi[drawn]).mean(), logits, retain_graph=True)
         assert torch.allclose(found, exact, atol=0.01) == unbiased
 
@@ -64,7 +64,7 @@ def test_only_weights_of_whole_trajectories_make_the_gradient_of_second_attempts
     reward = torch.tensor([0.0, 0.0, 1.0]).repeat(3).double()
     (exact,) = torch.autograd.grad((log_pi.sum(-1).exp() * reward).sum(), second, retain_graph=True)
     unit = torch.arange(9).repeat_interleave(2) if level == "trajectory" else torch.arange(18)
-    correction = Correction(level=level, bounds=(0, 1e9))
+    correction = CorrectionConfig(level=level, bounds=(0, 1e9))
     weight, _ = importance_weights((log_pi - log_mu).detach().reshape(-1), unit, correction)
     chance = log_mu.sum(-1).exp()
     (found,) = torch.autograd.grad((chance * weight.reshape(9, 2)[:, 1] * reward * log_pi[:, 1]).sum(), second)

@@ -10,23 +10,25 @@ from transformers import AutoModelForCausalLM
 
 from rlcore.policy import Policy, load_policy, save_policy
 from rlcore.policy.lora import lora_layers
-from rlcore.recipe.schema import Lora, Model, Scratch
+from rlcore.recipe.schema import LoraConfig, ModelConfig, ScratchConfig
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
 pytestmark = pytest.mark.usefixtures("ranks")
-LORA = Lora(rank=4, targets=["q_proj", "down_proj"], quantize="nf4")
-SIZES = Scratch(hidden_size=64, layers=2, heads=4, kv_heads=2, intermediate_size=128, vocab_size=300, init_std=0.1)
+LORA = LoraConfig(rank=4, targets=["q_proj", "down_proj"], quantize="nf4")
+SIZES = ScratchConfig(
+    hidden_size=64, layers=2, heads=4, kv_heads=2, intermediate_size=128, vocab_size=300, init_std=0.1
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    save_policy(load_policy(Model(scratch=SIZES), ["Two and two?"], seed=1), folder)
+    save_policy(load_policy(ModelConfig(scratch=SIZES), ["Two and two?"], seed=1), folder)
     return folder
 
 
 def quantised(folder: Path, dtype: str = "float32") -> Policy:
-    return load_policy(Model(path=str(folder), dtype=dtype, lora=LORA))
+    return load_policy(ModelConfig(path=str(folder), dtype=dtype, lora=LORA))
 
 
 @pytest.mark.parametrize(("zero", "dtype"), [(0, "float32"), (2, "bfloat16")])

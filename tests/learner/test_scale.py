@@ -10,7 +10,7 @@ from tiny import grouped_batch, parameters, random_batch, tiny_learner, tiny_mod
 
 from rlcore.errors import UserError
 from rlcore.learner.layers import use_fused_kernels
-from rlcore.recipe.schema import Learner as Section
+from rlcore.recipe.schema import LearnerConfig
 
 pytestmark = pytest.mark.usefixtures("ranks")
 SPLIT = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
@@ -75,7 +75,7 @@ def test_a_step_that_is_not_finite_is_skipped_in_bfloat16_too():
 @pytest.mark.parametrize("section", [{"offload": ["optimizer"]}, {"zero": 2, "offload": ["parameters"]}])
 def test_offload_that_the_zero_stage_cannot_do_is_a_mistake(section):
     with pytest.raises(ValidationError, match="needs zero"):
-        Section.model_validate(section)
+        LearnerConfig.model_validate(section)
 
 
 @pytest.mark.parametrize(("device", "message"), [("cpu", "needs CUDA"), ("cuda", r"rlcore\[liger\]")])

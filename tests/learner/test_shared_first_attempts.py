@@ -12,11 +12,11 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rewards import Verdict
 from rlcore.credit import assign
-from rlcore.recipe.schema import Credit, Stage
+from rlcore.recipe.schema import CreditConfig, StageConfig
 from rlcore.types import Groups, Problem, Trajectory, Turn
 
 ANSWERS, LONGEST = 3, 7
-STAGE = Stage(name="II", steps=1, bonus=2.0, kl=[0.3, 0.1])
+STAGE = StageConfig(name="II", steps=1, bonus=2.0, kl=[0.3, 0.1])
 PROMPT, CORRECTION = 0, 1
 """Tokens that ask for the first attempt and for the second; an attempt is one token, and answer 2 is right."""
 
@@ -63,7 +63,7 @@ def test_the_mean_gradient_over_all_groups_is_the_exact_one(baseline, trees, bra
         firsts = sum(log_1[first] for first, _ in answers[::branches])
         chances.append(np.exp(firsts + sum(log_2[pair] for pair in answers)))
     assert sum(chances) == pytest.approx(1)
-    batch = assign(groups, replace_kl(STAGE, 0.0), Credit(baseline=baseline))
+    batch = assign(groups, replace_kl(STAGE, 0.0), CreditConfig(baseline=baseline))
     weight_N = np.repeat(np.array(chances) * len(groups), len(groups[0])).repeat(batch.lengths_B)
     batch = replace(batch, advantage_N=(batch.advantage_N * weight_N).astype(np.float32))
     learner = gradient_learner(tiny_policy(), loss="reinforce", kl_used=False, max_sampled_tokens=LONGEST)
@@ -95,7 +95,7 @@ def test_the_kl_of_a_shared_first_attempt_counts_for_all_that_go_on_from_it():
 
 def kl_gradient(groups: Groups) -> dict[str, torch.Tensor]:
     """Of the KL term alone, for a policy that has left its reference."""
-    batch = assign(groups, replace_kl(STAGE, 1.0), Credit())
+    batch = assign(groups, replace_kl(STAGE, 1.0), CreditConfig())
     batch = replace(batch, advantage_N=np.zeros_like(batch.advantage_N))
     learner = gradient_learner(tiny_policy(), loss="reinforce", kl="exact", max_sampled_tokens=LONGEST)
     with torch.no_grad():
@@ -105,7 +105,7 @@ def kl_gradient(groups: Groups) -> dict[str, torch.Tensor]:
     return gradients(learner)
 
 
-def replace_kl(stage: Stage, beta: float) -> Stage:
+def replace_kl(stage: StageConfig, beta: float) -> StageConfig:
     return stage.model_copy(update={"kl": [beta, beta]})
 
 

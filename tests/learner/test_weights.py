@@ -5,14 +5,14 @@ import torch
 from tiny import tiny_learner, tiny_model
 
 from rlcore.learner.zero import weights
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LoraConfig
 
 pytestmark = pytest.mark.usefixtures("ranks")
 SPLIT_ALL = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 """DeepSpeed else keeps parameters as small as these whole."""
 
 
-@pytest.mark.parametrize("lora", [None, Lora(rank=2)], ids=["plain", "merged"])
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)], ids=["plain", "merged"])
 def test_split_weights_are_gathered_a_bucket_at_a_time(monkeypatch, lora):
     monkeypatch.setattr(weights, "BUCKET_BYTES", 12 << 10)
     learner = tiny_learner(zero=3, kl_used=False, lora=lora, deepspeed=SPLIT_ALL)

@@ -8,8 +8,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.learner import Learner
 from rlcore.policy.truncation import KEEP_ALL, Truncation
-from rlcore.recipe.schema import Learner as Section
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LearnerConfig, LoraConfig
 from rlcore.types import TokenBatch
 
 VOCABULARY = 61
@@ -93,12 +92,12 @@ def tiny_learner(
     kl_used: bool = True,
     max_sampled_tokens: int = 32,
     exact_sampler: bool = True,
-    lora: Lora | None = None,
+    lora: LoraConfig | None = None,
     truncation: Truncation = KEEP_ALL,
     **section: object,
 ) -> Learner:
     return Learner(
-        Section.model_validate({"lr": 1e-2, **section}),
+        LearnerConfig.model_validate({"lr": 1e-2, **section}),
         model or tiny_model(),
         temperature=temperature,
         kl_used=kl_used,

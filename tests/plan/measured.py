@@ -15,7 +15,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 import rlcore.learner.learner
 from rlcore.learner import Learner
 from rlcore.ranks import start_distributed
-from rlcore.recipe.schema import Learner as Section
+from rlcore.recipe.schema import LearnerConfig
 from rlcore.types import TokenBatch
 
 CONFIG = {
@@ -76,7 +76,7 @@ def main() -> None:
         zero, dtype = arm.split(",")
         before, at_step = live(), []
         model = Qwen2ForCausalLM(Qwen2Config(**CONFIG)).eval().to(getattr(torch, dtype))
-        learner = Learner(Section(zero=int(zero)), model, temperature=1.0, kl_used=False, total_steps=10, seed=0)
+        learner = Learner(LearnerConfig(zero=int(zero)), model, temperature=1.0, kl_used=False, total_steps=10, seed=0)
         alive.append(learner)
         for _ in range(2):
             learner.update(batch())

@@ -15,7 +15,7 @@ from rlcore.plan.lengths import longest_conversation
 from rlcore.plan.memory import activation_bytes, kv_cache_bytes, learner_parts, merged_bytes
 from rlcore.plan.shapes import model_shapes, shapes_of
 from rlcore.recipe import Recipe
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LoraConfig
 from rlcore.rollout import Sampling, TorchEngine
 from rlcore.rollout.embedded import products
 from rlcore.rollout.embedded.decoder import FewOperations
@@ -82,7 +82,7 @@ def test_adapters_are_as_many_as_peft_makes():
     for targets in ("all-linear", ["q_proj", "down_proj"]):
         model = peft.get_peft_model(Qwen2ForCausalLM(config), peft.LoraConfig(r=4, target_modules=targets))
         made = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        assert shapes_of(config, "tiny", Lora(rank=4, targets=targets)).adapter_parameters == made
+        assert shapes_of(config, "tiny", LoraConfig(rank=4, targets=targets)).adapter_parameters == made
 
 
 def test_a_config_file_stands_for_the_model(tmp_path):

@@ -10,16 +10,16 @@ from transformers import AutoTokenizer
 
 from rlcore.errors import UserError
 from rlcore.policy import Policy, check_same_parameters, load_policy, parameter_shapes, save_policy, stop_ids
-from rlcore.recipe.schema import Model, Scratch
+from rlcore.recipe.schema import ModelConfig, ScratchConfig
 
-SIZES = Scratch(hidden_size=16, layers=2, heads=2, kv_heads=1, intermediate_size=24, vocab_size=300)
+SIZES = ScratchConfig(hidden_size=16, layers=2, heads=2, kv_heads=1, intermediate_size=24, vocab_size=300)
 TEXTS = ["How many apples are left?", "Tom has 3 apples and eats 2 of them."]
 MESSAGES = [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "Three.\n"}]
 
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    return load_policy(Model(scratch=SIZES), TEXTS, seed=1)
+    return load_policy(ModelConfig(scratch=SIZES), TEXTS, seed=1)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def folder(policy, tmp_path) -> Path:
 
 def mistake(**section) -> str:
     with pytest.raises(UserError) as error:
-        load_policy(Model(**section))
+        load_policy(ModelConfig(**section))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -40,7 +40,7 @@ def edit(file: Path, **changes) -> None:
 
 
 def test_a_saved_policy_comes_back_the_same(policy, folder):
-    loaded = load_policy(Model(path=str(folder)))
+    loaded = load_policy(ModelConfig(path=str(folder)))
     text = policy.tokenizer.apply_chat_template(MESSAGES, tokenize=False)
     ids = policy.tokenizer(text, return_tensors="pt").input_ids
     assert loaded.tokenizer(text, return_tensors="pt").input_ids.equal(ids)
@@ -71,21 +71,21 @@ def test_code_of_a_model_runs_only_where_it_is_trusted(policy, folder, tmp_path,
     classes = {"AutoConfig": "modeling_mine.MineConfig", "AutoModelForCausalLM": "modeling_mine.MineForCausalLM"}
     edit(folder / "config.json", model_type="mine", architectures=["MineForCausalLM"], auto_map=classes)
     assert mistake(path=str(folder)).endswith("read it, then say model.trust_remote_code=true")
-    loaded = load_policy(Model(path=str(folder), trust_remote_code=True))
+    loaded = load_policy(ModelConfig(path=str(folder), trust_remote_code=True))
     assert type(loaded.model).__name__ == "MineForCausalLM"
     save_policy(loaded, tmp_path / "again")
     assert (tmp_path / "again" / "modeling_mine.py").read_text() == MODELING, "what is written loads by itself"
 
 
 def test_dtype_and_chat_template_of_the_recipe_win(folder):
-    loaded = load_policy(Model(path=str(folder), dtype="bfloat16", chat_template="{{ messages[0]['content'] }}!"))
+    loaded = load_policy(ModelConfig(path=str(folder), dtype="bfloat16", chat_template="{{ messages[0]['content'] }}!"))
     assert loaded.model.dtype == torch.bfloat16
     assert loaded.tokenizer.apply_chat_template(MESSAGES, tokenize=False) == "How many?!"
 
 
 def test_stop_tokens_are_the_tokenizers_and_the_generation_settings(folder):
     edit(folder / "generation_config.json", eos_token_id=[7, 5])
-    loaded = load_policy(Model(path=str(folder)))
+    loaded = load_policy(ModelConfig(path=str(folder)))
     assert stop_ids(loaded) == (loaded.tokenizer.eos_token_id, 5, 7)
 
 

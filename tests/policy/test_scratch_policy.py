@@ -12,9 +12,11 @@ from transformers import AutoTokenizer
 from rlcore.policy import load_policy, phrase_tokenizer, save_policy, stop_ids
 from rlcore.policy.load import Policy
 from rlcore.policy.scratch import scratch_model
-from rlcore.recipe.schema import Model, Scratch
+from rlcore.recipe.schema import ModelConfig, ScratchConfig
 
-SECTION = Model(scratch=Scratch(hidden_size=32, layers=1, heads=4, kv_heads=2, intermediate_size=48, vocab_size=280))
+SECTION = ModelConfig(
+    scratch=ScratchConfig(hidden_size=32, layers=1, heads=4, kv_heads=2, intermediate_size=48, vocab_size=280)
+)
 TEXTS = [f"A farmer has {i} sheep and sells {i // 2} of the sheep. How many sheep are left?" for i in range(50)]
 STRANGE = "  naïve 日本語 \t\r\n\n <b>{x}</b> \\boxed{½}  "
 
@@ -99,6 +101,6 @@ def test_turns_of_phrases(words):
 
 def test_a_saved_phrase_tokenizer_keeps_its_phrases_though_the_model_is_qwen2(words, tmp_path):
     save_policy(Policy(scratch_model(SECTION.scratch, words, 0), words), tmp_path)
-    loaded = load_policy(Model(path=str(tmp_path)))
+    loaded = load_policy(ModelConfig(path=str(tmp_path)))
     assert loaded.tokenizer.encode(" red hat and?") == words.encode(" red hat and?")
     assert stop_ids(loaded) == (words.eos_token_id,)

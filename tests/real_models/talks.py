@@ -1,6 +1,6 @@
 """Two-attempt conversations of a few questions, short enough for real models on a CPU."""
 
-from rlcore.recipe.schema import Conversation as Section
+from rlcore.recipe.schema import ConversationConfig
 from rlcore.rollout import Conversation, Sampling, TorchEngine, sample_groups
 from rlcore.types import Problem, Trajectory
 
@@ -11,7 +11,7 @@ PROBLEMS = [Problem(str(at), ({"role": "user", "content": text},), {}) for at, t
 
 
 def talk_of(tokenizer) -> Conversation:
-    section = Section(max_prompt_tokens=128, max_attempt_tokens=ANSWER)
+    section = ConversationConfig(max_prompt_tokens=128, max_attempt_tokens=ANSWER)
     return Conversation(tokenizer, section, [tokenizer.eos_token_id])
 
 

@@ -14,11 +14,10 @@ from rlcore.credit.streams import token_batch
 from rlcore.learner import Learner
 from rlcore.policy.lora import add_lora
 from rlcore.ranks import start_distributed
-from rlcore.recipe.schema import Learner as Section
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LearnerConfig, LoraConfig
 from tests.processes import rlcore
 
-LORA = Lora(rank=4, targets=["q_proj", "v_proj", "down_proj"])
+LORA = LoraConfig(rank=4, targets=["q_proj", "v_proj", "down_proj"])
 
 
 @pytest.fixture
@@ -31,10 +30,10 @@ def batch(model, tokenizer):
     return token_batch(trajectories, advantages, np.zeros(shape), np.tile([0, 1], (len(trajectories), 1)))
 
 
-def learner_of(model, lora: Lora | None = None) -> Learner:
+def learner_of(model, lora: LoraConfig | None = None) -> Learner:
     """One whose first update leaves its gradient where `gradients` finds it."""
     start_distributed("cpu")
-    section = Section.model_validate({"lr": 1e-5, "betas": (0.0, 0.9), "max_grad_norm": 1e9, "loss": "grpo"})
+    section = LearnerConfig.model_validate({"lr": 1e-5, "betas": (0.0, 0.9), "max_grad_norm": 1e9, "loss": "grpo"})
     settings = {"temperature": 1.0, "kl_used": False, "total_steps": 10, "seed": 0, "max_sampled_tokens": 32}
     return Learner(section, model, lora=lora, exact_sampler=True, **settings)
 

@@ -66,7 +66,7 @@ def conversation(**section) -> Conversation:
     """Over a small BPE tokenizer with its own template."""
     tokenizer = scratch_tokenizer(TEXT, 400)
     settings = {"instruction": "Check it.", "review": "Review it.", "max_prompt_tokens": 100} | section
-    return Conversation(tokenizer, schema.Conversation(**settings), [tokenizer.eos_token_id])
+    return Conversation(tokenizer, schema.ConversationConfig(**settings), [tokenizer.eos_token_id])
 
 
 def problem(**columns) -> Problem:

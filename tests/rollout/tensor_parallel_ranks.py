@@ -12,7 +12,7 @@ from transformers import Qwen2ForCausalLM
 from rlcore.learner.zero.weights import gathered_adapters
 from rlcore.policy.lora import add_lora
 from rlcore.ranks import Ranks, start_distributed
-from rlcore.recipe.schema import Lora, Rollout
+from rlcore.recipe.schema import LoraConfig, RolloutConfig
 from rlcore.rollout import Sample, Sampling
 from rlcore.rollout.vllm.tensor_parallel import TensorParallelEngine
 from rlcore.session.interrupt import Interrupt, Stopped
@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
     ranks = start_distributed("cpu")
     model = random_model(heads=2, tie=False)
     found = {}
-    for lora in (None, Lora(rank=4, alpha=8)):
+    for lora in (None, LoraConfig(rank=4, alpha=8)):
         engine = started(model, lora)
         if lora:
             found |= adapters(model, engine, lora)
@@ -40,9 +40,9 @@ def main(folder: Path) -> None:
     (folder / f"{ranks.rank}.json").write_text(json.dumps(found))
 
 
-def started(model: Qwen2ForCausalLM, lora: Lora | None) -> TensorParallelEngine:
+def started(model: Qwen2ForCausalLM, lora: LoraConfig | None) -> TensorParallelEngine:
     section = {"tensor_parallel": 2, "args": {"kv_cache_memory_bytes": 1 << 26}}
-    settings = Rollout.model_validate({"engine": "vllm", "slots": 32, "vllm": section})
+    settings = RolloutConfig.model_validate({"engine": "vllm", "slots": 32, "vllm": section})
     return TensorParallelEngine(settings, model, None, stop_ids=[STOP], max_tokens=256, lora=lora)
 
 
@@ -85,7 +85,7 @@ def publications(model: Qwen2ForCausalLM, engine: TensorParallelEngine) -> dict[
     return {"published": differences}
 
 
-def adapters(model: Qwen2ForCausalLM, engine: TensorParallelEngine, lora: Lora) -> dict[str, object]:
+def adapters(model: Qwen2ForCausalLM, engine: TensorParallelEngine, lora: LoraConfig) -> dict[str, object]:
     add_lora(model, lora, seed=0)
     torch.manual_seed(0)
     with torch.no_grad():

@@ -51,7 +51,7 @@ def conversation(template: str | None, end: str = "<|im_end|>", attempts: int = 
     if template:
         tokenizer.add_special_tokens({"additional_special_tokens": markers})
         tokenizer.chat_template, tokenizer.eos_token = template, end
-    section = schema.Conversation(instruction=INSTRUCTION, attempts=attempts, max_prompt_tokens=100)
+    section = schema.ConversationConfig(instruction=INSTRUCTION, attempts=attempts, max_prompt_tokens=100)
     return Conversation(tokenizer, section, [tokenizer.eos_token_id])
 
 
@@ -103,7 +103,7 @@ def test_a_template_that_trims_says_so():
 def test_answers_that_the_tokenizer_has_no_words_for_say_nothing_about_its_template():
     """Its template trims answers, but none that it can sample ends in a space."""
     tokenizer = phrase_tokenizer([" The", " answer", " is", " 5", ".", f" {INSTRUCTION}"])
-    section = schema.Conversation(instruction=INSTRUCTION, max_prompt_tokens=100)
+    section = schema.ConversationConfig(instruction=INSTRUCTION, max_prompt_tokens=100)
     assert Conversation(tokenizer, section, [tokenizer.eos_token_id]).check.exact
 
 
@@ -180,7 +180,7 @@ def test_a_tail_without_control_tokens_gets_no_space_of_the_tokenizer():
     raw.pre_tokenizer, raw.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", unk_token="<unk>", pad_token="</s>")
     tokenizer.chat_template = ALPACA
-    section = schema.Conversation(instruction="Check it.", max_prompt_tokens=100)
+    section = schema.ConversationConfig(instruction="Check it.", max_prompt_tokens=100)
     talk = Conversation(tokenizer, section, [tokenizer.eos_token_id])
     assert talk.check.exact
     assert tokenizer.convert_ids_to_tokens(talk.follow("length"))[:2] == ["#", "A"]

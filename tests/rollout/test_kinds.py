@@ -122,7 +122,7 @@ def test_the_embedded_engine_samples_every_kind_token_by_token(kind, monkeypatch
     monkeypatch.setattr(verify, "read_verdict", lambda text: len(text) % 3 == 0)
     monkeypatch.setattr("rlcore.kinds.stop.read_role", lambda text: "stop" if len(text) % 3 == 0 else "attempt")
     talk = conversation(kind=kind, attempts=3, max_attempt_tokens=6)
-    model = scratch_model(schema.Scratch(hidden_size=32, layers=1, heads=2, kv_heads=1), talk.tokenizer, 0)
+    model = scratch_model(schema.ScratchConfig(hidden_size=32, layers=1, heads=2, kv_heads=1), talk.tokenizer, 0)
     ends = stop_ids(Policy(model, talk.tokenizer))
     sampling = Sampling(6, temperature=1.5)
 

@@ -40,10 +40,12 @@ def problems() -> list[Problem]:
 
 def rollout(scorer: Scorer, deadline: float = 60.0, temperature: float = 1.0):
     policy = load_policy(
-        schema.Model(scratch=schema.Scratch(hidden_size=32, layers=1, intermediate_size=32, vocab_size=300)),
+        schema.ModelConfig(
+            scratch=schema.ScratchConfig(hidden_size=32, layers=1, intermediate_size=32, vocab_size=300)
+        ),
         ["What is 1 + 1? There is an error."],
     )
-    section = schema.Conversation(instruction="There is an error.", max_attempt_tokens=6)
+    section = schema.ConversationConfig(instruction="There is an error.", max_attempt_tokens=6)
     engine = TorchEngine(policy.model, stop_ids(policy), slots=8, max_tokens=64)
     engine.seed(0)
     groups = sample_groups(
@@ -59,7 +61,7 @@ def rollout(scorer: Scorer, deadline: float = 60.0, temperature: float = 1.0):
 
 
 def test_every_attempt_gets_the_verdict_of_its_own_text(reward_file):
-    scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:length_reward"}]))
+    scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{reward_file}:length_reward"}]))
     try:
         _, groups = rollout(scorer)
         scored = scorer.score(groups)
@@ -85,7 +87,7 @@ def test_prompts_and_completions_have_one_form_that_of_the_data(conversational):
     """Messages, as TRL's own conversational rewards read them, or texts."""
     names = ["trl.rewards:think_format_reward", f"{FUNCTIONS}:reads_messages"]
     names = names if conversational else [f"{FUNCTIONS}:reads_texts"]
-    scorer = Scorer(schema.Rewards(functions=[{"name": name} for name in names], deadline=60))
+    scorer = Scorer(schema.RewardsConfig(functions=[{"name": name} for name in names], deadline=60))
     try:
         for said, full in (("<think>a</think>5", len(names)), ("<think>a", len(names) - conversational)):
             groups = attempt_at("<think>a</think>5", said, conversational=conversational)
@@ -96,7 +98,7 @@ def test_prompts_and_completions_have_one_form_that_of_the_data(conversational):
 
 
 def test_equal_attempts_at_a_problem_are_judged_once(reward_file, tmp_path):
-    scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:length_reward"}]))
+    scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{reward_file}:length_reward"}]))
     try:
         _, groups = rollout(scorer, temperature=0)
         scored = scorer.score(groups)
@@ -108,7 +110,7 @@ def test_equal_attempts_at_a_problem_are_judged_once(reward_file, tmp_path):
 
 
 def test_turns_hold_every_token_once_and_in_order(reward_file):
-    scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:length_reward"}]))
+    scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{reward_file}:length_reward"}]))
     try:
         policy, groups = rollout(scorer)
     finally:
@@ -124,7 +126,7 @@ def test_turns_hold_every_token_once_and_in_order(reward_file):
 
 
 def test_a_reward_that_fails_leaves_attempts_unscored_with_its_reason(reward_file):
-    scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:failing_reward"}]))
+    scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{reward_file}:failing_reward"}]))
     try:
         _, groups = rollout(scorer)
         verdicts = [v for group in scorer.score(groups) for t in group for v in t.verdicts]
@@ -136,11 +138,11 @@ def test_a_reward_that_fails_leaves_attempts_unscored_with_its_reason(reward_fil
 
 def test_a_reward_that_does_not_exist_is_named():
     with pytest.raises(UserError, match=r"^rewards: .*mth.*math"):
-        Scorer(schema.Rewards(functions=[{"name": "mth"}]))
+        Scorer(schema.RewardsConfig(functions=[{"name": "mth"}]))
 
 
 def test_a_column_that_the_data_lack_is_named(reward_file):
-    scorer = Scorer(schema.Rewards(functions=[{"name": "pair_sum"}]))
+    scorer = Scorer(schema.RewardsConfig(functions=[{"name": "pair_sum"}]))
     try:
         with pytest.raises(UserError, match="numbers"):
             scorer.score(rollout(scorer)[1])
@@ -149,7 +151,7 @@ def test_a_column_that_the_data_lack_is_named(reward_file):
 
 
 def test_sampling_past_its_deadline_says_what_it_waited_for(reward_file):
-    scorer = Scorer(schema.Rewards(functions=[{"name": f"{reward_file}:length_reward"}]))
+    scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{reward_file}:length_reward"}]))
     try:
         said = r"rollout\.deadline: sampling 12 conversations took longer than 1e-05 s, and none ended"
         with pytest.raises(UserError, match=said):
@@ -162,7 +164,7 @@ def test_a_penalty_for_length_lowers_the_score_and_leaves_the_mark(tmp_path):
     """DAPO's overlong shaping beside a reward for content: what it reads are the tokens that were sampled."""
     (tmp_path / "content.py").write_text("def right(completions):\n    return [1.0 for _ in completions]\n")
     overlong = {"name": "overlong", "kwargs": {"max_length": 6, "buffer": 4}}
-    scorer = Scorer(schema.Rewards(functions=[{"name": f"{tmp_path}/content.py:right"}, overlong]))
+    scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{tmp_path}/content.py:right"}, overlong]))
     try:
         scored = scorer.score(rollout(scorer)[1])
     finally:

@@ -41,9 +41,9 @@ def test_a_reply_without_the_text_is_as_it_was():
 
 def test_the_embedded_engine_stops_at_once_and_goes_on_from_there():
     """What it samples after that is what it samples where the whole conversation so far is a prompt."""
-    sizes = schema.Scratch(hidden_size=32, layers=2, intermediate_size=32, vocab_size=300, init_std=0.3)
-    policy = load_policy(schema.Model(scratch=sizes), ["What is 1 + 1?"])
-    section = schema.Conversation(instruction="Again.", max_attempt_tokens=40)
+    sizes = schema.ScratchConfig(hidden_size=32, layers=2, intermediate_size=32, vocab_size=300, init_std=0.3)
+    policy = load_policy(schema.ModelConfig(scratch=sizes), ["What is 1 + 1?"])
+    section = schema.ConversationConfig(instruction="Again.", max_attempt_tokens=40)
     talk = Conversation(policy.tokenizer, section, stop_ids(policy))
 
     def engine() -> TorchEngine:

@@ -75,7 +75,7 @@ def test_groups_come_as_their_last_conversation_ends(tmp_path):
 def test_random_numbers_depend_on_the_problem_and_the_number_alone(tmp_path):
     """In the embedded engine: windows of 1, 3 and 64, in another order, and one conversation by itself."""
     talk = conversation(attempts=2, max_attempt_tokens=6)
-    model = scratch_model(schema.Scratch(hidden_size=32, layers=1, heads=2, kv_heads=1), talk.tokenizer, seed=0)
+    model = scratch_model(schema.ScratchConfig(hidden_size=32, layers=1, heads=2, kv_heads=1), talk.tokenizer, seed=0)
 
     def sampled(requests, slots, draw="x") -> dict:
         engine = TorchEngine(model, stop_ids(Policy(model, talk.tokenizer)), slots=slots, max_tokens=talk.max_tokens)

@@ -19,7 +19,7 @@ from transformers import (
 
 from rlcore.policy.lora import add_lora
 from rlcore.policy.truncation import Truncation
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LoraConfig
 from rlcore.rollout import Sample, Sampling, TorchEngine
 from rlcore.rollout.embedded import products
 
@@ -107,7 +107,7 @@ def test_greedy_attempts_equal_a_plain_loop(family, slots):
 def adapted():
     """A model with adapters that do something."""
     made = model("qwen2")
-    add_lora(made, Lora(rank=4), seed=0)
+    add_lora(made, LoraConfig(rank=4), seed=0)
     for name, parameter in made.named_parameters():
         if ".lora_" in name:
             parameter.data.normal_(std=0.1)

@@ -35,7 +35,7 @@ def test_branches_share_a_first_attempt_that_is_sampled_and_trained_once():
 def test_branches_in_the_embedded_engine(kind):
     """More branches than slots: everyone is served, and second attempts are drawn independently."""
     talk = conversation(kind=kind, attempts=2, max_attempt_tokens=6)
-    model = scratch_model(schema.Scratch(hidden_size=32, layers=1, heads=2, kv_heads=1), talk.tokenizer, seed=0)
+    model = scratch_model(schema.ScratchConfig(hidden_size=32, layers=1, heads=2, kv_heads=1), talk.tokenizer, seed=0)
     policy = Policy(model, talk.tokenizer)
     engine = TorchEngine(model, stop_ids(policy), slots=3, max_tokens=talk.max_tokens)
     engine.seed(0)

@@ -11,7 +11,7 @@ from rlcore.errors import UserError
 from rlcore.learner.zero.weights import gathered_adapters
 from rlcore.policy.lora import add_lora
 from rlcore.policy.truncation import Truncation
-from rlcore.recipe.schema import Lora, Rollout
+from rlcore.recipe.schema import LoraConfig, RolloutConfig
 from rlcore.rollout import RolloutEngine, Sample, Sampling, TorchEngine
 
 pytest.importorskip("vllm", reason="vLLM is not installed (launch/setup_vllm_cpu.sh)")
@@ -36,11 +36,11 @@ def random_model(heads: int, tie: bool = True) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config).eval()
 
 
-def started(model: Qwen2ForCausalLM, lora: Lora | None = None, **vllm: object):
+def started(model: Qwen2ForCausalLM, lora: LoraConfig | None = None, **vllm: object):
     from rlcore.rollout.vllm.in_process import InProcessEngine
 
     section = {"args": {"kv_cache_memory_bytes": 1 << 26}} | vllm
-    settings = Rollout.model_validate({"engine": "vllm", "slots": 32, "vllm": section})
+    settings = RolloutConfig.model_validate({"engine": "vllm", "slots": 32, "vllm": section})
     return InProcessEngine(settings, model, None, stop_ids=[STOP], max_tokens=256, lora=lora)
 
 
@@ -221,7 +221,7 @@ def test_a_model_or_setting_that_vllm_does_not_take_is_refused_in_one_line():
 
 
 def test_adapters_are_published_as_they_are():
-    model, lora = random_model(heads=2), Lora(rank=4, alpha=8)
+    model, lora = random_model(heads=2), LoraConfig(rank=4, alpha=8)
     engine = started(model, lora)
     add_lora(model, lora, seed=0)
     torch.manual_seed(0)

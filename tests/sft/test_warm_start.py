@@ -21,9 +21,9 @@ INSTRUCTION = "Please check and answer again."
 @pytest.fixture(scope="module")
 def rows():
     """3,000 conversations, as (first text, second text, what is learned of the first, right answers)."""
-    problems = load_problems(schema.Data(source="arithmetic", options={"count": 500}))
+    problems = load_problems(schema.DataConfig(source="arithmetic", options={"count": 500}))
     tokenizer = phrase_tokenizer([*phrases(4, 12), f" {INSTRUCTION}"])
-    talk = Conversation(tokenizer, schema.Conversation(instruction=INSTRUCTION), [tokenizer.eos_token_id])
+    talk = Conversation(tokenizer, schema.ConversationConfig(instruction=INSTRUCTION), [tokenizer.eos_token_id])
     mixture = Mixture(right_first=0.5, learn_first=0.3, keep_right=0.8, keep_wrong=0.3, fix=0.4)
     phase = Phase(name="x", attempts=2, steps=1, lr=1e-3, mixture=mixture)
     asked = {problem.messages[0]["content"]: problem for problem in problems}
@@ -76,6 +76,6 @@ def test_the_command_makes_a_policy_that_loads_and_answers(tmp_path, repository,
     monkeypatch.delenv("LOCAL_RANK", raising=False)  # a user's shell has none, and accelerate takes it for torchrun's
     main(["sft", str(repository / "recipes/quickstart_base.yaml"), f"output={tmp_path / 'base'}", "batch=8",
           "phases.0.steps=2", "phases.1.steps=2"])  # fmt: skip
-    policy = load_policy(schema.Model(path=str(tmp_path / "base")))
+    policy = load_policy(schema.ModelConfig(path=str(tmp_path / "base")))
     assert policy.tokenizer.unk_token_id not in policy.tokenizer(" b and c: 8 + 5 = 13")["input_ids"]
     assert policy.model.num_parameters() < 500_000

@@ -10,13 +10,15 @@ import pytest
 from wandb_file import config, history
 
 from rlcore.errors import UserError
-from rlcore.recipe.schema import Track
+from rlcore.recipe.schema import TrackConfig
 from rlcore.track import Tracker
 
-OFF = Track(wandb="off")
+OFF = TrackConfig(wandb="off")
 
 
-def _tracker(folder: Path, *, resume_step: int | None = None, section: Track = OFF, enabled: bool = True) -> Tracker:
+def _tracker(
+    folder: Path, *, resume_step: int | None = None, section: TrackConfig = OFF, enabled: bool = True
+) -> Tracker:
     return Tracker(
         folder,
         section,

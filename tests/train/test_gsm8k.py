@@ -33,6 +33,6 @@ def test_gsm8k_goes_all_the_way(launch, benchmark_data, repository, tmp_path):
     trajectory = json.loads((run / "trajectories.jsonl").read_text().splitlines()[0])
     assert trajectory["messages"][0]["content"].removesuffix("\nEnd with #### and the number.") in questions
     assert {attempt["status"] for attempt in trajectory["attempts"]} <= {"correct", "wrong", "no_answer"}
-    policy = load_policy(schema.Model(path=str(run / "final")))
+    policy = load_policy(schema.ModelConfig(path=str(run / "final")))
     question = next(iter(questions))
     assert policy.tokenizer.decode(policy.tokenizer(question)["input_ids"]) == question

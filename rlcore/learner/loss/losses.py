@@ -7,7 +7,7 @@ published methods are made of.
 import torch
 from torch import Tensor
 
-from rlcore.recipe.schema import Correction
+from rlcore.recipe.schema import CorrectionConfig
 
 
 def ppo(
@@ -109,7 +109,7 @@ def attempt_sum(values_n: Tensor, attempt_n: Tensor) -> Tensor:
     return sums[attempt_n]
 
 
-def importance_weights(log_ratio_n: Tensor, unit_n: Tensor, correction: Correction) -> tuple[Tensor, Tensor]:
+def importance_weights(log_ratio_n: Tensor, unit_n: Tensor, correction: CorrectionConfig) -> tuple[Tensor, Tensor]:
     """Weight of each token's policy loss from log π/μ of learner and sampler, and whether a bound changed it (bool).
 
     A token was drawn with μ, and what came before it too: its gradient is unbiased where it is weighed by π/μ of the

@@ -9,11 +9,11 @@ from torch import Tensor
 from rlcore.entries import SURROGATES
 from rlcore.learner.batch.packing import MicroBatch
 from rlcore.learner.loss.losses import attempt_mean, importance_weights
-from rlcore.recipe.schema import Learner as LearnerSection
+from rlcore.recipe.schema import LearnerConfig
 from rlcore.types import TokenBatch
 
 
-def carries_gradient(batch: TokenBatch, section: LearnerSection) -> np.ndarray:
+def carries_gradient(batch: TokenBatch, section: LearnerConfig) -> np.ndarray:
     """Whether some loss token of each trajectory is weighed by an advantage, a β or an entropy bonus, `[B]` bool.
 
     Any other's share of the loss is 0 under all weights, so its passes are spared: a dead group's, where every β is 0.
@@ -30,7 +30,7 @@ def carries_gradient(batch: TokenBatch, section: LearnerSection) -> np.ndarray:
 class Objective:
     """The loss of one batch under the settings of a recipe."""
 
-    section: LearnerSection
+    section: LearnerConfig
     attempt_N: np.ndarray
     """`[N]` int64: number of each token's attempt."""
     trajectory_N: np.ndarray

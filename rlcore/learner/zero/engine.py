@@ -10,13 +10,13 @@ from torch import nn
 
 from rlcore.errors import UserError
 from rlcore.learner.zero.further_settings import with_further
-from rlcore.recipe.schema import Learner as LearnerSection
+from rlcore.recipe.schema import LearnerConfig
 
 LOSS_SCALE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 """What changes in DeepSpeed's scaler of the loss."""
 
 
-def start_engine(section: LearnerSection, settings: dict[str, Any], module: nn.Module, total_steps: int) -> Any:
+def start_engine(section: LearnerConfig, settings: dict[str, Any], module: nn.Module, total_steps: int) -> Any:
     """A `DeepSpeedEngine` that trains `module` with Adam over `total_steps`. The process group must exist.
 
     `settings` are those of `engine_settings`. With ZeRO-3 the module may lie on the CPU: no device ever holds it whole.
@@ -54,7 +54,7 @@ def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
 class Schedule:
     """Share of the full learning rate at an optimizer step, counted from 0: linear warm-up, constant, linear decay."""
 
-    def __init__(self, section: LearnerSection, total_steps: int) -> None:
+    def __init__(self, section: LearnerConfig, total_steps: int) -> None:
         self._warmup = section.warmup_steps
         self._decay = section.decay * total_steps
         self._total = total_steps
@@ -75,7 +75,7 @@ def set_schedule(engine: Any, step: int) -> None:
         group["lr"] = base * share(step)
 
 
-def engine_settings(section: LearnerSection, module: nn.Module, device: torch.device) -> dict[str, Any]:
+def engine_settings(section: LearnerConfig, module: nn.Module, device: torch.device) -> dict[str, Any]:
     """The DeepSpeed configuration of a recipe; what `section.deepspeed` says wins (see `with_further`).
 
     Micro-batches vary in number and size, so DeepSpeed is configured for one a step, and `Learner` marks the last one

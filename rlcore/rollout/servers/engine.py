@@ -19,7 +19,7 @@ from rlcore.inside_vllm.plugin import ADAPTERS
 from rlcore.policy.lora import adapters_without_effect
 from rlcore.ranks import present_ranks, share
 from rlcore.recipe import schema
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LoraConfig
 from rlcore.rollout.engine import Sample, Sampling, publication_metrics
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.servers.fleet import Fleet
@@ -41,13 +41,13 @@ class ServersEngine:
 
     def __init__(
         self,
-        section: schema.Rollout,
+        section: schema.RolloutConfig,
         model: PreTrainedModel,
         stop_ids: Sequence[int],
         max_tokens: int,
         folder: Path,
         device: torch.device | None = None,
-        lora: Lora | None = None,
+        lora: LoraConfig | None = None,
     ):
         """`folder` gets what servers of ours print. The weights of `model` are published as version 0.
 
@@ -144,7 +144,7 @@ class ServersEngine:
         self._loop.close()
 
     def _shared_weights(
-        self, model: PreTrainedModel, parent: str, lora: Lora | None
+        self, model: PreTrainedModel, parent: str, lora: LoraConfig | None
     ) -> tuple[SharedWeights, AdapterFolders | None]:
         """In a new folder, which goes away with this process."""
         folder = Path(parent) / f"rlcore-{self._run}"
@@ -212,7 +212,7 @@ class ServersEngine:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
-def _direct(vllm: schema.Vllm, model: PreTrainedModel, rank: int) -> Any:
+def _direct(vllm: schema.VllmConfig, model: PreTrainedModel, rank: int) -> Any:
     if vllm.transfer == "files":
         return None
     if not torch.cuda.is_available():
@@ -223,12 +223,12 @@ def _direct(vllm: schema.Vllm, model: PreTrainedModel, rank: int) -> Any:
 
 
 def _processes(
-    section: schema.Rollout,
+    section: schema.RolloutConfig,
     model: PreTrainedModel,
     max_tokens: int,
     folder: Path,
     guard: Guard,
-    lora: Lora | None,
+    lora: LoraConfig | None,
     *,
     on_cpu: bool,
 ) -> dict[str, ServerProcess]:

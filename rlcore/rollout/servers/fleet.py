@@ -37,7 +37,9 @@ BringBack = Callable[[Server], Awaitable[None]]
 class Fleet:
     """`label` names the current weights, `RUN:VERSION`; it is None until weights are published."""
 
-    def __init__(self, section: schema.Vllm, urls: Sequence[str], stop_ids: Sequence[int], adapters: str | None = None):
+    def __init__(
+        self, section: schema.VllmConfig, urls: Sequence[str], stop_ids: Sequence[int], adapters: str | None = None
+    ):
         """`adapters`: what servers call those that they are to sample with."""
         self.section = section
         self.adapters = adapters

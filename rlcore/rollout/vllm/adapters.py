@@ -10,13 +10,13 @@ from safetensors import SafetensorError
 
 from rlcore.errors import UserError
 from rlcore.policy.lora import save_adapter
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LoraConfig
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM makes room for; adapters of a lower rank fit in."""
 
 
-def adapter_arguments(lora: Lora) -> dict[str, Any]:
+def adapter_arguments(lora: LoraConfig) -> dict[str, Any]:
     """Arguments of an engine that samples with one set of adapters. Raises UserError for a rank above vLLM's."""
     rank = next((rank for rank in LORA_RANKS if rank >= lora.rank), None)
     if rank is None:
@@ -24,7 +24,7 @@ def adapter_arguments(lora: Lora) -> dict[str, Any]:
     return {"enable_lora": True, "max_loras": 1, "max_cpu_loras": 1, "max_lora_rank": rank}
 
 
-def write_adapters(folder: Path, lora: Lora, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
+def write_adapters(folder: Path, lora: LoraConfig, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
     """Writes what `gathered_adapters` gives into `folder`; returns the bytes."""
     tensors = {name: tensor.to("cpu", copy=True) for name, tensor in weights}
     save_adapter(folder, lora, tensors, None)
@@ -34,7 +34,7 @@ def write_adapters(folder: Path, lora: Lora, weights: Iterable[tuple[str, torch.
 class AdapterFolders:
     """A new folder in `parent` for each publication: who still reads an older one finds no part of a newer in it."""
 
-    def __init__(self, parent: Path, lora: Lora):
+    def __init__(self, parent: Path, lora: LoraConfig):
         self._parent, self._lora = parent, lora
         self._count = 0
 

@@ -10,7 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from rlcore.errors import UserError
 from rlcore.inside_vllm.plugin import BACKEND
 from rlcore.recipe import schema
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LoraConfig
 from rlcore.rollout.vllm.adapters import adapter_arguments
 
 ENVIRONMENT = {
@@ -34,7 +34,7 @@ CPU_PASS = 4096
 
 
 def engine_arguments(
-    section: schema.Rollout, config: PretrainedConfig, dtype: torch.dtype, max_tokens: int, *, on_cpu: bool
+    section: schema.RolloutConfig, config: PretrainedConfig, dtype: torch.dtype, max_tokens: int, *, on_cpu: bool
 ) -> dict[str, Any]:
     """Arguments of vLLM's engine for an exact sampler of a model, before what the mode and the recipe add.
 
@@ -55,7 +55,7 @@ def engine_arguments(
     }
 
 
-def server_arguments(section: schema.Vllm, lora: Lora | None) -> dict[str, Any]:
+def server_arguments(section: schema.VllmConfig, lora: LoraConfig | None) -> dict[str, Any]:
     """Further arguments of a server: its GPUs, its routes, and how it takes weights, and adapters by themselves."""
     return {
         "tensor_parallel_size": section.tensor_parallel,

@@ -21,7 +21,7 @@ from rlcore.errors import UserError, one_line
 from rlcore.inside_vllm.plugin import ADAPTERS
 from rlcore.ranks import present_ranks
 from rlcore.recipe import schema
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LoraConfig
 from rlcore.rollout.engine import Sample, Sampling, publication_metrics
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.vllm.adapters import adapter_arguments, write_adapters
@@ -41,13 +41,13 @@ class InProcessEngine:
 
     def __init__(
         self,
-        section: schema.Rollout,
+        section: schema.RolloutConfig,
         model: PreTrainedModel,
         path: str | None,
         stop_ids: Sequence[int],
         max_tokens: int,
         device: torch.device | None = None,
-        lora: Lora | None = None,
+        lora: LoraConfig | None = None,
     ):
         """`path`: where `model` was loaded from; vLLM reads weights there itself if they are quantised.
 
@@ -148,7 +148,7 @@ class InProcessEngine:
         self._engine.collective_rpc(load_weights, args=(counted(),))
         return size
 
-    def _load_adapters(self, lora: Lora, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
+    def _load_adapters(self, lora: LoraConfig, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
         """As vLLM loads them, from a folder: they are small, and it is there for that moment only. Gives the bytes."""
         from vllm.lora.request import LoRARequest
 
@@ -224,7 +224,11 @@ class InProcessEngine:
 
 
 def _engine_arguments(
-    section: schema.Rollout, model: PreTrainedModel, max_tokens: int, device: torch.device, lora: Lora | None
+    section: schema.RolloutConfig,
+    model: PreTrainedModel,
+    max_tokens: int,
+    device: torch.device,
+    lora: LoraConfig | None,
 ) -> dict[str, Any]:
     ranks = present_ranks(device).world
     share, on_cpu = section.vllm.tensor_parallel, device.type == "cpu"

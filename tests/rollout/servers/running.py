@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen2Config
 
-from rlcore.recipe.schema import Lora, Rollout
+from rlcore.recipe.schema import LoraConfig, RolloutConfig
 from rlcore.rollout import Sample, Sampling
 from rlcore.rollout.servers.engine import ServersEngine
 from rlcore.rollout.servers.processes import free_port
@@ -47,14 +47,14 @@ def post(url: str, route: str, body: object = None) -> dict:
     raise TimeoutError(f"{url} does not listen")
 
 
-def section(servers: Sequence[str] = (), start_servers: int = 0, **vllm: object) -> Rollout:
+def section(servers: Sequence[str] = (), start_servers: int = 0, **vllm: object) -> RolloutConfig:
     where = {"servers": list(servers), "start_servers": start_servers}
-    return Rollout.model_validate({"engine": "vllm", "mode": "servers", **where, "vllm": vllm})
+    return RolloutConfig.model_validate({"engine": "vllm", "mode": "servers", **where, "vllm": vllm})
 
 
 @contextmanager
 def engine(
-    folder: Path, model: torch.nn.Module | None = None, lora: Lora | None = None, **settings: object
+    folder: Path, model: torch.nn.Module | None = None, lora: LoraConfig | None = None, **settings: object
 ) -> Iterator[ServersEngine]:
     """An engine whose `weights_folder` is `folder`; it is closed at the end."""
     rollout = section(**{"weights_folder": str(folder), **settings})

@@ -16,12 +16,12 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from rlcore.errors import UserError
 from rlcore.learner.zero.weights import gathered_adapters
 from rlcore.policy.lora import adapters_without_effect, add_lora
-from rlcore.recipe.schema import Lora
+from rlcore.recipe.schema import LoraConfig
 from rlcore.rollout import Sample, Sampling
 from rlcore.rollout.servers.engine import ServersEngine
 from tests.rollout.servers.running import Stub, engine, post, sample_all, section, until, up
 
-LORA = Lora(rank=4, alpha=8)
+LORA = LoraConfig(rank=4, alpha=8)
 PROMPT = list(range(20, 90))
 
 

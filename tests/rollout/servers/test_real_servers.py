@@ -18,7 +18,7 @@ import torch
 from transformers import AutoTokenizer
 
 from rlcore.policy import load_policy, save_policy
-from rlcore.recipe.schema import Model
+from rlcore.recipe.schema import ModelConfig
 from rlcore.rollout import Sample, Sampling
 from rlcore.rollout.servers.engine import ServersEngine
 from rlcore.rollout.servers.guard import kill_group
@@ -41,7 +41,7 @@ def model(tmp_path_factory):
     """The policy of a tiny recipe, of a shape that vLLM's attention takes on a CPU; far from uniform."""
     folder = tmp_path_factory.mktemp("recipe")
     scratch = {"hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1, "vocab_size": 300, "init_std": 0.2}
-    policy = load_policy(Model(scratch=scratch), ["Write the letter a 3 times. aeiou"] * 9, 0)
+    policy = load_policy(ModelConfig(scratch=scratch), ["Write the letter a 3 times. aeiou"] * 9, 0)
     save_policy(policy, folder / "policy")
     policy.model.recipe_path = write_recipe(folder, model={"path": str(folder / "policy")}, evaluate=None)
     return policy.model.eval()
