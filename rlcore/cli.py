@@ -74,31 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "what a recipe needs of a cluster, before any GPU is used: memory by part, time of a step, what to change"
     _plan_arguments(_command(commands, "plan", _plan, text))
 
-    text = "put runs side by side: report.json, plots and a self-contained report.html"
-    command = _command(commands, "report", _report, text)
-    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
-    command.add_argument("--output", type=Path, default=Path("runs/report"), help="folder of the report")
-
-    text = "train every arm with every seed, then print the table that compares them and write the report"
-    command = _command(commands, "paper-table", _paper_table, text)
-    text = "a file, or a folder NAME for NAME.yaml and all in the folder"
-    command.add_argument("recipes", nargs="+", metavar="RECIPES", help=text)
-    command.add_argument("--seeds", type=int, nargs="+", default=[0])
-    command.add_argument("--output", type=Path, default=Path("runs/paper-table"), help="folder of runs and report")
-    command.add_argument("--against", metavar="ARM", help="also print the differences of all arms from this one")
-    command.add_argument("--set", nargs="*", default=[], metavar="key=value", help="values to replace in every recipe")
-
-    text = "a live view of a run in the terminal: rates, phases, accuracies, alarms, last trajectories"
-    command = _command(commands, "watch", _watch, text)
-    command.add_argument("folder", type=Path, metavar="RUN", help="folder of a run, running or finished")
-    command.add_argument("--every", type=float, default=2.0, help="seconds between looks")
-    command.add_argument("--once", action="store_true", help="print the view once")
-
-    text = "save the W&B workspace that shows runs: accuracies, behaviour, learner, time, trajectories"
-    command = _command(commands, "dashboard", _dashboard, text)
-    command.add_argument("--project", default="rlcore", help="W&B project, as in track.project")
-    command.add_argument("--entity", help="W&B user or team; your default one when left out")
-    command.add_argument("--print", action="store_true", dest="print_only", help="print it as JSON, save nothing")
+    _add_views(commands)
 
     text = "choose the problems of a recipe that are worth training on, by pass rate, overlap and diversity"
     command = _command(commands, "curate", _curate, text)
@@ -124,6 +100,35 @@ def _parser() -> argparse.ArgumentParser:
     text = "score the completions of a file, or its reference solutions, with a reward"
     rewards.cli.add_arguments(_command(commands, "score", _score, text))
     return parser
+
+
+def _add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The commands that show runs: reports, tables, a live view, a dashboard."""
+    text = "put runs side by side: report.json, plots and a self-contained report.html"
+    command = _command(commands, "report", _report, text)
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    command.add_argument("--output", type=Path, default=Path("runs/report"), help="folder of the report")
+
+    text = "train every arm with every seed, then print the table that compares them and write the report"
+    command = _command(commands, "paper-table", _paper_table, text)
+    text = "a file, or a folder NAME for NAME.yaml and all in the folder"
+    command.add_argument("recipes", nargs="+", metavar="RECIPES", help=text)
+    command.add_argument("--seeds", type=int, nargs="+", default=[0])
+    command.add_argument("--output", type=Path, default=Path("runs/paper-table"), help="folder of runs and report")
+    command.add_argument("--against", metavar="ARM", help="also print the differences of all arms from this one")
+    command.add_argument("--set", nargs="*", default=[], metavar="key=value", help="values to replace in every recipe")
+
+    text = "a live view of a run in the terminal: rates, phases, accuracies, alarms, last trajectories"
+    command = _command(commands, "watch", _watch, text)
+    command.add_argument("folder", type=Path, metavar="RUN", help="folder of a run, running or finished")
+    command.add_argument("--every", type=float, default=2.0, help="seconds between looks")
+    command.add_argument("--once", action="store_true", help="print the view once")
+
+    text = "save the W&B workspace that shows runs: accuracies, behaviour, learner, time, trajectories"
+    command = _command(commands, "dashboard", _dashboard, text)
+    command.add_argument("--project", default="rlcore", help="W&B project, as in track.project")
+    command.add_argument("--entity", help="W&B user or team; your default one when left out")
+    command.add_argument("--print", action="store_true", dest="print_only", help="print it as JSON, save nothing")
 
 
 def _command(

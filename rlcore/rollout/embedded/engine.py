@@ -86,11 +86,9 @@ class TorchEngine:
         """The model stays: it may be the learner's."""
 
     def together(self) -> AbstractContextManager[None]:
-        """Ranks wait for nobody."""
-        return nullcontext()
+        return nullcontext()  # ranks wait for nobody
 
     def metrics(self) -> dict[str, float]:
-        """There are none."""
         return {}
 
     def close(self) -> None:
