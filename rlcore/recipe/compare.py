@@ -52,8 +52,11 @@ def _below(key: str, sections: tuple[str, ...]) -> bool:
     return any(f"{key}.".startswith(f"{section}.") for section in sections)
 
 
-def differences(saved: object, mine: object, at: str = "") -> dict[str, list[Any]]:
-    """Both values, the saved one first, of each dotted key in which nested dicts differ."""
+def differences(saved: Any, mine: Any, at: str = "") -> dict[str, list[Any]]:
+    """Both values, the saved one first, of each dotted key in which nested dicts, or lists of as many dicts, differ."""
+    lists = isinstance(saved, list) and isinstance(mine, list) and len(saved) == len(mine)
+    if lists and all(isinstance(one, dict) for one in (*saved, *mine)):
+        saved, mine = dict(enumerate(saved)), dict(enumerate(mine))
     if isinstance(saved, dict) and isinstance(mine, dict):
         found: dict[str, list[Any]] = {}
         for key in [*saved, *(key for key in mine if key not in saved)]:

@@ -56,6 +56,7 @@ def test_a_finished_run_is_extended_and_its_change_is_in_its_history(finished, t
     (entry,) = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert entry["step"] == 6
     assert entry["changes"]["rewards.max_failed"][1] == 0.5
+    assert entry["changes"]["stages.1.steps"] == [3, 4]
     assert json.loads((run / "evaluation.json").read_text())["step"] == 7
 
 
