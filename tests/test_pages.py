@@ -34,7 +34,7 @@ NOT_RUN = {
     "GPUs": [r"torchrun", r"launch/(one_node|serve)\.sh", r"rollout\.engine=vllm"],
     "a cluster": [r"sbatch", r"kubectl"],
     "an account": [r"rlcore dashboard", r"wandb sync"],
-    "downloads": [r"pip install", r"launch/setup_vllm_cpu\.sh"],
+    "downloads": [r"pip install", r"launch/setup_vllm_cpu\.sh", r"rlcore doctor recipes/"],
     "minutes": [r"launch/(quickstart|test)\.sh", r"rlcore (paper-table|sft)", r"python -m tests\.bench"],
     "a browser": [r"tensorboard"],
     "arguments": [r"python -m rewards$"],

@@ -72,7 +72,12 @@ def _write(path: str, text: str) -> None:
 
 
 def _build_root(root: str, visible: Sequence[str]) -> None:
-    """A tmpfs with what is visible bound read-only, a few devices and an empty scratch folder; then live in it."""
+    """A tmpfs with what is visible bound read-only, a few devices and an empty scratch folder; then live in it.
+
+    Raises OSError where the scratch folder would hide what is to be visible.
+    """
+    if hidden := next((path for path in visible if path.startswith(f"{SCRATCH}/")), None):
+        raise OSError(f"the sandbox's own {SCRATCH} hides {hidden}")
     kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
     for path in visible:
         target = root + path

@@ -22,7 +22,8 @@ def test_a_long_prompt_of_few_characters_is_found_and_left_out():
     problems = [asked("short", "What is 2 + 3?"), *(asked(f"{n}", "word " * 12) for n in range(70))]
     problems.append(asked("dense", "\N{GRINNING FACE}" * 50))
     limit = max(talk.prompt_tokens(problems[:-1]))
-    assert talk.prompt_tokens(problems) == [len(talk._encode(talk._render(list(p.messages)))) for p in problems]
+    rendered = [talk.template.render(problem.messages) for problem in problems]
+    assert talk.prompt_tokens(problems) == [len(talk.template.encode(text)) for text in rendered]
     talk.max_prompt_tokens = limit
     said: list[str] = []
     assert fitting_problems(talk, problems, said.append) == problems[:-1]

@@ -61,8 +61,8 @@ def test_no_texts_give_a_tokenizer_of_bytes():
 SCRIPT = """
 import json, sys
 from rlcore.policy import load_policy, save_policy
-from rlcore.recipe.schema import Model
-save_policy(load_policy(Model.model_validate_json(sys.argv[1]), json.loads(sys.argv[2]), 3), sys.argv[3])
+from rlcore.recipe.schema import ModelConfig
+save_policy(load_policy(ModelConfig.model_validate_json(sys.argv[1]), json.loads(sys.argv[2]), 3), sys.argv[3])
 """
 
 

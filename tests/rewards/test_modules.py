@@ -70,7 +70,7 @@ def test_a_module_that_cannot_be_had_is_told_in_one_line(options, told):
 @pytest.fixture(scope="module")
 def judge_of_tables():
     pytest.importorskip("pandas")
-    judge = Judge(tier=NAMESPACES, modules=["pandas"])
+    judge = Judge(modules=["pandas"])
     yield judge
     judge.close()
 
@@ -106,7 +106,7 @@ def test_arrays_and_tables_are_the_tests_own(judge_of_tables, body, test, score)
 @pytest.fixture(scope="module")
 def judge_of_figures():
     pytest.importorskip("matplotlib")
-    judge = Judge(tier=NAMESPACES, memory_mb=1024, modules=["matplotlib.pyplot"])
+    judge = Judge(memory_mb=1024, modules=["matplotlib.pyplot"])
     yield judge
     judge.close()
 

@@ -114,8 +114,8 @@ def leaving(engine: TensorParallelEngine, ranks: Ranks) -> dict[str, object]:
 
 def parting(engine: TensorParallelEngine, ranks: Ranks) -> dict[str, object]:
     """As if a kernel gave each rank other results: the same requests draw other tokens on rank 1."""
-    draw = engine._parameters
-    engine._parameters = lambda sampling, seed: draw(sampling, seed + ranks.rank)
+    take = engine._take
+    engine._take = lambda name, ids, sampling, seed: take(name, ids, sampling, seed + ranks.rank)
     try:
         one(engine)
     except RuntimeError as error:

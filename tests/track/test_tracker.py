@@ -149,9 +149,9 @@ def _environment(tmp_path: Path, **extra: str) -> dict[str, str]:
 SCRIPT = """
 import sys
 from pathlib import Path
-from rlcore.recipe.schema import Track
+from rlcore.recipe.schema import TrackConfig
 from rlcore.track import Tracker
-with Tracker(Path(sys.argv[1]), Track(), {"name": "score", "learner": {"lr": 1e-6}}, run_name="score",
+with Tracker(Path(sys.argv[1]), TrackConfig(), {"name": "score", "learner": {"lr": 1e-6}}, run_name="score",
              resume_step=eval(sys.argv[2]), enabled=True, total_steps=4) as tracker:
     for step in eval(sys.argv[3]):
         tracker.log(step, "II", {"train/t1": step / 10, "learner/grad_norm": float("nan")})
