@@ -15,6 +15,7 @@ from rlcore.policy.load import load_tokenizer
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import DataConfig
 from rlcore.rollout import Conversation
+from rlcore.rollout.scoring import for_rewards
 from rlcore.session.build import first_policy, fitting_problems
 from rlcore.types import Problem
 
@@ -132,13 +133,10 @@ def references(recipe: Recipe, problems: list[Problem], topic: str) -> Iterator[
 
 
 def _verdicts(recipe: Recipe, problems: list[Problem], texts: list[str]) -> list[Verdict]:
-    section, names = recipe.rewards, {name for problem in problems for name in problem.columns}
-    columns = {name: [problem.columns.get(name) for problem in problems] for name in sorted(names)}
-    columns["prompts"] = [list(problem.messages) for problem in problems]
-    columns["completion_ids"] = [[] for _ in problems]
+    section = recipe.rewards
     specs = [function.model_dump() for function in section.functions]
     try:
         with RewardPool(specs, workers=section.workers, deadline=section.deadline) as pool:
-            return pool.score(texts, columns)
+            return pool.score(*for_rewards([(p, (), text) for p, text in zip(problems, texts, strict=True)]))
     except RewardError as error:
         raise UserError(f"rewards: {error}") from None

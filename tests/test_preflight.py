@@ -82,3 +82,14 @@ def test_memory_that_a_run_lacks_is_bad_with_what_makes_it_fit(monkeypatch, tmp_
     ((state, text),) = found(sums(tmp_path, [1, 2]))["memory"]
     assert state == "bad"
     assert "are free" in text
+
+
+def test_rewards_are_tried_in_the_form_in_which_training_calls_them(tmp_path):
+    path = sums(tmp_path, [1, 2, 3, 4])
+    (tmp_path / "asked.py").write_text(
+        "def asked(completions, prompts):\n"
+        "    return [float(isinstance(p, str) and p.startswith('What')) for p in prompts]\n"
+    )
+    by_topic = found(path, f"rewards.functions=[{{name: {tmp_path / 'asked.py'}:asked}}]")
+    (told,) = [text for _, text in by_topic["data"] if "rewards of" in text]
+    assert "4 correct" in told

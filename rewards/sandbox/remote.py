@@ -311,7 +311,7 @@ def _run_to_end(self: Any, *_: Any) -> Any:
 
 def _await(self: Any) -> Iterator[Any]:
     return _state(self).peer.ask("await", self)
-    yield
+    yield  # which makes it the generator that `await` asks for
 
 
 def _exit(self: Any, kind: Any, error: Any, trace: Any) -> Any:

@@ -39,6 +39,8 @@ def best_of(returns_PGT: np.ndarray, k: int) -> np.ndarray:
     returns of 0 and 1, less the group's mean, it is the advantage of Pass@k Training (Chen et al. 2025, arXiv
     2508.10751) before their division by a standard deviation.
     """
+    if k == 1:
+        return returns_PGT
     paid_PGT = np.full_like(returns_PGT, np.nan)
     for problem, turn in np.ndindex(returns_PGT.shape[0], returns_PGT.shape[2]):
         there_N = np.flatnonzero(~np.isnan(returns_PGT[problem, :, turn]))

@@ -1,7 +1,6 @@
 """The learner: per-token streams in, updated weights and a report out. It knows nothing of rewards or stages."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from rlcore.learner.cpu_decoder import has_few_operations
 from rlcore.learner.layers import checkpoint_layers, use_fused_kernels
 from rlcore.learner.loss.averaging import LossTokens
 from rlcore.learner.loss.losses import kl_exact, kl_reward
-from rlcore.learner.loss.objective import Objective, carries_gradient
+from rlcore.learner.loss.objective import Objective, carries_gradient, with_kl_in_reward
 from rlcore.learner.loss.tally import LearnerReport, Tally
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
@@ -123,12 +122,11 @@ class Learner:
         minibatches = self._minibatches(batch)
         loss_tokens = LossTokens.of(batch)
         kl_used = self._reference is not None and bool(batch.kl_weight_N.any())
-        if kl_used and KL_ESTIMATORS[self._section.kl] is kl_reward:
-            batch = self._with_kl_in_reward(batch, loss_tokens)
         live_B = carries_gradient(batch, self._section)
         plans, counts = self._plans(batch, [chosen[live_B[chosen]] for chosen in minibatches])
         counts = [max(count, 1) for count in counts]  # an optimizer step follows a backward pass, if of nothing
-        objective = self._objective(batch, loss_tokens, np.flatnonzero(live_B))
+        kl_in_reward = kl_used and KL_ESTIMATORS[self._section.kl] is kl_reward
+        batch, objective = self._objective(batch, loss_tokens, np.flatnonzero(live_B), kl_in_reward=kl_in_reward)
         tally = Tally(int(batch.turn_N.max(initial=1)), self._device)
         norms: list[float] = []
         skipped, lr = 0, self._engine.get_lr()[0]
@@ -206,21 +204,6 @@ class Learner:
         self._engine.destroy()
         self._reference = None
 
-    @torch.no_grad()
-    def _with_kl_in_reward(self, batch: TokenBatch, loss_tokens: LossTokens) -> TokenBatch:
-        """The batch with the KL of each token, and of those after it in its attempt, taken from its advantage.
-
-        Its expectation on policy has the gradient of β · KL(policy ‖ reference) of whole attempts: the penalty of RLOO
-        (Ahmadian et al. 2024, arXiv 2402.14740) and of REINFORCE++ (Hu 2025, arXiv 2501.03262).
-        """
-        assert self._reference is not None
-        penalised = np.flatnonzero(np.logical_or.reduceat(batch.kl_weight_N != 0, batch.offsets_B1[:-1]))
-        reference_N = self._logprobs(batch, penalised, self._reference.logprobs)
-        own_N = batch.sampler_logprob_N if self._old_is_sampler else self._logprobs(batch, penalised)
-        log_ratio_N = np.where(batch.kl_weight_N != 0, own_N - reference_N, 0.0)
-        penalty_N = batch.kl_weight_N * loss_tokens.to_go_N(log_ratio_N)
-        return replace(batch, advantage_N=(batch.advantage_N - penalty_N).astype(np.float32))
-
     def _plans(self, batch: TokenBatch, minibatches: list[np.ndarray]) -> tuple[list[list[Planned]], list[int]]:
         """This rank's micro-batches of each minibatch, and how many of them the ranks with most have."""
         section, parts = self._section, self._ranks.world // self._section.sequence_parallel
@@ -258,16 +241,30 @@ class Learner:
         return logprob_N.cpu().numpy()
 
     @torch.no_grad()
-    def _objective(self, batch: TokenBatch, loss_tokens: LossTokens, live: np.ndarray) -> Objective:
-        """Old log-probabilities are computed only if they are asked for and other weights will follow."""
-        recompute = not self._old_is_sampler and self._section.optimizer_steps > 1
-        return Objective(
+    def _objective(
+        self, batch: TokenBatch, loss_tokens: LossTokens, live: np.ndarray, *, kl_in_reward: bool
+    ) -> tuple[TokenBatch, Objective]:
+        """The loss, and the batch that it is taken on, whose advantages hold the KL if it is part of the reward.
+
+        Old log-probabilities are computed only if they are asked for and other weights will follow, or for that KL.
+        """
+        others_follow = self._section.optimizer_steps > 1
+        old_N = reference_N = None
+        if not self._old_is_sampler and (others_follow or kl_in_reward):
+            old_N = self._logprobs(batch, live)
+        if kl_in_reward:
+            assert self._reference is not None
+            reference_N = self._logprobs(batch, live, self._reference.logprobs)
+            own_N = batch.sampler_logprob_N if old_N is None else old_N
+            batch = with_kl_in_reward(batch, loss_tokens, own_N - reference_N)
+        return batch, Objective(
             self._section,
             loss_tokens.attempt_N,
             loss_tokens.trajectory_N,
             loss_tokens.share_N(self._section.average, self._max_sampled_tokens),
-            old_logprob_N=self._logprobs(batch, live) if recompute else None,
+            old_logprob_N=old_N if others_follow else None,
             old_is_sampler=self._old_is_sampler,
+            reference_logprob_N=reference_N,
         )
 
     def _losses(self, micro: MicroBatch, objective: Objective, size: int, *, kl_used: bool) -> dict[str, Tensor]:
@@ -275,7 +272,9 @@ class Learner:
         exact = estimator is kl_exact  # summed over the vocabulary by the output head, which knows its gradient
         reference = self._reference if kl_used else None
         # The reference first: with ZeRO-3, forward and backward pass of the policy are to follow each other.
-        other_n = reference.logprobs(micro) if reference and not exact else None
+        other_n = objective.reference_logprobs(micro)
+        if other_n is None and reference and not exact:
+            other_n = reference.logprobs(micro)
         compared = reference.compared(micro) if reference and exact else None
         logprob_n, entropy_n, kl_n = self._engine(micro, compared)
         if other_n is not None:

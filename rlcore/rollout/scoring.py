@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from rewards import RewardError, RewardPool, Verdict
 from rlcore.errors import UserError
@@ -79,13 +80,23 @@ class Scorer:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, {}
-        problems = list(waiting.values())
-        columns = {name: [problem.columns.get(name) for problem in problems] for name in _column_names(problems)}
-        columns["prompts"] = [_prompt(problem) for problem in problems]
-        columns["completion_ids"] = [list(ids) for _, ids, _ in waiting]
+        attempts = [(problem, ids, text) for (_, ids, text), problem in waiting.items()]
         with _told():
-            future = self._pool.submit([_completion(problem, key[2]) for key, problem in waiting.items()], columns)
+            future = self._pool.submit(*for_rewards(attempts))
         self._sent.update({key: (future, at) for at, key in enumerate(waiting)})
+
+
+def for_rewards(attempts: Sequence[tuple[Problem, Sequence[int], str]]) -> tuple[list[Any], dict[str, list[Any]]]:
+    """Completions and columns as rewards take them, in TRL's form, of `(problem, ids, text)` of each attempt.
+
+    Prompts and completions are messages where the data hold messages, else texts.
+    """
+    problems = [problem for problem, _, _ in attempts]
+    names = sorted({name for problem in problems for name in problem.columns})
+    columns: dict[str, list[Any]] = {name: [problem.columns.get(name) for problem in problems] for name in names}
+    columns["prompts"] = [_prompt(problem) for problem in problems]
+    columns["completion_ids"] = [list(ids) for _, ids, _ in attempts]
+    return [_completion(problem, text) for problem, _, text in attempts], columns
 
 
 @contextmanager
@@ -102,14 +113,8 @@ def _key(problem: Problem, attempt: Turn) -> Key:
 
 
 def _prompt(problem: Problem) -> str | list[Message]:
-    """As TRL has it: messages where the data hold messages, else the text that is asked."""
     return list(problem.messages) if problem.conversational else problem.messages[-1]["content"]
 
 
 def _completion(problem: Problem, text: str) -> str | list[Message]:
-    """In the form of the prompt."""
     return [{"role": "assistant", "content": text}] if problem.conversational else text
-
-
-def _column_names(problems: Iterable[Problem]) -> list[str]:
-    return sorted({name for problem in problems for name in problem.columns})

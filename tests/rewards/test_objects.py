@@ -2,16 +2,6 @@
 
 import pytest
 
-from rewards.code import Judge
-
-
-@pytest.fixture(scope="module")
-def judge():
-    judge = Judge()
-    yield judge
-    judge.close()
-
-
 BANK = """
 import enum, functools
 

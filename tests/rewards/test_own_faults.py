@@ -2,18 +2,10 @@
 
 import pytest
 
-from rewards.code import Judge
 from rewards.sandbox.peer import RAISED, VALUE
 
 SQUARE = "def f(x): return x * x"
 ROW = {"test_list": ["assert f(2) == 4", "assert f(3) == 9"]}
-
-
-@pytest.fixture(scope="module")
-def judge():
-    judge = Judge()
-    yield judge
-    judge.close()
 
 
 def forged(reply: bytes) -> str:

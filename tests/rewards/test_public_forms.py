@@ -202,13 +202,6 @@ NEED_NUMPY = ("MBPP+", "HumanEval+")
 
 
 @pytest.fixture(scope="module")
-def judge():
-    judge = Judge()
-    yield judge
-    judge.close()
-
-
-@pytest.fixture(scope="module")
 def judge_with_numpy():
     pytest.importorskip("numpy")
     judge = Judge(modules=["numpy"])

@@ -2,8 +2,6 @@
 
 import pytest
 
-from rewards.code import Judge
-
 PRELUDE = "import array, collections, datetime\nfrom fractions import Fraction\nfrom decimal import Decimal\n"
 NAMED = "collections.namedtuple('Point', 'a b')"
 # what f(1) returns, an assertion that is true of it, something else that looks like it
@@ -55,13 +53,6 @@ LIES = [
     "{{{0}: 1}}[f(2)] == 1", "math.isclose(f(2), {0})", "max(f(2), {0}) == {0} < f(2)", "sum([f(2)]) == {0}",
     "f(2).isdigit() and int(f(2)) == {0}",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def judge():
-    judge = Judge()
-    yield judge
-    judge.close()
 
 
 @pytest.mark.parametrize(("value", "test", "other"), VALUES, ids=[value for value, _, _ in VALUES])

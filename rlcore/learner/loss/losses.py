@@ -78,7 +78,7 @@ def kl_k3(logprob_n: Tensor, other_logprob_n: Tensor) -> Tensor:
 
 
 def kl_reward(logprob_n: Tensor, other_logprob_n: Tensor) -> Tensor:
-    """The value of k1 without a gradient: its penalty is inside the advantages (`Learner.update`)."""
+    """The value of k1 without a gradient: its penalty is inside the advantages (`with_kl_in_reward`)."""
     return (logprob_n - other_logprob_n).detach()
 
 

@@ -1,6 +1,6 @@
 """The minimised loss, token by token: surrogate, mismatch correction, KL term, entropy bonus and averaging."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rlcore.entries import SURROGATES
 from rlcore.learner.batch.packing import MicroBatch
+from rlcore.learner.loss.averaging import LossTokens
 from rlcore.learner.loss.losses import attempt_mean, importance_weights
 from rlcore.recipe.schema import LearnerConfig
 from rlcore.types import TokenBatch
@@ -26,6 +27,17 @@ def carries_gradient(batch: TokenBatch, section: LearnerConfig) -> np.ndarray:
     return np.logical_or.reduceat(weighed_N, batch.offsets_B1[:-1])
 
 
+def with_kl_in_reward(batch: TokenBatch, loss_tokens: LossTokens, log_ratio_N: np.ndarray) -> TokenBatch:
+    """The batch with the KL of each token, and of those after it in its attempt, taken from its advantage.
+
+    `log_ratio_N` `[N]` is log(policy / reference). On policy its expectation has the gradient of β · KL(policy ‖
+    reference) of whole attempts: the penalty of RLOO (Ahmadian et al. 2024, arXiv 2402.14740) and of REINFORCE++ (Hu
+    2025, arXiv 2501.03262).
+    """
+    penalty_N = batch.kl_weight_N * loss_tokens.to_go_N(np.where(batch.kl_weight_N != 0, log_ratio_N, 0.0))
+    return replace(batch, advantage_N=(batch.advantage_N - penalty_N).astype(np.float32))
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """The loss of one batch under the settings of a recipe."""
@@ -41,6 +53,8 @@ class Objective:
     """`[N]` float32: the learner's log-probabilities before the update; None where they are the present ones."""
     old_is_sampler: bool
     """Whether the ratio compares with the sampler instead."""
+    reference_logprob_N: np.ndarray | None
+    """`[N]` float32: the reference's log-probabilities; None where they are computed with each micro-batch."""
 
     def __call__(
         self, micro: MicroBatch, size: int, *, logprob_n: Tensor, entropy_n: Tensor, kl_n: Tensor
@@ -73,6 +87,10 @@ class Objective:
             "correction": weight_n,
             "corrected": corrected_n,
         }
+
+    def reference_logprobs(self, micro: MicroBatch) -> Tensor | None:
+        """The reference's log-probabilities of the loss tokens, `[n]`; None where they are not there yet."""
+        return None if self.reference_logprob_N is None else self._stream(self.reference_logprob_N, micro)
 
     def _old(self, micro: MicroBatch, logprob_n: Tensor) -> Tensor:
         if self.old_is_sampler:
