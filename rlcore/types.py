@@ -15,7 +15,7 @@ Message = dict[str, str]
 """One chat message, `{"role": ..., "content": ...}`."""
 
 
-CORRECT = 1.0 - 1e-9
+CORRECT_SCORE = 1.0 - 1e-9
 """An attempt is correct when it has full marks: partial credit counts as wrong, so that t2 = t1 + i→c - c→i."""
 
 

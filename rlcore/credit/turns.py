@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from rlcore.types import CORRECT, Groups, Trajectory
+from rlcore.types import CORRECT_SCORE, Groups, Trajectory
 
 Value = TypeVar("Value")
 
@@ -66,7 +66,7 @@ class Turns:
         attempt_PGA = np.broadcast_to(np.arange(rewards_PGA.shape[-1]), rewards_PGA.shape)
         first_PG = np.broadcast_to(np.arange(rewards_PGA.shape[1]), rewards_PGA.shape[:2])
         role_PGA = np.full(rewards_PGA.shape, "attempt")
-        outcome_PGA = np.where(np.isnan(before_PGA), np.nan, before_PGA >= CORRECT)
+        outcome_PGA = np.where(np.isnan(before_PGA), np.nan, before_PGA >= CORRECT_SCORE)
         yes_PGA = np.full(rewards_PGA.shape, True)
         return cls(rewards_PGA, before_PGA, outcome_PGA, attempt_PGA, role_PGA, yes_PGA, ~yes_PGA, first_PG)
 

@@ -12,7 +12,7 @@ from rlcore.files import JsonlFile, Line, read_records, to_json, write_records, 
 from rlcore.ranks import Ranks, gather_list
 from rlcore.recipe import Recipe
 from rlcore.rollout.streaming import every, grouped
-from rlcore.session.build import Setup
+from rlcore.session.build import Session
 from rlcore.session.interrupt import Interrupt
 from rlcore.track.console import open_console
 from rlcore.train.step_metrics import check_scored
@@ -39,7 +39,7 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
     known = {record["id"]: record["pass_rate"] for record in kept}
     mine = [problem for problem in problems[ranks.rank :: ranks.world] if problem.id not in known]
     console = open_console(0, done=0) if ranks.first else None
-    setup = Setup(recipe, ranks)
+    session = Session(recipe, ranks)
     shown = console.progress("pass rates", samples * len(mine)) if console else nullcontext(lambda done: None)
     try:
         with (
@@ -47,9 +47,11 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
             interrupt.nothing_to_save(),
             closing(JsonlFile(file)) as lines,
             shown as advance,
-            setup.rollout.together(),
+            session.rollout.together(),
         ):
-            ended = setup.rollout.stream(every(mine, samples), temperature=recipe.rollout.temperature, draw=("curate",))
+            ended = session.rollout.stream(
+                every(mine, samples), temperature=recipe.rollout.temperature, draw=("curate",)
+            )
             recent: Groups = []
             for place, group in grouped(ended, samples, advance):
                 name, rate = mine[place].id, _rate(group)
@@ -62,7 +64,7 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
                     recent = []
             check_scored(recent, recipe.rewards.max_failed)
     finally:
-        setup.close()
+        session.close()
         if console:
             console.close()
     everywhere = dict(gather_list(list(known.items()), ranks))

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from rlcore.types import CORRECT
+from rlcore.types import CORRECT_SCORE
 
 
 def correction_rows(rewards_NA: np.ndarray) -> dict[str, np.ndarray]:
@@ -21,7 +21,7 @@ def correction_rows(rewards_NA: np.ndarray) -> dict[str, np.ndarray]:
     rows (Kumar et al. 2024, section 3).
     """
     unscored_N = np.isnan(rewards_NA).any(axis=1)
-    correct_NA = np.where(unscored_N[:, None], np.nan, rewards_NA >= CORRECT)
+    correct_NA = np.where(unscored_N[:, None], np.nan, rewards_NA >= CORRECT_SCORE)
     first_N, last_N = correct_NA[:, 0], correct_NA[:, -1]
     return {
         **{f"t{a + 1}": correct_NA[:, a] for a in range(correct_NA.shape[1])},
@@ -42,7 +42,7 @@ def flip_kind(first: float | None, last: float | None) -> str | None:
     """`c→c`, `c→i`, `i→c` or `i→i` of the scores of the first and the last attempt; None where one has no score."""
     if first is None or last is None or np.isnan(first) or np.isnan(last):
         return None
-    return "→".join("c" if score >= CORRECT else "i" for score in (first, last))
+    return "→".join("c" if score >= CORRECT_SCORE else "i" for score in (first, last))
 
 
 def answer_change(answers_NA: Sequence[Sequence[Hashable]]) -> np.ndarray:

@@ -13,15 +13,15 @@ from rlcore.files import writing
 from rlcore.report.curves import compute, sequential
 from rlcore.report.run_folder import RunFolder
 from rlcore.report.style import DASHED, GREY, PALETTE, SOLID, THEMES, Style, name_ends, short_name
-from rlcore.report.table import BASE, arms_of, headline_mode, result_rows
+from rlcore.report.table import BASE_ARM, arms_of, headline_mode, result_rows
 
 
 def arm_colours(runs: Sequence[RunFolder]) -> dict[str, str]:
     """The colour of every arm, the base's included."""
     results = [result for run in runs for result in run.results]
     arms = list(dict.fromkeys([*arms_of(results), *(run.arm for run in runs)]))
-    others = [arm for arm in arms if arm != BASE]
-    return {BASE: GREY} | {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(others)}
+    others = [arm for arm in arms if arm != BASE_ARM]
+    return {BASE_ARM: GREY} | {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(others)}
 
 
 def draw_plots(folder: Path, runs: Sequence[RunFolder]) -> dict[str, dict[str, Path]]:
@@ -160,7 +160,7 @@ def _evaluation_points(
     if row is None or name not in row.metrics:
         return None
     height, low, high = (100 * end for end in row.metrics[name])
-    if arm == BASE:
+    if arm == BASE_ARM:
         axes.axhline(height, color=colour, linestyle=style, linewidth=1, alpha=0.8)
         return height
     step = max(run.final.step for run in runs if run.arm == arm and run.final)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rlcore.evaluate.bootstrap import seeds_ci
 from rlcore.evaluate.results import Evaluation, Interval, Results
 
-BASE = "base"
+BASE_ARM = "base"
 """The arm that the others start from; it comes first."""
 LABELS = {"delta": "Δ", "i_to_c": "i→c", "c_to_i": "c→i", "answer_change": "answer change"}
 SIGNED = {"delta"}
@@ -84,7 +84,7 @@ def headline_mode(rows: Sequence[Row]) -> str:
 def arms_of(results: Sequence[Results]) -> list[str]:
     """The arms in the order they are shown: the base, then as given."""
     names = dict.fromkeys(result.arm for result in results)
-    return sorted(names, key=lambda arm: arm != BASE)
+    return sorted(names, key=lambda arm: arm != BASE_ARM)
 
 
 def _modes(results: Sequence[Results]) -> list[str]:
@@ -101,7 +101,7 @@ def _runs(results: Sequence[Results], mode: str, arm: str) -> list[tuple[int, Ev
         for evaluation in (evaluation for evaluation in result.evaluations if evaluation.mode == mode):
             measured = "marks" if evaluation.marks else "metrics"
             same = [seed for seed, run in runs if getattr(run, measured) == getattr(evaluation, measured)]
-            if not same or (arm != BASE and result.seed not in same):
+            if not same or (arm != BASE_ARM and result.seed not in same):
                 runs.append((result.seed, evaluation))
     return runs
 

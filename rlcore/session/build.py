@@ -19,7 +19,7 @@ NAMED = 8
 """Problems that a line about those left out names."""
 
 
-class Setup:
+class Session:
     """Everything but the learner; `close` ends its reward workers and its rollout engine.
 
     Raises UserError for anything in the recipe that cannot be had. `problems` is empty where the recipe trains on none

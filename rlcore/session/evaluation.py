@@ -22,15 +22,15 @@ from rlcore.recipe import Recipe, dump_recipe
 from rlcore.rollout import Scorer
 from rlcore.rollout.endpoint import Endpoint, EndpointRollout
 from rlcore.rollout.streaming import every
-from rlcore.session.build import Setup
+from rlcore.session.build import Session
 from rlcore.session.inputs import Inputs, read_inputs
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.track import Tracker
 from rlcore.types import Problem, Request, Trajectory
 
-BASE = "evaluation_base"
+BASE_RESULTS = "evaluation_base"
 """The evaluation of the policy that a run starts from, whatever the run's own arm."""
-LATEST = "evaluation_latest"
+LATEST_RESULTS = "evaluation_latest"
 """The last evaluation while training: on fewer problems, one conversation each."""
 FORMAT = "conversations"
 """What the lines of a journal are, and how random numbers are named."""
@@ -50,13 +50,15 @@ def evaluate(recipe: Recipe) -> Results | None:
     served = recipe.evaluate.endpoint is not None
     with (
         holding(folder, ranks.first),
-        closing(ServedSetup(recipe) if served else Setup(recipe, ranks, training=False)) as setup,
-        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks, setup.inputs))) as journal,
+        closing(ServedSession(recipe) if served else Session(recipe, ranks, training=False)) as session,
+        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks, session.inputs))) as journal,
     ):
-        return _evaluate_alone(recipe, ranks, setup, journal)
+        return _evaluate_alone(recipe, ranks, session, journal)
 
 
-def _evaluate_alone(recipe: Recipe, ranks: Ranks, setup: "Setup | ServedSetup", journal: Journal) -> Results | None:
+def _evaluate_alone(
+    recipe: Recipe, ranks: Ranks, session: "Session | ServedSession", journal: Journal
+) -> Results | None:
     assert recipe.evaluate is not None
     folder = Path(recipe.output)
     with open_tracker(recipe, ranks, resume_step=None) as tracker:
@@ -65,7 +67,7 @@ def _evaluate_alone(recipe: Recipe, ranks: Ranks, setup: "Setup | ServedSetup", 
         problems = recipe.evaluate.problems
         try:
             with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():
-                results = evaluate_and_save(recipe, setup, ranks, tracker, problems=problems, step=0, journal=journal)
+                results = evaluate_and_save(recipe, session, ranks, tracker, problems=problems, step=0, journal=journal)
         except Stopped:
             tracker.say(f"stopped; what is done is kept in {folder}, and the same command goes on from there")
             return None
@@ -79,7 +81,7 @@ def _evaluate_alone(recipe: Recipe, ranks: Ranks, setup: "Setup | ServedSetup", 
 
 def evaluate_and_save(
     recipe: Recipe,
-    setup: "Setup | ServedSetup",
+    session: "Session | ServedSession",
     ranks: Ranks,
     tracker: Tracker,
     *,
@@ -89,13 +91,13 @@ def evaluate_and_save(
     journal: Journal | None = None,
 ) -> Results:
     """Evaluates on the first `problems` held-out problems, under a progress bar, and writes `NAME.json`."""
-    held_out, full, journal = setup.held_out[:problems], name != LATEST, journal or Journal()
+    held_out, full, journal = session.held_out[:problems], name != LATEST_RESULTS, journal or Journal()
     mine = len(held_out[ranks.rank :: ranks.world])
     conversations = mine * sum(mode.samples for mode in modes_of(recipe, full=full))
     with tracker.progress(name.replace("_", " "), conversations - journal.done) as advance:
         results = evaluate_policy(
             recipe,
-            setup.held_out_rollout,
+            session.held_out_rollout,
             held_out,
             ranks,
             step=step,
@@ -103,7 +105,7 @@ def evaluate_and_save(
             journal=journal,
             on_conversation=advance,
         )
-    if name == BASE:
+    if name == BASE_RESULTS:
         results = replace(results, arm="base")
     if ranks.first:
         save_evaluation(Path(recipe.output) / f"{name}.json", results)
@@ -121,7 +123,7 @@ def _identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> dict[str, Any]:
     return {**parts, "inputs": inputs, "weights": digest, "ranks": ranks.world, "format": FORMAT}
 
 
-class ServedSetup:
+class ServedSession:
     """What an evaluation needs of a recipe when a server holds the model: held-out problems, and conversations."""
 
     def __init__(self, recipe: Recipe):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-from rlcore.ranks import Ranks, share
+from rlcore.ranks import Ranks, all_gather
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a run to stop."""
@@ -41,7 +41,7 @@ class Interrupt:
 
     def requested(self) -> bool:
         """Whether any rank was asked to stop (every rank takes part)."""
-        return any(share(self._asked, self._ranks))
+        return any(all_gather(self._asked, self._ranks))
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:

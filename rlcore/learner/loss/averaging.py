@@ -45,7 +45,7 @@ class LossTokens:
         total_R = np.bincount(np.maximum(self.attempt_N, 0), values_N, minlength=len(self.tokens_R))
         return total_R.cumsum()[self.attempt_N] - values_N.cumsum(dtype=np.float64) + values_N
 
-    def share_N(self, average: Average, max_sampled_tokens: int) -> np.ndarray:
+    def token_weight_N(self, average: Average, max_sampled_tokens: int) -> np.ndarray:
         """How much each loss token counts, `[N]` float32, before the division by `size`."""
         if average == "attempt" and len(self.tokens_R):
             return (1 / self.tokens_R).astype(np.float32)[self.attempt_N]
