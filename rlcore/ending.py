@@ -15,8 +15,12 @@ if select.select([agent], [], [], longest)[0]:
 
 
 def say_why(error: UserError) -> None:
-    """Prints the error, unless another rank has printed its own, and once more below what `torchrun` then writes."""
-    if not _first_to_say():
+    """Prints the error, unless another rank has printed its own, and once more below what `torchrun` then writes.
+
+    All ranks make a mistake of the recipe; some errors happen on one rank, which need not be the first.
+    """
+    ranks = sys.modules.get("rlcore.ranks")  # which takes seconds to import
+    if not (ranks.first_to_say() if ranks else os.environ.get("RANK", "0") == "0"):
         return
     line = f"rlcore: {error}"
     print(line, file=sys.stderr, flush=True)
@@ -26,20 +30,8 @@ def say_why(error: UserError) -> None:
 
 def said_elsewhere() -> bool:
     """Whether another rank has said why all of them end: what this one met then is only that the other left."""
-    if "rlcore.ranks" not in sys.modules:
-        return False
-    from rlcore.ranks import has_been_said
-
-    return has_been_said()
-
-
-def _first_to_say() -> bool:
-    """All ranks make a mistake of the recipe; some errors happen on one rank, which need not be the first."""
-    if "rlcore.ranks" not in sys.modules:
-        return os.environ.get("RANK", "0") == "0"
-    from rlcore.ranks import first_to_say
-
-    return first_to_say()
+    ranks = sys.modules.get("rlcore.ranks")
+    return ranks is not None and ranks.has_been_said()
 
 
 def _say_below_torchrun(line: str) -> None:

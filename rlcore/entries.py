@@ -17,8 +17,6 @@ Surrogate = Callable[..., tuple[Any, Any]]
 whether the clip changed its gradient (bool)."""
 KlEstimator = Callable[[Any, Any], Any]
 """From the log-probabilities of sampled tokens under policy and reference, two tensors `[n]`, to the KL of each."""
-
-
 Row = dict[str, Any]
 """Of a data set, by column."""
 
@@ -163,59 +161,32 @@ LOSSES: Registry[Loss] = Registry(
     "loss",
     Loss,
     {
-        "grpo": "rlcore.recipe.losses:GRPO",
-        "dr_grpo": "rlcore.recipe.losses:DR_GRPO",
-        "dapo": "rlcore.recipe.losses:DAPO",
-        "gspo": "rlcore.recipe.losses:GSPO",
-        "cispo": "rlcore.recipe.losses:CISPO",
-        "sapo": "rlcore.recipe.losses:SAPO",
-        "reinforce": "rlcore.recipe.losses:REINFORCE",
+        name: f"rlcore.recipe.losses:{name.upper()}"
+        for name in ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo", "reinforce")
     },
 )
 SURROGATES: Registry[Surrogate] = Registry(
     "surrogate",
     Callable,
-    {
-        "ppo": "rlcore.learner.loss.losses:ppo",
-        "cispo": "rlcore.learner.loss.losses:cispo",
-        "sapo": "rlcore.learner.loss.losses:sapo",
-        "reinforce": "rlcore.learner.loss.losses:reinforce",
-    },
+    {name: f"rlcore.learner.loss.losses:{name}" for name in ("ppo", "cispo", "sapo", "reinforce")},
 )
 KL_ESTIMATORS: Registry[KlEstimator] = Registry(
     "KL estimator",
     Callable,
-    {
-        "exact": "rlcore.learner.loss.losses:kl_exact",
-        "k1": "rlcore.learner.loss.losses:kl_k1",
-        "k2": "rlcore.learner.loss.losses:kl_k2",
-        "k3": "rlcore.learner.loss.losses:kl_k3",
-        "reward": "rlcore.learner.loss.losses:kl_reward",
-    },
+    {name: f"rlcore.learner.loss.losses:kl_{name}" for name in ("exact", "k1", "k2", "k3", "reward")},
 )
 BASELINES: Registry[Baseline] = Registry(
     "baseline",
     Baseline,
     {
-        "group": "rlcore.credit.baselines:GROUP",
-        "leave_one_out": "rlcore.credit.baselines:LEAVE_ONE_OUT",
-        "tree": "rlcore.credit.baselines:TREE",
-        "outcome": "rlcore.credit.baselines:OUTCOME",
-        "batch_outcome": "rlcore.credit.baselines:BATCH_OUTCOME",
-        "batch": "rlcore.credit.baselines:BATCH",
-        "none": "rlcore.credit.baselines:NONE",
+        name: f"rlcore.credit.baselines:{name.upper()}"
+        for name in ("group", "leave_one_out", "tree", "outcome", "batch_outcome", "batch", "none")
     },
 )
 KINDS: Registry[Kind] = Registry(
     "kind of conversation",
     Kind,
-    {
-        "correct": "rlcore.kinds.correct:CORRECT",
-        "critique": "rlcore.kinds.critique:CRITIQUE",
-        "verify": "rlcore.kinds.verify:VERIFY",
-        "feedback": "rlcore.kinds.feedback:FEEDBACK",
-        "stop": "rlcore.kinds.stop:STOP",
-    },
+    {name: f"rlcore.kinds.{name}:{name.upper()}" for name in ("correct", "critique", "verify", "feedback", "stop")},
 )
 SOURCES: Registry[Source] = Registry(
     "source",
@@ -233,7 +204,5 @@ SOURCES: Registry[Source] = Registry(
     },
 )
 ENGINES: Registry[Engine] = Registry(
-    "engine",
-    Engine,
-    {"torch": "rlcore.session.engines:TORCH", "vllm": "rlcore.session.engines:VLLM"},
+    "engine", Engine, {"torch": "rlcore.session.engines:TORCH", "vllm": "rlcore.session.engines:VLLM"}
 )

@@ -38,35 +38,27 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
     write_records(file, kept)  # without a torn last line
     known = {record["id"]: record["pass_rate"] for record in kept}
     mine = [problem for problem in problems[ranks.rank :: ranks.world] if problem.id not in known]
-    console = open_console(0, done=0) if ranks.first else None
-    session = Session(recipe, ranks)
-    shown = console.progress("pass rates", samples * len(mine)) if console else nullcontext(lambda done: None)
-    try:
-        with (
-            Interrupt(ranks) as interrupt,
-            interrupt.nothing_to_save(),
-            closing(JsonlFile(file)) as lines,
-            shown as advance,
-            session.rollout.together(),
-        ):
-            ended = session.rollout.stream(
-                every(mine, samples), temperature=recipe.rollout.temperature, draw=("curate",)
-            )
-            recent: Groups = []
-            for place, group in grouped(ended, samples, advance):
-                name, rate = mine[place].id, _rate(group)
-                known[name] = rate
-                if not np.isnan(rate):  # else it is measured again the next time
-                    lines.write({"id": name, "pass_rate": rate})
-                recent.append(group)
-                if len(recent) == PART:
-                    check_scored(recent, recipe.rewards.max_failed)
-                    recent = []
-            check_scored(recent, recipe.rewards.max_failed)
-    finally:
-        session.close()
-        if console:
-            console.close()
+    with (
+        closing(Session(recipe, ranks)) as session,
+        closing(open_console(0, done=0)) if ranks.first else nullcontext() as console,
+        Interrupt(ranks) as interrupt,
+        interrupt.nothing_to_save(),
+        closing(JsonlFile(file)) as lines,
+        console.progress("pass rates", samples * len(mine)) if console else nullcontext(lambda done: None) as advance,
+        session.rollout.together(),
+    ):
+        ended = session.rollout.stream(every(mine, samples), temperature=recipe.rollout.temperature, draw=("curate",))
+        recent: Groups = []
+        for place, group in grouped(ended, samples, advance):
+            name, rate = mine[place].id, _rate(group)
+            known[name] = rate
+            if not np.isnan(rate):  # else it is measured again the next time
+                lines.write({"id": name, "pass_rate": rate})
+            recent.append(group)
+            if len(recent) == PART:
+                check_scored(recent, recipe.rewards.max_failed)
+                recent = []
+        check_scored(recent, recipe.rewards.max_failed)
     everywhere = dict(gather_list(list(known.items()), ranks))
     return [everywhere[problem.id] for problem in problems]
 

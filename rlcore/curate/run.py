@@ -17,7 +17,7 @@ from rlcore.data import load_problems
 from rlcore.data.load import problem_texts
 from rlcore.entries import SOURCES
 from rlcore.errors import UserError, one_line
-from rlcore.files import holding, to_json, write_records, write_whole
+from rlcore.files import holding, to_json, write_records, write_whole, writing
 from rlcore.ranks import Ranks, start_distributed
 from rlcore.recipe import Recipe
 from rlcore.session.interrupt import Stopped
@@ -102,13 +102,11 @@ def _check_columns(problems: list[Problem]) -> None:
 
 
 def _write(folder: Path, rows: list[dict[str, Any]], removed: list[dict[str, Any]], statistics: dict[str, Any]) -> None:
-    try:
+    with writing(f"curate: {folder}"):
         datasets.Dataset.from_list(rows).to_parquet(folder / PROBLEMS)
         write_records(folder / "removed.jsonl", removed)
         write_whole(folder / "statistics.json", to_json(statistics))
         (folder / "statistics.md").write_text(_markdown(statistics), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"curate: {folder} cannot be written: {error.strerror}") from None
 
 
 def _overlaps(recipe: Recipe, options: CurateOptions, problems: list[Problem], texts: list[str]) -> dict[int, Removed]:

@@ -4,7 +4,8 @@ Each measurement is first a value for every row, `[N]`, NaN where the row has no
 that have one. Intervals (`bootstrap`) resample the same rows, so a figure and its interval never disagree.
 """
 
-from collections.abc import Hashable, Sequence
+import re
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -30,6 +31,11 @@ def correction_rows(rewards_NA: np.ndarray) -> dict[str, np.ndarray]:
         "c_to_i": first_N * (1 - last_N),
         "unscored": unscored_N.astype(np.float64),
     }
+
+
+def attempts_in(names: Iterable[str]) -> list[int]:
+    """The attempts whose accuracies, `t1` and so on, are among the names: their numbers, ascending."""
+    return sorted({int(name[1:]) for name in names if re.fullmatch(r"t\d+", name)})
 
 
 def row_means(rows: dict[str, np.ndarray]) -> dict[str, float]:

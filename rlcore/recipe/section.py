@@ -1,6 +1,6 @@
 """What every part of a recipe's schema is made of."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -35,3 +35,10 @@ class Section(BaseModel):
     called: ClassVar[str] = "recipe"
     """What a file of it is."""
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section inside a field's annotation, `X`, `X | None` or `list[X]`; None where there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(section_in, get_args(annotation))), None)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rlcore.evaluate.bootstrap import seeds_ci
+from rlcore.evaluate.metrics import attempts_in
 from rlcore.evaluate.results import Evaluation, Interval, Results
 
 BASE_ARM = "base"
@@ -79,6 +80,15 @@ def headline_mode(rows: Sequence[Row]) -> str:
     """The way of sampling that headlines and plots show: as in training where there is such an evaluation."""
     modes = [row.mode for row in rows]
     return "sampled" if "sampled" in modes else next(iter(modes), "")
+
+
+def headline_rows(rows: Sequence[Row], mode: str) -> list[Row]:
+    """One row an arm, its mean where there are several runs."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        if row.mode == mode:
+            first.setdefault(row.arm, row)
+    return list(first.values())
 
 
 def arms_of(results: Sequence[Results]) -> list[str]:
@@ -152,7 +162,7 @@ def part_rows(results: Sequence[Results], mode: str) -> dict[str, list[tuple[str
 def columns_of(rows: Sequence[Row]) -> dict[str, str]:
     """Names of the metrics that the table shows, and their labels: t1 .. tA, Δ, the flips and the answer changes."""
     names = {name for row in rows for name in row.metrics}
-    accuracies = sorted((name for name in names if re.fullmatch(r"t\d+", name)), key=lambda name: int(name[1:]))
+    accuracies = [f"t{attempt}" for attempt in attempts_in(names)]
     return {name: LABELS.get(name, name) for name in (*accuracies, *LABELS) if name in names}
 
 

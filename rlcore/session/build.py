@@ -17,6 +17,7 @@ from rlcore.types import Problem
 
 NAMED = 8
 """Problems that a line about those left out names."""
+Say = Callable[[str], object]
 
 
 class Session:
@@ -28,7 +29,7 @@ class Session:
 
     def __init__(self, recipe: Recipe, ranks: Ranks, *, training: bool = True):
         needs_problems = (training and (recipe.steps or recipe.sft)) or recipe.model.scratch
-        say = print if ranks.first else _nothing
+        say: Say = print if ranks.first else lambda text: None
         shown = [recipe.sft.column] if recipe.sft and recipe.sft.rows == "column" else []
         self.problems = load_problems(recipe.data, say, shown) if needs_problems else []
         asked_of = load_problems(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
@@ -69,16 +70,9 @@ def first_policy(recipe: Recipe, problems: list[Problem]) -> Policy:
     return load_policy(recipe.model, texts, recipe.seed, embedded=recipe.rollout.entry.weights == "learner")
 
 
-def _nothing(text: str) -> None:
-    """What the ranks after the first say."""
-
-
 def _texts(problem: Problem) -> Iterator[str]:
     yield from (message["content"] for message in problem.messages)
     yield from (value for value in problem.columns.values() if isinstance(value, str))
-
-
-Say = Callable[[str], object]
 
 
 def fitting_problems(conversation: Conversation, problems: list[Problem], say: Say | None) -> list[Problem]:

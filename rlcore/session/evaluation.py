@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,17 +16,17 @@ from rlcore.evaluate.estimators import vote_rows
 from rlcore.evaluate.journal import Journal
 from rlcore.evaluate.measure import record_rows, trajectory_record
 from rlcore.evaluate.results import Evaluation, Results, histogram, save_evaluation
-from rlcore.files import Record, holding
+from rlcore.files import Record, holding, writing
 from rlcore.ranks import Ranks, gather_list, gather_rows, start_distributed
 from rlcore.recipe import Recipe, dump_recipe
-from rlcore.rollout import Scorer
+from rlcore.rollout import Rollout, Scorer
 from rlcore.rollout.endpoint import Endpoint, EndpointRollout
 from rlcore.rollout.streaming import every
 from rlcore.session.build import Session
 from rlcore.session.inputs import Inputs, read_inputs
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.track import Tracker
-from rlcore.types import Problem, Request, Trajectory
+from rlcore.types import Problem
 
 BASE_RESULTS = "evaluation_base"
 """The evaluation of the policy that a run starts from, whatever the run's own arm."""
@@ -143,11 +143,9 @@ def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None, run_i
     """The tracker of a run in its folder, where the resolved recipe is written first."""
     folder = Path(recipe.output)
     if ranks.first:
-        try:
+        with writing(f"folder {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"folder {folder} cannot be written: {error.strerror}") from None
     return Tracker(
         folder,
         recipe.track,
@@ -163,21 +161,6 @@ def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None, run_i
 EXAMPLES = 200
 """Conversations of each mode that are kept to be looked at."""
 NO_VOTES = "majority votes are left out: the reward reads no answers that could be compared"
-
-
-class Asks(Protocol):
-    """Whatever holds conversations with a policy (`rlcore.rollout.Rollout`)."""
-
-    def together(self) -> AbstractContextManager[None]:
-        """Around all attempts before ranks meet elsewhere."""
-
-    def stream(
-        self, requests: Sequence[Request], *, temperature: float, draw: tuple[str | int, ...]
-    ) -> Iterator[tuple[int, Trajectory]]:
-        """Scored conversations as they end, each with the place of its request.
-
-        Its random numbers depend on `draw` and its request alone.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +181,7 @@ def modes_of(recipe: Recipe, *, full: bool) -> tuple[Mode, Mode]:
 
 def evaluate_policy(
     recipe: Recipe,
-    asks: Asks,
+    asks: Rollout | EndpointRollout,
     problems: Sequence[Problem],
     ranks: Ranks,
     *,
@@ -228,7 +211,7 @@ def evaluate_policy(
 
 def _sampled(
     mode: Mode,
-    asks: Asks,
+    asks: Rollout | EndpointRollout,
     problems: Sequence[Problem],
     journal: Journal,
     step: int,
@@ -258,21 +241,15 @@ def _measure(
     evaluation = Evaluation.of_rows(mode.name, names, rows, seed=recipe.seed).with_parts(names, rows, parts)
     voted = True
     if mode.samples > 1:
-        answered = any(gather_list([_answers(record) for record in records], ranks))
+        read = [attempt["answer"] is not None for record in records for attempt in record["attempts"]]
+        answered = any(gather_list(read, ranks))
         groups = [records[start : start + mode.samples] for start in range(0, len(records), mode.samples)]
-        votes = gather_rows(_stacked([vote_rows(group, section.attempts) for group in groups]), ranks)
+        each = [vote_rows(group, section.attempts) for group in groups]
+        votes = gather_rows({name: np.array([row[name] for row in each]) for name in (each or [{}])[0]}, ranks)
         votes = {name: values_P for name, values_P in votes.items() if answered or not name.startswith("maj")}
         evaluation = evaluation.with_rows(names[:: mode.samples], votes, seed=recipe.seed)
         voted = answered
     return evaluation, rows.get("edit_ratio"), voted
-
-
-def _answers(record: Record) -> bool:
-    return any(attempt["answer"] is not None for attempt in record["attempts"])
-
-
-def _stacked(rows: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
 
 
 def _examples(records: Sequence[Record]) -> list[Record]:
