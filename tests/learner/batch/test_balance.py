@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tiny import grouped_batch, random_batch
 
 from rlcore.learner.batch.balance import balanced_parts
 from rlcore.learner.batch.planning import same_prompts
+from tests.learner.tiny import grouped_batch, random_batch
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 8])
