@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """What a command line asks for; `options.run` does it. Overrides may also come after flags."""
+    """Parses a command line; `options.run` executes it. Overrides may also follow flags."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     takes_overrides = hasattr(options, "overrides")
@@ -128,7 +128,7 @@ def _recipe_command(
     return command
 
 
-# A recipe is read before what takes seconds to import: its mistakes are told at once.
+# Recipes are read before slow imports, so that a mistake in one is reported at once.
 
 
 def _plan(options: argparse.Namespace) -> None:
@@ -140,7 +140,7 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    """run a recipe to its end; the same command goes on after an interruption"""
+    """run a recipe to its end; the same command resumes it after an interruption"""
     recipe = load_recipe(options.recipe, options.overrides)
     from rlcore.experiment import run_experiment
     from rlcore.plan.start import check_memory

@@ -1,4 +1,4 @@
-"""How often a policy solves problems at its first attempt, measured once and kept."""
+"""Pass rates: how often a policy solves each problem at its first attempt. They are measured once and stored."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from rlcore.train.step_metrics import check_scored
 from rlcore.types import Groups, Problem, Trajectory
 
 PART = 64
-"""Problems after which it is looked whether too many attempts got no score."""
+"""The limit on unscored attempts is checked every so many problems."""
 
 
 class _RateLine(Line):
@@ -28,10 +28,10 @@ class _RateLine(Line):
 
 
 def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder: Path, ranks: Ranks) -> list[float]:
-    """The share of `samples` first attempts that are right, for each problem; NaN where none was scored.
+    """The fraction of `samples` first attempts at each problem that are correct; NaN where none was scored.
 
-    A problem's is written to `folder` as soon as it is measured, so that an interrupted measurement goes on. Raises
-    Stopped when it was asked to stop.
+    Each rate is written to `folder` as soon as it is measured, so an interrupted measurement resumes. Raises Stopped
+    when the process is asked to stop.
     """
     file = folder / f"pass_rates-{ranks.rank}-of-{ranks.world}.jsonl"
     kept = read_records(file, _RateLine) if file.exists() else []
@@ -52,7 +52,7 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
         for place, group in grouped(ended, samples, advance):
             name, rate = mine[place].id, _rate(group)
             known[name] = rate
-            if not np.isnan(rate):  # else it is measured again the next time
+            if not np.isnan(rate):  # otherwise it is measured again next time
                 lines.write({"id": name, "pass_rate": rate})
             recent.append(group)
             if len(recent) == PART:
@@ -64,7 +64,7 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
 
 
 def same_settings(folder: Path, settings: dict[str, object]) -> bool:
-    """Whether the folder's pass rates were measured under these settings; writes them down where it has none."""
+    """Whether the folder's pass rates were measured under these settings; an empty folder is given them."""
     path = folder / "settings.json"
     if not path.exists():
         write_whole(path, to_json(settings))

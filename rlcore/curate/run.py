@@ -1,4 +1,4 @@
-"""`rlcore curate`: from a recipe's data to the problems worth training on, with the figures that led to them."""
+"""`rlcore curate`: selects the problems of a recipe's data that are worth training on, and reports why."""
 
 import math
 from collections import Counter
@@ -28,7 +28,7 @@ PROBLEMS = "problems.parquet"
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A problem that was not taken, and why."""
+    """A problem that was not selected, and the reason."""
 
     problem: Problem
     reason: str
@@ -38,10 +38,10 @@ class Removed:
 def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path | None:
     """Writes `problems.parquet`, `removed.jsonl`, `statistics.json` and `statistics.md`; returns the first.
 
-    In turn: duplicates and problems that held-out sets share are removed, pass rates of the others are measured, those
-    between `lowest` and `highest` are kept, and `count` of them selected. Returns None when it was asked to stop.
-    Raises UserError where nothing is left, or where the folder holds pass rates measured under other settings or is
-    held by another process.
+    Duplicates and problems that occur in held-out sets are removed; the pass rates of the others are measured; problems
+    with rates from `lowest` to `highest` are kept, and `count` of them selected. Returns None when asked to stop.
+    Raises UserError if no problem is left, if the folder holds pass rates measured under other settings, or if another
+    process is using it.
     """
     ranks = start_distributed(recipe.device)
     with holding(folder, ranks.first):
@@ -93,7 +93,7 @@ def _curate(recipe: Recipe, options: CurateOptions, folder: Path, ranks: Ranks) 
 
 
 def _check_columns(problems: list[Problem]) -> None:
-    """UserError for a column that Parquet cannot hold, before anything is sampled."""
+    """Raises UserError for a column that Parquet cannot store, before anything is sampled."""
     for name in dict.fromkeys(name for problem in problems for name in problem.columns):
         try:
             datasets.Dataset.from_list([{name: problem.columns.get(name)} for problem in problems])
@@ -110,7 +110,7 @@ def _write(folder: Path, rows: list[dict[str, Any]], removed: list[dict[str, Any
 
 
 def _overlaps(recipe: Recipe, options: CurateOptions, problems: list[Problem], texts: list[str]) -> dict[int, Removed]:
-    """Problems that held-out sets share, and duplicates."""
+    """Duplicates, and problems that occur in held-out sets, by index."""
     held_out = [text for path in options.against for text in problem_texts(path, recipe.data)]
     if recipe.evaluate:
         column = SOURCES[recipe.evaluate.data.source].text
@@ -124,7 +124,7 @@ def _overlaps(recipe: Recipe, options: CurateOptions, problems: list[Problem], t
 
 
 def _first_attempts(recipe: Recipe) -> Recipe:
-    """The recipe as it is sampled from here: one attempt, nothing trained, nothing evaluated."""
+    """The recipe reduced to sampling one attempt of each conversation."""
     conversation = recipe.conversation.model_copy(update={"attempts": 1, "kind": "correct"})
     return recipe.model_copy(update={"conversation": conversation, "evaluate": None, "stages": [], "sft": None})
 
@@ -137,7 +137,7 @@ def _statistics(
     rate_of: dict[int, float],
     chosen: list[int],
 ) -> dict[str, Any]:
-    """Counts of every step, and pass rates by band before and after."""
+    """Counts of every step, and pass rates by band before and after selection."""
     bands = [Counter(band_of(rate_of[i]) for i in part if not math.isnan(rate_of[i])) for part in (rate_of, chosen)]
     return {
         "model": recipe.model.path or "scratch",

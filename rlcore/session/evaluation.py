@@ -1,4 +1,4 @@
-"""Evaluating a recipe's model, alone or inside a run."""
+"""Evaluating a recipe's model, alone or during a run."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -29,19 +29,19 @@ from rlcore.track import Tracker
 from rlcore.types import Problem
 
 BASE_RESULTS = "evaluation_base"
-"""The evaluation of the policy that a run starts from, whatever the run's own arm."""
+"""The evaluation of the policy that a run starts from; its arm is `base`."""
 LATEST_RESULTS = "evaluation_latest"
-"""The last evaluation while training: on fewer problems, one conversation each."""
+"""The latest evaluation during training: fewer problems, one conversation each."""
 FORMAT = "conversations"
-"""What the lines of a journal are, and how random numbers are named."""
+"""Identifies the format of the journal and the naming of random numbers."""
 
 
 def evaluate(recipe: Recipe) -> Results | None:
-    """Measures the recipe's model, or that behind `evaluate.endpoint`, on the held-out problems, and writes a report.
+    """Measures the recipe's model, or the one behind `evaluate.endpoint`, on the held-out problems; writes a report.
 
-    In the recipe's output: `evaluation.json`, `report.html` and what belongs to it, and the attempts as they come, so
-    that the same command goes on where it was stopped. Returns None when it was asked to stop. Raises UserError, before
-    anything is changed, where the output holds another evaluation.
+    The recipe's output receives `evaluation.json`, `report.html` with its plots, and the attempts as they end, so that
+    the same command resumes an interrupted evaluation. Returns None when asked to stop. Raises UserError, before
+    anything is changed, if the output holds another evaluation.
     """
     if recipe.evaluate is None:
         raise UserError(f"recipe {recipe.name} has no evaluate section to say what to measure on")
@@ -114,7 +114,7 @@ def evaluate_and_save(
 
 
 def _identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> dict[str, Any]:
-    """All that the attempts depend on: the recipe's part in them, what it reads, the weights, how ranks share them."""
+    """Everything that the attempts depend on: the recipe, the data and code it reads, the weights, the ranks."""
     parts = recipe.model_dump(mode="json", include={"seed", "model", "rollout", "rewards", "evaluate", "conversation"})
     path = Path(recipe.model.path or "")
     files = sorted(path.glob("*")) if recipe.model.path and path.is_dir() else []
@@ -124,7 +124,7 @@ def _identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> dict[str, Any]:
 
 
 class ServedSession:
-    """What an evaluation needs of a recipe when a server holds the model: held-out problems, and conversations."""
+    """The session of an evaluation whose model a server holds: held-out problems and conversations."""
 
     def __init__(self, recipe: Recipe):
         assert recipe.evaluate is not None
@@ -140,7 +140,7 @@ class ServedSession:
 
 
 def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None, run_id: str = "") -> Tracker:
-    """The tracker of a run in its folder, where the resolved recipe is written first."""
+    """Writes the resolved recipe to the run's folder and opens its tracker."""
     folder = Path(recipe.output)
     if ranks.first:
         with writing(f"folder {folder}"):
@@ -159,13 +159,13 @@ def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None, run_i
 
 
 EXAMPLES = 200
-"""Conversations of each mode that are kept to be looked at."""
+"""Conversations of each mode stored as examples."""
 NO_VOTES = "majority votes are left out: the reward reads no answers that could be compared"
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One way of sampling: so many conversations of each problem."""
+    """One way of sampling, with `samples` conversations of each problem."""
 
     name: str
     temperature: float
@@ -190,10 +190,10 @@ def evaluate_policy(
     journal: Journal | None = None,
     on_conversation: Callable[[int], object] = lambda done: None,
 ) -> Results:
-    """Figures of a policy at `step`; the random numbers depend on the recipe's seed alone.
+    """Figures of a policy at `step`, the same on all ranks; random numbers depend on the recipe's seed alone.
 
-    `journal` holds the conversations of this rank that ended before, and takes each of the others as it ends;
-    `on_conversation` is told of these. All ranks get the same results.
+    Conversations that this rank's `journal` holds are not sampled again; each new one is written to it as it ends, and
+    `on_conversation` is called.
     """
     mine = problems[ranks.rank :: ranks.world]
     journal = journal or Journal()
@@ -217,7 +217,7 @@ def _sampled(
     step: int,
     on_conversation: Callable[[int], object],
 ) -> list[Record]:
-    """The records of all conversations, those of each problem together and in the order of the problems."""
+    """The records of all conversations, grouped by problem, in the order of the problems."""
     requests = every(problems, mode.samples)
     records = [journal.read(mode.name, problem.id, sample) for problem, sample in requests]
     missing = [place for place, record in enumerate(records) if record is None]
@@ -233,7 +233,7 @@ def _sampled(
 def _measure(
     mode: Mode, records: Sequence[Record], recipe: Recipe, ranks: Ranks
 ) -> tuple[Evaluation, np.ndarray | None, bool]:
-    """The evaluation of all ranks' records, their edit ratios, and whether votes could be counted where they should."""
+    """The evaluation of all ranks' records, their edit ratios, and whether votes could be counted."""
     section = recipe.held_out_conversation
     rows = gather_rows(record_rows(records, section) if records else {}, ranks)
     names = gather_list([record["problem_id"] for record in records], ranks)
@@ -253,7 +253,7 @@ def _measure(
 
 
 def _examples(records: Sequence[Record]) -> list[Record]:
-    """Some of the records, the kinds of flips in turn: the rare ones are the ones to look at."""
+    """Some of the records, alternating between kinds of flips so that rare ones are included."""
     kinds: dict[str, list[Record]] = {}
     for record in records:
         kinds.setdefault(str(record["flip"]), []).append(record)
