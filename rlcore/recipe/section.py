@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 def _said(text: str) -> str:
@@ -23,10 +23,10 @@ def _named(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_named)]
 """What a folder can be called that stays where it is put."""
-Positive = Annotated[int, Field(gt=0)]
+Positive = PositiveInt
 Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
+NonNegative = NonNegativeFloat
+Seconds = PositiveFloat
 
 
 class Section(BaseModel):

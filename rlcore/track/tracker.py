@@ -15,8 +15,7 @@ from rlcore.files import JsonlFile, Record, cut_records, writing
 from rlcore.recipe.schema import TrackConfig
 from rlcore.track.alarms import ALARMS, HISTORY
 from rlcore.track.console import open_console
-from rlcore.track.dashboard import EVAL, TRAINER, Dashboard
-from rlcore.track.tensorboard import open_tensorboard
+from rlcore.track.dashboard import EVAL, TRAINER, Dashboard, open_tensorboard
 
 
 class Tracker:
