@@ -54,28 +54,16 @@ class Evaluation:
         self, problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], parts_N: Sequence[Mapping[str, str]]
     ) -> "Evaluation":
         """This evaluation with figures of each part that has two values or more; `parts_N` are those of each row."""
-        values: dict[str, set[str]] = {}
-        for parts in parts_N:
-            for part, value in parts.items():
-                values.setdefault(part, set()).add(value)
-        found = {
-            part: {value: self._only(part, value, problems_N, rows, parts_N) for value in sorted(names)}
-            for part, names in values.items()
-            if len(names) > 1
-        }
+        names_N, found = np.array(problems_N, dtype=object), dict[str, dict[str, Evaluation]]()
+        for part in dict.fromkeys(part for parts in parts_N for part in parts):
+            value_N = np.array([parts.get(part) for parts in parts_N], dtype=object)
+            values = sorted({value for value in value_N if value is not None})
+            masks = {value: value_N == value for value in values} if len(values) > 1 else {}
+            for value, mine_N in masks.items():
+                own = {name: values_N[mine_N] for name, values_N in rows.items()}
+                only = Evaluation.of_rows(self.mode, names_N[mine_N].tolist(), own)
+                found.setdefault(part, {})[value] = only
         return replace(self, parts=found)
-
-    def _only(
-        self,
-        part: str,
-        value: str,
-        problems_N: Sequence[Hashable],
-        rows: Mapping[str, np.ndarray],
-        parts_N: Sequence[Mapping[str, str]],
-    ) -> "Evaluation":
-        mine = np.array([parts.get(part) == value for parts in parts_N])
-        names = [name for name, is_mine in zip(problems_N, mine, strict=True) if is_mine]
-        return Evaluation.of_rows(self.mode, names, {name: values_N[mine] for name, values_N in rows.items()})
 
     @property
     def values(self) -> dict[str, float]:

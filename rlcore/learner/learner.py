@@ -259,7 +259,7 @@ class Learner:
             batch = with_kl_in_reward(batch, loss_tokens, own_N - reference_N)
         return batch, Objective(
             self._section,
-            loss_tokens.attempt_N,
+            loss_tokens.run_N,
             loss_tokens.trajectory_N,
             loss_tokens.token_weight_N(self._section.average, self._max_sampled_tokens),
             old_logprob_N=old_N if others_follow else None,
