@@ -242,7 +242,7 @@ def _measure(
     voted = True
     if mode.samples > 1:
         read = [attempt["answer"] is not None for record in records for attempt in record["attempts"]]
-        answered = any(gather_list(read, ranks))
+        answered = True in gather_list(read, ranks)
         groups = [records[start : start + mode.samples] for start in range(0, len(records), mode.samples)]
         each = [vote_rows(group, section.attempts) for group in groups]
         votes = gather_rows({name: np.array([row[name] for row in each]) for name in (each or [{}])[0]}, ranks)
