@@ -101,6 +101,8 @@ class Kind:
     """Replies between an attempt and the next: a critique or a verdict is one."""
     may_end: bool = False
     """Whether what the policy says may end a conversation before its last attempt."""
+    reviews: bool = False
+    """Whether the policy writes critiques of its own attempts, which a stage may train alone."""
     judges: bool = False
     """Whether the policy gives verdicts on its own attempts."""
     writes: bool = False

@@ -12,12 +12,15 @@ def turn_returns(turns: Turns, stage: StageConfig, discount: float = 0.0) -> np.
     """Returns `[P, G, T]`, NaN where a turn is absent or not trained, or it or what it is compared with has no score.
 
     Attempt a earns `w_a r_a`, and from the second on also `α (r_a - r_{a-1})`: the reward shaping of SCoRe (Kumar et
-    al. 2024, arXiv 2409.12917, section 5.2). The bonus is paid to attempt a alone: paid to the whole trajectory it
+    al. 2024, arXiv 2409.12917, section 5.2; its appendix A.2 for a discount of 0). The bonus is paid to attempt a alone: paid to the whole trajectory it
     would be r1 + r2 + α (r2 - r1) = (1 - α) r1 + (1 + α) r2, which for α > 1 charges a right first attempt.
 
     A stop earns what the attempt in its place would have earned by changing nothing, a verdict `w` for being right, and
     a critique the return of the attempt that heeds it. With a discount, a first attempt that several trajectories go on
     from is paid for the mean of what comes after it.
+
+    A stage that trains critiques leaves only those of attempts that are not correct: Reflect, Retry, Reward (Bensal et
+    al. 2025, arXiv 2505.24726).
     """
     returns_PGT = turns.rewards_PGT * np.asarray(stage.reward)[turns.attempt_PGT]
     if stage.bonus:
@@ -29,7 +32,10 @@ def turn_returns(turns: Turns, stage: StageConfig, discount: float = 0.0) -> np.
         returns_PGT[..., turn] = np.where(turns.role_PGT[..., turn] == "critique", later_PG, own_PG)
     if discount:
         returns_PGT[..., 0] = _mean_over_siblings(returns_PGT[..., 0], turns.first_PG)
-    return np.where(turns.trained_PGT, returns_PGT, np.nan)
+    learned_PGT = turns.trained_PGT
+    if stage.trains == "critiques":
+        learned_PGT = learned_PGT & (turns.role_PGT == "critique") & (turns.outcome_PGT == 0)
+    return np.where(learned_PGT, returns_PGT, np.nan)
 
 
 def best_of(returns_PGT: np.ndarray, k: int) -> np.ndarray:
