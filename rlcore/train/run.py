@@ -161,11 +161,20 @@ class Run:
             results = load_evaluation(done)
             if results.step == self.step:  # of this policy: `final` was written before
                 return results
+        if self.recipe.checkpoint.final == "best" and self._best_step not in (None, self.step):
+            self._return_to_best()
         self._export("final")
         if not self.recipe.evaluate:
             return None
         with self._interrupt.nothing_to_save():
             return self._evaluate(self.recipe.evaluate.problems, "evaluation", self.step)
+
+    def _return_to_best(self) -> None:
+        """Takes up the checkpoint with the highest training reward, as SCoRe's results do."""
+        assert self._best_step is not None
+        self._checkpoints.load_best(self._best_step, self.learner)
+        self.rollout.engine.publish(self.weights(), self.step + 1)  # caches tell weights by their version
+        self.tracker.say(f"the run ends with the policy after step {self._best_step}: the highest training reward")
 
     def _evaluate(self, problems: int, name: str, step: int) -> Results:
         watch(f"evaluation after step {step}")

@@ -116,6 +116,11 @@ def test_the_papers_score_has_the_published_settings(path, lr, steps, trajectori
     assert (stage_2.reward, stage_2.bonus, stage_2.kl) == ([1, 1], 10, [0.01, 0.01])
     assert (recipe.learner.lr, recipe.steps, recipe.batch.problems * recipe.batch.group) == (lr, steps, trajectories)
     assert recipe.rollout.temperature == 1
+    learner = recipe.learner
+    assert (learner.loss, learner.surrogate, learner.kl) == ("reinforce", "reinforce", "exact")
+    assert learner.optimizer_steps == 1
+    assert (recipe.credit.baseline, recipe.credit.discount, recipe.credit.scale) == ("leave_one_out", 0, "none")
+    assert recipe.checkpoint.final == "best"
     assert recipe.data.system == recipe.evaluate.data.system
 
 
@@ -124,9 +129,9 @@ def test_every_baseline_of_the_paper_is_there_and_starts_from_the_same_policy(ta
     folder = RECIPES / task / ("ablations" if task == "quickstart" else "")
     arms = {path.stem: load_recipe(path) for path in folder.glob("*.yaml")}
     plain = load_recipe(RECIPES / task / "plain.yaml")
-    assert {*arms, "plain"} - {"plain_gamma1", "weight_only"} == {
+    assert {*arms, "plain"} - {"plain_gamma1", "weight_only", "discounted"} == {
         "plain", "single_turn", "self_refine", "star", "star_plus", "pair_sft", "pair_sft_plus",
-        "no_stage_1", "no_bonus", "star_stage_2",
+        "no_stage_1", "no_bonus", "star_stage_2", "base_first",
     }  # fmt: skip
     score = load_recipe(RECIPES / f"{task}.yaml")
     assert {name for name, recipe in arms.items() if recipe.name != name} == set()
