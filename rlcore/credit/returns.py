@@ -12,8 +12,9 @@ def turn_returns(turns: Turns, stage: StageConfig, discount: float = 0.0) -> np.
     """Returns `[P, G, T]`, NaN where a turn is absent or not trained, or it or what it is compared with has no score.
 
     Attempt a earns `w_a r_a`, and from the second on also `α (r_a - r_{a-1})`: the reward shaping of SCoRe (Kumar et
-    al. 2024, arXiv 2409.12917, section 5.2; its appendix A.2 for a discount of 0). The bonus is paid to attempt a alone: paid to the whole trajectory it
-    would be r1 + r2 + α (r2 - r1) = (1 - α) r1 + (1 + α) r2, which for α > 1 charges a right first attempt.
+    al. 2024, arXiv 2409.12917, section 5.2; appendix A.2 for the discount of 0). The bonus is paid to attempt a alone:
+    paid to the whole trajectory it would be r1 + r2 + α (r2 - r1) = (1 - α) r1 + (1 + α) r2, which for α > 1 charges a
+    right first attempt.
 
     A stop earns what the attempt in its place would have earned by changing nothing, a verdict `w` for being right, and
     a critique the return of the attempt that heeds it. With a discount, a first attempt that several trajectories go on
