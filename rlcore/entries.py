@@ -95,6 +95,8 @@ class Kind:
     """Replies between two attempts, such as a critique or a verdict."""
     may_end: bool = False
     """Whether a reply may end a conversation before its last attempt."""
+    reviews: bool = False
+    """Whether the policy writes critiques of its own attempts, which a stage may train alone."""
     judges: bool = False
     """Whether the policy gives verdicts on its own attempts."""
     writes: bool = False

@@ -12,12 +12,16 @@ def turn_returns(turns: Turns, stage: StageConfig, discount: float = 0.0) -> np.
     """Returns `[P, G, T]`; NaN where a turn is absent or untrained, or a score that its return depends on is missing.
 
     Attempt a earns `w_a r_a`, and from the second on also `α (r_a - r_{a-1})`: the reward shaping of SCoRe (Kumar et
-    al. 2024, arXiv 2409.12917, section 5.2). Only attempt a is paid the bonus: paid to the whole trajectory it would be
-    r1 + r2 + α (r2 - r1) = (1 - α) r1 + (1 + α) r2, which for α > 1 punishes a correct first attempt.
+    al. 2024, arXiv 2409.12917, section 5.2; appendix A.2 for the discount of 0). Only attempt a is paid the bonus: paid
+    to the whole trajectory it would be r1 + r2 + α (r2 - r1) = (1 - α) r1 + (1 + α) r2, which for α > 1 punishes a
+    correct first attempt.
 
     A stop earns what an unchanged attempt in its place would have earned, a verdict `w` for being right, a critique the
     return of the attempt after it. With a discount, a first attempt that several trajectories continue is paid for the
     mean of their later returns.
+
+    A stage that trains critiques leaves only those of attempts that are not correct: Reflect, Retry, Reward (Bensal et
+    al. 2025, arXiv 2505.24726).
     """
     returns_PGT = turns.rewards_PGT * np.asarray(stage.reward)[turns.attempt_PGT]
     if stage.bonus:
@@ -29,7 +33,10 @@ def turn_returns(turns: Turns, stage: StageConfig, discount: float = 0.0) -> np.
         returns_PGT[..., turn] = np.where(turns.role_PGT[..., turn] == "critique", later_PG, own_PG)
     if discount:
         returns_PGT[..., 0] = _mean_over_siblings(returns_PGT[..., 0], turns.first_PG)
-    return np.where(turns.trained_PGT, returns_PGT, np.nan)
+    learned_PGT = turns.trained_PGT
+    if stage.trains == "critiques":
+        learned_PGT = learned_PGT & (turns.role_PGT == "critique") & (turns.outcome_PGT == 0)
+    return np.where(learned_PGT, returns_PGT, np.nan)
 
 
 def best_of(returns_PGT: np.ndarray, k: int) -> np.ndarray:

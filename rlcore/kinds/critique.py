@@ -14,4 +14,4 @@ async def critique(problem: Problem, ask: Ask, script: Script) -> None:
         await ask(script.instruction, last=attempt + 1 == script.attempts)
 
 
-CRITIQUE = Kind(critique, REVIEW, between=1)
+CRITIQUE = Kind(critique, REVIEW, between=1, reviews=True)

@@ -118,7 +118,10 @@ class SftConfig(Section):
     keep_right: bool = Field(False, description="star and pair also learn conversations that are right twice")
     problems: Positive | None = Field(None, description="problems of a round; all when left out")
     samples: Positive = Field(1, description="conversations sampled of each problem")
-    rounds: Positive = Field(1, description="times that the policy samples anew and learns")
+    rounds: Positive = Field(
+        1,
+        description="times that it learns; star and pair sample with the last round's policy, and learn from the first",
+    )
     epochs: PositiveFloat = Field(1.0, description="passes over the rows of a round")
     batch: Positive = Field(64, description="conversations an optimizer step, over all ranks")
 
@@ -226,6 +229,15 @@ class CheckpointConfig(Section):
     keep_last: Positive = Field(2, description="checkpoints that stay: the newest")
     keep_every: NonNegativeInt = Field(0, description="and those whose step this divides; 0: none")
     keep_best: bool = Field(True, description="and the one with the highest training reward since the one before it")
+    final: Literal["last", "best"] = Field(
+        "last", description="the policy that a run ends with, in final/ and its evaluation; best: that of keep_best"
+    )
+
+    @model_validator(mode="after")
+    def _best_is_kept(self) -> "CheckpointConfig":
+        if self.final == "best" and not (self.keep_best and self.every):
+            raise ValueError("final best needs keep_best, and every above 0")
+        return self
 
 
 class TrackConfig(Section):

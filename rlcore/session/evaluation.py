@@ -17,7 +17,7 @@ from rlcore.evaluate.journal import Journal
 from rlcore.evaluate.measure import record_rows, trajectory_record
 from rlcore.evaluate.results import Evaluation, Results, histogram, save_evaluation
 from rlcore.files import Record, holding, writing
-from rlcore.ranks import Ranks, gather_list, gather_rows, start_distributed
+from rlcore.ranks import Ranks, all_gather, gather_list, gather_rows, start_distributed
 from rlcore.recipe import Recipe, dump_recipe
 from rlcore.rollout import Rollout, Scorer
 from rlcore.rollout.endpoint import Endpoint, EndpointRollout
@@ -242,7 +242,7 @@ def _measure(
     voted = True
     if mode.samples > 1:
         read = [attempt["answer"] is not None for record in records for attempt in record["attempts"]]
-        answered = True in gather_list(read, ranks)
+        answered = any(all_gather(any(read), ranks))
         groups = [records[start : start + mode.samples] for start in range(0, len(records), mode.samples)]
         each = [vote_rows(group, section.attempts) for group in groups]
         votes = gather_rows({name: np.array([row[name] for row in each]) for name in (each or [{}])[0]}, ranks)

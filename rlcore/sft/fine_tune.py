@@ -15,7 +15,7 @@ from rlcore.recipe import Recipe, load_recipe
 from rlcore.recipe.compare import recipe_changes
 from rlcore.recipe.schema import SftConfig
 from rlcore.rollout.streaming import every, grouped
-from rlcore.session.build import Session
+from rlcore.session.build import Session, first_policy
 from rlcore.session.evaluation import evaluate_and_save, open_tracker
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.sft.corrections import column_rows, sampled_rows
@@ -112,11 +112,22 @@ def _round(recipe: Recipe, section: SftConfig, session: Session, ranks: Ranks, t
             f"fewer than sft.batch {section.batch}; sample more (sft.problems, sft.samples) or lower sft.batch"
         )
     session.rollout.engine.sleep()
+    if number and section.rows != "column":
+        _start_anew(recipe, session)
     loss = _learn(recipe, section, session, ranks, tracker, rows)
     session.rollout.engine.publish(session.policy.model.named_parameters(), version=number + 1)
     kept = len(rows) / (conversations * ranks.world)
     tracker.say(f"round {number + 1}: {len(rows):,} rows ({100 * kept:.1f} % of the conversations), loss {loss:.4f}")
     tracker.log(number + 1, section.rows, {"sft/rows": len(rows), "sft/kept": kept, "sft/loss": loss})
+
+
+def _start_anew(recipe: Recipe, session: Session) -> None:
+    """Gives the policy the weights that the run started from.
+
+    As in STaR (Zelikman et al. 2022, section 3.1): a round's policy only samples what the next one learns.
+    """
+    start = first_policy(recipe, session.problems)
+    session.policy.model.load_state_dict(start.model.state_dict())
 
 
 def _sample(

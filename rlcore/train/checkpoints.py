@@ -69,6 +69,14 @@ class Checkpoints:
         if path.exists():  # a rank that was not there then goes on with its own
             restore_random_state(json.loads(path.read_text()))
 
+    def load_best(self, step: int, learner: Learner) -> None:
+        """As `load`, the checkpoint of a step that was saved as the best. Raises UserError where it is damaged."""
+        path = self._path(step)
+        reason = all_gather(damage(path) if self._ranks.first else None, self._ranks)[0]
+        if reason:
+            raise UserError(f"{path}, which has the highest reward, is damaged ({reason}): take checkpoint.final last")
+        self.load(path, learner)
+
     def save(self, step: int, learner: Learner, state: dict[str, Any], best: int | None) -> None:
         """Writes a checkpoint beside the others, renames it into place, and removes those that no rule keeps.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from rlcore.credit import adapted_kl
 from rlcore.errors import UserError
 from rlcore.evaluate.measure import trajectory_record
-from rlcore.evaluate.results import Results, load_evaluation
+from rlcore.evaluate.results import Results, load_evaluation, save_evaluation
 from rlcore.files import JsonlFile
 from rlcore.learner import Learner
 from rlcore.policy import check_same_parameters, parameter_shapes, place_policy
@@ -100,12 +100,16 @@ class Run:
         """Around what comes before the first step: a request to stop ends it at once, and nothing is saved."""
         return self._interrupt.nothing_to_save()
 
-    def measure_base(self) -> None:
-        """Evaluates the policy before its first step: what sandbagging is measured against."""
-        if self.step == 0 and self.recipe.evaluate:
-            with self.preparing():
-                results = self._evaluate(self.recipe.evaluate.problems, BASE_RESULTS, self.step)
-            self.base_t1 = results.evaluations[-1].metrics["t1"][0]
+    def measure_base(self, known: Results | None = None) -> None:
+        """Evaluates the policy before its first step, unless that is known: what sandbagging is measured against."""
+        if self.step or not self.recipe.evaluate:
+            return
+        if known and self.ranks.first:
+            save_evaluation(self.folder / f"{BASE_RESULTS}.json", known)
+            self.tracker.evaluated(known)
+        with self.preparing():
+            results = known or self._evaluate(self.recipe.evaluate.problems, BASE_RESULTS, self.step)
+        self.base_t1 = results.evaluations[-1].metrics["t1"][0]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """What the rollout engine is given: all of the policy's weights, or its adapters alone."""
@@ -157,11 +161,20 @@ class Run:
             results = load_evaluation(done)
             if results.step == self.step:  # of this policy: `final` was written before
                 return results
+        if self.recipe.checkpoint.final == "best" and self._best_step not in (None, self.step):
+            self._return_to_best()
         self._export("final")
         if not self.recipe.evaluate:
             return None
         with self._interrupt.nothing_to_save():
             return self._evaluate(self.recipe.evaluate.problems, "evaluation", self.step)
+
+    def _return_to_best(self) -> None:
+        """Takes up the checkpoint with the highest training reward, as SCoRe's results do."""
+        assert self._best_step is not None
+        self._checkpoints.load_best(self._best_step, self.learner)
+        self.rollout.engine.publish(self.weights(), self.step + 1)  # caches tell weights by their version
+        self.tracker.say(f"the run ends with the policy after step {self._best_step}: the highest training reward")
 
     def _evaluate(self, problems: int, name: str, step: int) -> Results:
         enter_phase(f"evaluation after step {step}")
