@@ -29,8 +29,8 @@ class Table:
 def read_table(path: str, subset: str | None = None, split: str = "train", bad: BadRows = REFUSED) -> Table:
     """The rows at `path`: a file, whose suffix gives its kind, a data set folder, or the name of a hub data set.
 
-    `subset` and `split` select from a folder or hub data set; a file is read whole. Raises UserError if there is nothing
-    or it cannot be read.
+    `subset` and `split` select from a folder or hub data set; a file is read whole. Raises UserError if nothing is
+    there or it cannot be read.
     """
     file = Path(path)
     if not file.exists() and (path.endswith(FILE_SUFFIXES) or path.startswith((".", "/", "~"))):
