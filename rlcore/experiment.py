@@ -12,7 +12,7 @@ from rlcore.evaluate.results import Results
 from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
 from rlcore.report.page import write_report
 from rlcore.report.run_folder import read_run
-from rlcore.report.table import BASE, console_table, coverage_note, difference_rows, markdown_table, result_rows
+from rlcore.report.table import BASE_ARM, console_table, coverage_note, difference_rows, markdown_table, result_rows
 from rlcore.session.evaluation import evaluate
 
 BEFORE = "before"
@@ -69,7 +69,7 @@ def paper_table(
     if not arms:
         raise UserError(f"no recipes in {', '.join(map(str, recipes))}")
     runs = [_recipe(arm, seed, output, overrides) for seed in seeds for arm in arms]
-    names = dict.fromkeys([BASE, *(recipe.name for recipe in runs)])
+    names = dict.fromkeys([BASE_ARM, *(recipe.name for recipe in runs)])
     if against not in (None, *names):
         raise UserError(f"no arm is called {against}, to print differences from{did_you_mean(against or '', names)}")
     if not _run_all(runs, console):
