@@ -9,7 +9,7 @@ from typing import Literal
 from rewards import Verdict
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
-from rlcore.rollout.streaming import finished
+from rlcore.rollout.streaming import event_loop, finished
 from rlcore.types import Groups, Problem, Role, Trajectory, Turn
 
 Judge = Callable[[Problem, Turn], Future[Verdict]]
@@ -47,7 +47,8 @@ def sample_groups(
         flat = [ended[place] for place in range(window)]
         return [flat[start : start + group] for start in range(0, len(flat), group)]
 
-    return asyncio.run(run())
+    with event_loop() as runner:
+        return runner.run(run())
 
 
 def group_episodes(

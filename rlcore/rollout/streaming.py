@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -59,9 +60,23 @@ def iterated(items: AsyncIterator[Item]) -> Iterator[Item]:
             return [item]
         return []
 
-    with asyncio.Runner() as runner:
+    with event_loop() as runner:
         while found := runner.run(following()):
             yield from found
+
+
+@contextmanager
+def event_loop() -> Iterator[asyncio.Runner]:
+    """An event loop that an error of a signal's may leave at any moment, also as what it runs just ends."""
+    with asyncio.Runner() as runner:
+        try:
+            yield runner
+        finally:
+            # Left in the same round in which its task ended, the loop still holds that task's order to stop, which
+            # would stop the cancelling of the other tasks: this round carries it out.
+            loop = runner.get_loop()
+            loop.call_soon(loop.stop)
+            loop.run_forever()
 
 
 def every(problems: Sequence[Problem], samples: int) -> list[Request]:

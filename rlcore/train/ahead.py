@@ -29,12 +29,12 @@ from rlcore.recipe import Recipe
 from rlcore.recipe.schema import StageConfig
 from rlcore.rollout import Rollout
 from rlcore.rollout.loop_thread import LoopThread
-from rlcore.rollout.streaming import finished
+from rlcore.rollout.streaming import event_loop, finished
 from rlcore.train.base_attempts import BaseAttempts
 from rlcore.train.collect import Collected, Collector
 from rlcore.train.ledger import Ledger
 from rlcore.types import Groups, Problem
-from rlcore.watchdog import watch
+from rlcore.watchdog import enter_phase
 
 TICK = 1.0
 """Seconds between looks at whether the collector lives."""
@@ -132,8 +132,8 @@ class Ahead(Collector):
             async for at, groups in finished(starts, window=len(starts), deadline=self._recipe.rollout.deadline):
                 self._groups[places[at].step][places[at].serial] = _done(groups)
 
-        with self._rollout.together():
-            asyncio.run(run())
+        with self._rollout.together(), event_loop() as runner:
+            runner.run(run())
 
     async def _sampled(self, place: Place) -> Groups:
         """The groups of a place: dead ones, and the first that is not, or the last; on the disk when it returns."""
@@ -169,7 +169,7 @@ class Ahead(Collector):
                 raise UserError(f"the collector of rank {self._ranks.rank} has ended; {self._missing(step, late)}")
             if len(left := {serial: future for serial, future in late.items() if not future.done()}) < len(late):
                 late, since = left, time.monotonic()
-                watch(f"rollout of step {step + 1}, {len(groups) - len(late)} of {len(groups)} groups done")
+                enter_phase(f"rollout of step {step + 1}, {len(groups) - len(late)} of {len(groups)} groups done")
             elif time.monotonic() - since > LONG:
                 with writing(self._waiting):
                     self._waiting.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from rewards import Verdict
 from rlcore.errors import UserError
-from rlcore.ranks import Ranks, share
+from rlcore.ranks import Ranks, all_gather
 from rlcore.recipe import Recipe
 from rlcore.session.inputs import Inputs
 from rlcore.types import Groups, Problem, Trajectory, Turn
@@ -38,7 +38,8 @@ class Ledger:
         Raises UserError on all ranks where the folder cannot be written.
         """
         self._first, self._folder = ranks.first, folder
-        self._earlier, launch, refused = share(_earlier(folder, identity) if ranks.first else ({}, 0, ""), ranks)[0]
+        found = _earlier(folder, identity) if ranks.first else None
+        self._earlier, launch, refused = all_gather(found, ranks)[0] or ({}, 0, "")
         if refused:
             raise UserError(refused)
         self._path = folder / f"{launch:06d}-{ranks.rank:05d}.sqlite"

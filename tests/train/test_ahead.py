@@ -108,12 +108,12 @@ def one_process(monkeypatch):
     """Ranks in one process: what the first has to say is there for the others."""
     said = []
 
-    def share(value, ranks):
+    def all_gather(value, ranks):
         if ranks.first:
             said[:] = [value]
         return said
 
-    monkeypatch.setattr("rlcore.train.ledger.share", share)
+    monkeypatch.setattr("rlcore.train.ledger.all_gather", all_gather)
 
 
 @pytest.mark.parametrize("servers", [True, False], ids=["servers", "in process"])

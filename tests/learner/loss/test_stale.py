@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny import gradient_learner, gradients, random_batch, tiny_learner, tiny_model
 
 from rlcore.learner.loss.losses import importance_weights, ppo, within_ratio
 from rlcore.recipe.schema import CorrectionConfig
+from tests.learner.tiny import gradient_learner, gradients, random_batch, tiny_learner, tiny_model
 
 A = torch.randn(9, generator=torch.Generator().manual_seed(2)).double()
 """The advantage of each of the 9 sequences of two tokens out of three."""
