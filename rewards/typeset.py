@@ -40,6 +40,8 @@ _REWRITES: list[tuple[re.Pattern[str], Any]] = [
         # the root sign covers the whole number after it; LaTeX's command, one digit
         (r"√\s*(\d+(?:\.\d+)?)", r"\\sqrt{\1}"),
         (r"√", r"\\sqrt "),
+        # some models write the backslashes of JSON; where no row of a matrix can end, they are no line breaks
+        (r"(?s)\\\\(?=[a-zA-Z]{2})(?!.*\\end)", r"\\"),
         (r"\\(?:boxed|fbox)\s*(?=\{)", ""),
         (r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\]", r"\\\\"),
         # a lone dollar before a number is money, two of them hold a formula
