@@ -118,7 +118,7 @@ def _humaneval(prompt: str, entry: str, tree: ast.Module, check: ast.FunctionDef
     else:
         body += check.body
     own = ast.Module([*completed(prompt).body, *(node for node in tree.body if node is not check)], [])
-    return Suite(prompt, tests=steps(ast.unparse(own), {name}, body), asks=frozenset({name}))
+    return Suite(prompt, tests=steps(own, {name}, body), asks=frozenset({name}))
 
 
 def _is_a_test(node: ast.stmt) -> bool:
