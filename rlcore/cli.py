@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     text = "measure a recipe's model, or a run's policy, on the held-out problems, greedy and sampled"
     _recipe_arguments(_command(commands, "eval", _eval, text))
 
+    text = "answer held-out problems, each by the policy as its own demonstrations train it for a few steps"
+    _recipe_arguments(_command(commands, "adapt", _adapt, text))
+
     show = commands.add_parser("recipe", help="look at a recipe").add_subparsers(required=True, metavar="show")
     command = _command(show, "show", _show, "print the resolved recipe and its batch arithmetic")
     _recipe_arguments(command)
@@ -108,6 +111,8 @@ def _add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command = _command(commands, "report", _report, text)
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     command.add_argument("--output", type=Path, default=Path("runs/report"), help="folder of the report")
+    text = "only compute.html: accuracy against tokens, for every way in which the runs spent them"
+    command.add_argument("--compute", action="store_true", help=text)
 
     text = "train every arm with every seed, then print the table that compares them and write the report"
     command = _command(commands, "paper-table", _paper_table, text)
@@ -192,6 +197,17 @@ def _eval(options: argparse.Namespace) -> None:
     evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / name)}))
 
 
+def _adapt(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.overrides)
+    if recipe.adapt is None or recipe.stages or recipe.sft:
+        raise UserError(f"{options.recipe}: rlcore adapt needs a section adapt, no sft, and stages: []")
+    from rlcore.experiment import run_experiment
+    from rlcore.plan.start import check_memory
+
+    check_memory(recipe, training=False)
+    run_experiment(recipe)
+
+
 def _show(options: argparse.Namespace) -> None:
     if options.ranks < 1:
         raise UserError("--ranks must be above 0")
@@ -202,6 +218,11 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    if options.compute:
+        from rlcore.report.compute import write_compute
+
+        print(write_compute(options.output, options.runs))
+        return
     from rlcore.report.page import write_report
     from rlcore.track.console import open_console
 

@@ -18,6 +18,8 @@ whether the clip changed its gradient (bool)."""
 KlEstimator = Callable[[Any, Any], Any]
 """From the log-probabilities of sampled tokens under policy and reference, two tensors `[n]`, to the KL of each."""
 
+Scores = Callable[[list[Any]], list[Any]]
+"""From scored groups (`rlcore.types.Groups`) to the same with the verdicts that training is to go by."""
 
 Row = dict[str, Any]
 """Of a data set, by column."""
@@ -193,6 +195,11 @@ KL_ESTIMATORS: Registry[KlEstimator] = Registry(
         "reward": "rlcore.learner.loss.losses:kl_reward",
     },
 )
+SCORES: Registry[Scores] = Registry(
+    "score of attempts",
+    Callable,
+    {"rewards": "rlcore.credit.scores:by_rewards", "majority": "rlcore.credit.scores:by_majority"},
+)
 BASELINES: Registry[Baseline] = Registry(
     "baseline",
     Baseline,
@@ -215,6 +222,11 @@ KINDS: Registry[Kind] = Registry(
         "verify": "rlcore.kinds.verify:VERIFY",
         "feedback": "rlcore.kinds.feedback:FEEDBACK",
         "stop": "rlcore.kinds.stop:STOP",
+        "think_if_symbols": "rlcore.kinds.think:IF_SYMBOLS",
+        "think_if_unsure": "rlcore.kinds.think:IF_UNSURE",
+        "iterate": "rlcore.kinds.iterate:ITERATE",
+        "iterate_guided": "rlcore.kinds.iterate:ITERATE_GUIDED",
+        "diagram": "rlcore.kinds.diagram:DIAGRAM",
     },
 )
 SOURCES: Registry[Source] = Registry(
@@ -227,6 +239,9 @@ SOURCES: Registry[Source] = Registry(
         "mbpp": "rlcore.data.sources.mbpp:MBPP",
         "humaneval": "rlcore.data.sources.humaneval:HUMANEVAL",
         "reasoning_gym": "rlcore.data.sources.reasoning_gym:REASONING_GYM",
+        "arc": "rlcore.data.sources.arc:ARC",
+        "grids": "rlcore.data.sources.grids:GRIDS",
+        "examples": "rlcore.data.sources.examples:EXAMPLES",
         "jsonl": "rlcore.data.sources.generic:JSONL",
         "parquet": "rlcore.data.sources.generic:PARQUET",
         "hub": "rlcore.data.sources.generic:HUB",

@@ -51,7 +51,7 @@ def evaluate(recipe: Recipe) -> Results | None:
     with (
         holding(folder, ranks.first),
         closing(ServedSetup(recipe) if served else Setup(recipe, ranks, training=False)) as setup,
-        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks, setup.inputs))) as journal,
+        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", identity(recipe, ranks, setup.inputs))) as journal,
     ):
         return _evaluate_alone(recipe, ranks, setup, journal)
 
@@ -111,7 +111,7 @@ def evaluate_and_save(
     return results
 
 
-def _identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> dict[str, Any]:
+def identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> dict[str, Any]:
     """All that the attempts depend on: the recipe's part in them, what it reads, the weights, how ranks share them."""
     parts = recipe.model_dump(mode="json", include={"seed", "model", "rollout", "rewards", "evaluate", "conversation"})
     path = Path(recipe.model.path or "")
