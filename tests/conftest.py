@@ -34,3 +34,11 @@ def benchmark_data() -> Path:
 def repository() -> Path:
     """The checkout that the tests stand in."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def ranks():
+    """The process group of one CPU process, which every learner needs."""
+    from rlcore.ranks import start_distributed  # takes seconds
+
+    return start_distributed("cpu")

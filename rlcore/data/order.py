@@ -35,5 +35,5 @@ def rank_slice(items: Sequence[Item], rank: int, world: int) -> list[Item]:
     """The contiguous part of `items` that belongs to `rank` of `world`; UserError if the parts would not be equal."""
     if len(items) % world:
         raise UserError(f"{len(items)} problems a step do not divide evenly over {world} ranks")
-    share = len(items) // world
-    return list(items[rank * share : (rank + 1) * share])
+    count = len(items) // world
+    return list(items[rank * count : (rank + 1) * count])

@@ -18,7 +18,7 @@ Row = dict[str, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class SftSchedule:
     """How long and how fast: optimizer steps, conversations in each, and a rate that warms up, stays and decays."""
 
     steps: int
@@ -32,7 +32,7 @@ class Schedule:
 def train_supervised(
     policy: Policy,
     rows: Sequence[Row],
-    schedule: Schedule,
+    schedule: SftSchedule,
     folder: Path,
     *,
     seed: int,

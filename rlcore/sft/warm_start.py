@@ -12,7 +12,7 @@ from rlcore.policy.scratch import scratch_model
 from rlcore.rollout import Conversation
 from rlcore.sft.demonstrations import demonstrations
 from rlcore.sft.schema import WarmStart
-from rlcore.sft.trainer import Schedule, train_supervised
+from rlcore.sft.trainer import SftSchedule, train_supervised
 
 WARMUP_STEPS = 100
 
@@ -41,6 +41,6 @@ def _make(section: WarmStart, folder: Path) -> None:
         rows = demonstrations(problems, conversation, phase, phase.steps * section.batch, section.seed)
         print(f"{phase.name}: {phase.steps} steps of {section.batch} conversations")
         warmup = min(WARMUP_STEPS, phase.steps // 2)
-        schedule = Schedule(phase.steps, section.batch, phase.lr, warmup, phase.decay)
+        schedule = SftSchedule(phase.steps, section.batch, phase.lr, warmup, phase.decay)
         train_supervised(policy, list(rows), schedule, folder, seed=section.seed)
     save_policy(policy, folder)

@@ -23,7 +23,7 @@ from rlcore.ranks import Ranks, gather_list, gather_rows, start_distributed
 from rlcore.recipe import Recipe
 from rlcore.recipe.adapt import AdaptConfig
 from rlcore.rollout.sampling import mixed_seed
-from rlcore.session.build import Setup
+from rlcore.session.build import Session
 from rlcore.session.evaluation import EXAMPLES, identity, open_tracker
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.track import Tracker
@@ -47,17 +47,17 @@ def adapt(recipe: Recipe) -> Results | None:
     """
     section = _checked(recipe)
     ranks, folder = start_distributed(recipe.device), Path(recipe.output)
-    with holding(folder, ranks.first), closing(Setup(recipe, ranks, training=False)) as setup:
-        for problem in setup.held_out:
+    with holding(folder, ranks.first), closing(Session(recipe, ranks, training=False)) as session:
+        for problem in session.held_out:
             check_task(problem)
-        told = identity(recipe, ranks, setup.inputs) | {"adapt": section.model_dump(mode="json")}
+        told = identity(recipe, ranks, session.inputs) | {"adapt": section.model_dump(mode="json")}
         with (
             closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", told)) as journal,
             open_tracker(recipe, ranks, resume_step=None) as tracker,
         ):
             try:
                 with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():
-                    adapted = _all_records(recipe, section, setup, ranks, journal, tracker)
+                    adapted = _all_records(recipe, section, session, ranks, journal, tracker)
             except Stopped:
                 tracker.say(f"stopped; what is done is kept in {folder}, and the same command goes on from there")
                 return None
@@ -78,11 +78,11 @@ def _checked(recipe: Recipe) -> AdaptConfig:
 
 
 def _all_records(
-    recipe: Recipe, section: AdaptConfig, setup: Setup, ranks: Ranks, journal: Journal, tracker: Tracker
+    recipe: Recipe, section: AdaptConfig, session: Session, ranks: Ranks, journal: Journal, tracker: Tracker
 ) -> dict[str, list[Talk]]:
     """The conversations of this rank's problems by problem, view by view."""
     assert recipe.evaluate
-    mine, template = setup.held_out[ranks.rank :: ranks.world], recipe.evaluate.data.prompt
+    mine, template = session.held_out[ranks.rank :: ranks.world], recipe.evaluate.data.prompt
     asked = [copy for problem in mine for copy in copies(problem, section, template, recipe.seed)]
     records = {at: record for at, copy in enumerate(asked) if (record := _read(journal, copy))}
     apart = section.steps and not section.shared
@@ -90,7 +90,7 @@ def _all_records(
         for part in [[problem] for problem in mine] if apart else [mine]:
             missing = [at for at, copy in enumerate(asked) if copy.problem in part and at not in records]
             if missing:
-                found = _answer(recipe, section, setup, part, [asked[at] for at in missing], journal, advance)
+                found = _answer(recipe, section, session, part, [asked[at] for at in missing], journal, advance)
                 records |= {missing[at]: record for at, record in found.items()}
     by_problem: dict[str, list[Talk]] = {problem.id: [] for problem in mine}
     for at, copy in enumerate(asked):
@@ -105,7 +105,7 @@ def _read(journal: Journal, copy: Copy) -> Record | None:
 def _answer(
     recipe: Recipe,
     section: AdaptConfig,
-    setup: Setup,
+    session: Session,
     problems: Sequence[Problem],
     asked: Sequence[Copy],
     journal: Journal,
@@ -113,8 +113,8 @@ def _answer(
 ) -> dict[int, Record]:
     """Trains adapters on the problems, holds the conversations with them in place, and drops them."""
     assert recipe.evaluate
-    model, rollout = setup.policy.model, setup.held_out_rollout
-    rows = _rows_to_learn(recipe, section, setup, problems)
+    model, rollout = session.policy.model, session.held_out_rollout
+    rows = _rows_to_learn(recipe, section, session, problems)
     seed = mixed_seed(recipe.seed, "adapt", *(problem.id for problem in problems))
     loss, trained = math.nan, sum(row.tokens for row in rows) / len(problems)
     records = {}
@@ -132,10 +132,10 @@ def _answer(
     return records
 
 
-def _rows_to_learn(recipe: Recipe, section: AdaptConfig, setup: Setup, problems: Sequence[Problem]) -> list[Row]:
+def _rows_to_learn(recipe: Recipe, section: AdaptConfig, session: Session, problems: Sequence[Problem]) -> list[Row]:
     """The tasks of all these problems as token ids, in a drawn order where there are several."""
     assert recipe.evaluate
-    template, talk, tokenizer = recipe.evaluate.data.prompt, setup.conversation, setup.policy.tokenizer
+    template, talk, tokenizer = recipe.evaluate.data.prompt, session.conversation, session.policy.tokenizer
     rows = []
     for problem in problems:
         for lesson in lessons(problem, section, template, recipe.seed):

@@ -16,7 +16,7 @@ from rlcore.ranks import Ranks, gather_list
 from rlcore.rollout import Rollout
 from rlcore.rollout.streaming import every, grouped
 from rlcore.types import Problem, Turn
-from rlcore.watchdog import watch
+from rlcore.watchdog import enter_phase
 
 FILE = "first_attempts.jsonl"
 
@@ -68,7 +68,7 @@ class BaseAttempts:
             ended = self._rollout.first_attempts(every(mine, count), draw=("first attempts",))
             for place, turns in grouped(ended, count, advance):
                 found.append((mine[place].id, turns))
-                watch(f"first attempts, {len(found)} of {len(mine)} problems done")
+                enter_phase(f"first attempts, {len(found)} of {len(mine)} problems done")
         return dict(sorted(gather_list(found, self._ranks)))
 
     def _read(self, problems: Sequence[Problem], count: int) -> dict[str, list[Turn]]:

@@ -43,13 +43,13 @@ class Collector:
         """The groups of a step; a dead one gives way to one of another problem, for `batch.resample` rounds at most."""
         rounds = self._recipe.batch.resample
         with self._rollout.together():
-            groups = self._sample(self._share(self._order, step), stage, ("train", step, self._ranks.rank))
+            groups = self._sample(self._own_problems(self._order, step), stage, ("train", step, self._ranks.rank))
             measured = list(groups)
             for number in range(rounds):
                 dead = np.flatnonzero(~credit.live_groups(groups, stage, self._recipe.credit))
                 if not len(dead):
                     break
-                spares = self._share(self._spares, step * rounds + number)[: len(dead)]
+                spares = self._own_problems(self._spares, step * rounds + number)[: len(dead)]
                 fresh = self._sample(spares, stage, ("spare", step, number, self._ranks.rank))
                 measured += fresh
                 for at, group in zip(dead, fresh, strict=True):
@@ -58,7 +58,7 @@ class Collector:
         return Collected(groups, [group[offline:] for group in measured])
 
     def _sample(self, problems: list[Problem], stage: StageConfig, draw: tuple[str | int, ...]) -> Groups:
-        return self._rollout.attempts(
+        return self._rollout.groups(
             problems,
             group=self._recipe.batch.group,
             branches=self._recipe.batch.branches,
@@ -67,7 +67,7 @@ class Collector:
             firsts=[self._base.of(problem, self._recipe.offline_first_attempts(stage)) for problem in problems],
         )
 
-    def _share(self, order: ProblemOrder, number: int) -> list[Problem]:
+    def _own_problems(self, order: ProblemOrder, number: int) -> list[Problem]:
         batch = order.batch(number, self._recipe.batch.problems)
         return rank_slice(batch, self._ranks.rank, self._ranks.world)
 

@@ -12,11 +12,11 @@ from rlcore.errors import UserError
 from rlcore.evaluate.measure import standing, trajectory_rows
 from rlcore.evaluate.metrics import row_means
 from rlcore.learner import LearnerReport
-from rlcore.ranks import Ranks, gather_rows, share
+from rlcore.ranks import Ranks, all_gather, gather_rows
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import ConversationConfig
 from rlcore.types import Groups, Trajectory
-from rlcore.watchdog import watch
+from rlcore.watchdog import enter_phase
 
 
 class Clock:
@@ -28,7 +28,7 @@ class Clock:
 
     def start(self, phase: str) -> None:
         """Begins a phase, which ends the one before."""
-        watch(f"{phase} of step {self._step + 1}")
+        enter_phase(f"{phase} of step {self._step + 1}")
         self._starts[phase] = time.perf_counter()
 
     def metrics(self) -> dict[str, float]:
@@ -68,7 +68,7 @@ def step_metrics(
 
 def reward_counts(counts: Counter[str], ranks: Ranks) -> dict[str, float]:
     """`rewards/REWARD/COUNTER`: what the rewards of all ranks have counted."""
-    total = sum(share(counts, ranks), Counter[str]())
+    total = sum(all_gather(counts, ranks), Counter[str]())
     return {f"rewards/{name}": float(count) for name, count in total.items()}
 
 
@@ -97,7 +97,7 @@ def check_scored(groups: Groups, limit: float, ranks: Ranks | None = None) -> No
     verdicts = [verdict for group in groups for trajectory in group for verdict in trajectory.verdicts]
     reasons = Counter(f"{verdict.status}: {verdict.detail}" for verdict in verdicts if verdict.score is None)
     counted = len(verdicts), reasons
-    parts = share(counted, ranks) if ranks else [counted]
+    parts = all_gather(counted, ranks) if ranks else [counted]
     total, failed = sum(count for count, _ in parts), sum((part for _, part in parts), Counter[str]())
     if failed.total() > limit * total:
         (reason, _), *_ = failed.most_common(1)

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from synthetic_runs import HOSTILE, make_run
 
 from rlcore.cli import main
 from rlcore.errors import UserError
@@ -12,6 +11,7 @@ from rlcore.evaluate.results import Evaluation, Results, save_evaluation
 from rlcore.report.compute import spent_tokens, ways_of, write_compute
 from rlcore.report.diagram import diagram
 from rlcore.report.table import Row
+from tests.report.synthetic_runs import HOSTILE, make_run
 
 
 def row(**figures: float) -> Row:
