@@ -1,4 +1,4 @@
-"""Random numbers: seeds by name, and tokens drawn from logits with the log-probability that each really had."""
+"""Seeds by name, and tokens drawn from logits with their log-probabilities."""
 
 import hashlib
 
@@ -15,7 +15,7 @@ def mixed_seed(*parts: str | int) -> int:
 
 
 def uniform(seeds_N: np.ndarray, places_N: np.ndarray) -> np.ndarray:
-    """Random numbers in [0, 1), `[N]` float64: each the `place`-th that its seed (uint64) gives.
+    """Random numbers in [0, 1), `[N]` float64: the `place`-th of each seed (uint64).
 
     The generator is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
     """

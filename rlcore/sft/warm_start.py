@@ -18,10 +18,10 @@ WARMUP_STEPS = 100
 
 
 def warm_start(section: WarmStart) -> Path:
-    """Makes the policy, trains it phase by phase and writes it as a Hugging Face folder, which is returned.
+    """Creates the policy, trains it phase by phase and writes it as a Hugging Face folder, which is returned.
 
-    Raises UserError where the folder cannot be written or another process holds it, and for options that the source of
-    the data does not know.
+    Raises UserError if the folder cannot be written or another process is using it, and for unknown options of the
+    data's source.
     """
     folder = Path(section.output)
     with holding(folder):
