@@ -7,6 +7,7 @@ import numpy as np
 from rlcore.credit.advantages import EPSILON, Gather, advantages, alone
 from rlcore.credit.returns import best_of, turn_returns
 from rlcore.credit.turns import Turns
+from rlcore.entries import SCORES
 from rlcore.recipe.schema import CreditConfig, StageConfig
 from rlcore.types import Groups, TokenBatch, Trajectory
 
@@ -19,7 +20,7 @@ def assign(
     A first attempt that m trajectories continue is trained in one of them, where both are multiplied by m. `version`
     is that of the weights that are about to learn. All ranks call this together, each with its own groups.
     """
-    turns = Turns.of_groups(groups)
+    turns = Turns.of_groups(SCORES[credit.scores](groups))
     returns_PGT = best_of(turn_returns(turns, stage, credit.discount), credit.best_of)
     advantages_PGT = advantages(returns_PGT, turns, credit, gather)
     if credit.mask_truncated:
@@ -39,7 +40,7 @@ def assign(
 
 def live_groups(groups: Groups, stage: StageConfig, credit: CreditConfig) -> np.ndarray:
     """Whether the returns of some turn differ within a group, `[P]` bool; where they do not, the group is dead."""
-    returns_PGT = turn_returns(Turns.of_groups(groups), stage, credit.discount)
+    returns_PGT = turn_returns(Turns.of_groups(SCORES[credit.scores](groups)), stage, credit.discount)
     if credit.unit == "trajectory":
         returns_PGT = np.nansum(returns_PGT, axis=-1, keepdims=True)
     return np.any(compares(returns_PGT), axis=-1)

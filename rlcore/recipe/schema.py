@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from rlcore.entries import KINDS, KL_ESTIMATORS, LOSSES, SOURCES, SURROGATES
 from rlcore.errors import UserError
+from rlcore.recipe.adapt import AdaptConfig
 from rlcore.recipe.credit import CreditConfig, StageConfig
 from rlcore.recipe.losses import CorrectionConfig
 from rlcore.recipe.model import LoraConfig as LoraConfig
@@ -286,6 +287,9 @@ class Recipe(Section):
     stages: list[StageConfig] = Field(description="an empty list evaluates the model as it is")
     learner: LearnerConfig = LearnerConfig()
     evaluate: EvaluateConfig | None = None
+    adapt: AdaptConfig | None = Field(
+        None, description="train at test time: a few steps on the demonstrations of each held-out problem"
+    )
     checkpoint: CheckpointConfig = CheckpointConfig()
     track: TrackConfig = TrackConfig()
 
