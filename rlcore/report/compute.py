@@ -23,7 +23,7 @@ from rlcore.evaluate.results import Interval
 from rlcore.files import to_json, writing
 from rlcore.recipe.parse import parse_yaml
 from rlcore.report.run_folder import RunFolder, read_run
-from rlcore.report.style import PALETTE, THEMES, name_ends, short_name
+from rlcore.report.style import DASHED, PALETTE, SOLID, THEMES, name_ends, short_name
 from rlcore.report.table import Row, arms_of, result_rows
 
 MODE = "sampled"
@@ -68,12 +68,15 @@ def write_compute(folder: Path, runs: Sequence[Path]) -> Path:
 
 
 def ways(runs: Sequence[RunFolder]) -> list[Way]:
-    """All ways of all arms, each arm's mean over its runs."""
+    """All ways of all arms, each arm's mean over its runs. What arms of one policy have in common appears once."""
     results = [result for run in runs for result in run.results]
     rows = [row for row in result_rows(results) if row.mode == MODE]
     firsts = [next((row for row in rows if row.arm == arm), None) for arm in arms_of(results)]
     kinds = {result.arm: _kind(run) for run in reversed(runs) for result in run.results}
-    return [way for row in firsts if row for way in ways_of(row, kinds[row.arm])]
+    found: dict[tuple[str, tuple[Point, ...]], Way] = {}
+    for way in (way for row in firsts if row for way in ways_of(row, kinds[row.arm])):
+        found.setdefault((way.name, way.points), way)
+    return list(found.values())
 
 
 def ways_of(row: Row, kind: str) -> list[Way]:
@@ -131,9 +134,11 @@ def _figure(found: Sequence[Way]) -> Figure:
         tokens_N = [point.tokens for point in way.points]
         value_N, low_N, high_N = ([100 * point.accuracy[end] for point in way.points] for end in range(3))
         axes.vlines(tokens_N, low_N, high_N, color=colour, alpha=0.4, linewidth=2)
-        axes.plot(tokens_N, value_N, color=colour, marker="o", markersize=5, linewidth=1.8)
+        stroke = SOLID if number < len(PALETTE) else DASHED
+        axes.plot(tokens_N, value_N, color=colour, linestyle=stroke, marker="o", markersize=5, linewidth=1.8)
         ends.append((value_N[-1], f"{short_name(way.arm)}: {way.name}", colour))
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("tokens sampled for a problem")
     axes.set_title("Accuracy, %, and its 95 % interval")
     name_ends(axes, ends)
