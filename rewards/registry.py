@@ -19,9 +19,11 @@ REGISTERED = {
     "judge": "rewards.judge:judge_reward",
     "format": "rewards.shaping:format_reward",
     "overlong": "rewards.shaping:overlong_reward",
+    "length": "rewards.shaping:length_reward",
     "repetition": "rewards.shaping:repetition_reward",
     "language": "rewards.shaping:language_reward",
     "pair_sum": "rewards.arithmetic:pair_sum_reward",
+    "grid": "rewards.grids:grid_reward",
     "reasoning_gym": "rewards.reasoning_gym:reasoning_gym_reward",
 }
 
