@@ -19,6 +19,7 @@ from rlcore.errors import UserError
 from rlcore.recipe import schema
 from rlcore.rollout.engine import Sample, Sampling
 from rlcore.rollout.servers.server import Aborted, Replica, Server, ServerFault
+from rlcore.rollout.vllm.arguments import request_settings
 
 PROBE_EVERY = 2.0
 """Seconds between looks at a server that is up; one whose request failed is looked at at once."""
@@ -111,9 +112,7 @@ class Fleet:
         request = asyncio.create_task(
             server.generate(
                 ids,
-                sampling,
-                seed=seed,
-                stop_ids=self.stop_ids,
+                request_settings(sampling, self.stop_ids, seed),
                 adapters=self.adapters,
                 salt=label,
                 replica=replica.rank,
