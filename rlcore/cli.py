@@ -4,11 +4,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 import rewards.cli
-from rlcore.curate import add_arguments, parse_options
+import rlcore.curate.options
+import rlcore.plan.arguments
 from rlcore.ending import said_elsewhere, say_why
 from rlcore.errors import UserError
 from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe, load_section
@@ -23,6 +26,7 @@ EPILOG = """examples:
   rlcore report runs/one runs/two --output runs/report            tables, plots and a page to browse
   rlcore paper-table recipes/quickstart --seeds 0 1 2             every arm and seed, and the table of them
 """
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """What a command line asks for; `options.run` does it. Overrides may also come after flags."""
+    """Parses a command line; `options.run` executes it. Overrides may also follow flags."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     takes_overrides = hasattr(options, "overrides")
@@ -59,58 +63,37 @@ def _parser() -> argparse.ArgumentParser:
         prog="rlcore", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    text = "run a recipe to its end; the same command goes on after an interruption"
-    _recipe_arguments(_command(commands, "train", _train, text))
-
-    text = "measure a recipe's model, or a run's policy, on the held-out problems, greedy and sampled"
-    _recipe_arguments(_command(commands, "eval", _eval, text))
-
+    _recipe_command(commands, "train", _train)
+    _recipe_command(commands, "eval", _eval)
     show = commands.add_parser("recipe", help="look at a recipe").add_subparsers(required=True, metavar="show")
-    command = _command(show, "show", _show, "print the resolved recipe and its batch arithmetic")
-    _recipe_arguments(command)
-    command.add_argument("--ranks", type=int, default=1, help="processes to share the batch between")
-
-    text = "what a recipe needs of a cluster, before any GPU is used: memory by part, time of a step, what to change"
-    _plan_arguments(_command(commands, "plan", _plan, text))
-
+    command = _recipe_command(show, "show", _show)
+    command.add_argument("--ranks", type=int, default=1, help="processes that the batch is divided among")
+    rlcore.plan.arguments.add_arguments(_recipe_command(commands, "plan", _plan))
     _add_views(commands)
-
-    text = "choose the problems of a recipe that are worth training on, by pass rate, overlap and diversity"
-    command = _command(commands, "curate", _curate, text)
-    _recipe_arguments(command)
+    command = _recipe_command(commands, "curate", _curate)
     command.add_argument("--output", type=Path, required=True, help="folder of the problems and their statistics")
-    add_arguments(command)
+    rlcore.curate.options.add_arguments(command)
+    _recipe_command(commands, "sft", _sft)
 
-    text = "make a small policy and warm-start it on generated conversations (TRL's SFTTrainer)"
-    _recipe_arguments(_command(commands, "sft", _sft, text))
-
-    text = "look at this machine, with a remedy for what is lacking, and whether a recipe would start on it"
-    command = _command(commands, "doctor", _doctor, text)
-    command.add_argument("recipe", metavar="RECIPE", nargs="?", help="a YAML file")
-    command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="values to replace")
+    command = _recipe_command(commands, "doctor", _doctor, nargs="?")
     command.add_argument("--output", type=Path, default=Path("runs"), help="folder of runs, where there is no recipe")
 
-    text = "write a run's policy as a plain Hugging Face folder, from its newest whole checkpoint or a given one"
-    command = _command(commands, "export", _export, text)
+    command = _command(commands, "export", _export)
     command.add_argument("source", type=Path, metavar="RUN|CHECKPOINT", help="folder of a run, or of one checkpoint")
     command.add_argument("output", type=Path, metavar="OUT", help="a new folder")
     command.add_argument("--adapter", action="store_true", help="write LoRA adapters alone instead of merging them")
 
-    text = "score the completions of a file, or its reference solutions, with a reward"
-    rewards.cli.add_arguments(_command(commands, "score", _score, text))
+    rewards.cli.add_arguments(_command(commands, "score", _score))
     return parser
 
 
-def _add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_views(commands: Commands) -> None:
     """The commands that show runs: reports, tables, a live view, a dashboard."""
-    text = "put runs side by side: report.json, plots and a self-contained report.html"
-    command = _command(commands, "report", _report, text)
+    command = _command(commands, "report", _report)
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     command.add_argument("--output", type=Path, default=Path("runs/report"), help="folder of the report")
 
-    text = "train every arm with every seed, then print the table that compares them and write the report"
-    command = _command(commands, "paper-table", _paper_table, text)
+    command = _command(commands, "paper-table", _paper_table)
     text = "a file, or a folder NAME for NAME.yaml and all in the folder"
     command.add_argument("recipes", nargs="+", metavar="RECIPES", help=text)
     command.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -118,46 +101,38 @@ def _add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command.add_argument("--against", metavar="ARM", help="also print the differences of all arms from this one")
     command.add_argument("--set", nargs="*", default=[], metavar="key=value", help="values to replace in every recipe")
 
-    text = "a live view of a run in the terminal: rates, phases, accuracies, alarms, last trajectories"
-    command = _command(commands, "watch", _watch, text)
+    command = _command(commands, "watch", _watch)
     command.add_argument("folder", type=Path, metavar="RUN", help="folder of a run, running or finished")
     command.add_argument("--every", type=float, default=2.0, help="seconds between looks")
     command.add_argument("--once", action="store_true", help="print the view once")
 
-    text = "save the W&B workspace that shows runs: accuracies, behaviour, learner, time, trajectories"
-    command = _command(commands, "dashboard", _dashboard, text)
+    command = _command(commands, "dashboard", _dashboard)
     command.add_argument("--project", default="rlcore", help="W&B project, as in track.project")
     command.add_argument("--entity", help="W&B user or team; your default one when left out")
     command.add_argument("--print", action="store_true", dest="print_only", help="print it as JSON, save nothing")
 
 
-def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    run: Callable[[argparse.Namespace], None],
-    text: str,
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text)
+def _command(commands: Commands, name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+    """A command that `run` does, whose docstring is the help."""
+    command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
     command.set_defaults(run=run)
     return command
 
 
-def _recipe_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+def _recipe_command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], nargs: str | None = None
+) -> argparse.ArgumentParser:
+    command = _command(commands, name, run)
+    command.add_argument("recipe", metavar="RECIPE", nargs=nargs, help="a YAML file")
     command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="values to replace, e.g. seed=1")
+    return command
 
 
-def _plan_arguments(command: argparse.ArgumentParser) -> None:
-    from rlcore.plan.arguments import add_arguments
-
-    _recipe_arguments(command)
-    add_arguments(command)
-
-
-# A recipe is read before what takes seconds to import: its mistakes are told at once.
+# Recipes are read before slow imports, so that a mistake in one is reported at once.
 
 
 def _plan(options: argparse.Namespace) -> None:
+    """what a recipe needs of a cluster, before any GPU is used: memory by part, time of a step, what to change"""
     recipe = load_recipe(options.recipe, options.overrides)
     from rlcore.plan.command import plan
 
@@ -165,6 +140,7 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    """run a recipe to its end; the same command resumes it after an interruption"""
     recipe = load_recipe(options.recipe, options.overrides)
     from rlcore.experiment import run_experiment
     from rlcore.plan.start import check_memory
@@ -176,6 +152,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
+    """measure a recipe's model, or a run's policy, on the held-out problems, greedy and sampled"""
     path, overrides, name = Path(options.recipe), options.overrides, "eval"
     if path.is_dir():  # a run, for the policy it ended with, or one of its policies: final, best
         policy = path / "final" if (path / "recipe.yaml").exists() else path
@@ -193,6 +170,7 @@ def _eval(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
+    """print the resolved recipe and its batch arithmetic"""
     if options.ranks < 1:
         raise UserError("--ranks must be above 0")
     recipe = load_recipe(options.recipe, options.overrides)
@@ -202,25 +180,27 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    """put runs side by side: report.json, plots and a self-contained report.html"""
     from rlcore.report.page import write_report
     from rlcore.track.console import open_console
 
-    console = open_console(0, done=0)
-    try:
-        with console.progress("parts of the report", len(options.runs) + 2) as advance:
-            page = write_report(options.output, options.runs, advance)
-    finally:
-        console.close()
+    with (
+        closing(open_console(0, done=0)) as console,
+        console.progress("parts of the report", len(options.runs) + 2) as advance,
+    ):
+        page = write_report(options.output, options.runs, advance)
     print(page)
 
 
 def _watch(options: argparse.Namespace) -> None:
+    """a live view of a run in the terminal: rates, phases, accuracies, alarms, last trajectories"""
     from rlcore.track.watch import watch
 
     watch(options.folder, every=options.every, once=options.once)
 
 
 def _dashboard(options: argparse.Namespace) -> None:
+    """save the W&B workspace that shows runs: accuracies, behaviour, learner, time, trajectories"""
     from rlcore.track.workspace import save_workspace, workspace_json
 
     show = workspace_json(options.project, options.entity or "") if options.print_only else None
@@ -228,17 +208,21 @@ def _dashboard(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    """write a run's policy as a plain Hugging Face folder, from its newest whole checkpoint or a given one"""
     from rlcore.export import export
 
     print(export(options.source, options.output, adapter=options.adapter))
 
 
 def _score(options: argparse.Namespace) -> None:
+    """score the completions of a file, or its reference solutions, with a reward"""
     sys.exit(rewards.cli.main(options))
 
 
 def _curate(options: argparse.Namespace) -> None:
-    recipe, wanted = load_recipe(options.recipe, options.overrides), parse_options(options)
+    """choose the problems of a recipe that are worth training on, by pass rate, overlap and diversity"""
+    recipe = load_recipe(options.recipe, options.overrides)
+    wanted = rlcore.curate.options.parse_options(options)
     from rlcore.curate.run import curate
     from rlcore.plan.start import check_memory
 
@@ -249,6 +233,7 @@ def _curate(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    """look at this machine, with a remedy for what is lacking, and whether a recipe would start on it"""
     recipe = load_recipe(options.recipe, options.overrides) if options.recipe else None
     from rlcore.doctor import diagnose, examine
 
@@ -260,12 +245,14 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def _sft(options: argparse.Namespace) -> None:
+    """make a small policy and warm-start it on generated conversations (TRL's SFTTrainer)"""
     from rlcore.sft import WarmStart, warm_start
 
     print(warm_start(load_section(WarmStart, options.recipe, options.overrides)))
 
 
 def _paper_table(options: argparse.Namespace) -> None:
+    """train every arm with every seed, then print the table that compares them and write the report"""
     from rlcore.experiment import paper_table
 
     recipes = [Path(recipe) for recipe in options.recipes]

@@ -1,4 +1,4 @@
-"""How a command that a mistake ends says so: in one line, once for all ranks, as the last line that a user sees."""
+"""The last line of a command that a user's mistake ends: printed once for all ranks, below everything else."""
 
 import os
 import subprocess
@@ -15,8 +15,12 @@ if select.select([agent], [], [], longest)[0]:
 
 
 def say_why(error: UserError) -> None:
-    """Prints the error, unless another rank has printed its own, and once more below what `torchrun` then writes."""
-    if not _first_to_say():
+    """Prints the error unless another rank has printed one, and repeats it below what `torchrun` writes afterwards.
+
+    A mistake in the recipe occurs on all ranks; other errors occur on one rank, not always the first.
+    """
+    ranks = sys.modules.get("rlcore.ranks")  # which takes seconds to import
+    if not (ranks.first_to_say() if ranks else os.environ.get("RANK", "0") == "0"):
         return
     line = f"rlcore: {error}"
     print(line, file=sys.stderr, flush=True)
@@ -25,25 +29,13 @@ def say_why(error: UserError) -> None:
 
 
 def said_elsewhere() -> bool:
-    """Whether another rank has said why all of them end: what this one met then is only that the other left."""
-    if "rlcore.ranks" not in sys.modules:
-        return False
-    from rlcore.ranks import has_been_said
-
-    return has_been_said()
-
-
-def _first_to_say() -> bool:
-    """All ranks make a mistake of the recipe; some errors happen on one rank, which need not be the first."""
-    if "rlcore.ranks" not in sys.modules:
-        return os.environ.get("RANK", "0") == "0"
-    from rlcore.ranks import first_to_say
-
-    return first_to_say()
+    """Whether another rank has printed why all ranks end; this rank's own error is then only a consequence."""
+    ranks = sys.modules.get("rlcore.ranks")
+    return ranks is not None and ranks.has_been_said()
 
 
 def _say_below_torchrun(line: str) -> None:
-    """When a rank fails, `torchrun` ends in some 30 lines of its own: a process that outlives it prints below them."""
+    """Starts a process that outlives `torchrun`, whose own report of a failed rank takes some 30 lines."""
     try:
         agent = os.pidfd_open(os.getppid())
     except OSError:  # it is gone, or the kernel has no such thing

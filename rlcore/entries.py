@@ -1,7 +1,4 @@
-"""The open lists: the form of each entry, with the facts that it states about itself, and where the entries are.
-
-The recipe asks entries for their facts; what uses an entry takes it from here by the name in the recipe.
-"""
+"""The open lists: the form of their entries, with the facts that each states about itself, and the entries by name."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,15 +14,13 @@ Surrogate = Callable[..., tuple[Any, Any]]
 whether the clip changed its gradient (bool)."""
 KlEstimator = Callable[[Any, Any], Any]
 """From the log-probabilities of sampled tokens under policy and reference, two tensors `[n]`, to the KL of each."""
-
-
 Row = dict[str, Any]
-"""Of a data set, by column."""
+"""A row of a data set, by column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A surrogate with the settings it was published with. It can be called as its surrogate is."""
+    """A surrogate with its published settings. Calling it calls the surrogate."""
 
     surrogate: str | Surrogate
     """A name of `SURROGATES`, or the function."""
@@ -36,7 +31,7 @@ class Loss:
     """Where it was published."""
 
     def settings(self, name: str) -> dict[str, Any]:
-        """Values of the keys beside `learner.loss: name`."""
+        """The values of the other keys under `learner.loss: name`."""
         surrogate = self.surrogate if isinstance(self.surrogate, str) else name
         return {"ratio": self.ratio, "surrogate": surrogate, "clip": self.clip, "average": self.average}
 
@@ -47,25 +42,24 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Compared with the returns of turns. P problems, G trajectories of each, T turns."""
+    """A baseline of returns: P problems, G trajectories of each, T turns."""
 
     value: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    """From returns `[P, G, T]` of the whole batch (NaN: none) and classes to the baseline, `[P, G, T]`."""
+    """Returns `[P, G, T]` of the whole batch (NaN: none) and classes to baselines `[P, G, T]`."""
     classes: Callable[[Any], np.ndarray] | None = None
-    """From this rank's `rlcore.credit.Turns` to what a turn must share with its peers, `[P, G, T]`; None: all are 0."""
+    """This rank's `rlcore.credit.Turns` to the class of each turn, `[P, G, T]`, equal for peers; None: all 0."""
     compares: bool = True
     """Whether it needs a group of more than one trajectory."""
     within_group: bool = False
     """Whether a group of equal returns has no advantages, so that `batch.resample` may replace it."""
     needs_branches: bool = False
-    """Whether it compares trajectories that share a first attempt."""
+    """Whether it compares trajectories with the same first attempt."""
     biased_by_stops: bool = False
-    """Whether it shrinks the advantages of turns that few conversations reach, so that it is refused where the policy
-    may end them."""
+    """Whether it shrinks advantages of turns that few conversations reach: refused where the policy may end them."""
 
 
 class Ask(Protocol):
-    """Puts a user message before the policy and waits for its reply."""
+    """Sends a user message to the policy and awaits its reply."""
 
     async def __call__(
         self,
@@ -75,15 +69,15 @@ class Ask(Protocol):
         claim: Callable[[str], bool | None] | None = None,
         last: bool = False,
     ) -> Turn:
-        """The reply to `message`; None is the problem itself. `role` and `claim` may be read from the reply's text.
+        """The reply to `message`, or to the problem for None. `role` and `claim` may depend on the reply's text.
 
-        `last` promises that nothing is asked after it.
+        `last` promises that no further message follows.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The part of a recipe that a kind reads: the most attempts, and the messages between them."""
+    """The part of a recipe that a kind reads: the maximum of attempts, and the messages between them."""
 
     attempts: int
     instruction: str
@@ -92,69 +86,70 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of conversation: a coroutine that asks the policy, turn by turn, until the conversation has ended."""
+    """A kind of conversation: a coroutine that asks the policy, turn by turn, until the conversation ends."""
 
     run: Callable[[Problem, Ask, Script], Awaitable[None]]
     review: str = ""
-    """Its own text for `conversation.review`."""
+    """The default of `conversation.review`."""
     between: int = 0
-    """Replies between an attempt and the next: a critique or a verdict is one."""
+    """Replies between two attempts, such as a critique or a verdict."""
     may_end: bool = False
-    """Whether what the policy says may end a conversation before its last attempt."""
+    """Whether a reply may end a conversation before its last attempt."""
+    reviews: bool = False
+    """Whether the policy writes critiques of its own attempts, which a stage may train alone."""
     judges: bool = False
     """Whether the policy gives verdicts on its own attempts."""
     writes: bool = False
-    """Whether it writes messages of its own, which may be longer than those of the recipe."""
+    """Whether it writes messages of its own, which may be longer than the recipe's."""
     refusal: Callable[[Problem], str] = lambda problem: ""
-    """Why it cannot take a problem; empty where it can."""
+    """Why a problem is unsuitable; empty if it is suitable."""
 
     def replies(self, attempts: int) -> int:
-        """The most replies of a conversation of so many attempts."""
+        """The maximum of replies in a conversation of so many attempts."""
         return attempts + self.between * (attempts - 1)
 
 
 @dataclass(frozen=True)
 class Source:
-    """The form of a data set: where its text and gold answers stand, and where the hub keeps it."""
+    """The form of a data set: the columns of its text and gold answers, and its name on the hub."""
 
     text: str
     """Column of the problem's text."""
     gold: tuple[str, ...] = ()
-    """Columns that every row must have for the rewards."""
+    """Columns that the rewards need in every row."""
     id: str = "id"
-    """Column of the row's own id; the id is a hash of the text where there is none."""
+    """Column of the row's id; without it the id is a hash of the text."""
     domain: str = "math"
     hub: str | None = None
     """Hub name, used when the recipe gives no path."""
     subset: str | None = None
     """Configuration of the hub data set."""
     complete: Callable[[Row], Row] | None = None
-    """Adds columns that follow from others."""
+    """Adds derived columns."""
     in_split: Callable[[Row, str], bool] | None = None
-    """Whether a row belongs to a split, for files that hold all splits."""
+    """Whether a row belongs to a split, for files that contain all splits."""
     ask: Callable[[Row], str] | None = None
-    """The question put to the policy, where it is more than the text."""
+    """The question for the policy, where it is more than the text."""
     read: Callable[[str, str | None, str, Any], Any] | None = None
-    """From path, subset, split and `rlcore.data.bad_rows.BadRows` to an `rlcore.data.table.Table`; None: by the path's
-    suffix."""
+    """Path, subset, split and `rlcore.data.bad_rows.BadRows` to an `rlcore.data.table.Table`; None: by suffix."""
     make: Callable[[dict[str, Any], str], Any] | None = None
-    """From `data.options` and split to a `Table`, for a source that makes its problems."""
+    """`data.options` and split to a `Table`, for a source that generates its problems."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A rollout engine: what samples attempts (see `rlcore.rollout.RolloutEngine`)."""
+    """A rollout engine, which samples attempts (see `rlcore.rollout.RolloutEngine`)."""
 
     start: Callable[..., Any]
-    """Called as `start(recipe, policy, device=..., max_tokens=...)` on every rank: the engine, with the policy's
-    weights. `max_tokens`: of the longest conversation."""
+    """Called on every rank as `start(recipe, policy, device=..., max_tokens=...)`; returns an engine with the policy's
+    weights. `max_tokens` are those of the longest conversation."""
     weights: Literal["learner", "device", "elsewhere"] = "elsewhere"
-    """Where the weights are that it samples from: the learner's own model, a copy in a share of the learner's device
-    (`rollout.vllm.gpu_memory_utilization`), or other processes and devices."""
+    """The weights it samples from: the learner's model itself, a copy on the learner's device (in a fraction of its
+    memory, `rollout.vllm.gpu_memory_utilization`), or those of other processes and devices."""
     exact: bool = False
-    """Whether, in float32, its log-probabilities are the learner's but for rounding."""
+    """Whether its log-probabilities in float32 equal the learner's but for rounding."""
     takes_adapters: bool = False
-    """Whether it can be given LoRA adapters as they are; else they are published merged into the weights."""
+    """Whether it accepts LoRA adapters; otherwise they are published merged into the weights."""
     servers: "Engine | None" = None
     """The engine of `rollout.mode: servers`, if it can be shared by all ranks."""
 
@@ -163,59 +158,32 @@ LOSSES: Registry[Loss] = Registry(
     "loss",
     Loss,
     {
-        "grpo": "rlcore.recipe.losses:GRPO",
-        "dr_grpo": "rlcore.recipe.losses:DR_GRPO",
-        "dapo": "rlcore.recipe.losses:DAPO",
-        "gspo": "rlcore.recipe.losses:GSPO",
-        "cispo": "rlcore.recipe.losses:CISPO",
-        "sapo": "rlcore.recipe.losses:SAPO",
-        "reinforce": "rlcore.recipe.losses:REINFORCE",
+        name: f"rlcore.recipe.losses:{name.upper()}"
+        for name in ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo", "reinforce")
     },
 )
 SURROGATES: Registry[Surrogate] = Registry(
     "surrogate",
     Callable,
-    {
-        "ppo": "rlcore.learner.loss.losses:ppo",
-        "cispo": "rlcore.learner.loss.losses:cispo",
-        "sapo": "rlcore.learner.loss.losses:sapo",
-        "reinforce": "rlcore.learner.loss.losses:reinforce",
-    },
+    {name: f"rlcore.learner.loss.losses:{name}" for name in ("ppo", "cispo", "sapo", "reinforce")},
 )
 KL_ESTIMATORS: Registry[KlEstimator] = Registry(
     "KL estimator",
     Callable,
-    {
-        "exact": "rlcore.learner.loss.losses:kl_exact",
-        "k1": "rlcore.learner.loss.losses:kl_k1",
-        "k2": "rlcore.learner.loss.losses:kl_k2",
-        "k3": "rlcore.learner.loss.losses:kl_k3",
-        "reward": "rlcore.learner.loss.losses:kl_reward",
-    },
+    {name: f"rlcore.learner.loss.losses:kl_{name}" for name in ("exact", "k1", "k2", "k3", "reward")},
 )
 BASELINES: Registry[Baseline] = Registry(
     "baseline",
     Baseline,
     {
-        "group": "rlcore.credit.baselines:GROUP",
-        "leave_one_out": "rlcore.credit.baselines:LEAVE_ONE_OUT",
-        "tree": "rlcore.credit.baselines:TREE",
-        "outcome": "rlcore.credit.baselines:OUTCOME",
-        "batch_outcome": "rlcore.credit.baselines:BATCH_OUTCOME",
-        "batch": "rlcore.credit.baselines:BATCH",
-        "none": "rlcore.credit.baselines:NONE",
+        name: f"rlcore.credit.baselines:{name.upper()}"
+        for name in ("group", "leave_one_out", "tree", "outcome", "batch_outcome", "batch", "none")
     },
 )
 KINDS: Registry[Kind] = Registry(
     "kind of conversation",
     Kind,
-    {
-        "correct": "rlcore.kinds.correct:CORRECT",
-        "critique": "rlcore.kinds.critique:CRITIQUE",
-        "verify": "rlcore.kinds.verify:VERIFY",
-        "feedback": "rlcore.kinds.feedback:FEEDBACK",
-        "stop": "rlcore.kinds.stop:STOP",
-    },
+    {name: f"rlcore.kinds.{name}:{name.upper()}" for name in ("correct", "critique", "verify", "feedback", "stop")},
 )
 SOURCES: Registry[Source] = Registry(
     "source",
@@ -233,7 +201,5 @@ SOURCES: Registry[Source] = Registry(
     },
 )
 ENGINES: Registry[Engine] = Registry(
-    "engine",
-    Engine,
-    {"torch": "rlcore.session.engines:TORCH", "vllm": "rlcore.session.engines:VLLM"},
+    "engine", Engine, {"torch": "rlcore.session.engines:TORCH", "vllm": "rlcore.session.engines:VLLM"}
 )

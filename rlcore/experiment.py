@@ -10,17 +10,18 @@ from rich.console import Console
 from rlcore.errors import UserError, did_you_mean
 from rlcore.evaluate.results import Results
 from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
-from rlcore.report.page import write_report
 from rlcore.report.run_folder import read_run
-from rlcore.report.table import BASE, console_table, coverage_note, difference_rows, markdown_table, result_rows
+from rlcore.report.table import BASE_ARM, console_table, coverage_note, difference_rows, markdown_table, result_rows
 from rlcore.session.evaluation import evaluate
 
 BEFORE = "before"
 """Where in its folder a run keeps the run that it comes after."""
 
 
-def run_experiment(recipe: Recipe, later: tuple[str, ...] = ()) -> Results | None:
+def run_experiment(recipe: Recipe, later: tuple[str, ...] = (), base: Results | None = None) -> Results | None:
     """Runs what a recipe says; what was finished before is not done again. `later` are recipes that come after it.
+
+    `base` is the evaluation of the policy that its stages start from, where another run has measured it.
 
     Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop. Raises
     UserError for recipes that come after each other in a circle.
@@ -45,7 +46,7 @@ def run_experiment(recipe: Recipe, later: tuple[str, ...] = ()) -> Results | Non
         return evaluate(recipe)
     from rlcore.train.loop import train
 
-    return train(recipe)
+    return train(recipe, base)
 
 
 TABLE_WIDTH = 120
@@ -67,22 +68,40 @@ def paper_table(
     if not arms:
         raise UserError(f"no recipes in {', '.join(map(str, recipes))}")
     runs = [_recipe(arm, seed, output, overrides) for seed in seeds for arm in arms]
-    names = dict.fromkeys([BASE, *(recipe.name for recipe in runs)])
+    names = dict.fromkeys([BASE_ARM, *(recipe.name for recipe in runs)])
     if against not in (None, *names):
         raise UserError(f"no arm is called {against}, to print differences from{did_you_mean(against or '', names)}")
-    for number, recipe in enumerate(runs, start=1):
-        console.rule(f"{recipe.name}, seed {recipe.seed} ({number} of {len(runs)})")
-        console.print("\n".join(batch_arithmetic(recipe)))
-        if run_experiment(recipe) is None:
-            return None
+    if not _run_all(runs, console):
+        return None
     page = output / "report.html"
     if not first:
         return page
+    from rlcore.report.page import write_report  # draws plots: matplotlib
+
     folders = [Path(recipe.output) for recipe in runs]
     _print_tables([result for folder in folders for result in read_run(folder).results], console, output, against)
     write_report(output, folders)
     console.print(f"report: {page}\ntable:  {output / 'table.md'}")
     return page
+
+
+def _run_all(runs: Sequence[Recipe], console: Console) -> bool:
+    """Runs them in turn; whether none was asked to stop. A base that several start from is measured once a seed."""
+    bases: dict[str, Results | None] = {}
+    for number, recipe in enumerate(runs, start=1):
+        console.rule(f"{recipe.name}, seed {recipe.seed} ({number} of {len(runs)})")
+        console.print("\n".join(batch_arithmetic(recipe)))
+        same = _base_identity(recipe)
+        if run_experiment(recipe, base=bases.get(same)) is None:
+            return False
+        bases[same] = bases.get(same) or read_run(Path(recipe.output)).base
+    return True
+
+
+def _base_identity(recipe: Recipe) -> str:
+    """All that the evaluation of the policy that a recipe starts from depends on."""
+    parts = recipe.model_dump(mode="json", include={"seed", "model", "after", "rollout", "rewards", "evaluate"})
+    return repr((parts, recipe.held_out_conversation))
 
 
 def _print_tables(results: Sequence[Results], console: Console, output: Path, against: str | None) -> None:

@@ -37,11 +37,9 @@ def holding(folder: Path, wanted: bool = True) -> Iterator[None]:
     if not wanted:
         yield
         return
-    try:
+    with writing(f"folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f"folder {folder} cannot be written: {error.strerror}") from None
     try:
         _lock(descriptor, folder)
         try:
@@ -201,10 +199,11 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def writing(what: object) -> Iterator[None]:
+    """Around what writes `what`. Raises UserError where the system refuses."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {what}: {error.strerror}") from None
+        raise UserError(f"{what} cannot be written: {error.strerror}") from None
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -249,12 +248,10 @@ class JsonlFile:
             self._file = path.open("ab", buffering=0)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record."""
         line = memoryview(to_json(record) + b"\n")
         with writing(self._path):
             while line:
                 line = line[self._file.write(line) :]
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()

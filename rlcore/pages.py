@@ -4,9 +4,8 @@ A page marks each with `<!-- made from the code: NAME -->`; the table that follo
 """
 
 import re
-import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from rlcore.entries import LOSSES
 from rlcore.recipe import Recipe
-from rlcore.recipe.section import Section
+from rlcore.recipe.section import section_in
 from rlcore.registry import Registry
 from rlcore.track.alarms import ALARMS
 from rlcore.track.measurements import MEASUREMENTS
@@ -29,18 +28,21 @@ def filled(text: str) -> str:
     return MARK.sub(lambda mark: mark[1] + "".join(f"{line}\n" for line in TABLES[mark[2]]()), text)
 
 
-def _row(*cells: str) -> str:
-    return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
+def _table(headings: str, rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table; headings are divided by ` | `."""
+    columns = headings.split(" | ")
+    lines = [columns, ["---"] * len(columns), *rows]
+    return ["".join(f"| {cell} " if cell else "| " for cell in cells) + "|" for cells in lines]
 
 
 def measurement_table(section: str) -> list[str]:
-    rows = [_row(f"`{each.name}`", each.means, each.moves) for each in MEASUREMENTS[section]]
-    return ["| measurement | means | when it moves |", "| --- | --- | --- |", *rows]
+    rows = [(f"`{each.name}`", each.means, each.moves) for each in MEASUREMENTS[section]]
+    return _table("measurement | means | when it moves", rows)
 
 
 def alarm_table() -> list[str]:
-    rows = [_row(f"`alarm/{name}`", alarm.when) for name, alarm in ALARMS.items()]
-    return ["| alarm | sounds when (means of ten steps, over the last fifty) |", "| --- | --- |", *rows]
+    rows = [(f"`alarm/{name}`", alarm.when) for name, alarm in ALARMS.items()]
+    return _table("alarm | sounds when (means of ten steps, over the last fifty)", rows)
 
 
 def loss_table() -> list[str]:
@@ -48,26 +50,19 @@ def loss_table() -> list[str]:
     for name in LOSSES.registered:
         loss = LOSSES[name]
         clip = ", ".join(f"{end:g}" for end in loss.clip) if any(loss.clip) else "not used"
-        rows.append(_row(f"`{name}`", loss.ratio, str(loss.surrogate), clip, loss.average, loss.source))
-    return [
-        "| `loss` | `ratio` | `surrogate` | `clip` | `average` | from |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *rows,
-    ]
+        rows.append((f"`{name}`", loss.ratio, str(loss.surrogate), clip, loss.average, loss.source))
+    return _table("`loss` | `ratio` | `surrogate` | `clip` | `average` | from", rows)
 
 
 def recipe_table() -> list[str]:
-    rows = [
-        f"| `{key}` | {_default(field)} | {_words(field)} |".replace("|  |", "| |")
-        for key, field in _fields(Recipe, "")
-    ]
-    return ["| key | default | what it is |", "| --- | --- | --- |", *rows]
+    rows = [(f"`{key}`", _default(field), _words(field)) for key, field in _fields(Recipe, "")]
+    return _table("key | default | what it is", rows)
 
 
 def _fields(section: type[BaseModel], at: str) -> Iterator[tuple[str, FieldInfo]]:
     """Every key of a section and those below it; `[]` stands for an entry of a list."""
     for name, field in section.model_fields.items():
-        below = next(_sections(field.annotation), None)
+        below = section_in(field.annotation)
         key = f"{at}{name}"
         if below is None:
             yield key, field
@@ -75,35 +70,20 @@ def _fields(section: type[BaseModel], at: str) -> Iterator[tuple[str, FieldInfo]
             yield from _fields(below, f"{key}[]." if typing.get_origin(field.annotation) is list else f"{key}.")
 
 
-def _sections(annotation: Any) -> Iterator[type[Section]]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        if issubclass(annotation, Section):
-            yield annotation
-        return
-    for part in typing.get_args(annotation):
-        yield from _sections(part)
-
-
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "needed"
     value = field.get_default(call_default_factory=True)
-    return (
-        ""
-        if value is None or value in ("", [], {})
-        else f"`{str(value).lower() if isinstance(value, bool) else value}`"
-    )
+    if value is None or value in ("", [], {}):
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _words(field: FieldInfo) -> str:
     said = (field.description or "").replace("|", "\\|")
-    choices = ", ".join(f"`{choice}`" for choice in [*_names(field), *_choices(field.annotation)])
+    registered = [name for listed in field.metadata if isinstance(listed, Registry) for name in listed.registered]
+    choices = ", ".join(f"`{choice}`" for choice in [*registered, *_choices(field.annotation)])
     return "; ".join(part for part in (choices, said) if part)
-
-
-def _names(field: FieldInfo) -> list[str]:
-    """The names registered in an open list."""
-    return [name for listed in field.metadata if isinstance(listed, Registry) for name in listed.registered]
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -45,7 +45,7 @@ def present_ranks(device: torch.device) -> Ranks:
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
 
 
-def share(value: Item, ranks: Ranks) -> list[Item]:
+def all_gather(value: Item, ranks: Ranks) -> list[Item]:
     """The values of all ranks, in their order (every rank takes part)."""
     if ranks.world == 1:
         return [value]
@@ -59,8 +59,8 @@ def start_distributed(
 ) -> Ranks:
     """Join the process group that `torchrun` describes in the environment, or make one of a single process.
 
-    A phase (see `watch`) that takes longer than `deadline` ends the process. Call it before anything imports DeepSpeed:
-    which accelerator it drives is settled at import. Raises UserError for `cuda` without a CUDA device.
+    A phase (`watchdog.enter_phase`) that takes longer than `deadline` ends the process. Call it before anything imports
+    DeepSpeed, which settles at import what accelerator it drives. Raises UserError for `cuda` without a CUDA device.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: PyTorch finds no CUDA device here; device=auto takes the CPU then")
@@ -127,16 +127,16 @@ def _leave() -> None:
 
 def gather_rows(rows: dict[str, np.ndarray], ranks: Ranks) -> dict[str, np.ndarray]:
     """Rows `[N]` of every rank joined in the order of ranks; a rank without rows may give an empty dict."""
-    parts = [part for part in share(rows, ranks) if part]
+    parts = [part for part in all_gather(rows, ranks) if part]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
 def gather_list(items: list[Item], ranks: Ranks) -> list[Item]:
     """The items of every rank joined in the order of ranks."""
-    return [item for part in share(items, ranks) for item in part]
+    return [item for part in all_gather(items, ranks) for item in part]
 
 
 def own_first(array: np.ndarray, ranks: Ranks) -> list[np.ndarray]:
     """The arrays of all ranks, this rank's own first."""
-    parts = share(array, ranks)
+    parts = all_gather(array, ranks)
     return [*parts[ranks.rank :], *parts[: ranks.rank]]

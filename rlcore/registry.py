@@ -1,4 +1,4 @@
-"""Open lists: what a key of a recipe may name, be it registered here or a user's own."""
+"""Open lists: entries that a recipe may name, registered ones or a user's own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ Entry = TypeVar("Entry")
 class Registry(Generic[Entry]):
     """Entries by name: a registered one, `package.module:name`, or `path/to/file.py:name`.
 
-    `Annotated[str, registry]` is a key of a recipe that names an entry. Registered entries are named by where they
-    are and imported only when asked for: a registry may lie below what it lists.
+    `Annotated[str, registry]` is a key of a recipe that names an entry. Registered entries are imported only when
+    looked up, so a registry may be in a lower room than what it lists.
     """
 
     what: str
-    """An entry's name in errors."""
+    """The word for an entry in errors."""
     form: Any
     """The class of an entry, or `Callable`."""
     registered: Mapping[str, str]
-    """Where each registered name leads: `package.module:name`."""
+    """`package.module:name` by registered name."""
 
     def __getitem__(self, name: str) -> Entry:
-        """The entry. Raises UserError, in one line, for a name that leads nowhere or to something of another form."""
+        """The entry. Raises UserError for a name that leads nowhere or to something of another form."""
         try:
             entry = find(self.what, name, self.registered)
         except UnknownName as error:
@@ -39,7 +39,7 @@ class Registry(Generic[Entry]):
         return entry  # type: ignore[no-any-return]
 
     def check(self, name: str) -> str:
-        """The name, if it leads to an entry. Raises ValueError where it does not."""
+        """The name itself. Raises ValueError if it does not lead to an entry."""
         if name not in self.registered:
             try:
                 self[name]
@@ -48,5 +48,5 @@ class Registry(Generic[Entry]):
         return name
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Values of a key annotated with the registry are checked."""
+        """Checks the values of keys annotated with the registry."""
         return core_schema.no_info_after_validator_function(self.check, handler(source))

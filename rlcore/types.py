@@ -1,4 +1,4 @@
-"""The nouns of rlcore: small frozen dataclasses that rooms hand to each other.
+"""The nouns of rlcore: small frozen dataclasses that rooms pass to each other.
 
 Array names carry their shape: P problems, G trajectories of one problem, A attempts, B trajectories, N tokens.
 """
@@ -15,35 +15,35 @@ Message = dict[str, str]
 """One chat message, `{"role": ..., "content": ...}`."""
 
 
-CORRECT = 1.0 - 1e-9
-"""An attempt is correct when it has full marks: partial credit counts as wrong, so that t2 = t1 + i→c - c→i."""
+CORRECT_SCORE = 1.0 - 1e-9
+"""Only full marks are correct: partial credit counts as wrong, so that t2 = t1 + i→c - c→i."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One row of a data set: what the policy is asked and what the rewards read."""
+    """One row of a data set: the messages to the policy and the columns that rewards read."""
 
     id: str
     messages: tuple[Message, ...]
     columns: Mapping[str, Any] = field(default_factory=dict)
     domain: str = "math"
     conversational: bool = False
-    """Whether the data hold its prompt as messages; rewards are then given prompts and completions as messages."""
+    """Whether the data contain the prompt as messages; rewards then receive prompts and completions as messages."""
 
 
 Role = Literal["attempt", "critique", "verdict", "stop"]
-"""What a reply is: an answer to the problem; remarks on the answer before it, a judgement of it, or leaving it be."""
+"""The role of a reply: an answer to the problem, or a critique, a verdict or an acceptance of the answer before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What is put before one reply of the policy, and the reply, as the exact token ids.
+    """The tokens added before one reply of the policy, and the reply, as exact token ids.
 
-    `prompt_ids` are only the tokens this turn adds (never trained); `response_ids` were sampled (trained).
+    `prompt_ids` are only the tokens that this turn adds (never trained); `response_ids` were sampled (trained).
     `logprobs[i]` is the log-probability of `response_ids[i]` under the distribution it was sampled from, `versions[i]`
-    the learner step whose weights sampled it. `claim` is what a verdict says of the attempt before it: right (True),
-    wrong (False), or nothing that can be read. A reply that is not `trained` is context: another policy sampled it, or
-    another trajectory of its group holds the same sample and trains it.
+    the learner step whose weights sampled it. `claim` is a verdict's judgement of the attempt before it: right (True),
+    wrong (False), or unreadable (None). A reply that is not `trained` is context: another policy sampled it, or another
+    trajectory of the group contains the same sample and trains it.
     """
 
     prompt_ids: tuple[int, ...]
@@ -56,17 +56,17 @@ class Turn:
     claim: bool | None = None
     trained: bool = True
     tokens_served: int = 0
-    """How many tokens were sampled, where a server gave text without their ids."""
+    """The number of sampled tokens, where a server returned text without ids."""
 
     @property
     def tokens(self) -> int:
-        """How many tokens were sampled."""
+        """The number of sampled tokens."""
         return len(self.response_ids) or self.tokens_served
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """The turns of one conversation on one problem; `verdicts[a]` judges `attempts[a]` once it is scored."""
+    """The turns of one conversation on one problem; once scored, `verdicts[a]` judges `attempts[a]`."""
 
     problem: Problem
     turns: tuple[Turn, ...]
@@ -79,25 +79,25 @@ class Trajectory:
 
     @property
     def attempts(self) -> tuple[Turn, ...]:
-        """The turns that answer the problem."""
+        """The turns that are attempts."""
         return tuple(turn for turn in self.turns if turn.role == "attempt")
 
     @property
     def marks_A(self) -> np.ndarray:
-        """1 where the verdict on an attempt is that it is correct, else 0, NaN without a score: `[A]` float64.
+        """1 for attempts whose verdict is correct, else 0, NaN without a score: `[A]` float64.
 
-        A reward for form beside the one for content moves the score of an attempt, and leaves its mark.
+        A reward for form, beside that for content, changes the score of an attempt but not its mark.
         """
         return np.array([np.nan if v.score is None else float(v.status == "correct") for v in self.verdicts])
 
     @property
     def rewards_A(self) -> np.ndarray:
-        """Scores of the attempts, `[A]` float64, NaN where a reward gave none."""
+        """Scores of the attempts, `[A]` float64; NaN without a score."""
         return np.array([np.nan if v.score is None else v.score for v in self.verdicts], dtype=np.float64)
 
 
 Request = tuple[Problem, int]
-"""A conversation to hold: its problem, and its number among those on the same problem."""
+"""A conversation to sample: its problem, and its number among those on the same problem."""
 
 Groups = list[list[Trajectory]]
 """`groups[p][g]`: the G trajectories of each of P problems."""
@@ -105,7 +105,7 @@ Groups = list[list[Trajectory]]
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """Everything the learner knows: B trajectories as flat per-token streams over their N tokens.
+    """All that the learner sees: B trajectories as flat per-token streams over their N tokens.
 
     Trajectory b holds tokens `offsets_B1[b] : offsets_B1[b + 1]`. The last three streams are zero where `loss_mask_N`
     is False (prompt tokens, and attempts without a verdict).
@@ -116,8 +116,8 @@ class TokenBatch:
     ids_N: np.ndarray
     """`[N]` int64 token ids."""
     turn_N: np.ndarray
-    """`[N]` int8: the attempt a token belongs to, counted from 1 (prompt tokens included). What stands between two
-    attempts belongs to the later one."""
+    """`[N]` int8: the attempt of each token, prompt tokens included, counted from 1. Tokens between two attempts belong
+    to the later one."""
     loss_mask_N: np.ndarray
     """`[N]` bool: sampled tokens that count in the loss."""
     advantage_N: np.ndarray

@@ -83,13 +83,13 @@ _watchdog: Watchdog | None = None
 
 
 def start_watchdog(rank: int, world: int, deadline: timedelta) -> None:
-    """From here on `watch` counts in this process, which may start it again with another deadline."""
+    """From here on `enter_phase` counts in this process, which may start it again with another deadline."""
     global _watchdog
     _watchdog = _watchdog or Watchdog(rank, world)
     _watchdog.deadline = deadline.total_seconds()
 
 
-def watch(phase: str) -> None:
+def enter_phase(phase: str) -> None:
     """Says what the process begins now; "" says that nothing has to end any more."""
     if _watchdog:
         _watchdog.enter(phase)

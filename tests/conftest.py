@@ -15,9 +15,9 @@ LONGEST = (
     "learner/test_many_ranks.py",
     "rollout/servers/test_real_servers.py",
     "rollout/servers/test_adapters.py",
-    "rollout/test_vllm_training.py",
-    "rollout/test_vllm_tensor_parallel.py",
-    "rollout/test_vllm_in_process.py",
+    "rollout/vllm/test_vllm_training.py",
+    "rollout/vllm/test_vllm_tensor_parallel.py",
+    "rollout/vllm/test_vllm_in_process.py",
     "train/test_resume.py",
     "sft/test_corrections.py",
     "launch/test_launch.py",
@@ -56,3 +56,11 @@ def benchmark_data() -> Path:
 def repository() -> Path:
     """The checkout that the tests stand in."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def ranks():
+    """The process group of one CPU process, which every learner needs."""
+    from rlcore.ranks import start_distributed  # takes seconds
+
+    return start_distributed("cpu")

@@ -31,7 +31,7 @@ TIMEOUT = 900
 """Seconds."""
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
-    ["rlcore.experiment", "rlcore.train.loop", "torch._inductor.compile_fx", "tests.processes"]
+    ["rlcore.experiment", "rlcore.train.loop", "rlcore.report.page", "torch._inductor.compile_fx", "tests.processes"]
 )
 
 

@@ -12,7 +12,7 @@ from rlcore import doctor, hub
 from rlcore.cli import main
 from rlcore.data.table import read_hub
 from rlcore.errors import UserError
-from rlcore.plan.known_models import MODELS
+from rlcore.plan.shapes import MODELS
 from rlcore.policy import load_policy
 from rlcore.recipe import load_recipe
 from rlcore.recipe.schema import ModelConfig

@@ -9,8 +9,7 @@ import yaml
 from rlcore.cli import main
 from rlcore.data import load_problems
 from rlcore.errors import UserError, did_you_mean
-from rlcore.policy import load_policy, save_policy
-from rlcore.policy.check import check_same_parameters, parameter_shapes
+from rlcore.policy import check_same_parameters, load_policy, parameter_shapes, save_policy
 from rlcore.recipe import load_recipe, schema
 from rlcore.rollout import Conversation
 from tests.refusals import refusal

@@ -24,7 +24,7 @@ from rlcore import cli
 from rlcore.plan import arguments as plan_arguments
 from rlcore.recipe import load_recipe, load_section
 from rlcore.sft import WarmStart
-from tests.evaluate.chat_server import ChatServer
+from tests.session.chat_server import ChatServer
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "runs"]

@@ -1,12 +1,12 @@
-"""A KL weight that follows a target: raised while an attempt is too far from the reference, lowered while too near."""
+"""A KL weight β that holds a target KL: it rises while an attempt is too far from the reference, else falls."""
 
 from collections.abc import Sequence
 
 GAIN = 0.5
 CLIP = 0.2
-"""Error beyond which β changes no faster: by at most GAIN · CLIP = 10 % a step."""
+"""Bound of the relative error, so that β changes by at most GAIN · CLIP = 10 % a step."""
 RANGE = 10.0
-"""β stays within this factor of what the recipe says."""
+"""β stays within this factor of the recipe's."""
 
 
 def adapted_kl(
@@ -14,7 +14,7 @@ def adapted_kl(
 ) -> list[float]:
     """β of each attempt for the next step: β · (1 + GAIN · clip(KL / target - 1)), Ziegler et al. 2019, section 2.2.
 
-    `start_A` are the recipe's values. β stays as it is where the target is 0 or nothing was measured.
+    `start_A` are the recipe's values. β is unchanged where the target is 0 or nothing was measured.
     """
     rows = zip(now_A, start_A, target_A, measured_A, strict=True)
     return [now if kl is None or not target else _adapted(now, start, target, kl) for now, start, target, kl in rows]

@@ -1,4 +1,4 @@
-"""How the returns of a group become advantages. Missing returns (NaN) get advantage NaN."""
+"""Advantages from the returns of groups. A missing return (NaN) has advantage NaN."""
 
 from collections.abc import Callable
 
@@ -9,22 +9,22 @@ from rlcore.entries import BASELINES
 from rlcore.recipe.schema import CreditConfig
 
 EPSILON = 1e-6
-"""Returns that differ by less are equal."""
+"""Returns that differ by less count as equal."""
 
 Gather = Callable[[np.ndarray], list[np.ndarray]]
-"""The arrays that all ranks call it with, this rank's own first."""
+"""Gathers the arrays of all ranks, this rank's own first."""
 
 
 def alone(array: np.ndarray) -> list[np.ndarray]:
-    """The `Gather` of a single process."""
+    """`Gather` for a single process."""
     return [array]
 
 
 def advantages(returns_PGT: np.ndarray, turns: Turns, credit: CreditConfig, gather: Gather = alone) -> np.ndarray:
-    """Advantages `[P, G, T]` for returns `[P, G, T]`: each turn against the same turn of its peers that have it.
+    """Advantages `[P, G, T]` for returns `[P, G, T]`: each turn is compared with the same turn of its peers.
 
-    With `credit.unit` "trajectory" the returns of all turns are summed and every turn gets that one advantage. What is
-    measured over the batch is measured over all ranks, so that their number changes nothing.
+    With `credit.unit` "trajectory" every turn gets the one advantage of the summed returns. Statistics over the batch
+    are over all ranks, so their number changes nothing.
     """
     if credit.unit == "trajectory":
         summed_PG1 = np.where(turns.present_PGT, returns_PGT, 0.0).sum(-1, keepdims=True)
@@ -35,13 +35,13 @@ def advantages(returns_PGT: np.ndarray, turns: Turns, credit: CreditConfig, gath
     classes_PGT = baseline.classes(turns) if baseline.classes else np.zeros(returns_PGT.shape)
     returns, classes = _joined(gather(np.stack([returns_PGT, classes_PGT])))
     found = (returns - baseline.value(returns, classes)) / _scale(returns, credit.scale)
-    found[np.abs(found) < EPSILON] = 0.0  # what rounding leaves of equal returns
+    found[np.abs(found) < EPSILON] = 0.0  # rounding errors of equal returns
     problems, _, longest = returns_PGT.shape
     return found[:problems, :, :longest]
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """`[2, P, G, T]` of all ranks, whose trajectories may have more turns here than there."""
+    """`[2, P, G, T]` of all ranks, padded to the longest trajectory."""
     longest = max(part.shape[-1] for part in parts)
     padding = ((0, 0), (0, 0), (0, 0))
     padded = [np.pad(p, (*padding, (0, longest - p.shape[-1])), constant_values=np.nan) for p in parts]
@@ -51,8 +51,7 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 def _scale(returns_PGT: np.ndarray, kind: str) -> np.ndarray | float:
     """Standard deviation of a turn's returns over the group or the batch, or their mean over the group; 1 for none.
 
-    Infinite where all returns are equal, or their mean is not above 0: advantages there are 0, whatever baseline they
-    were compared with.
+    Infinite where all returns are equal or their mean is not above 0, so that advantages are 0 whatever the baseline.
     """
     if kind == "none":
         return 1.0

@@ -1,4 +1,4 @@
-"""What returns are compared with. README.md says what each baseline does to bias, variance and α."""
+"""Baselines. README.md says what each does to bias, variance and α."""
 
 import numpy as np
 
@@ -7,11 +7,10 @@ from rlcore.entries import Baseline
 
 
 def mean_of_peers(returns_PGT: np.ndarray, classes_PGT: np.ndarray, *, with_self: bool = False) -> np.ndarray:
-    """Mean return over the trajectories of the group that are in the same class, `[P, G, T]`.
+    """Mean return over the trajectories of the group in the same class, `[P, G, T]`.
 
-    Without itself (leave one out) the mean does not depend on the attempt it is compared with, so that the policy
-    gradient stays unbiased (Kool et al. 2019, "Buy 4 REINFORCE samples"). A turn without peers in its group is
-    compared with those of the whole batch (`mean_of_class`).
+    Leaving out the turn itself makes the mean independent of it, so the policy gradient stays unbiased (Kool et al.
+    2019, "Buy 4 REINFORCE samples"). A turn without peers in its group is compared with the batch (`mean_of_class`).
     """
     present_PGT = ~np.isnan(returns_PGT)
     peers_PGGT = (classes_PGT[:, :, None] == classes_PGT[:, None]) & present_PGT[:, None]
@@ -24,10 +23,10 @@ def mean_of_peers(returns_PGT: np.ndarray, classes_PGT: np.ndarray, *, with_self
 
 
 def mean_of_class(returns_PGT: np.ndarray, classes_PGT: np.ndarray) -> np.ndarray:
-    """Mean return of the same turn of all others in the batch that are in the same class, `[P, G, T]`.
+    """Mean return of the same turn over all others of the batch in the same class, `[P, G, T]`.
 
-    A lone member of its class is compared with all others of the batch: to give it advantage 0 would drop rare classes
-    from the gradient more often than common ones. One without any others is its own baseline.
+    The only member of a class is compared with all others of the batch: advantage 0 would drop rare classes from the
+    gradient more often than common ones. A turn without any others is its own baseline.
     """
     means_PGT = returns_PGT.copy()
     for turn in range(returns_PGT.shape[-1]):
@@ -53,7 +52,7 @@ def mean_with_self(returns_PGT: np.ndarray, classes_PGT: np.ndarray) -> np.ndarr
 
 
 def mean_of_siblings(returns_PGT: np.ndarray, classes_PGT: np.ndarray) -> np.ndarray:
-    """`mean_of_peers` among those that share a first attempt, whose numbers begin anew in every group."""
+    """`mean_of_peers` among those with the same first attempt, whose numbers start at 0 in every group."""
     problems, group, _ = classes_PGT.shape
     siblings_PGT = classes_PGT.copy()
     siblings_PGT[..., 1:] += group * np.arange(problems)[:, None, None]
@@ -76,7 +75,7 @@ def outcomes(turns: Turns) -> np.ndarray:
 
 
 def siblings(turns: Turns) -> np.ndarray:
-    """Later turns are compared with those that share their first attempt, first turns with all."""
+    """Later turns are compared with those that continue the same first attempt, first turns with all."""
     classes_PGT = np.zeros(turns.before_PGT.shape)
     classes_PGT[..., 1:] = turns.first_PG[..., None]
     return classes_PGT

@@ -1,4 +1,4 @@
-"""What each turn is paid: its own reward, the bonus for progress, and a discounted share of later turns."""
+"""The return of each turn: its own reward, the bonus for progress, and the discounted returns of later turns."""
 
 from math import comb
 
@@ -9,15 +9,19 @@ from rlcore.recipe.schema import StageConfig
 
 
 def turn_returns(turns: Turns, stage: StageConfig, discount: float = 0.0) -> np.ndarray:
-    """Returns `[P, G, T]`, NaN where a turn is absent or not trained, or it or what it is compared with has no score.
+    """Returns `[P, G, T]`; NaN where a turn is absent or untrained, or a score that its return depends on is missing.
 
     Attempt a earns `w_a r_a`, and from the second on also `α (r_a - r_{a-1})`: the reward shaping of SCoRe (Kumar et
-    al. 2024, arXiv 2409.12917, section 5.2). The bonus is paid to attempt a alone: paid to the whole trajectory it
-    would be r1 + r2 + α (r2 - r1) = (1 - α) r1 + (1 + α) r2, which for α > 1 charges a right first attempt.
+    al. 2024, arXiv 2409.12917, section 5.2; appendix A.2 for the discount of 0). Only attempt a is paid the bonus: paid
+    to the whole trajectory it would be r1 + r2 + α (r2 - r1) = (1 - α) r1 + (1 + α) r2, which for α > 1 punishes a
+    correct first attempt.
 
-    A stop earns what the attempt in its place would have earned by changing nothing, a verdict `w` for being right, and
-    a critique the return of the attempt that heeds it. With a discount, a first attempt that several trajectories go on
-    from is paid for the mean of what comes after it.
+    A stop earns what an unchanged attempt in its place would have earned, a verdict `w` for being right, a critique the
+    return of the attempt after it. With a discount, a first attempt that several trajectories continue is paid for the
+    mean of their later returns.
+
+    A stage that trains critiques leaves only those of attempts that are not correct: Reflect, Retry, Reward (Bensal et
+    al. 2025, arXiv 2505.24726).
     """
     returns_PGT = turns.rewards_PGT * np.asarray(stage.reward)[turns.attempt_PGT]
     if stage.bonus:
@@ -29,15 +33,18 @@ def turn_returns(turns: Turns, stage: StageConfig, discount: float = 0.0) -> np.
         returns_PGT[..., turn] = np.where(turns.role_PGT[..., turn] == "critique", later_PG, own_PG)
     if discount:
         returns_PGT[..., 0] = _mean_over_siblings(returns_PGT[..., 0], turns.first_PG)
-    return np.where(turns.trained_PGT, returns_PGT, np.nan)
+    learned_PGT = turns.trained_PGT
+    if stage.trains == "critiques":
+        learned_PGT = learned_PGT & (turns.role_PGT == "critique") & (turns.outcome_PGT == 0)
+    return np.where(learned_PGT, returns_PGT, np.nan)
 
 
 def best_of(returns_PGT: np.ndarray, k: int) -> np.ndarray:
-    """Returns `[P, G, T]` where only the best of k counts: the mean highest return of a turn and k - 1 others.
+    """Returns `[P, G, T]` under which the best of k counts: the mean, over all draws, of the highest among a turn's own
+    return and those of k - 1 others of its group.
 
-    The mean is over all draws of the others from those of its group that have the turn; of fewer, all are drawn. Of
-    returns of 0 and 1, less the group's mean, it is the advantage of Pass@k Training (Chen et al. 2025, arXiv
-    2508.10751) before their division by a standard deviation.
+    Where fewer have the turn, all of them are drawn. For returns of 0 and 1, minus the group's mean, this is the
+    advantage of Pass@k Training (Chen et al. 2025, arXiv 2508.10751) before its division by a standard deviation.
     """
     if k == 1:
         return returns_PGT
@@ -47,7 +54,7 @@ def best_of(returns_PGT: np.ndarray, k: int) -> np.ndarray:
         order_N = there_N[np.argsort(returns_PGT[problem, there_N, turn], kind="stable")]
         sorted_N, count = returns_PGT[problem, order_N, turn], len(order_N)
         drawn = min(k, count) - 1
-        # The best is the one of rank j if it is drawn and the rest are drawn from those below it.
+        # Rank j is the best of a draw if it is in it and all others are of lower rank.
         below_N = np.array([comb(j, drawn) for j in range(count)], dtype=np.float64)
         with_N = np.array([comb(j - 1, drawn - 1) if j and drawn else 0 for j in range(count)], dtype=np.float64)
         higher_N = np.append((with_N * sorted_N)[::-1].cumsum()[::-1][1:], 0.0)

@@ -1,4 +1,4 @@
-"""From scored groups to the per-token streams that are all the learner sees."""
+"""Scored groups as per-token streams, which are all that the learner sees."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,8 @@ from rlcore.types import Groups, TokenBatch, Trajectory
 def assign(groups: Groups, stage: StageConfig, credit: CreditConfig, gather: Gather = alone) -> TokenBatch:
     """The training batch of scored groups: advantages from their verdicts, KL weights from the stage.
 
-    A first attempt that m trajectories share is trained in one of them, so both are m times as large there.
-
-    All ranks call it together, each with its own groups.
+    A first attempt that m trajectories continue is trained in one of them, where both are multiplied by m. All ranks
+    call this together, each with its own groups.
     """
     turns = Turns.of_groups(groups)
     returns_PGT = best_of(turn_returns(turns, stage, credit.discount), credit.best_of)
@@ -36,7 +35,7 @@ def assign(groups: Groups, stage: StageConfig, credit: CreditConfig, gather: Gat
 
 
 def live_groups(groups: Groups, stage: StageConfig, credit: CreditConfig) -> np.ndarray:
-    """Whether the returns of some turn differ within a group, `[P]` bool: a dead group has nothing to compare."""
+    """Whether the returns of some turn differ within a group, `[P]` bool; where they do not, the group is dead."""
     returns_PGT = turn_returns(Turns.of_groups(groups), stage, credit.discount)
     if credit.unit == "trajectory":
         returns_PGT = np.nansum(returns_PGT, axis=-1, keepdims=True)
@@ -44,7 +43,7 @@ def live_groups(groups: Groups, stage: StageConfig, credit: CreditConfig) -> np.
 
 
 def compares(values_PGT: np.ndarray) -> np.ndarray:
-    """Whether a group's values at a turn, those that are not NaN, differ by more than rounding: `[P, T]` bool."""
+    """Whether the values of a group at a turn differ by more than rounding, ignoring NaN: `[P, T]` bool."""
     lows_PT = np.where(np.isnan(values_PGT), np.inf, values_PGT).min(axis=1)
     highs_PT = np.where(np.isnan(values_PGT), -np.inf, values_PGT).max(axis=1)
     return highs_PT - lows_PT > EPSILON
@@ -53,9 +52,9 @@ def compares(values_PGT: np.ndarray) -> np.ndarray:
 def token_batch(
     trajectories: Sequence[Trajectory], advantages_BT: np.ndarray, kl_weight_BT: np.ndarray, attempt_BT: np.ndarray
 ) -> TokenBatch:
-    """Flat streams of trajectories; a turn whose advantage is NaN keeps its tokens but leaves the loss.
+    """Flat streams of trajectories; the tokens of a turn whose advantage is NaN are not in the loss.
 
-    The arrays hold as many turns as the longest trajectory has; `attempt_BT` counts attempts from 0.
+    The arrays are as wide as the longest trajectory has turns; `attempt_BT` counts attempts from 0.
     """
     ids: list[int] = []
     logprobs: list[float] = []
@@ -71,7 +70,7 @@ def token_batch(
             spans_BT2[b, t] = len(turn.prompt_ids), len(turn.response_ids)
         lengths.append(len(ids) - start)
     scored_BT = ~np.isnan(advantages_BT)
-    # Every turn is two spans of tokens: its prompt, where all streams but the turn are 0, and its response.
+    # A turn is two spans of tokens: its prompt, where all streams but the turn are 0, and its response.
     per_span = np.zeros((4, *spans_BT2.shape))
     per_span[0] = attempt_BT[..., None] + 1
     per_span[1, ..., 1] = scored_BT

@@ -1,4 +1,4 @@
-"""What `rlcore curate` is asked for."""
+"""The options of `rlcore curate`."""
 
 import argparse
 from typing import Annotated
@@ -11,7 +11,7 @@ from rlcore.recipe.schema import Fraction, Positive, Section
 
 
 class CurateOptions(Section):
-    """Settings of a curation beside its recipe, which says model, data, messages, sampling and rewards."""
+    """Settings beside the recipe, which gives model, data, messages, sampling and rewards."""
 
     samples: Positive = Field(8, description="first attempts of each problem, by which its pass rate is measured")
     ngram: Positive = Field(
@@ -44,7 +44,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def parse_options(arguments: argparse.Namespace) -> CurateOptions:
-    """The settings that were given as flags. Raises UserError for one that cannot be."""
+    """The settings given as flags. Raises UserError for an invalid one."""
     given = {name: getattr(arguments, name) for name in CurateOptions.model_fields}
     try:
         return CurateOptions.model_validate(given)

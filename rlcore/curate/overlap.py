@@ -1,34 +1,34 @@
-"""What texts share: duplicates among problems, and problems that held-out sets hold."""
+"""Overlap between texts: duplicate problems, and problems that also occur in held-out sets."""
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 SHINGLE = 5
-"""Words in a row by which near duplicates are found."""
+"""Consecutive words in the runs that near duplicates are detected by."""
 COMMON = 1000
-"""A run of words that more problems have says nothing about two of them."""
+"""Runs that occur in more problems than this are ignored: they do not make two problems alike."""
 
 Run = tuple[str, ...]
 
 
 def words_of(text: str) -> list[str]:
-    """Words and numbers of a text, in small letters: what is compared."""
+    """The words and numbers of a text in lower case."""
     return re.findall(r"\w+", text.casefold())
 
 
 def runs_of(words: Sequence[str], length: int) -> set[Run]:
-    """Every `length` words in a row; a shorter text is one run of its own."""
+    """All runs of `length` consecutive words; a shorter text is a single run."""
     if len(words) <= length:
         return {tuple(words)}
     return {tuple(words[start : start + length]) for start in range(len(words) - length + 1)}
 
 
 def duplicates(texts: Sequence[str], near: float) -> dict[int, int]:
-    """For each text that repeats an earlier one, by its index, the index of the earliest.
+    """Maps the index of each text that repeats an earlier one to the index of the earliest such text.
 
-    Two texts repeat each other when their words are equal, or when the runs of five words that both have are at least
-    the share `near` of those that either has (Jaccard).
+    Texts repeat each other if their words are equal, or if the Jaccard similarity of their sets of five-word runs is at
+    least `near`.
     """
     found: dict[int, int] = {}
     first: dict[Run, int] = {}
@@ -50,9 +50,9 @@ def duplicates(texts: Sequence[str], near: float) -> dict[int, int]:
 
 
 def contaminated(texts: Sequence[str], held_out: Iterable[str], ngram: int) -> dict[int, str]:
-    """For each text that shares `ngram` words in a row with a held-out one, by its index, those words.
+    """Maps the index of each text that has `ngram` consecutive words in common with a held-out text to those words.
 
-    A text or held-out problem of fewer words is compared whole.
+    Texts of fewer words are compared as a whole.
     """
     forbidden = {run for text in held_out for run in runs_of(words_of(text), ngram)}
     forbidden.discard(())
@@ -65,7 +65,7 @@ def contaminated(texts: Sequence[str], held_out: Iterable[str], ngram: int) -> d
 
 
 def _nearest(index: int, runs: set[Run], holders: dict[Run, list[int]], sizes: list[int], near: float) -> int:
-    """The earliest text that is near enough, or the text itself."""
+    """The index of the earliest near duplicate, or `index` itself."""
     common = Counter(other for run in runs if len(holders.get(run, ())) <= COMMON for other in holders.get(run, ()))
     near_ones = [other for other, both in common.items() if both >= near * (len(runs) + sizes[other] - both)]
     return min(near_ones, default=index)

@@ -1,4 +1,4 @@
-"""How often a policy solves problems at its first attempt, measured once and kept."""
+"""Pass rates: how often a policy solves each problem at its first attempt. They are measured once and stored."""
 
 import json
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from rlcore.files import JsonlFile, Line, read_records, to_json, write_records, 
 from rlcore.ranks import Ranks, gather_list
 from rlcore.recipe import Recipe
 from rlcore.rollout.streaming import every, grouped
-from rlcore.session.build import Setup
+from rlcore.session.build import Session
 from rlcore.session.interrupt import Interrupt
 from rlcore.track.console import open_console
 from rlcore.train.step_metrics import check_scored
 from rlcore.types import Groups, Problem, Trajectory
 
 PART = 64
-"""Problems after which it is looked whether too many attempts got no score."""
+"""The limit on unscored attempts is checked every so many problems."""
 
 
 class _RateLine(Line):
@@ -28,49 +28,43 @@ class _RateLine(Line):
 
 
 def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder: Path, ranks: Ranks) -> list[float]:
-    """The share of `samples` first attempts that are right, for each problem; NaN where none was scored.
+    """The fraction of `samples` first attempts at each problem that are correct; NaN where none was scored.
 
-    A problem's is written to `folder` as soon as it is measured, so that an interrupted measurement goes on. Raises
-    Stopped when it was asked to stop.
+    Each rate is written to `folder` as soon as it is measured, so an interrupted measurement resumes. Raises Stopped
+    when the process is asked to stop.
     """
     file = folder / f"pass_rates-{ranks.rank}-of-{ranks.world}.jsonl"
     kept = read_records(file, _RateLine) if file.exists() else []
     write_records(file, kept)  # without a torn last line
     known = {record["id"]: record["pass_rate"] for record in kept}
     mine = [problem for problem in problems[ranks.rank :: ranks.world] if problem.id not in known]
-    console = open_console(0, done=0) if ranks.first else None
-    setup = Setup(recipe, ranks)
-    shown = console.progress("pass rates", samples * len(mine)) if console else nullcontext(lambda done: None)
-    try:
-        with (
-            Interrupt(ranks) as interrupt,
-            interrupt.nothing_to_save(),
-            closing(JsonlFile(file)) as lines,
-            shown as advance,
-            setup.rollout.together(),
-        ):
-            ended = setup.rollout.stream(every(mine, samples), temperature=recipe.rollout.temperature, draw=("curate",))
-            recent: Groups = []
-            for place, group in grouped(ended, samples, advance):
-                name, rate = mine[place].id, _rate(group)
-                known[name] = rate
-                if not np.isnan(rate):  # else it is measured again the next time
-                    lines.write({"id": name, "pass_rate": rate})
-                recent.append(group)
-                if len(recent) == PART:
-                    check_scored(recent, recipe.rewards.max_failed)
-                    recent = []
-            check_scored(recent, recipe.rewards.max_failed)
-    finally:
-        setup.close()
-        if console:
-            console.close()
+    with (
+        closing(Session(recipe, ranks)) as session,
+        closing(open_console(0, done=0)) if ranks.first else nullcontext() as console,
+        Interrupt(ranks) as interrupt,
+        interrupt.nothing_to_save(),
+        closing(JsonlFile(file)) as lines,
+        console.progress("pass rates", samples * len(mine)) if console else nullcontext(lambda done: None) as advance,
+        session.rollout.together(),
+    ):
+        ended = session.rollout.stream(every(mine, samples), temperature=recipe.rollout.temperature, draw=("curate",))
+        recent: Groups = []
+        for place, group in grouped(ended, samples, advance):
+            name, rate = mine[place].id, _rate(group)
+            known[name] = rate
+            if not np.isnan(rate):  # otherwise it is measured again next time
+                lines.write({"id": name, "pass_rate": rate})
+            recent.append(group)
+            if len(recent) == PART:
+                check_scored(recent, recipe.rewards.max_failed)
+                recent = []
+        check_scored(recent, recipe.rewards.max_failed)
     everywhere = dict(gather_list(list(known.items()), ranks))
     return [everywhere[problem.id] for problem in problems]
 
 
 def same_settings(folder: Path, settings: dict[str, object]) -> bool:
-    """Whether the folder's pass rates were measured under these settings; writes them down where it has none."""
+    """Whether the folder's pass rates were measured under these settings; an empty folder is given them."""
     path = folder / "settings.json"
     if not path.exists():
         write_whole(path, to_json(settings))

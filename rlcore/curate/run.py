@@ -1,4 +1,4 @@
-"""`rlcore curate`: from a recipe's data to the problems worth training on, with the figures that led to them."""
+"""`rlcore curate`: selects the problems of a recipe's data that are worth training on, and reports why."""
 
 import math
 from collections import Counter
@@ -17,7 +17,7 @@ from rlcore.data import load_problems
 from rlcore.data.load import problem_texts
 from rlcore.entries import SOURCES
 from rlcore.errors import UserError, one_line
-from rlcore.files import holding, to_json, write_records, write_whole
+from rlcore.files import holding, to_json, write_records, write_whole, writing
 from rlcore.ranks import Ranks, start_distributed
 from rlcore.recipe import Recipe
 from rlcore.session.interrupt import Stopped
@@ -28,7 +28,7 @@ PROBLEMS = "problems.parquet"
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A problem that was not taken, and why."""
+    """A problem that was not selected, and the reason."""
 
     problem: Problem
     reason: str
@@ -38,10 +38,10 @@ class Removed:
 def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path | None:
     """Writes `problems.parquet`, `removed.jsonl`, `statistics.json` and `statistics.md`; returns the first.
 
-    In turn: duplicates and problems that held-out sets share are removed, pass rates of the others are measured, those
-    between `lowest` and `highest` are kept, and `count` of them selected. Returns None when it was asked to stop.
-    Raises UserError where nothing is left, or where the folder holds pass rates measured under other settings or is
-    held by another process.
+    Duplicates and problems that occur in held-out sets are removed; the pass rates of the others are measured; problems
+    with rates from `lowest` to `highest` are kept, and `count` of them selected. Returns None when asked to stop.
+    Raises UserError if no problem is left, if the folder holds pass rates measured under other settings, or if another
+    process is using it.
     """
     ranks = start_distributed(recipe.device)
     with holding(folder, ranks.first):
@@ -93,7 +93,7 @@ def _curate(recipe: Recipe, options: CurateOptions, folder: Path, ranks: Ranks) 
 
 
 def _check_columns(problems: list[Problem]) -> None:
-    """UserError for a column that Parquet cannot hold, before anything is sampled."""
+    """Raises UserError for a column that Parquet cannot store, before anything is sampled."""
     for name in dict.fromkeys(name for problem in problems for name in problem.columns):
         try:
             datasets.Dataset.from_list([{name: problem.columns.get(name)} for problem in problems])
@@ -102,17 +102,15 @@ def _check_columns(problems: list[Problem]) -> None:
 
 
 def _write(folder: Path, rows: list[dict[str, Any]], removed: list[dict[str, Any]], statistics: dict[str, Any]) -> None:
-    try:
+    with writing(f"curate: {folder}"):
         datasets.Dataset.from_list(rows).to_parquet(folder / PROBLEMS)
         write_records(folder / "removed.jsonl", removed)
         write_whole(folder / "statistics.json", to_json(statistics))
         (folder / "statistics.md").write_text(_markdown(statistics), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"curate: {folder} cannot be written: {error.strerror}") from None
 
 
 def _overlaps(recipe: Recipe, options: CurateOptions, problems: list[Problem], texts: list[str]) -> dict[int, Removed]:
-    """Problems that held-out sets share, and duplicates."""
+    """Duplicates, and problems that occur in held-out sets, by index."""
     held_out = [text for path in options.against for text in problem_texts(path, recipe.data)]
     if recipe.evaluate:
         column = SOURCES[recipe.evaluate.data.source].text
@@ -126,7 +124,7 @@ def _overlaps(recipe: Recipe, options: CurateOptions, problems: list[Problem], t
 
 
 def _first_attempts(recipe: Recipe) -> Recipe:
-    """The recipe as it is sampled from here: one attempt, nothing trained, nothing evaluated."""
+    """The recipe reduced to sampling one attempt of each conversation."""
     conversation = recipe.conversation.model_copy(update={"attempts": 1, "kind": "correct"})
     return recipe.model_copy(update={"conversation": conversation, "evaluate": None, "stages": [], "sft": None})
 
@@ -139,7 +137,7 @@ def _statistics(
     rate_of: dict[int, float],
     chosen: list[int],
 ) -> dict[str, Any]:
-    """Counts of every step, and pass rates by band before and after."""
+    """Counts of every step, and pass rates by band before and after selection."""
     bands = [Counter(band_of(rate_of[i]) for i in part if not math.isnan(rate_of[i])) for part in (rate_of, chosen)]
     return {
         "model": recipe.model.path or "scratch",

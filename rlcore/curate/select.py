@@ -1,4 +1,4 @@
-"""Which problems to keep: bands of difficulty, and a selection that prefers uncertain and unlike problems."""
+"""Selecting problems: bands of difficulty, and a greedy choice of uncertain and dissimilar problems."""
 
 import heapq
 import math
@@ -12,19 +12,18 @@ BANDS = {"never": (0.0, 0.0), "hard": (0.0, 0.25), "medium": (0.25, 0.75), "easy
 
 
 def band_of(pass_rate: float) -> str:
-    """The band that a pass rate lies in."""
+    """The band of a pass rate."""
     if pass_rate in (0.0, 1.0):
         return "always" if pass_rate else "never"
     return next(name for name, (low, high) in BANDS.items() if low < pass_rate <= high)
 
 
 def select(texts: Sequence[str], pass_rates: Sequence[float], count: int, diversity: float) -> list[int]:
-    """Indices of `count` problems, the best first.
+    """Indices of `count` problems, best first.
 
-    Each next one has the highest (1 - d) · 4 p (1 - p) + d · u: p is its pass rate, so that the first term is the
-    variance of its reward, all that a group can learn from; u is the share of its words, weighed by how rare they are
-    (idf), that no problem chosen before has. u only falls as problems are chosen, so that looking again at the best
-    alone finds the true maximum (lazy greedy, Minoux 1978).
+    Each is the one with the highest (1 - d) · 4 p (1 - p) + d · u, where p is its pass rate, p (1 - p) the variance of
+    its reward, and u the fraction of its words, weighted by idf, that no chosen problem contains. u only falls as
+    problems are chosen, so re-evaluating the top of the heap finds the true maximum (lazy greedy, Minoux 1978).
     """
     words = [set(words_of(text)) for text in texts]
     known = Counter(word for own in words for word in own)

@@ -1,4 +1,4 @@
-"""Rows that cannot be used: refused in one line that says where they stand, or left out and listed."""
+"""Unusable rows: refused in one line that gives their places, or left out and listed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,25 +6,25 @@ from dataclasses import dataclass, field
 from rlcore.errors import UserError
 
 SHOWN, LISTED = 5, 200
-"""Places named in an error; places named in a list of what was left out."""
+"""Most places named in an error, and in a list of rows left out."""
 
 
 @dataclass
 class BadRows:
-    """What becomes of bad rows: UserError at the first kind of them, or with `skip` a list of them by reason."""
+    """Collects bad rows: raises UserError at the first kind of them, or with `skip` lists them by reason."""
 
     skip: bool
     places: dict[str, list[int]] = field(default_factory=dict)
     """Lines or rows, counted from 1, that were left out for each reason."""
 
     def refuse(self, error: str, reason: str, places: Sequence[int]) -> None:
-        """Takes note of rows at `places`, or raises UserError with the line `error`."""
+        """Records the rows at `places`, or raises UserError with the line `error`."""
         if not self.skip:
             raise UserError(error)
         self.places.setdefault(reason, []).extend(places)
 
     def summary(self, name: str, unit: str, total: int) -> str:
-        """One line that says how many of `total` rows were left out, where and why; empty where none was."""
+        """One line on how many of `total` rows were left out, where and why; empty if none was."""
         count = sum(map(len, self.places.values()))
         if not count:
             return ""

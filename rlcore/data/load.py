@@ -1,4 +1,4 @@
-"""From a recipe's data section to problems."""
+"""Loading the problems of a recipe's data section."""
 
 import hashlib
 from collections import Counter
@@ -19,11 +19,11 @@ from rlcore.types import Problem
 def load_problems(
     section: DataConfig, say: Callable[[str], object] = print, texts: Sequence[str] = ()
 ) -> list[Problem]:
-    """The problems of a data section, in the order of their source. `texts` are columns that must hold text.
+    """The problems of a data section, in the order of the source. `texts` are columns that must contain text.
 
-    `say` is given one line each about rows that `skip_bad_rows` left out, and about what of the data is not used.
-    Raises UserError for a missing, unreadable or empty table, a line that is not JSON, rows without a column that the
-    source, the column map or the prompt names, or unknown generator options.
+    `say` receives one line about rows that `skip_bad_rows` left out, and one about each part of the data that is not
+    used. Raises UserError for a missing, unreadable or empty table, a line that is not JSON, rows without a column that
+    the source, the column map or the prompt names, or unknown generator options.
     """
     source = SOURCES[section.source]
     bad = BadRows(section.skip_bad_rows)
@@ -45,7 +45,7 @@ def load_problems(
 
 
 def _unused(table: Table, section: DataConfig, source: Source) -> Iterator[str]:
-    """What is asked of the data that they do not have, and what they have that is not asked."""
+    """Notes on what the recipe asks for but the data lack, and on what the data contain but is not used."""
     if source.in_split is None and section.split != "train" and Path(table.name).is_file():
         yield f"data set {table.name} is one file, which is read whole: it has no split {section.split}"
     if images := image_columns(table.rows):
@@ -53,7 +53,7 @@ def _unused(table: Table, section: DataConfig, source: Source) -> Iterator[str]:
 
 
 def _distinct(problems: list[Problem], name: str, say: Callable[[str], object]) -> list[Problem]:
-    """Problems with an id each: a row that repeats the id of an earlier one becomes `ID#2`, `ID#3` and so on."""
+    """Gives every problem an id of its own: repeated ids become `ID#2`, `ID#3` and so on."""
     seen: Counter[str] = Counter()
     distinct, repeated = [], []
     for problem in problems:
@@ -69,7 +69,7 @@ def _distinct(problems: list[Problem], name: str, say: Callable[[str], object]) 
 
 
 def problem_texts(path: str, section: DataConfig) -> list[str]:
-    """Texts of the problems at `path`, all splits of it, in the column that the section's source names or maps."""
+    """The texts of all problems at `path`, of any split, in the column that the section's source names or maps."""
     source = SOURCES[section.source]
     table = read_table(path, split="all")
     mapped = section.columns.get(source.text, source.text)
@@ -93,7 +93,7 @@ def _table(section: DataConfig, source: Source, bad: BadRows) -> Table:
 
 
 def _rows(table: Table, section: DataConfig, source: Source, bad: BadRows, texts: Sequence[str]) -> list[Row]:
-    """The table's rows under the source's column names, each with every column it must have, of the wanted split."""
+    """The rows of the wanted split under the source's column names, each with all columns that it needs."""
     if not table.rows:
         raise UserError(f"data set {table.name} is empty")
     named = _renamed(table, section.columns, bad)
@@ -127,7 +127,7 @@ def _renamed(table: Table, columns: dict[str, str], bad: BadRows) -> Table:
 
 
 def _with_column(table: Table, column: str, bad: BadRows, hint: str = "") -> Table:
-    """The rows whose column holds something; UserError where no row has it at all."""
+    """The rows in which the column is not empty. Raises UserError if no row has the column."""
     lacking = [place for row, place in zip(table.rows, table.places, strict=True) if _blank(row.get(column))]
     if not lacking:
         return table
@@ -176,7 +176,7 @@ def _normal(text: str) -> str:
 
 
 def _own_text(row: Row, section: DataConfig, source: Source) -> str:
-    """What tells a problem from others: its text where the prompt has one, else the prompt."""
+    """The text that identifies a problem: its own if the prompt contains it, else the prompt."""
     own: Any = row.get(source.text)
     return text_of(own if is_prompt(own) else asked(section.prompt, row, ""))
 

@@ -1,4 +1,4 @@
-"""The order in which training sees problems: a pure function of seed and step, whatever step a run resumes at."""
+"""The order of problems in training: a function of seed and step alone, so that it survives a resumption."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class ProblemOrder:
 
 
 def rank_slice(items: Sequence[Item], rank: int, world: int) -> list[Item]:
-    """The contiguous part of `items` that belongs to `rank` of `world`; UserError if the parts would not be equal."""
+    """The contiguous part of `items` for `rank` of `world`. Raises UserError if the parts would not be equal."""
     if len(items) % world:
         raise UserError(f"{len(items)} problems a step do not divide evenly over {world} ranks")
-    share = len(items) // world
-    return list(items[rank * share : (rank + 1) * share])
+    count = len(items) // world
+    return list(items[rank * count : (rank + 1) * count])

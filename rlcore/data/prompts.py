@@ -1,4 +1,4 @@
-"""What the policy is asked: a row's text or messages, in the recipe's template over the row's columns."""
+"""Prompts: a row's text or messages in the recipe's template."""
 
 import json
 import re
@@ -10,11 +10,11 @@ from rlcore.recipe.schema import PLACEHOLDER
 from rlcore.types import Message
 
 IMAGE_COLUMNS = ("image", "images")
-"""What TRL calls columns of images."""
+"""TRL's names for columns of images."""
 
 
 def is_prompt(value: Any) -> TypeGuard[str | Sequence[Mapping[str, Any]]]:
-    """Whether a value is text, or the messages of a conversation that the user speaks last in."""
+    """Whether a value is a text, or messages of which the last is the user's."""
     if isinstance(value, str) or not isinstance(value, list) or not value:
         return isinstance(value, str)
     whole = all(isinstance(m, Mapping) and all(isinstance(m.get(k), str) for k in ("role", "content")) for m in value)
@@ -22,12 +22,12 @@ def is_prompt(value: Any) -> TypeGuard[str | Sequence[Mapping[str, Any]]]:
 
 
 def text_of(prompt: str | Sequence[Mapping[str, Any]]) -> str:
-    """The text, or all texts of the messages one after the other: what a problem is told from others by."""
+    """The text, or the concatenated texts of the messages, by which problems are identified."""
     return prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
 
 
 def asked(template: str, row: Row, prompt: str | Sequence[Mapping[str, Any]]) -> list[Message]:
-    """The messages of a prompt, the last of them within `template`, in which `{name}` stands for the row's column."""
+    """The messages of a prompt, the last one in `template`, where `{name}` stands for a column of the row."""
     *before, last = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
     def value(match: re.Match[str]) -> str:
@@ -38,7 +38,7 @@ def asked(template: str, row: Row, prompt: str | Sequence[Mapping[str, Any]]) ->
 
 
 def image_columns(rows: Sequence[Row]) -> list[str]:
-    """Columns that hold images: by TRL's names for them, or as `datasets` gives them."""
+    """Columns of images, recognised by TRL's names or by the form in which `datasets` returns them."""
     first = rows[0] if rows else {}
     return [name for name, value in first.items() if value and (name in IMAGE_COLUMNS or _is_image(value))]
 
@@ -50,7 +50,7 @@ def _is_image(value: Any) -> bool:
 
 
 def _written(value: Any) -> str:
-    """A column's value in a prompt: a list is a line for each entry, what is no text is JSON."""
+    """A column's value in a prompt: lists have a line for each entry; other values that are not text become JSON."""
     if isinstance(value, list):
         return "\n".join(map(_written, value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

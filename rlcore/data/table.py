@@ -18,7 +18,7 @@ FILE_SUFFIXES = (".jsonl", ".json", ".gz", ".parquet")
 
 @dataclass(frozen=True)
 class Table:
-    """Rows and where each stands: `places[i]`, counted from 1, is the line (or row, as `unit` says) of `rows[i]`."""
+    """Rows and their places: `places[i]`, counted from 1, is the line (or row, according to `unit`) of `rows[i]`."""
 
     name: str
     rows: list[Row]
@@ -27,10 +27,10 @@ class Table:
 
 
 def read_table(path: str, subset: str | None = None, split: str = "train", bad: BadRows = REFUSED) -> Table:
-    """The rows at `path`: a file (its suffix says which kind), a data set folder, or the name of a hub data set.
+    """The rows at `path`: a file, whose suffix gives its kind, a data set folder, or the name of a hub data set.
 
-    `subset` and `split` choose within a folder or hub data set; a file is read whole.
-    Raises UserError if there is nothing there or it cannot be read.
+    `subset` and `split` select from a folder or hub data set; a file is read whole. Raises UserError if nothing is
+    there or it cannot be read.
     """
     file = Path(path)
     if not file.exists() and (path.endswith(FILE_SUFFIXES) or path.startswith((".", "/", "~"))):
@@ -41,7 +41,7 @@ def read_table(path: str, subset: str | None = None, split: str = "train", bad: 
 
 
 def read_jsonl(path: str, bad: BadRows = REFUSED) -> Table:
-    """One JSON object a line, or one array of them; `.gz` or plain. Read here because errors must name the line."""
+    """One JSON object a line, or an array of objects; `.gz` or plain. Read here so that errors can name the line."""
     open_text = gzip.open if path.endswith(".gz") else open
     try:
         with open_text(path, "rt", encoding="utf-8") as file:
@@ -58,7 +58,7 @@ def read_jsonl(path: str, bad: BadRows = REFUSED) -> Table:
 
 
 def _array(text: str) -> list[str] | None:
-    """The entries of a text that is one JSON array, as JSON each; None for any other."""
+    """The entries of a text that is one JSON array, each as JSON; None for other texts."""
     if not text.lstrip().startswith("["):
         return None
     try:

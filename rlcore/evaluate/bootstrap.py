@@ -1,4 +1,4 @@
-"""Confidence intervals: problems are resampled, and seeds, which are few, are given Student's t."""
+"""Confidence intervals: the bootstrap over problems, Student's t over the few seeds."""
 
 from collections.abc import Hashable, Iterator, Sequence
 
@@ -13,9 +13,9 @@ def bootstrap_ci(
 ) -> np.ndarray:
     """Mean, low and high end of M measurements on N rows, `[M, 3]`.
 
-    The percentile bootstrap (Efron 1979) over problems: rows of one problem (`problems_N`) are drawn together, since
-    samples of one problem resemble each other, and all measurements are drawn together, so that a difference of two
-    attempts is paired. NaN values are left out of the means; a measurement without any value gives NaN.
+    The percentile bootstrap (Efron 1979) over problems. Rows of one problem (`problems_N`) are drawn together because
+    they are correlated, and all measurements together so that differences between attempts are paired. Means ignore
+    NaN; a measurement without any value gives NaN.
     """
     _, sums_PM, counts_PM = _by_problem(values_NM, problems_N)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -24,7 +24,7 @@ def bootstrap_ci(
 
 
 def problem_means(values_NM: np.ndarray, problems_N: Sequence[Hashable]) -> tuple[list[str], np.ndarray]:
-    """The names of P problems, sorted, and the means over their rows, `[P, M]`; NaN where a problem has no value."""
+    """The sorted names of P problems and the means over their rows, `[P, M]`; NaN where a problem has no value."""
     names, sums_PM, counts_PM = _by_problem(values_NM, problems_N)
     return names, _ratio(sums_PM, counts_PM)
 
@@ -37,13 +37,12 @@ def seeds_ci(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> np.ndarray:
-    """Mean, low and high end of M measurements over S seeds and P problems, `[M, 3]`, for other seeds and problems.
+    """Mean, low and high end of M measurements over S seeds and P problems, `[M, 3]`; generalises to new ones of both.
 
-    With `against_SPM`, of another arm on the same problems with seeds of its own: of the difference from it, paired by
-    problem. Crossed: a draw takes problems with replacement, the same ones for all seeds and both arms, and adds the
-    standard error over seeds times a draw of Student's t, with Welch's degrees of freedom for two arms. (To resample
-    three or five seeds covers far too little.) An arm of one seed adds nothing for seeds, so with one seed it is
-    `bootstrap_ci` of the problems. NaN marks are left out.
+    With `against_SPM`, another arm on the same problems with seeds of its own, the interval is that of the difference,
+    paired by problem. Each draw resamples problems, the same ones for all seeds and both arms, and adds the standard
+    error over seeds times a draw of Student's t, with Welch's degrees of freedom for two arms; resampling three or five
+    seeds would cover far too little. With one seed this is `bootstrap_ci` over problems. NaN marks are ignored.
     """
     arms = [marks_SPM] if against_SPM is None else [marks_SPM, against_SPM]
     rng = np.random.default_rng([seed, 1])
@@ -70,10 +69,7 @@ def _first_minus_second(arms: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _welch(squares_AM: np.ndarray, freedoms_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Standard error and degrees of freedom of a sum of independent means, `[M]` each, from those of its A terms.
-
-    Welch 1947. Without any error the degrees do not matter.
-    """
+    """Standard error and degrees of freedom of a sum of A independent means, `[M]` each (Welch 1947)."""
     total_M = squares_AM.sum(0)
     by_freedom_M = (squares_AM**2 / freedoms_A[:, None]).sum(0)
     freedom_M = np.divide(total_M**2, by_freedom_M, out=np.ones_like(total_M), where=by_freedom_M > 0)
@@ -81,11 +77,11 @@ def _welch(squares_AM: np.ndarray, freedoms_A: np.ndarray) -> tuple[np.ndarray, 
 
 
 _SEED_DRAWS = 10
-"""Draws of Student's t for each draw of problems: its tails are long where seeds are few."""
+"""Draws of Student's t for each draw of problems: with few seeds its tails are long."""
 
 
 def _by_problem(values_NM: np.ndarray, problems_N: Sequence[Hashable]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The names of P problems, sorted, and the sums and numbers of their values, `[P, M]` each."""
+    """The sorted names of P problems, and the sums and counts of their values, `[P, M]` each."""
     names, problem_N = np.unique([str(p) for p in problems_N], return_inverse=True)
     present_NM = ~np.isnan(values_NM)
     sums_PM = _sum_by_problem(np.where(present_NM, values_NM, 0.0), problem_N)
@@ -93,12 +89,12 @@ def _by_problem(values_NM: np.ndarray, problems_N: Sequence[Hashable]) -> tuple[
 
 
 def _ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """NaN where there is nothing to divide by."""
+    """NaN where the count is 0."""
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _resampled_means(sums_PM: np.ndarray, counts_PM: np.ndarray, seed: int, resamples: int) -> np.ndarray:
-    """Means over problems drawn with replacement, `[R, M]`: the same draws for the same seed and number of problems."""
+    """Means over problems drawn with replacement, `[R, M]`; the draws depend on seed and number of problems alone."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.concatenate(
             [(draws_RP @ sums_PM) / (draws_RP @ counts_PM) for draws_RP in _draws(len(sums_PM), seed, resamples)]
@@ -127,7 +123,7 @@ def _draws(problems: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
 
 
 def _quantiles(means_RM: np.ndarray, ends: list[float]) -> np.ndarray:
-    """Quantiles over resamples, `[2, M]`, leaving out resamples that drew no value of a measurement."""
+    """Quantiles over resamples, `[2, M]`, ignoring resamples without a value of the measurement."""
     if np.isnan(means_RM).any():
         columns = [column[~np.isnan(column)] for column in means_RM.T]
         return np.stack([np.quantile(c, ends) if c.size else np.full(2, np.nan) for c in columns], axis=1)

@@ -1,4 +1,4 @@
-"""pass@k and maj@k of one problem from n ≥ k samples: exact means over all subsets of k, so unbiased for any k ≤ n."""
+"""pass@k and maj@k of one problem from n samples: exact means over all subsets of k, hence unbiased for k ≤ n."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from rlcore.files import Record
 
 
 def pass_at_k(correct_N: Sequence[bool], k: int) -> float:
-    """The chance that k of n samples hold a right one: `1 - C(n - c, k) / C(n, k)`; NaN for fewer than k samples.
+    """The probability that k of n samples include a correct one, `1 - C(n - c, k) / C(n, k)`; NaN for fewer than k.
 
     Chen et al. 2021, arXiv 2107.03374, equation 1.
     """
@@ -20,11 +20,11 @@ def pass_at_k(correct_N: Sequence[bool], k: int) -> float:
 
 
 def maj_at_k(answers_N: Sequence[str | None], correct_N: Sequence[bool], k: int) -> float:
-    """The chance that the most frequent answer of k of n samples is right; NaN for fewer than k samples.
+    """The probability that the most frequent answer of k of n samples is correct; NaN for fewer than k samples.
 
-    The mean over all subsets of size k, by counting instead of drawing: a U-statistic, hence unbiased for the accuracy
-    of a vote among k fresh samples. Answers that are level share the vote evenly. Samples without an answer (None) have
-    no vote, and a vote among nothing is wrong. An answer counts as right by the share of its samples judged right.
+    The mean over all subsets of size k, by counting: a U-statistic, hence unbiased for a vote among k fresh samples.
+    Tied answers share the vote evenly. Samples without an answer (None) do not vote, and a vote among none is wrong. An
+    answer counts as correct by the fraction of its samples judged correct.
     """
     n = len(answers_N)
     if k > n:
@@ -40,15 +40,14 @@ def maj_at_k(answers_N: Sequence[str | None], correct_N: Sequence[bool], k: int)
 
 
 def _wins(mine: int, others: Sequence[int], silent: int, k: int) -> float:
-    """Subsets of size k in which an answer with `mine` samples is the most frequent; one level with t others counts
-    1 / (t + 1)."""
+    """How many subsets of size k an answer with `mine` samples wins; a tie with t others counts 1 / (t + 1)."""
     return sum(comb(mine, votes) * _at_most(votes, others, silent, k - votes) for votes in range(1, min(mine, k) + 1))
 
 
 def _at_most(votes: int, others: Sequence[int], silent: int, size: int) -> float:
-    """Ways to choose `size` from the other samples, none of their answers more than `votes` times, t of them exactly so
-    often, each weighed 1 / (t + 1)."""
-    # Answers that cannot come level restrict nothing, so with the silent ones they are one heap to choose from.
+    """Ways to choose `size` of the other samples with no answer more than `votes` times; if t answers have exactly so
+    many, a way is weighted 1 / (t + 1)."""
+    # Answers that cannot tie restrict nothing, so they form one pool with the samples that do not vote.
     free = silent + sum(count for count in others if count < votes)
     ways_TS = np.zeros((1, size + 1))
     ways_TS[0] = [comb(free, s) for s in range(size + 1)]
@@ -64,7 +63,7 @@ def _at_most(votes: int, others: Sequence[int], silent: int, size: int) -> float
 def vote_rows(records: Sequence[Record], attempts: int) -> dict[str, float]:
     """`pass@k_tA` and `maj@k_tA` of one problem's n conversations, for k = 2, 4, ... and n, and attempts 1, 2 and last.
 
-    A k for which too few conversations were scored has no value (NaN).
+    NaN for a k above the number of scored conversations.
     """
     n = len(records)
     ks = sorted({2**power for power in range(1, n.bit_length()) if 2**power <= n} | {n})

@@ -1,4 +1,4 @@
-"""What an evaluation has done so far, in a file that outlives it: an interrupted one goes on from there."""
+"""The journal of an evaluation: finished conversations in a file, from which an interrupted one resumes."""
 
 import json
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ class _SampleLine(TrajectoryLine):
 
 
 class Journal:
-    """Records of conversations, found by their stage, their problem and their number among those on it.
+    """Records of conversations by stage, problem and number (`sample`) among those on the problem.
 
-    A JSONL file: a first line that says what is evaluated, then a line for each conversation as it ended: its record,
-    as `trajectory_record` has it, and its number (`sample`). A line that was not written whole when the process was
-    killed is left out. Without a path nothing is kept.
+    The first line of the JSONL file identifies the evaluation; each later one is the record of a conversation
+    (`trajectory_record`) with its number. A line that a killed process left incomplete is ignored. Without a path
+    nothing is stored.
 
-    Raises UserError where the file holds another evaluation, or cannot be read or written.
+    Raises UserError where the file belongs to another evaluation, or cannot be read or written.
     """
 
     def __init__(self, path: Path | None = None, evaluates: Mapping[str, Any] | None = None):
-        """`evaluates` is all that the conversations depend on, as JSON has it."""
+        """`evaluates` is everything that the conversations depend on, as JSON."""
         self._done: dict[Name, Record] = {}
         self._file: JsonlFile | None = None
         if path is None:
@@ -49,21 +49,20 @@ class Journal:
 
     @property
     def done(self) -> int:
-        """How many conversations were held before."""
+        """Conversations found in the file."""
         return len(self._done)
 
     def read(self, stage: str, problem: str, sample: int) -> Record | None:
-        """The record of a conversation that was held before, or None."""
+        """The record of a conversation found in the file, or None."""
         return self._done.get((stage, problem, sample))
 
     def write(self, record: Record, sample: int) -> Record:
-        """Keeps the record of a conversation. Returns it as `read` would, so that going on changes nothing."""
+        """Stores the record of a conversation. Returns it as `read` would, so that resuming changes nothing."""
         kept: Record = json.loads(to_json({**record, "sample": sample}))
         if self._file:
             self._file.write(kept)
         return kept
 
     def close(self) -> None:
-        """Closes the file."""
         if self._file:
             self._file.close()

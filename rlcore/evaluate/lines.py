@@ -1,4 +1,4 @@
-"""Shapes of the records in a run's files: what they must hold to be read back. Other keys are let through."""
+"""The shapes of records in a run's files. Further keys are allowed."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -8,11 +8,11 @@ from pydantic import Field
 from rlcore.files import Line, StepLine
 
 Figure = float | None
-"""None stands for what is not finite."""
+"""None means that the number was not finite."""
 
 
 class MetricsLine(StepLine):
-    """Of metrics.jsonl: the figures of a step."""
+    """A line of metrics.jsonl: the figures of a step."""
 
     stage: str
     __pydantic_extra__: dict[str, Figure]
@@ -33,7 +33,7 @@ class _ShownReply(Line):
 
 
 class ShownLine(StepLine):
-    """Of trajectories.jsonl, and the examples of an evaluation: what is looked at (see `trajectory_record`)."""
+    """A line of trajectories.jsonl, or an example of an evaluation: what reports show (see `trajectory_record`)."""
 
     stage: str
     problem_id: str
@@ -57,7 +57,7 @@ class _Reply(_ShownReply):
 
 
 class TrajectoryLine(ShownLine):
-    """Of attempts-RANK.jsonl: what is measured too (see `record_rows`)."""
+    """A line of attempts-RANK.jsonl: also what is measured (see `record_rows`)."""
 
     attempts: Annotated[Sequence[_Attempt], Field(min_length=1)]
     between: Sequence[_Reply]
@@ -66,14 +66,14 @@ class TrajectoryLine(ShownLine):
 
 
 class _Marks(Line):
-    """Marks of an evaluation: a column, by measurement, of one for each problem."""
+    """Marks of an evaluation: by measurement, one for each problem."""
 
     problems: list[str]
     columns: dict[str, list[Figure]]
 
 
 class _Evaluation(Line):
-    """Figures under one way of sampling: value, low and high end."""
+    """Figures under one way of sampling: value, low and high end of each."""
 
     mode: str
     problems: int
@@ -83,7 +83,7 @@ class _Evaluation(Line):
 
 
 class ResultsLine(Line):
-    """Of evaluation.json."""
+    """evaluation.json."""
 
     arm: str
     seed: int

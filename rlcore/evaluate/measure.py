@@ -1,4 +1,4 @@
-"""From trajectories to records, which runs keep, and from those to rows, which figures and intervals are made of."""
+"""Trajectories as records, which runs store, and records as rows, which figures and intervals are computed from."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from rlcore.recipe.schema import ConversationConfig
 from rlcore.types import Trajectory
 
 PARTS = {"level": ("level",), "subject": ("subject", "type")}
-"""What results are also given apart by, and the columns that may hold it (those of MATH and MATH-500)."""
+"""Parts that results are also reported by, and the columns that may hold them (in MATH and MATH-500)."""
 
 
 def trajectory_record(trajectory: Trajectory, *, step: int, stage: str) -> Record:
-    """The record of one scored trajectory as `trajectories.jsonl` and `attempts.jsonl` hold it.
+    """The record of one scored trajectory in `trajectories.jsonl` and `attempts.jsonl`.
 
-    Texts, verdicts and lengths of the attempts; `between`, what the policy said between them; the flip from the first
-    to the last attempt, and how much of it was edited.
+    It holds texts, verdicts and lengths of the attempts, the replies between them, the flip from the first to the last
+    attempt, and the edit ratio of the two.
     """
     marks_A = trajectory.marks_A
     between = [
@@ -63,7 +63,7 @@ def _parts(columns: Any) -> dict[str, str]:
 
 
 def _edit_ratio(trajectory: Trajectory) -> float:
-    """Between the first and the last attempt, on token ids, or on words where there is only text."""
+    """Of the first and the last attempt, on token ids, or on words where there is only text."""
     first, last = trajectory.attempts[0], trajectory.attempts[-1]
     if first.response_ids or last.response_ids:
         return float(edit_ratio([first.response_ids], [last.response_ids])[0])
@@ -78,10 +78,9 @@ def trajectory_rows(trajectories: Sequence[Trajectory], section: ConversationCon
 def record_rows(records: Sequence[Record], section: ConversationConfig) -> dict[str, np.ndarray]:
     """Every measurement of N records of one kind of conversation, `[N]` each (see `evaluate.metrics`).
 
-    Beside accuracy and flips: answer_change, edit_ratio (first against last attempt), and of each attempt truncated_tA
-    (share that met the length limit) and tokens_tA. Where conversations may end early, attempts; where the policy
-    judges its attempts, verdict_right. An attempt that a conversation lacks has no length there, and the answer before
-    it stands.
+    Beside accuracy and flips: answer_change, edit_ratio (first against last attempt), truncated_tA (1 where attempt A
+    was cut at the length limit) and tokens_tA; attempts, where conversations may end early; verdict_right, where the
+    policy judges its attempts. A missing attempt has no length, and counts with the answer before it.
     """
     attempts = section.attempts
     marks = [standing([mark(attempt) for attempt in record["attempts"]], attempts) for record in records]
@@ -103,22 +102,22 @@ def record_rows(records: Sequence[Record], section: ConversationConfig) -> dict[
 
 
 def mark(attempt: Record) -> float:
-    """1 for an attempt that is correct, else 0; NaN where it was not scored (see `Trajectory.marks_A`)."""
+    """1 for a correct attempt, else 0; NaN where it was not scored (see `Trajectory.marks_A`)."""
     return float("nan") if attempt["score"] is None else float(attempt["status"] == "correct")
 
 
 def standing(values: Sequence[Any], attempts: int) -> list[Any]:
-    """One value for each of `attempts` attempts, the last there is for those that are lacking."""
+    """`values` extended to one for each attempt by repeating the last."""
     return [*values, *[values[-1]] * (attempts - len(values))]
 
 
 def _answer(attempt: Record) -> str:
-    """The answer that an attempt settles on: the one its reward read, else its whole text but for spaces and case."""
+    """The answer of an attempt: the one its reward extracted, else its whole text without spaces and case."""
     return attempt["answer"] if attempt["answer"] is not None else "".join(attempt["text"].split()).casefold()
 
 
 def _verdicts_right(record: Record) -> float:
-    """The share of the policy's verdicts on its own attempts that agree with their scores; NaN without any."""
+    """The fraction of the policy's verdicts on its own attempts that agree with the scores; NaN without any."""
     agreed = []
     for said in record["between"]:
         judged = mark(record["attempts"][said["after"] - 1])

@@ -1,4 +1,4 @@
-"""The result of an evaluation: figures with their intervals, and the file `evaluation.json` that holds them."""
+"""The results of an evaluation, figures with intervals, and their file `evaluation.json`."""
 
 import json
 import math
@@ -26,16 +26,16 @@ class Evaluation:
     problems: int
     metrics: Mapping[str, Interval]
     parts: Mapping[str, Mapping[str, "Evaluation"]] = field(default_factory=dict)
-    """The same of the problems of each level, subject and the like: `parts["level"]["5"]`."""
+    """The same for the problems of each level, subject and the like: `parts["level"]["5"]`."""
     marks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """By measurement and problem: the mean over the problem's conversations, where there is one. Intervals over seeds
-    and of differences between arms are made of them."""
+    """By measurement and problem: the mean over the problem's conversations, if any. Intervals over seeds and of
+    differences between arms are computed from these."""
 
     @classmethod
     def of_rows(
         cls, mode: str, problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], *, seed: int = 0
     ) -> "Evaluation":
-        """Means with intervals of measurements `[N]` on N rows; `problems_N` names the problem of each row."""
+        """Means and intervals of measurements `[N]` on N rows; `problems_N` names the problem of each row."""
         if not len(problems_N):
             raise UserError(f"{mode} evaluation: there are no problems to evaluate on")
         marks = _marks(problems_N, rows)
@@ -44,7 +44,7 @@ class Evaluation:
     def with_rows(
         self, problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], *, seed: int = 0
     ) -> "Evaluation":
-        """The same with further measurements."""
+        """This evaluation with further measurements."""
         if not rows:
             return self
         metrics = {**self.metrics, **_intervals(problems_N, rows, seed)}
@@ -53,39 +53,27 @@ class Evaluation:
     def with_parts(
         self, problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], parts_N: Sequence[Mapping[str, str]]
     ) -> "Evaluation":
-        """The same with the figures of each part of at least two values; `parts_N` says where each row belongs."""
-        values: dict[str, set[str]] = {}
-        for parts in parts_N:
-            for part, value in parts.items():
-                values.setdefault(part, set()).add(value)
-        found = {
-            part: {value: self._only(part, value, problems_N, rows, parts_N) for value in sorted(names)}
-            for part, names in values.items()
-            if len(names) > 1
-        }
+        """This evaluation with figures of each part that has two values or more; `parts_N` are those of each row."""
+        names_N, found = np.array(problems_N, dtype=object), dict[str, dict[str, Evaluation]]()
+        for part in dict.fromkeys(part for parts in parts_N for part in parts):
+            value_N = np.array([parts.get(part) for parts in parts_N], dtype=object)
+            values = sorted({value for value in value_N if value is not None})
+            masks = {value: value_N == value for value in values} if len(values) > 1 else {}
+            for value, mine_N in masks.items():
+                own = {name: values_N[mine_N] for name, values_N in rows.items()}
+                only = Evaluation.of_rows(self.mode, names_N[mine_N].tolist(), own)
+                found.setdefault(part, {})[value] = only
         return replace(self, parts=found)
-
-    def _only(
-        self,
-        part: str,
-        value: str,
-        problems_N: Sequence[Hashable],
-        rows: Mapping[str, np.ndarray],
-        parts_N: Sequence[Mapping[str, str]],
-    ) -> "Evaluation":
-        mine = np.array([parts.get(part) == value for parts in parts_N])
-        names = [name for name, is_mine in zip(problems_N, mine, strict=True) if is_mine]
-        return Evaluation.of_rows(self.mode, names, {name: values_N[mine] for name, values_N in rows.items()})
 
     @property
     def values(self) -> dict[str, float]:
-        """The figures without their intervals, by the names that `metrics.jsonl` gives them: `eval/MODE/NAME`."""
+        """The figures without intervals, by their names in `metrics.jsonl`: `eval/MODE/NAME`."""
         return {f"eval/{self.mode}/{name}": value for name, (value, _, _) in self.metrics.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What `evaluation.json` holds: the evaluations of one arm with one seed at one step, and examples to look at.
+    """The content of `evaluation.json`: evaluations of one arm with one seed at one step, and example conversations.
 
     A histogram is `{"edges": [K + 1 numbers], "counts": [K integers]}`; an example is a record of `trajectories.jsonl`.
     """
@@ -97,23 +85,23 @@ class Results:
     histograms: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
-    """What could not be measured, in plain words."""
+    """Plain sentences on what could not be measured."""
 
 
 def histogram(values_N: np.ndarray, bins: int = 40, span: tuple[float, float] = (0.0, 1.0)) -> dict[str, list[float]]:
-    """Counts of the values in `bins` equal parts of `span`, as `Results.histograms` holds them. NaN is left out."""
+    """Counts of the values in `bins` equal parts of `span`, in the form of `Results.histograms`. NaN is ignored."""
     counts, edges = np.histogram(values_N[~np.isnan(values_N)], bins=bins, range=span)
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
 def save_evaluation(path: Path, results: Results) -> None:
-    """Write `evaluation.json` whole or not at all. Raises UserError where it cannot be written."""
+    """Writes `evaluation.json` atomically. Raises UserError where it cannot be written."""
     evaluations = [_saved(evaluation) for evaluation in results.evaluations]
     write_whole(path, to_json(asdict(replace(results, evaluations=())) | {"evaluations": evaluations}))
 
 
 def load_evaluation(path: Path) -> Results:
-    """Read what `save_evaluation` wrote. Raises UserError where the file is missing or is something else."""
+    """Reads what `save_evaluation` wrote. Raises UserError if the file is missing or something else."""
     try:
         saved = json.loads(path.read_bytes())
         check_shape(saved, ResultsLine, f"{path} is not an evaluation file")
@@ -130,14 +118,14 @@ def _intervals(problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray], s
 
 
 def _marks(problems_N: Sequence[Hashable], rows: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Rounded to what a file is to hold of them."""
+    """The mean of each problem, rounded to the precision of the file."""
     names, means_PM = problem_means(np.stack(list(rows.values()), axis=1), problems_N)
     columns = zip(rows, means_PM.T.round(4).tolist(), strict=True)
     return {row: {n: m for n, m in zip(names, marks, strict=True) if not math.isnan(m)} for row, marks in columns}
 
 
 def _saved(evaluation: Evaluation) -> dict[str, Any]:
-    """As JSON holds it: the problems named once, then a mark for each of them, or null."""
+    """The form in JSON: problems are named once, followed by a mark or null for each of them."""
     problems = sorted({name for marks in evaluation.marks.values() for name in marks})
     columns = {row: [_short(marks.get(name)) for name in problems] for row, marks in evaluation.marks.items()}
     parts = {part: {name: _saved(e) for name, e in of.items()} for part, of in evaluation.parts.items()}

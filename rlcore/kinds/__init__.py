@@ -1,1 +1,1 @@
-"""Conversation kinds: a small file each, which tells the story of a conversation and states its facts."""
+"""Conversation kinds: each is a small file with the script of the conversation and its facts."""

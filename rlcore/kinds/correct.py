@@ -5,7 +5,7 @@ from rlcore.types import Problem
 
 
 async def correct(problem: Problem, ask: Ask, script: Script) -> None:
-    """Attempt, instruction, attempt, ... as many as the recipe says."""
+    """Attempt, instruction, attempt, and so on."""
     for attempt in range(script.attempts):
         message = script.instruction if attempt else None
         await ask(message, last=attempt + 1 == script.attempts)

@@ -7,11 +7,11 @@ REVIEW = "Review the solution above step by step and name every error in it. Do 
 
 
 async def critique(problem: Problem, ask: Ask, script: Script) -> None:
-    """Attempt, then for each later one: a critique of what stands, and the attempt that heeds it."""
+    """An attempt, then for each later one a critique and the attempt that follows it."""
     await ask(None, last=script.attempts == 1)
     for attempt in range(1, script.attempts):
         await ask(script.review, "critique")
         await ask(script.instruction, last=attempt + 1 == script.attempts)
 
 
-CRITIQUE = Kind(critique, REVIEW, between=1)
+CRITIQUE = Kind(critique, REVIEW, between=1, reviews=True)

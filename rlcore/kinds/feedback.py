@@ -1,4 +1,4 @@
-"""Execution feedback: what public tests say of an attempt's program, before the next attempt.
+"""Execution feedback: the result of public tests on an attempt's program, before the next attempt.
 
 As in RLEF (Gehring et al. 2024, arXiv 2410.02089). Only tests that the data calls public are run; others stay hidden.
 """
@@ -15,11 +15,11 @@ from rlcore.errors import UserError
 from rlcore.types import Problem
 
 TIMEOUT = 3.0
-"""Seconds that a program has for its public tests."""
+"""Seconds for the public tests of one program."""
 
 
 async def feedback(problem: Problem, ask: Ask, script: Script) -> None:
-    """Attempts, each after the results of the one before, until the public tests pass or the attempts are used up."""
+    """Attempts, each shown the results of the one before, until the public tests pass or attempts run out."""
     attempt = await ask(None, last=script.attempts == 1)
     for number in range(1, script.attempts):
         verdict = await run_public_tests(problem, attempt.text)
@@ -42,7 +42,7 @@ async def run_public_tests(problem: Problem, text: str) -> Verdict:
 
 
 def public_columns(problem: Problem) -> Mapping[str, Any]:
-    """The columns that hold public tests, under the names the code reward knows: no others leave this function.
+    """The columns of public tests, under the names that the code reward reads; hidden tests never leave this function.
 
     `public_tests` is a list of assertions, `public_test_cases` is LiveCodeBench's.
     """
@@ -58,7 +58,7 @@ def public_columns(problem: Problem) -> Mapping[str, Any]:
 
 
 def refusal(problem: Problem) -> str:
-    """Why the problem's public tests cannot be run; empty where they can be read."""
+    """Why the problem's public tests cannot be run; empty if they can."""
     try:
         read_suite(public_columns(problem), challenge=False)
     except UserError as error:
@@ -70,7 +70,7 @@ def refusal(problem: Problem) -> str:
 
 @lru_cache(maxsize=1)
 def _pool() -> RewardPool:
-    """The workers of this process, which end with it."""
+    """This process's workers, which end with it."""
     return RewardPool([{"name": "code", "kwargs": {"partial": True, "timeout": TIMEOUT}}], workers=2)
 
 

@@ -1,4 +1,4 @@
-"""Autonomous stop: after each attempt the policy either leaves it as it is or gives another."""
+"""Autonomous stop: after each attempt the policy either keeps it or gives another."""
 
 from rlcore.entries import Ask, Kind, Script
 from rlcore.types import Problem, Role
@@ -11,7 +11,7 @@ REVIEW = (
 
 
 async def stop(problem: Problem, ask: Ask, script: Script) -> None:
-    """Attempts until one reply is the stop word, or the attempts are used up."""
+    """Attempts until a reply is the stop word or attempts run out."""
     await ask(None, last=script.attempts == 1)
     for attempt in range(1, script.attempts):
         reply = await ask(script.review, read_role, last=attempt + 1 == script.attempts)
@@ -20,7 +20,7 @@ async def stop(problem: Problem, ask: Ask, script: Script) -> None:
 
 
 def read_role(text: str) -> Role:
-    """ "stop" where the reply is the stop word and nothing else, "attempt" for any other."""
+    """`stop` if the reply is the stop word alone, else `attempt`."""
     return "stop" if text.strip().strip(".'\"").upper() == WORD else "attempt"
 
 

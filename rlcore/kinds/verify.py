@@ -12,7 +12,7 @@ _VERDICT = re.compile(r"verdict\W*(right|wrong)", re.IGNORECASE)
 
 
 async def verify(problem: Problem, ask: Ask, script: Script) -> None:
-    """Attempt and verdict in turn, until a verdict is not "wrong" or the attempts are used up."""
+    """Attempts and verdicts in turn, until a verdict is not "wrong" or attempts run out."""
     await ask(None, last=script.attempts == 1)
     for attempt in range(1, script.attempts):
         verdict = await ask(script.review, "verdict", claim=read_verdict)
@@ -22,7 +22,7 @@ async def verify(problem: Problem, ask: Ask, script: Script) -> None:
 
 
 def read_verdict(text: str) -> bool | None:
-    """Whether the last verdict in the text is "right"; None where there is none."""
+    """Whether the last verdict in the text is "right"; None if there is none."""
     found = _VERDICT.findall(text)
     return found[-1].lower() == "right" if found else None
 

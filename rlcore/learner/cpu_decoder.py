@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from rlcore.learner.batch.packing import Nodes, Paths
-from rlcore.policy.common_decoder import in_pairs, is_common_decoder, turns
+from rlcore.policy.common_decoder import in_pairs, is_common_decoder, rotations
 
 
 def has_few_operations(model: PreTrainedModel) -> bool:
@@ -32,10 +32,10 @@ def last_states(model: PreTrainedModel, nodes: Nodes, source_u: Tensor) -> Tenso
     """The last hidden states of the nodes that tokens are predicted from, `[u, D]`."""
     decoder: Any = model.model
     hidden = decoder.embed_tokens(nodes.ids_N)
-    turns_N1X = turns(decoder, nodes.positions_N).unsqueeze(1)
+    rotations_N1X = rotations(decoder, nodes.positions_N).unsqueeze(1)
     place_N = nodes.place_N
     for layer in decoder.layers:
-        mixed = _attended(layer.self_attn, layer.input_layernorm, hidden, turns_N1X, nodes.paths)
+        mixed = _attended(layer.self_attn, layer.input_layernorm, hidden, rotations_N1X, nodes.paths)
         if layer is decoder.layers[-1]:
             place_N, hidden = place_N[source_u], hidden.index_select(0, source_u)
         hidden = hidden + layer.self_attn.o_proj(mixed.index_select(0, place_N))
@@ -45,7 +45,7 @@ def last_states(model: PreTrainedModel, nodes: Nodes, source_u: Tensor) -> Tenso
     return _Norm.apply(hidden, decoder.norm.variance_epsilon) * decoder.norm.weight
 
 
-def _attended(attention: Any, norm: Any, states_ND: Tensor, turns_N1X: Tensor, paths: list[Paths]) -> Tensor:
+def _attended(attention: Any, norm: Any, states_ND: Tensor, rotations_N1X: Tensor, paths: list[Paths]) -> Tensor:
     """Attention's output for each asking place of the paths, `[places, heads * d]`, before the output projection."""
     size, layers = attention.head_dim, (attention.q_proj, attention.k_proj, attention.v_proj)
     states_NHd = _product(states_ND, norm, *layers, paired=(size, size, 0)).unflatten(1, (-1, size))
@@ -58,7 +58,7 @@ def _attended(attention: Any, norm: Any, states_ND: Tensor, turns_N1X: Tensor, p
             for part, norm in zip(parts, norms, strict=True)
         ]
         states_NHd = torch.cat([*normed, value], dim=1)
-    seen = _Paths.apply(states_NHd, turns_N1X, heads, paths)
+    seen = _Paths.apply(states_NHd, rotations_N1X, heads, paths)
     each = zip(seen[::3], seen[1::3], seen[2::3], (path.unseen_QT for path in paths), strict=True)
     return torch.cat([_attend(*parts, attention.scaling).flatten(0, 1) for parts in each])
 
@@ -101,18 +101,18 @@ class _Norm(torch.autograd.Function):
 class _Paths(torch.autograd.Function):
     """Queries, keys and values of every path, from those of the nodes: `[R, T, heads, d]` each.
 
-    The first heads are turned by `turns_N1X`, by their nodes' places; one gradient is added up for the nodes.
+    The first heads are turned by `rotations_N1X`, by their nodes' places; one gradient is added up for the nodes.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, states_NHd: Tensor, turns_N1X: Tensor, heads: tuple[int, int, int], paths: list[Paths]
+        ctx: Any, states_NHd: Tensor, rotations_N1X: Tensor, heads: tuple[int, int, int], paths: list[Paths]
     ) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(turns_N1X)
+        ctx.save_for_backward(rotations_N1X)
         ctx.heads, ctx.paths, ctx.shape = heads, paths, states_NHd.shape
         turned_NHd = torch.empty_like(states_NHd)
         turned = heads[0] + heads[1]
-        torch.mul(_pairs(states_NHd[:, :turned]), turns_N1X, out=_pairs(turned_NHd[:, :turned]))
+        torch.mul(_pairs(states_NHd[:, :turned]), rotations_N1X, out=_pairs(turned_NHd[:, :turned]))
         turned_NHd[:, turned:] = states_NHd[:, turned:]
         seen: list[Tensor] = []
         for path in paths:
@@ -124,14 +124,14 @@ class _Paths(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Turned back is multiplied with the conjugate."""
-        (turns_N1X,) = ctx.saved_tensors
+        (rotations_N1X,) = ctx.saved_tensors
         grad_NHd = gradients[0].new_zeros(ctx.shape)
         for at, path in enumerate(ctx.paths):
             query, *rest = gradients[3 * at : 3 * at + 3]
             if path.start:
                 query = functional.pad(query, (0, 0, 0, 0, path.start, 0))
             grad_NHd.index_add_(0, path.node_RT.flatten(), torch.cat([query, *rest], dim=2).flatten(0, 1))
-        _pairs(grad_NHd[:, : ctx.heads[0] + ctx.heads[1]]).mul_(turns_N1X.conj())
+        _pairs(grad_NHd[:, : ctx.heads[0] + ctx.heads[1]]).mul_(rotations_N1X.conj())
         return grad_NHd, None, None, None
 
 

@@ -18,7 +18,7 @@ from rlcore.learner.layers import checkpoint_layers, use_fused_kernels
 from rlcore.learner.loss.averaging import LossTokens
 from rlcore.learner.loss.losses import kl_exact, kl_reward
 from rlcore.learner.loss.objective import Objective, carries_gradient, with_kl_in_reward
-from rlcore.learner.loss.tally import LearnerReport, Tally
+from rlcore.learner.loss.statistics import LearnerReport, LossStatistics
 from rlcore.learner.policy_module import PolicyModule
 from rlcore.learner.reference import Reference
 from rlcore.learner.sequence_parallel import check_stretches
@@ -127,7 +127,7 @@ class Learner:
         counts = [max(count, 1) for count in counts]  # an optimizer step follows a backward pass, if of nothing
         kl_in_reward = kl_used and KL_ESTIMATORS[self._section.kl] is kl_reward
         batch, objective = self._objective(batch, loss_tokens, np.flatnonzero(live_B), kl_in_reward=kl_in_reward)
-        tally = Tally(int(batch.turn_N.max(initial=1)), self._device)
+        statistics = LossStatistics(int(batch.turn_N.max(initial=1)), self._device)
         norms: list[float] = []
         skipped, lr = 0, self._engine.get_lr()[0]
         for number, (chosen, plan, count) in enumerate(zip(minibatches, plans, counts, strict=True)):
@@ -139,7 +139,7 @@ class Learner:
                 with memory_named(micro, self._section.micro_batch_tokens), lora_dropout(self.module):
                     losses = self._losses(micro, objective, size, kl_used=kl_used)
                     if not self._place:
-                        tally.add(micro, losses, untouched=number == 0)
+                        statistics.add(micro, losses, untouched=number == 0)
                     loss = losses["loss"].sum()
                     # A loss that is not finite must not pass with a finite gradient: it makes that not finite too.
                     guard = 1 + 0 * loss.detach()
@@ -151,7 +151,7 @@ class Learner:
             skipped += not applied
             self._count_skipped(applied)
         tokens = self._section.epochs * int(batch.loss_mask_N.sum())
-        report = tally.report(self._ranks.world, tokens, steps=len(norms), kl_used=kl_used)
+        report = statistics.report(self._ranks.world, tokens, steps=len(norms), kl_used=kl_used)
         report["grad_norm"] = sum(norms) / max(len(norms), 1)
         report["skipped"] = skipped
         report["lr"] = lr
@@ -259,9 +259,9 @@ class Learner:
             batch = with_kl_in_reward(batch, loss_tokens, own_N - reference_N)
         return batch, Objective(
             self._section,
-            loss_tokens.attempt_N,
+            loss_tokens.run_N,
             loss_tokens.trajectory_N,
-            loss_tokens.share_N(self._section.average, self._max_sampled_tokens),
+            loss_tokens.token_weight_N(self._section.average, self._max_sampled_tokens),
             old_logprob_N=old_N if others_follow else None,
             old_is_sampler=self._old_is_sampler,
             reference_logprob_N=reference_N,

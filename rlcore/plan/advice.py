@@ -7,6 +7,7 @@ from rlcore.plan.lengths import longest_conversation
 from rlcore.plan.memory import GIB, learner_ranks, memory_parts, peak
 from rlcore.plan.shapes import Shapes
 from rlcore.recipe import Recipe
+from rlcore.recipe.load import with_overrides
 
 KV_MEMORIES = (32, 16, 8, 4, 2, 1)
 """GiB."""
@@ -31,10 +32,10 @@ def changes_until_it_fits(recipe: Recipe, shapes: Shapes, cluster: Cluster) -> l
 
     changes: list[Change] = []
     now = needed(recipe)
-    for override, tried in _candidates(recipe, ranks, shapes):
+    for override in _candidates(recipe, ranks, shapes):
         if now <= room:
             break
-        changed = _merged(recipe, tried)
+        changed = with_overrides(recipe, [override])
         then = needed(changed)
         if then < now:
             recipe, now = changed, then
@@ -42,34 +43,23 @@ def changes_until_it_fits(recipe: Recipe, shapes: Shapes, cluster: Cluster) -> l
     return changes
 
 
-def _candidates(recipe: Recipe, ranks: int, shapes: Shapes) -> list[tuple[str, dict]]:
-    learner, rollout = recipe.learner, recipe.rollout
-    tried: list[tuple[str, dict]] = []
-    caches: list[tuple[str, dict]] = []
-    if rollout.entry.weights == "learner":
-        caches = [(f"rollout.kv_memory={gib}", {"rollout": {"kv_memory": gib}}) for gib in KV_MEMORIES]
+def _candidates(recipe: Recipe, ranks: int, shapes: Shapes) -> list[str]:
+    learner, rollout, tried = recipe.learner, recipe.rollout, list[str]()
+    caches = [f"rollout.kv_memory={gib}" for gib in KV_MEMORIES] if rollout.entry.weights == "learner" else []
     longest = longest_conversation(recipe)
     if learner.micro_batch_tokens > longest:
-        tried.append((f"learner.micro_batch_tokens={longest}", {"learner": {"micro_batch_tokens": longest}}))
+        tried.append(f"learner.micro_batch_tokens={longest}")
     if rollout.entry.weights == "device" and not rollout.vllm.sleep_level:
-        tried.append(("rollout.vllm.sleep_level=2", {"rollout": {"vllm": {"sleep_level": 2}}}))
+        tried.append("rollout.vllm.sleep_level=2")
     stages = [stage for stage in (2, 3) if stage > learner.zero and ranks > 1]
-    tried += [(f"learner.zero={stage}", {"learner": {"zero": stage}}) for stage in stages]
+    tried += [f"learner.zero={stage}" for stage in stages]
     if not learner.activation_checkpointing:
-        tried.append(("learner.activation_checkpointing=true", {"learner": {"activation_checkpointing": True}}))
+        tried.append("learner.activation_checkpointing=true")
     for size in (2, 4, 8):
         if size > learner.sequence_parallel and ranks % size == 0 and shapes.heads % size == 0:
-            tried.append((f"learner.sequence_parallel={size}", {"learner": {"sequence_parallel": size}}))
+            tried.append(f"learner.sequence_parallel={size}")
     if max(learner.zero, *stages, 0):
-        offload = [*dict.fromkeys([*learner.offload, "optimizer"])]
-        tried.append((f"learner.offload=[{','.join(offload)}]", {"learner": {"offload": offload}}))
+        offload = ",".join(dict.fromkeys([*learner.offload, "optimizer"]))
+        tried.append(f"learner.offload=[{offload}]")
     # Again at the end: a change for the learner may have made the sampler the fuller phase.
     return [*caches, *tried, *caches]
-
-
-def _merged(recipe: Recipe, changes: dict) -> Recipe:
-    values = recipe.model_dump()
-    for section, fields in changes.items():
-        for name, value in fields.items():
-            values[section][name] = values[section][name] | value if isinstance(value, dict) else value
-    return Recipe.model_validate(values)

@@ -2,11 +2,10 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
-from rlcore.recipe.schema import Positive, Section
+from rlcore.recipe.section import NonNegative, Positive, Section
 
-Amount = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -17,18 +16,16 @@ class Cluster(Section):
     name: str = "cluster"
     gpus: Positive = Field(8, description="each runs one process that samples and trains")
     gpus_per_node: Positive = 8
-    memory_gib: Amount = Field(80, description="of each GPU")
-    reserved_gib: Annotated[float, Field(ge=0)] = Field(
-        3, description="of each GPU that is not available: CUDA, NCCL, fragments"
-    )
-    host_memory_gib: Amount = Field(1000, description="of each node")
-    tflops: Amount = Field(989, description="peak of each GPU in the model's dtype")
-    memory_gb_per_s: Amount = Field(3350, description="peak of each GPU's memory")
-    link_gb_per_s: Amount = Field(450, description="of each GPU to the others of its node, one way")
-    network_gb_per_s: Amount = Field(50, description="of each GPU to other nodes, one way")
+    memory_gib: PositiveFloat = Field(80, description="of each GPU")
+    reserved_gib: NonNegative = Field(3, description="of each GPU that is not available: CUDA, NCCL, fragments")
+    host_memory_gib: PositiveFloat = Field(1000, description="of each node")
+    tflops: PositiveFloat = Field(989, description="peak of each GPU in the model's dtype")
+    memory_gb_per_s: PositiveFloat = Field(3350, description="peak of each GPU's memory")
+    link_gb_per_s: PositiveFloat = Field(450, description="of each GPU to the others of its node, one way")
+    network_gb_per_s: PositiveFloat = Field(50, description="of each GPU to other nodes, one way")
     compute_share: Share = Field(0.35, description="of tflops that the learner reaches (its model FLOPs utilisation)")
     memory_share: Share = Field(0.5, description="of memory_gb_per_s that decoding reaches")
-    token_overhead_ms: Annotated[float, Field(ge=0)] = Field(
+    token_overhead_ms: NonNegative = Field(
         5, description="of every decoding step, whatever its size: launching kernels, scheduling, drawing tokens"
     )
 

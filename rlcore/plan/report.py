@@ -41,9 +41,7 @@ def print_plan(
 
 def memory_table(parts: list[Part], cluster: Cluster, ranks: int) -> Table:
     """Each part on one GPU while it samples and while it learns, and on the host of a node."""
-    table = Table(title="memory", title_justify="left")
-    for name in ("part", "sampling", "learning", "host of a node"):
-        table.add_column(name, justify="left" if name == "part" else "right")
+    table = _table("memory", "part", "sampling", "learning", "host of a node")
     local = min(ranks, cluster.gpus_per_node)
     for part in parts:
         table.add_row(part.name, *map(_size, (part.sampling, part.learning, part.host * local)))
@@ -57,12 +55,9 @@ def memory_table(parts: list[Part], cluster: Cluster, ranks: int) -> Table:
 
 def time_table(recipe: Recipe, lengths: Lengths, rates: Rates, learners: int, samplers: int) -> Table:
     """A step as it runs, and as it would if second attempts waited for all first ones."""
-    table = Table(title="time of a step, simulated", title_justify="left")
-    table.add_column("")
-    runs = []
-    for title, barrier in (("as it runs", False), ("if attempt 2 waited", True)):
-        table.add_column(title, justify="right")
-        runs.append(simulate(recipe, lengths, rates, learners=learners, samplers=samplers, barrier=barrier))
+    table = _table("time of a step, simulated", "", "as it runs", "if attempt 2 waited")
+    ranks = {"learners": learners, "samplers": samplers}
+    runs = [simulate(recipe, lengths, rates, **ranks, barrier=barrier) for barrier in (False, True)]
     table.add_row("step, seconds", *(f"{run.step:.3g}" for run in runs))
     for at, name in enumerate(("sampling", "learning", "publication", "samplers wait", "learners wait")):
         table.add_row(name, *(_shares(run)[at] for run in runs))
@@ -75,9 +70,8 @@ def time_table(recipe: Recipe, lengths: Lengths, rates: Rates, learners: int, sa
 
 def scaling_table(recipe: Recipe, lengths: Lengths, rates: Rates, gpus: int) -> Table:
     """The same on other numbers of GPUs, where the problems of a step divide over them."""
-    table = Table(title="on other numbers of GPUs, at the same rates of each", title_justify="left")
-    for name in ("GPUs", "step s", "sampling", "learning", "samplers wait", "trajectories/s", "each GPU"):
-        table.add_column(name, justify="right")
+    headings = ("GPUs", "step s", "sampling", "learning", "samplers wait", "trajectories/s", "each GPU")
+    table = _table("on other numbers of GPUs, at the same rates of each", *headings)
     counts = sorted({count for count in (1, 8, gpus // 2, gpus, 2 * gpus, 4 * gpus) if count > 0})
     total, base = recipe.batch.problems * recipe.batch.group, 0.0
     for count in counts:
@@ -90,6 +84,13 @@ def scaling_table(recipe: Recipe, lengths: Lengths, rates: Rates, gpus: int) -> 
         sampling, learning, _, waiting, _ = _shares(run)
         shown = f"{run.step:.3g}", sampling, learning, waiting, f"{total / run.step:,.1f}", f"{each / base:.2f}"
         table.add_row(f"{count:,}", *shown, style="bold" if count == gpus else "")
+    return table
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("", "part") else "right")
     return table
 
 

@@ -9,7 +9,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlcore.errors import UserError, nearest_path, one_line
 from rlcore.hub import hub_or_cache
-from rlcore.plan.known_models import known_config
 from rlcore.policy.scratch import scratch_config
 from rlcore.recipe import schema
 
@@ -17,6 +16,22 @@ PERSISTENT_NUMEL = 100_000
 """ZeRO-3 leaves parameters with fewer elements whole on every rank (stage3_param_persistence_threshold)."""
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+QWEN2_7B = ("qwen2", 3584, 28, 28, 4, 18944, 152064, False)
+MODELS = {
+    "Qwen/Qwen2.5-1.5B-Instruct": ("qwen2", 1536, 28, 12, 2, 8960, 151936, True),
+    "Qwen/Qwen2.5-7B": QWEN2_7B,
+    "Qwen/Qwen2.5-7B-Instruct": QWEN2_7B,
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct": ("qwen2", 896, 24, 14, 2, 4864, 151936, True),
+    "Qwen/Qwen2.5-Coder-7B-Instruct": QWEN2_7B,
+    "Qwen/Qwen3-4B": ("qwen3", 2560, 36, 32, 8, 9728, 151936, True),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ("llama", 576, 30, 9, 3, 1536, 49152, True),
+    "meta-llama/Llama-3.1-8B-Instruct": ("llama", 4096, 32, 32, 8, 14336, 128256, False),
+    "meta-llama/Llama-3.3-70B-Instruct": ("llama", 8192, 80, 64, 8, 28672, 128256, False),
+}
+"""By hub name: type, hidden size, layers, heads of queries and of keys, width of the feed-forward layers, vocabulary,
+whether the output matrix is the embedding."""
+HEAD_DIMS = {"qwen3": 128}
+"""Of types whose heads are not hidden size / heads wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,24 @@ def model_shapes(section: schema.ModelConfig, config_file: Path | None = None) -
         raise UserError(f"model configuration {config_file} does not exist{nearest_path(config_file)}")
     where, trusted = str(config_file or section.path), section.trust_remote_code
     return shapes_of(known_config(where) or _read_config(where, trusted), where, section.lora, trusted=trusted)
+
+
+def known_config(name: str) -> Any | None:
+    """The configuration of a model of the table, as far as its sizes follow from it; None for another."""
+    if name not in MODELS:
+        return None
+    kind, hidden, layers, heads, kv_heads, wide, words, tied = MODELS[name]
+    return AutoConfig.for_model(
+        kind,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        intermediate_size=wide,
+        vocab_size=words,
+        tie_word_embeddings=tied,
+        head_dim=HEAD_DIMS.get(kind, hidden // heads),
+    )
 
 
 def _read_config(where: str, trusted: bool) -> Any:

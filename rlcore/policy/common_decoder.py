@@ -38,7 +38,7 @@ def in_pairs(weight: Tensor, size: int) -> Tensor:
     return weight.unflatten(0, (-1, 2, size // 2)).transpose(1, 2).flatten(0, 2)
 
 
-def turns(decoder: Any, positions_N: Tensor) -> Tensor:
+def rotations(decoder: Any, positions_N: Tensor) -> Tensor:
     """e^(i · angle) of each pair at these positions, `[N, d / 2]` (RoPE, arXiv 2104.09864, equation 12)."""
     cos_NX, sin_NX = (
         part[0] for part in decoder.rotary_emb(torch.empty(0, device=positions_N.device), positions_N[None])

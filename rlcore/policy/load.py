@@ -1,16 +1,17 @@
-"""Loading and saving a policy."""
+"""Loading and saving a policy, and whether saved parameters are those of a model."""
 
 import copy
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -23,7 +24,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from rlcore.errors import UserError, nearest_path, one_line
-from rlcore.files import by_umask, move_into_place, seal_files
+from rlcore.files import by_umask, move_into_place, seal_files, writing
 from rlcore.hub import hub_or_cache
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.schema import ModelConfig, ScratchConfig
@@ -89,11 +90,9 @@ def place_policy(
     partial = place.with_name(f"partial-{place.name}")
     shutil.rmtree(partial, ignore_errors=True)
     save_policy(policy, partial, weights)
-    try:
+    with writing(f"policy folder {place}"):
         seal_files(partial, partial.iterdir())
         move_into_place(partial, place)
-    except OSError as error:
-        raise UserError(f"the policy cannot be written to {place}: {error.strerror}") from None
 
 
 def stop_ids(policy: Policy) -> tuple[int, ...]:
@@ -101,6 +100,24 @@ def stop_ids(policy: Policy) -> tuple[int, ...]:
     configured = getattr(policy.model.generation_config, "eos_token_id", None)
     ids = [policy.tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
     return tuple(sorted({token for token in ids if token is not None}))
+
+
+def parameter_shapes(model: nn.Module) -> dict[str, list[int]]:
+    """Name and full shape of every parameter, also where ZeRO-3 keeps only a part of it here (`ds_shape`)."""
+    return {name: list(getattr(parameter, "ds_shape", parameter.shape)) for name, parameter in model.named_parameters()}
+
+
+def check_same_parameters(model: nn.Module, saved: Mapping[str, Sequence[int]], told: str) -> None:
+    """Raises UserError, which begins with `told`, naming the first parameter in which model and `saved` differ."""
+    mine = parameter_shapes(model)
+    for name in {**mine, **saved}:
+        if name not in saved:
+            raise UserError(f"{told}: it has no parameter {name}")
+        if name not in mine:
+            raise UserError(f"{told}: it has a parameter {name}, the recipe's model does not")
+        if list(saved[name]) != mine[name]:
+            there, here = (" x ".join(map(str, shape)) or "a scalar" for shape in (saved[name], mine[name]))
+            raise UserError(f"{told}: {name} is {there} there and {here} in the recipe's model")
 
 
 def _from_scratch(sizes: ScratchConfig, dtype: str, texts: Iterable[str], seed: int) -> Policy:

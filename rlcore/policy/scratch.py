@@ -1,9 +1,17 @@
-"""A small policy with random weights and a tokenizer of its own, for tests of the path and for teaching."""
+"""A small policy with random weights, for tests of the path and for teaching, and tokenizers of its own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+)
 
 from rlcore.recipe.schema import ScratchConfig
 
@@ -15,6 +23,12 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
 )
 """ChatML's form: every turn opens with a marker and its role, and closes with the end token."""
+PHRASE_PAD, UNKNOWN, _, USER, ASSISTANT = SPECIAL = ("<|pad|>", "<|unknown|>", "<|end|>", "<|user|>", "<|assistant|>")
+PHRASE_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] | trim }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""Every turn is a role, a space and the content, so that the words of a turn all begin with their space."""
 
 
 def scratch_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
@@ -51,3 +65,27 @@ def scratch_model(sizes: ScratchConfig, tokenizer: PreTrainedTokenizerBase, seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Qwen2ForCausalLM(config)
+
+
+def phrase_tokenizer(phrases: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token for each phrase; at every place of a text the longest phrase wins.
+
+    Phrases contain the spaces before them (" and"). What is not covered by phrases becomes the unknown token.
+    """
+    ordered = sorted(dict.fromkeys(phrases), key=len, reverse=True)
+    vocabulary = {token: i for i, token in enumerate((*SPECIAL, *ordered))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    # A backslash makes any punctuation literal there.
+    literal = ["".join(c if c.isalnum() or c == " " else f"\\{c}" for c in phrase) for phrase in ordered]
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(literal)), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    whole = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PHRASE_PAD,
+        unk_token=UNKNOWN,
+        eos_token=END,
+        extra_special_tokens=[USER, ASSISTANT],
+    )
+    whole.chat_template = PHRASE_TEMPLATE
+    return whole

@@ -46,6 +46,9 @@ class StageConfig(Section):
     kl_target: list[NonNegative] = Field(
         [], description="KL, in nats a token, that each attempt's β is adapted to hold, from `kl` on; 0: β stays"
     )
+    trains: Literal["all", "critiques"] = Field(
+        "all", description="critiques: nothing but critiques of attempts that are not correct"
+    )
     base_first: Fraction = Field(
         0.0, description="share of first attempts that are the starting policy's, sampled once and not trained"
     )

@@ -47,6 +47,14 @@ def load_section(section: type[AnySection], path: str | os.PathLike[str], overri
         raise UserError(f"{path}: {first_mistake(error, section)}") from None
 
 
+def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """The recipe with overrides, which must be right, on top of it."""
+    values = recipe.model_dump()
+    for override in overrides:
+        _apply(values, override)
+    return Recipe.model_validate(values)
+
+
 def saved_recipe(values: Mapping[str, Any], where: object) -> Recipe:
     """A recipe that was saved with `model_dump`. Raises UserError for one that this version of rlcore cannot read."""
     try:

@@ -1,11 +1,12 @@
 """What pydantic found wrong, in one line."""
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from rlcore.errors import did_you_mean
+from rlcore.recipe.section import section_in
 
 REMOVED = {
     **dict.fromkeys(
@@ -48,12 +49,5 @@ def without_removed(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
 def _section_at(model: type[BaseModel], loc: list[int | str]) -> type[BaseModel]:
     for key in loc:
         if isinstance(key, str):
-            model = _model_in(model.model_fields[key].annotation)
+            model = section_in(model.model_fields[key].annotation) or model
     return model
-
-
-def _model_in(annotation: Any) -> type[BaseModel]:
-    """The section class inside `X`, `X | None` or `list[X]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(_model_in(arg) for arg in get_args(annotation) if arg is not type(None))

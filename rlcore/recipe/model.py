@@ -1,8 +1,8 @@
 """The policy's section of a recipe."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from rlcore.recipe.section import Fraction, NonNegative, Positive, Section
 
@@ -30,7 +30,7 @@ class LoraConfig(Section):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) in place of training all weights, through peft."""
 
     rank: Positive = 16
-    alpha: Annotated[float, Field(gt=0)] = Field(32.0, description="the adapters' output counts alpha / rank times")
+    alpha: PositiveFloat = Field(32.0, description="the adapters' output counts alpha / rank times")
     targets: list[str] | Literal["all-linear"] = Field(
         "all-linear", description="names of the layers that get one; all-linear leaves out only the output head"
     )

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from rlcore.entries import ENGINES, Engine
 from rlcore.recipe.section import Fraction, Positive, Seconds, Section, Text
@@ -40,16 +40,16 @@ class RolloutConfig(Section):
         "in_process", description="of vllm: an engine in each rank's process, or servers that all ranks share"
     )
     servers: list[str] = Field(default_factory=list, description="URLs of running vLLM servers")
-    start_servers: Annotated[int, Field(ge=0)] = Field(0, description="servers that rlcore starts, watches and stops")
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    start_servers: NonNegativeInt = Field(0, description="servers that rlcore starts, watches and stops")
+    temperature: PositiveFloat = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = Field(0, description="0: all tokens")
+    top_k: NonNegativeInt = Field(0, description="0: all tokens")
     min_p: Fraction = Field(0.0, description="only tokens that are at least so many times as likely as the likeliest")
     stop: list[Text] = Field(
         default_factory=list, description="texts that end a reply, as stop tokens do; rewards read what comes before"
     )
     slots: Positive = Field(512, description="sequences decoded at once by each engine, in process or a server")
-    kv_memory: Annotated[float, Field(gt=0)] | None = Field(
+    kv_memory: PositiveFloat | None = Field(
         None, description="GiB of the torch engine's KV cache, at most; left out: half of what is free as it samples"
     )
     deadline: Seconds = Field(1800.0, description="seconds without any conversation ending, until sampling is given up")

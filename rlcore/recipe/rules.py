@@ -18,6 +18,9 @@ def _stages(recipe: Any) -> Iterator[str]:
         for key in ("reward", "kl"):
             if len(getattr(stage, key)) != attempts:
                 yield f"stage {stage.name}: {key} needs {attempts} values, one for each attempt"
+        reviews = KINDS[recipe.conversation.kind].reviews and recipe.credit.unit == "attempt"
+        if stage.trains == "critiques" and not reviews:
+            yield f"stage {stage.name}: trains critiques needs conversation.kind critique, and credit.unit attempt"
 
 
 def _offline_first_attempts(recipe: Any) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from rlcore.entries import KINDS, KL_ESTIMATORS, LOSSES, SOURCES, SURROGATES
 from rlcore.errors import UserError
@@ -102,7 +102,7 @@ class BatchConfig(Section):
     problems: Positive = Field(32, description="problems a step")
     group: Positive = Field(8, description="trajectories a problem")
     branches: Positive = Field(1, description="trajectories of a group that go on from one first attempt: a tree")
-    resample: Annotated[int, Field(ge=0)] = Field(
+    resample: NonNegativeInt = Field(
         0, description="most rounds in which groups of other problems are sampled for those whose returns are all equal"
     )
 
@@ -118,20 +118,23 @@ class SftConfig(Section):
     keep_right: bool = Field(False, description="star and pair also learn conversations that are right twice")
     problems: Positive | None = Field(None, description="problems of a round; all when left out")
     samples: Positive = Field(1, description="conversations sampled of each problem")
-    rounds: Positive = Field(1, description="times that the policy samples anew and learns")
-    epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="passes over the rows of a round")
+    rounds: Positive = Field(
+        1,
+        description="times that it learns; star and pair sample with the last round's policy, and learn from the first",
+    )
+    epochs: PositiveFloat = Field(1.0, description="passes over the rows of a round")
     batch: Positive = Field(64, description="conversations an optimizer step, over all ranks")
 
 
 class LearnerConfig(Section):
     """The DeepSpeed engine and its loss."""
 
-    lr: Annotated[float, Field(gt=0)] = 1e-6
+    lr: PositiveFloat = 1e-6
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     weight_decay: NonNegative = 0.0
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps over which lr rises linearly")
+    warmup_steps: NonNegativeInt = Field(0, description="optimizer steps over which lr rises linearly")
     decay: Fraction = Field(0.0, description="share of all optimizer steps, the last ones, over which lr falls to 0")
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     epochs: Positive = Field(1, description="passes over one batch of trajectories")
     minibatches: Positive = Field(1, description="optimizer steps on one batch of trajectories, in each epoch")
     loss: Annotated[str, LOSSES] = Field(
@@ -175,7 +178,7 @@ class LearnerConfig(Section):
     )
     micro_batch_tokens: Positive = Field(16384, description="padded tokens in one forward pass on each rank")
     max_skipped: Positive = Field(10, description="steps skipped in a row, for what is not finite, that stop the run")
-    deadline: Annotated[float, Field(gt=0)] = Field(
+    deadline: PositiveFloat = Field(
         7200.0, description="seconds a phase of a step (sampling, learning, publishing, saving) may take at most"
     )
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="further DeepSpeed settings, merged in")
@@ -207,12 +210,10 @@ class EvaluateConfig(Section):
 
     data: DataConfig
     attempts: Positive | None = Field(None, description="of a conversation; as many as in training when left out")
-    every: Annotated[int, Field(ge=0)] = Field(0, description="steps between evaluations while training; 0: none")
+    every: NonNegativeInt = Field(0, description="steps between evaluations while training; 0: none")
     problems: Positive = Field(2000, description="problems of a full evaluation")
     problems_while_training: Positive = 256
-    temperature: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="of the sampled evaluation, beside the greedy one"
-    )
+    temperature: PositiveFloat = Field(1.0, description="of the sampled evaluation, beside the greedy one")
     samples: Positive = Field(
         1, description="conversations of each problem in the sampled part of a full evaluation, for pass@k and maj@k"
     )
@@ -224,10 +225,19 @@ class EvaluateConfig(Section):
 class CheckpointConfig(Section):
     """What is saved, and when."""
 
-    every: Annotated[int, Field(ge=0)] = Field(50, description="steps between saves; 0: only at the end")
+    every: NonNegativeInt = Field(50, description="steps between saves; 0: only at the end")
     keep_last: Positive = Field(2, description="checkpoints that stay: the newest")
-    keep_every: Annotated[int, Field(ge=0)] = Field(0, description="and those whose step this divides; 0: none")
+    keep_every: NonNegativeInt = Field(0, description="and those whose step this divides; 0: none")
     keep_best: bool = Field(True, description="and the one with the highest training reward since the one before it")
+    final: Literal["last", "best"] = Field(
+        "last", description="the policy that a run ends with, in final/ and its evaluation; best: that of keep_best"
+    )
+
+    @model_validator(mode="after")
+    def _best_is_kept(self) -> "CheckpointConfig":
+        if self.final == "best" and not (self.keep_best and self.every):
+            raise ValueError("final best needs keep_best, and every above 0")
+        return self
 
 
 class TrackConfig(Section):
@@ -236,17 +246,17 @@ class TrackConfig(Section):
     wandb: Literal["auto", "offline", "off"] = Field("auto", description="auto: online if logged in, else offline")
     project: str = Field("rlcore", description="of W&B")
     tensorboard: bool = Field(False, description="event files in the run's folder too")
-    every: Annotated[int, Field(ge=0)] = Field(
+    every: NonNegativeInt = Field(
         25, description="steps between histograms and tables of trajectories on dashboards; 0: none"
     )
-    trajectories: Annotated[int, Field(ge=0)] = Field(4, description="written to trajectories.jsonl each step")
+    trajectories: NonNegativeInt = Field(4, description="written to trajectories.jsonl each step")
 
 
 class Recipe(Section):
     """One experiment."""
 
     name: Name
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: NonNegativeInt = 0
     output: str = Field("", description="folder of the run; runs/NAME when left out")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     model: ModelConfig

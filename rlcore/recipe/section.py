@@ -1,8 +1,8 @@
 """What every part of a recipe's schema is made of."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 def _said(text: str) -> str:
@@ -23,10 +23,10 @@ def _named(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_named)]
 """What a folder can be called that stays where it is put."""
-Positive = Annotated[int, Field(gt=0)]
+Positive = PositiveInt
 Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
+NonNegative = NonNegativeFloat
+Seconds = PositiveFloat
 
 
 class Section(BaseModel):
@@ -35,3 +35,10 @@ class Section(BaseModel):
     called: ClassVar[str] = "recipe"
     """What a file of it is."""
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section inside a field's annotation, `X`, `X | None` or `list[X]`; None where there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(section_in, get_args(annotation))), None)

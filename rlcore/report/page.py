@@ -16,11 +16,12 @@ from markupsafe import Markup
 from rapidfuzz.distance import Levenshtein
 
 from rlcore.errors import UserError
+from rlcore.evaluate.metrics import attempts_in
 from rlcore.evaluate.results import Results
 from rlcore.files import Record, to_json, writing
 from rlcore.report.plots import CURVES, arm_colours, draw_plots
 from rlcore.report.run_folder import RunFolder, read_run
-from rlcore.report.table import Row, cell, columns_of, headline_mode, part_rows, result_rows, vote_table
+from rlcore.report.table import Row, cell, columns_of, headline_mode, headline_rows, part_rows, result_rows, vote_table
 
 DATA_URI = "data:image/png;base64,"
 SHOWN = 400
@@ -75,7 +76,7 @@ def _page(runs: Sequence[RunFolder], plots: Mapping[str, Mapping[str, Path]]) ->
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(files("rlcore.evaluate").joinpath("report.html").read_text(encoding="utf-8"))
+    template = environment.from_string(files("rlcore.report").joinpath("report.html").read_text(encoding="utf-8"))
     rows = _rows(runs)
     pictures = {
         name: {theme: Markup(DATA_URI + base64.b64encode(path.read_bytes()).decode()) for theme, path in themes.items()}
@@ -85,29 +86,20 @@ def _page(runs: Sequence[RunFolder], plots: Mapping[str, Mapping[str, Path]]) ->
         nonce=secrets.token_hex(16),
         runs=runs,
         colours=arm_colours(runs),
-        headlines=_headlines(rows, headline_mode(rows)),
+        headlines=headline_rows(rows, headline_mode(rows)),
         rows=rows,
         columns=columns_of(rows),
-        last=next((name for name in reversed(columns_of(rows)) if re.fullmatch(r"t\d+", name)), ""),
+        last=next((f"t{attempt}" for attempt in reversed(attempts_in(columns_of(rows)))), ""),
         cell=cell,
         plots={name: drawn for name, drawn in pictures.items() if name not in CURVES},
         curves={name: drawn for name, drawn in pictures.items() if name in CURVES},
-        votes=vote_table(_headlines(rows, "sampled")),
+        votes=vote_table(headline_rows(rows, "sampled")),
         parts=part_rows([result for run in runs for result in run.results], headline_mode(rows)),
         notes=list(dict.fromkeys(note for run in runs for result in run.results for note in result.notes)),
         alarms=[(run, name, steps) for run in runs for name, steps in _alarms(run).items()],
         trajectories=_trajectories(runs),
         flips=[(SLUGS[kind], kind or "?", words) for kind, words in FLIPS.items()],
     )
-
-
-def _headlines(rows: Sequence[Row], mode: str) -> list[Row]:
-    """One row an arm, its mean where there are several runs."""
-    first: dict[str, Row] = {}
-    for row in rows:
-        if row.mode == mode:
-            first.setdefault(row.arm, row)
-    return list(first.values())
 
 
 def _alarms(run: RunFolder) -> dict[str, tuple[int, int]]:

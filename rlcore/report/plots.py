@@ -1,5 +1,6 @@
 """The pictures of a report. Every arm keeps its colour; lines carry their names at their ends instead of a legend."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,19 +10,23 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from rlcore.evaluate.metrics import attempts_in
+from rlcore.evaluate.results import Interval
 from rlcore.files import writing
-from rlcore.report.curves import compute, sequential
 from rlcore.report.run_folder import RunFolder
-from rlcore.report.style import DASHED, GREY, PALETTE, SOLID, THEMES, Style, name_ends, short_name
-from rlcore.report.table import BASE, arms_of, headline_mode, result_rows
+from rlcore.report.style import DASHED, GREY, PALETTE, SOLID, THEMES, Style, name_ends, panels, short_name
+from rlcore.report.table import BASE_ARM, Row, arms_of, headline_mode, headline_rows, result_rows
+
+Points = dict[int, Interval]
+"""Attempts of a problem, and the accuracy they buy."""
 
 
 def arm_colours(runs: Sequence[RunFolder]) -> dict[str, str]:
     """The colour of every arm, the base's included."""
     results = [result for run in runs for result in run.results]
     arms = list(dict.fromkeys([*arms_of(results), *(run.arm for run in runs)]))
-    others = [arm for arm in arms if arm != BASE]
-    return {BASE: GREY} | {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(others)}
+    others = [arm for arm in arms if arm != BASE_ARM]
+    return {BASE_ARM: GREY} | {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(others)}
 
 
 def draw_plots(folder: Path, runs: Sequence[RunFolder]) -> dict[str, dict[str, Path]]:
@@ -44,13 +49,13 @@ def draw_plots(folder: Path, runs: Sequence[RunFolder]) -> dict[str, dict[str, P
 def accuracy(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
     """Accuracy of the first and the last attempt, and flips between them, over steps."""
     last = f"t{_last_attempt(runs)}"
-    panels = {"Accuracy, %": {last: "attempt 2" if last == "t2" else "last attempt", "t1": "attempt 1"}}
+    drawn = {"Accuracy, %": {last: "attempt 2" if last == "t2" else "last attempt", "t1": "attempt 1"}}
     if last != "t1":
-        panels["Flips, % of all problems"] = {"i_to_c": "i→c", "c_to_i": "c→i"}
+        drawn["Flips, % of all problems"] = {"i_to_c": "i→c", "c_to_i": "c→i"}
     if not any(run.series(f"train/{last}")[0] or any(result.step for result in run.results) for run in runs):
         return None
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    for axes, (title, metrics) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    figure, each = panels(len(drawn), height=4.2)
+    for axes, (title, metrics) in zip(each, drawn.items(), strict=True):
         ends = []
         for (name, words), style in zip(metrics.items(), (SOLID, DASHED), strict=False):
             for arm, colour in colours.items():
@@ -70,8 +75,8 @@ def kl(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
     names = [name for name in names if any(run.series(name)[0] for run in runs)]
     if not names:
         return None
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    figure, each = panels(len(names), height=3.4)
+    for axes, name in zip(each, names, strict=True):
         ends = []
         for arm, colour in colours.items():
             height = _training_lines(axes, [run for run in runs if run.arm == arm], name, 1, colour, SOLID)
@@ -86,8 +91,7 @@ def edit_ratio(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure 
     results = [result for run in runs for result in run.results if "edit_ratio" in result.histograms]
     if not results:
         return None
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, height=3.2)
     tops = []
     for arm in arms_of(results):
         histograms = [result.histograms["edit_ratio"] for result in results if result.arm == arm]
@@ -110,8 +114,7 @@ def edit_ratio(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure 
 def _last_attempt(runs: Sequence[RunFolder]) -> int:
     logged = {name.removeprefix("train/") for run in runs for record in run.metrics for name in record}
     evaluated = {name for run in runs for result in run.results for e in result.evaluations for name in e.metrics}
-    numbers = [name[1:] for name in logged | evaluated if name.startswith("t")]
-    return max((int(number) for number in numbers if number.isdecimal()), default=2)
+    return max(attempts_in(logged | evaluated), default=2)
 
 
 def _training_lines(
@@ -160,7 +163,7 @@ def _evaluation_points(
     if row is None or name not in row.metrics:
         return None
     height, low, high = (100 * end for end in row.metrics[name])
-    if arm == BASE:
+    if arm == BASE_ARM:
         axes.axhline(height, color=colour, linestyle=style, linewidth=1, alpha=0.8)
         return height
     step = max(run.final.step for run in runs if run.arm == arm and run.final)
@@ -176,6 +179,80 @@ def _finish(axes: Axes, title: str, ends: list[tuple[float, str, str]]) -> None:
     axes.locator_params(axis="x", integer=True)
     axes.margins(x=0.02, y=0.08)
     name_ends(axes, ends)
+
+
+def compute(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
+    """Votes among K first answers (dashed) against votes among K/2 corrected ones (solid), by attempts sampled.
+
+    Kumar et al. 2024 (arXiv 2409.12917), figure 1, right.
+    """
+    rows = [row for row in _sampled(runs) if len(parallel_votes(row)) > 1]
+    if not rows:
+        return None
+    figure, (axes,) = panels(1, height=4)
+    ends = []
+    for row in rows:
+        ways = (("corrected once", corrected_votes(row), SOLID), ("in parallel", parallel_votes(row), DASHED))
+        for words, points, style in ways:
+            if points:
+                _draw(axes, points, colours[row.arm], style)
+                ends.append((100 * points[max(points)][0], f"{short_name(row.arm)} {words}", colours[row.arm]))
+    axes.set_xscale("log", base=2)
+    ticks = sorted({x for row in rows for x in (*parallel_votes(row), *corrected_votes(row))})
+    axes.set_xticks(ticks, [str(x) for x in ticks])
+    axes.set_xlabel("attempts sampled of each problem")
+    axes.set_title("Accuracy of a majority vote, %")
+    name_ends(axes, ends)
+    return figure
+
+
+def sequential(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
+    """Accuracy after n attempts in a row, where there are more than two."""
+    curves = {}
+    for row in _sampled(runs):
+        if len(numbers := attempts_in(row.metrics)) > 2:
+            curves[row.arm] = {number: row.metrics[f"t{number}"] for number in numbers}
+    if not curves:
+        return None
+    figure, (axes,) = panels(1, height=3.6)
+    for arm, points in curves.items():
+        _draw(axes, points, colours[arm], SOLID)
+    axes.locator_params(axis="x", integer=True)
+    axes.set_xlabel("attempts in a row")
+    axes.set_title("Accuracy after n attempts in a row, %")
+    name_ends(axes, [(100 * p[max(p)][0], short_name(arm), colours[arm]) for arm, p in curves.items()])
+    return figure
+
+
+def _sampled(runs: Sequence[RunFolder]) -> list[Row]:
+    return headline_rows(result_rows([result for run in runs for result in run.results]), "sampled")
+
+
+def parallel_votes(row: Row) -> Points:
+    """Attempts sampled, and the accuracy of a vote among as many first answers."""
+    return _votes(row, attempt=1)
+
+
+def corrected_votes(row: Row) -> Points:
+    """Attempts sampled, and the accuracy of a vote among half as many second answers."""
+    return {2 * k: interval for k, interval in _votes(row, attempt=2).items()}
+
+
+def _votes(row: Row, attempt: int) -> Points:
+    found = {}
+    for name, interval in row.metrics.items():
+        if match := re.fullmatch(rf"maj@(\d+)_t{attempt}", name):
+            found[int(match[1])] = interval
+    alone = row.metrics.get(f"t{attempt}")
+    return dict(sorted(({1: alone} | found if alone else found).items())) if found else {}
+
+
+def _draw(axes: Axes, points: Points, colour: str, style: Style) -> None:
+    heights_N3 = 100 * np.array(list(points.values()))
+    axes.fill_between(list(points), heights_N3[:, 1], heights_N3[:, 2], color=colour, alpha=0.1, linewidth=0)
+    face = colour if style == SOLID else "none"
+    axes.plot(list(points), heights_N3[:, 0], color=colour, linestyle=style, linewidth=1.8)
+    axes.scatter(list(points), heights_N3[:, 0], s=24, facecolors=face, edgecolors=colour, linewidths=1.3, zorder=3)
 
 
 PLOTS: dict[str, Callable[[Sequence[RunFolder], Mapping[str, str]], Figure | None]] = {

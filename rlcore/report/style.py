@@ -1,10 +1,12 @@
 """How the pictures look: colours of arms, strokes, and paper for light and dark pages."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 PALETTE = ("#2a78d6", "#e0762b", "#1f9e77", "#a066d3", "#d14a7c", "#8a9a1e", "#17a2b8", "#b5651d")
 """Colours of the arms in the order they are shown, readable on light and on dark paper."""
@@ -55,6 +57,12 @@ class Theme:
 
 
 THEMES = (Theme("light", "#ffffff", "#33363d", "#e4e5ea"), Theme("dark", "#1b1d23", "#c9ccd4", "#33363f"))
+
+
+def panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of so many panels side by side; `height` in inches."""
+    figure = Figure(figsize=(11, height), layout="constrained")
+    return figure, figure.subplots(1, count, squeeze=False)[0]
 
 
 def short_name(arm: str) -> str:

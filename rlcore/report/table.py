@@ -11,9 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from rlcore.evaluate.bootstrap import seeds_ci
+from rlcore.evaluate.metrics import attempts_in
 from rlcore.evaluate.results import Evaluation, Interval, Results
 
-BASE = "base"
+BASE_ARM = "base"
 """The arm that the others start from; it comes first."""
 LABELS = {"delta": "Δ", "i_to_c": "i→c", "c_to_i": "c→i", "answer_change": "answer change"}
 SIGNED = {"delta"}
@@ -81,10 +82,19 @@ def headline_mode(rows: Sequence[Row]) -> str:
     return "sampled" if "sampled" in modes else next(iter(modes), "")
 
 
+def headline_rows(rows: Sequence[Row], mode: str) -> list[Row]:
+    """One row an arm, its mean where there are several runs."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        if row.mode == mode:
+            first.setdefault(row.arm, row)
+    return list(first.values())
+
+
 def arms_of(results: Sequence[Results]) -> list[str]:
     """The arms in the order they are shown: the base, then as given."""
     names = dict.fromkeys(result.arm for result in results)
-    return sorted(names, key=lambda arm: arm != BASE)
+    return sorted(names, key=lambda arm: arm != BASE_ARM)
 
 
 def _modes(results: Sequence[Results]) -> list[str]:
@@ -101,7 +111,7 @@ def _runs(results: Sequence[Results], mode: str, arm: str) -> list[tuple[int, Ev
         for evaluation in (evaluation for evaluation in result.evaluations if evaluation.mode == mode):
             measured = "marks" if evaluation.marks else "metrics"
             same = [seed for seed, run in runs if getattr(run, measured) == getattr(evaluation, measured)]
-            if not same or (arm != BASE and result.seed not in same):
+            if not same or (arm != BASE_ARM and result.seed not in same):
                 runs.append((result.seed, evaluation))
     return runs
 
@@ -152,7 +162,7 @@ def part_rows(results: Sequence[Results], mode: str) -> dict[str, list[tuple[str
 def columns_of(rows: Sequence[Row]) -> dict[str, str]:
     """Names of the metrics that the table shows, and their labels: t1 .. tA, Δ, the flips and the answer changes."""
     names = {name for row in rows for name in row.metrics}
-    accuracies = sorted((name for name in names if re.fullmatch(r"t\d+", name)), key=lambda name: int(name[1:]))
+    accuracies = [f"t{attempt}" for attempt in attempts_in(names)]
     return {name: LABELS.get(name, name) for name in (*accuracies, *LABELS) if name in names}
 
 

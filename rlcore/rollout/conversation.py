@@ -1,4 +1,4 @@
-"""Token-exact conversations: what is put before each attempt, as ids appended to the ids that were sampled.
+"""Token-exact conversations: the ids added before each attempt, appended to the ids that were sampled.
 
 Nothing sampled is ever decoded and encoded again. `Conversation` proves on load, for the tokenizer and chat template in
 use, whether appending gives the same ids as rendering the whole conversation, and says where it does not.
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from rich.progress import track
 from transformers import PreTrainedTokenizerBase
 
 from rlcore.entries import KINDS, Script
@@ -20,7 +21,9 @@ from rlcore.rollout.template import MARK, Template
 from rlcore.types import Message, Problem
 
 MAX_MESSAGE_TOKENS = 256
-"""Of a message between replies that is written while the conversation goes on; a longer one is cut."""
+"""Most tokens of a message that is written during the conversation; a longer one is cut."""
+PART = 2000
+"""Prompts that are tokenised together."""
 PROBES = {
     "a plain answer": "The answer is 5.",
     "an answer with thinking": "<think>\n2 + 3 is 5.\n</think>\n\nThe answer is 5.",
@@ -30,7 +33,7 @@ PROBES = {
 
 @dataclass(frozen=True, slots=True)
 class TemplateCheck:
-    """What appending does that rendering anew would not; `differences` is empty when the two agree on every probe."""
+    """How appending differs from rendering anew; `differences` is empty if the two agree on every probe."""
 
     differences: tuple[str, ...]
 
@@ -40,7 +43,7 @@ class TemplateCheck:
 
 
 def read_script(section: schema.ConversationConfig) -> Script:
-    """What a recipe says of a conversation, with names of instructions and the kind's own texts filled in."""
+    """The script of a recipe's conversation, with named instructions and the kind's own texts filled in."""
     instruction = INSTRUCTIONS.get(section.instruction, section.instruction)
     return Script(section.attempts, instruction, section.review or KINDS[section.kind].review)
 
@@ -66,7 +69,7 @@ class Conversation:
         self.check = self._check(self._question) if self.attempts > 1 else TemplateCheck(())
         differences = (f"chat template, {difference}" for difference in self.check.differences)
         self.notes = (*self.template.notes(self._question, self.stop_ids), *differences)
-        """What a user should know of how the template works here, a line each."""
+        """Notes for the user on the template, one line each."""
 
     def open(self, problem: Problem) -> tuple[int, ...]:
         """The prompt of attempt 1. Raises UserError when it is longer than `max_prompt_tokens`."""
@@ -78,10 +81,17 @@ class Conversation:
             )
         return ids
 
-    def prompt_tokens(self, problems: Sequence[Problem]) -> list[int]:
-        """How many tokens each problem's first prompt has; tokenised in parallel."""
-        texts = [self.template.render(list(problem.messages)) for problem in problems]
-        return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
+    def prompt_tokens(self, problems: Sequence[Problem], *, shown: bool = False) -> list[int]:
+        """Tokens of each problem's first prompt; tokenised in parallel, under a progress bar if `shown`.
+
+        Ids are not kept: a part at a time, those of a million prompts take no memory.
+        """
+        counts: list[int] = []
+        starts = range(0, len(problems), PART)
+        for start in track(starts, "tokenizing prompts", transient=True, disable=not shown or len(starts) == 1):
+            texts = [self.template.render(list(problem.messages)) for problem in problems[start : start + PART]]
+            counts += map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+        return counts
 
     def follow(self, finish: Literal["stop", "length"], message: str | None = None) -> tuple[int, ...]:
         """The tokens between a reply and the next: the message (the instruction), and the end of turn if not sampled.
@@ -97,11 +107,11 @@ class Conversation:
         return tail_ids[1:] if sampled_end else tail_ids
 
     def said(self, response_ids: Sequence[int]) -> str:
-        """What these tokens say."""
+        """The text of these tokens."""
         return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True))
 
     def text(self, response_ids: Sequence[int], stop: StopTexts | None = None) -> str:
-        """What a reward reads of an attempt, up to a text that ends it.
+        """The text of an attempt that rewards read, up to a text that ends it.
 
         It begins with the tag of a thinking block that the template opens.
         """
@@ -114,7 +124,7 @@ class Conversation:
         return self.max_prompt_tokens + self.replies * (self.max_attempt_tokens + self._max_tail)
 
     def _encode_tail(self, message: str) -> tuple[int, ...]:
-        """What follows a reply in a rendered conversation that goes on with `message`."""
+        """The text that follows a reply in a rendered conversation when `message` comes next."""
         text = self.template.render(self._two_turns(self._question, MARK, message))
         _, mark, tail = text.partition(MARK)
         if not mark or message.strip() not in tail:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
-from rlcore.rollout.streaming import finished
+from rlcore.rollout.streaming import event_loop, finished
 from rlcore.types import Groups, Problem, Role, Trajectory, Turn
 
 OnAttempt = Callable[[Problem, Turn], object]
@@ -51,7 +51,8 @@ def sample_groups(
         return [flat[start : start + group] for start in range(0, len(flat), group)]
 
     prompts = [conversation.open(problem) for problem in problems]
-    return asyncio.run(run())
+    with event_loop() as runner:
+        return runner.run(run())
 
 
 class Episode:

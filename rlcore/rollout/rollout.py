@@ -34,7 +34,7 @@ class Rollout:
         """Around all attempts of a phase, before ranks meet elsewhere: those that share an engine leave it together."""
         return self.engine.together()
 
-    def attempts(
+    def groups(
         self,
         problems: Sequence[Problem],
         *,

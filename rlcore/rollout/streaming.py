@@ -1,7 +1,8 @@
-"""Many conversations, a bounded number at once: each that ends comes out and makes room for the next."""
+"""Many conversations, a bounded number at once: each is yielded as it ends, and makes room for the next."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -10,13 +11,13 @@ from rlcore.types import Problem, Request
 
 Item = TypeVar("Item")
 Start = Callable[[], Coroutine[Any, Any, Item]]
-"""Begins a conversation."""
+"""Starts a conversation."""
 
 
 async def finished(starts: Iterable[Start[Item]], *, window: int, deadline: float) -> AsyncIterator[tuple[int, Item]]:
-    """Yields results as they come, each with its place in `starts`; at most `window` conversations run at once.
+    """Yields results as they arrive, each with its place in `starts`; at most `window` conversations run at once.
 
-    Raises what a conversation raises, and UserError where none ends within `deadline` seconds. The others are then
+    Raises what a conversation raises, and UserError if none ends within `deadline` seconds. The others are then
     cancelled.
     """
     waiting = enumerate(starts)
@@ -52,16 +53,30 @@ async def finished(starts: Iterable[Start[Item]], *, window: int, deadline: floa
 
 
 def iterated(items: AsyncIterator[Item]) -> Iterator[Item]:
-    """The items one by one, in an event loop of their own that stands still while nobody waits for the next."""
+    """The items one by one, in an event loop of their own that runs only while the next one is awaited."""
 
     async def following() -> list[Item]:
         async for item in items:
             return [item]
         return []
 
-    with asyncio.Runner() as runner:
+    with event_loop() as runner:
         while found := runner.run(following()):
             yield from found
+
+
+@contextmanager
+def event_loop() -> Iterator[asyncio.Runner]:
+    """An event loop that an error of a signal's may leave at any moment, also as what it runs just ends."""
+    with asyncio.Runner() as runner:
+        try:
+            yield runner
+        finally:
+            # Left in the same round in which its task ended, the loop still holds that task's order to stop, which
+            # would stop the cancelling of the other tasks: this round carries it out.
+            loop = runner.get_loop()
+            loop.call_soon(loop.stop)
+            loop.run_forever()
 
 
 def every(problems: Sequence[Problem], samples: int) -> list[Request]:
@@ -72,9 +87,9 @@ def every(problems: Sequence[Problem], samples: int) -> list[Request]:
 def grouped(
     ended: Iterable[tuple[int, Item]], size: int, on_item: Callable[[int], object] = lambda done: None
 ) -> Iterator[tuple[int, list[Item]]]:
-    """Joins the items of every `size` places, in the order of places: each group as its last item comes.
+    """Joins the items of every `size` places, in order, and yields each group as its last item arrives.
 
-    A group comes with its own place among the groups. `on_item` is told of every item.
+    A group comes with its place among the groups. `on_item` is called at every item.
     """
     begun: dict[int, dict[int, Item]] = {}
     for place, item in ended:

@@ -1,4 +1,4 @@
-"""A tokenizer's chat template: messages in, text and ids out, and what about it would go wrong without a word."""
+"""A tokenizer's chat template: from messages to text and ids, with checks for what would go wrong silently."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,10 +16,10 @@ OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>\s*\Z", re.IGNOR
 
 
 class Template:
-    """Renders and encodes. Content goes in as text, or in parts, as templates of models that see images want it."""
+    """Renders and encodes. Content is passed as text, or in parts for templates of models that see images."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        """Raises UserError for a template that leaves out what the user says."""
+        """Raises UserError for a template that omits the user's message."""
         self.tokenizer = tokenizer
         self._in_parts = False
         if failure := self._failure():
@@ -28,10 +28,10 @@ class Template:
                 raise failure
         opened = OPEN_THOUGHT.search(self.render([{"role": "user", "content": MARK}]))
         self.open_thought = opened[0] if opened else ""
-        """The tag of a thinking block that prompts end in, with the space after it; else empty."""
+        """The tag of a thinking block at the end of prompts, with the space after it; empty without one."""
 
     def render(self, messages: Sequence[Message], *, asking: bool = True) -> str:
-        """The text of a conversation, `asking` for what the assistant says next. Raises UserError."""
+        """The text of a conversation, with `asking` up to the assistant's next turn. Raises UserError."""
         shown: list[Any] = list(messages)
         if self._in_parts:
             shown = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
@@ -45,16 +45,16 @@ class Template:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode_after(self, text: str, before: str = MARK) -> tuple[int, ...]:
-        """The ids of a text that goes on: some tokenizers put a space of their own at the beginning of a text."""
+        """The ids of a text that continues another: some tokenizers add a space at the beginning of a text."""
         first, whole = self.encode(before), self.encode(before + text)
         return whole[len(first) :] if whole[: len(first)] == first else self.encode(text)
 
     def control_tokens(self, messages: Iterable[Message]) -> set[str]:
-        """The control tokens that contents spell out, which the model does not read as text."""
+        """Control tokens spelled out in contents, which the model would not read as text."""
         return {found for message in messages for found in self._control_pattern.findall(message["content"])}
 
     def notes(self, question: Sequence[Message], stop_ids: Iterable[int]) -> list[str]:
-        """What a user should know of a template that can be trained with."""
+        """Notes for the user on a template that can be trained with."""
         told: list[str] = []
         try:
             text = self.render([*question, {"role": "assistant", "content": MARK}], asking=False)
@@ -87,7 +87,7 @@ class Template:
         return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def _failure(self) -> UserError | None:
-        """Why the content, in its present form, is not shown."""
+        """Why content in its present form is not rendered."""
         try:
             shown = MARK.casefold() in self.render([{"role": "user", "content": MARK}]).casefold()
         except UserError as error:

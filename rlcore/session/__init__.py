@@ -1,1 +1,1 @@
-"""What every command that samples opens: a policy, rollouts that are scored, evaluations, requests to stop."""
+"""Shared by all commands that sample: policy, scored rollouts, evaluations, and requests to stop."""

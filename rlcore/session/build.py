@@ -1,4 +1,4 @@
-"""What training and evaluation both need of a recipe: problems, a policy, and rollouts that are scored."""
+"""A session: the problems, policy and scored rollouts of a recipe, for training and evaluation alike."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -16,25 +16,26 @@ from rlcore.session.inputs import read_inputs
 from rlcore.types import Problem
 
 NAMED = 8
-"""Problems that a line about those left out names."""
+"""Most problems named in a line about those left out."""
+Say = Callable[[str], object]
 
 
-class Setup:
-    """Everything but the learner; `close` ends its reward workers and its rollout engine.
+class Session:
+    """Everything but the learner; `close` stops the reward workers and the rollout engine.
 
-    Raises UserError for anything in the recipe that cannot be had. `problems` is empty where the recipe trains on none
-    and needs none to train a tokenizer on, `held_out` where it has no evaluation; `inputs` are digests of what it read.
+    `problems` is empty unless the recipe trains on them or trains a tokenizer on their texts, `held_out` unless it has
+    an evaluation; `inputs` are digests of what was read. Raises UserError where anything in the recipe is unavailable.
     """
 
     def __init__(self, recipe: Recipe, ranks: Ranks, *, training: bool = True):
         needs_problems = (training and (recipe.steps or recipe.sft)) or recipe.model.scratch
-        say = print if ranks.first else _nothing
+        say: Say = print if ranks.first else lambda text: None
         shown = [recipe.sft.column] if recipe.sft and recipe.sft.rows == "column" else []
         self.problems = load_problems(recipe.data, say, shown) if needs_problems else []
         asked_of = load_problems(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
         self.inputs = read_inputs(recipe, self.problems, asked_of)
         self.policy = first_policy(recipe, self.problems)
-        logging.disable_progress_bar()  # loading a large model shows its progress; saving one does not
+        logging.disable_progress_bar()  # shown while loading a large model, not while saving one
         talks = (recipe.conversation, recipe.held_out_conversation)
         self.conversation, asked = (Conversation(self.policy.tokenizer, talk, stop_ids(self.policy)) for talk in talks)
         for talk in (self.conversation, asked):
@@ -43,9 +44,9 @@ class Setup:
             say(note)
         for name, problems in (("data", self.problems), ("evaluate.data", asked_of)):
             _note_control_tokens(self.conversation, problems, name, say)
-        self.problems = fitting_problems(self.conversation, self.problems, say)
+        self.problems = fitting_problems(self.conversation, self.problems, say, shown=ranks.first)
         skip = bool(recipe.evaluate and recipe.evaluate.data.skip_bad_rows)
-        self.held_out = fitting_problems(asked, asked_of, say if skip else None)
+        self.held_out = fitting_problems(asked, asked_of, say if skip else None, shown=ranks.first)
         if recipe.learner.zero < 3:  # ZeRO-3 moves it to the device in parts
             torch.nn.Module.to(self.policy.model, ranks.device)
         longest = max(self.conversation.max_tokens, asked.max_tokens)
@@ -54,7 +55,7 @@ class Setup:
         )
         self._scorer = Scorer(recipe.rewards)
         gc.collect()
-        gc.freeze()  # what is loaded now stays: else the collector walks through it again and again while sampling
+        gc.freeze()  # spares the collector objects that live as long as the session
         self.rollout = Rollout(recipe, self._engine, self.conversation, self._scorer)
         self.held_out_rollout = Rollout(recipe, self._engine, asked, self._scorer)
 
@@ -64,13 +65,9 @@ class Setup:
 
 
 def first_policy(recipe: Recipe, problems: list[Problem]) -> Policy:
-    """The policy that a run starts from; `problems` are what a scratch one's tokenizer is trained on."""
+    """The policy that a run starts from; the tokenizer of a scratch one is trained on `problems`."""
     texts = (text for problem in problems for text in _texts(problem))
     return load_policy(recipe.model, texts, recipe.seed, embedded=recipe.rollout.entry.weights == "learner")
-
-
-def _nothing(text: str) -> None:
-    """What the ranks after the first say."""
 
 
 def _texts(problem: Problem) -> Iterator[str]:
@@ -78,17 +75,16 @@ def _texts(problem: Problem) -> Iterator[str]:
     yield from (value for value in problem.columns.values() if isinstance(value, str))
 
 
-Say = Callable[[str], object]
+def fitting_problems(
+    conversation: Conversation, problems: list[Problem], say: Say | None, *, shown: bool = False
+) -> list[Problem]:
+    """The problems that fit `conversation.max_prompt_tokens` and suit the conversation's kind, in order.
 
-
-def fitting_problems(conversation: Conversation, problems: list[Problem], say: Say | None) -> list[Problem]:
-    """The problems, in their order, that fit `conversation.max_prompt_tokens` and suit the conversation's kind.
-
-    `say` is given one line about those left out for each reason. Raises UserError where none is left, or, without
-    `say`, where any is left out.
+    `say` receives one line for each reason to leave problems out. Many prompts are read under a progress bar if
+    `shown`. Raises UserError if none is left, or, without `say`, if any is left out.
     """
     limit = conversation.max_prompt_tokens
-    counts = dict(zip((p.id for p in problems), conversation.prompt_tokens(problems), strict=True))
+    counts = dict(zip((p.id for p in problems), conversation.prompt_tokens(problems, shown=shown), strict=True))
     long = [name for name, count in counts.items() if count > limit]
     if long:
         worst = max(long, key=lambda name: (counts[name], name))

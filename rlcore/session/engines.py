@@ -1,4 +1,4 @@
-"""The rollout engines and their facts. What an engine needs is imported as it starts: a recipe asks for facts alone."""
+"""The rollout engines and their facts. Their modules are imported when they start: a recipe needs the facts alone."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +16,7 @@ GIB = 1 << 30
 
 
 def _embedded(recipe: "Recipe", policy: "Policy", *, device: "torch.device", max_tokens: int) -> "RolloutEngine":
-    """Samples from the learner's own tensors up to ZeRO-2.
-
-    ZeRO-3 takes them apart, so that each rank samples from a whole copy on its device.
-    """
+    """Samples from the learner's own tensors; with ZeRO-3, which splits them, from a whole copy on each device."""
     import copy
 
     import torch

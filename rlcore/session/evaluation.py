@@ -1,12 +1,12 @@
-"""Evaluating a recipe's model, alone or inside a run."""
+"""Evaluating a recipe's model, alone or during a run."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,32 +16,32 @@ from rlcore.evaluate.estimators import vote_rows
 from rlcore.evaluate.journal import Journal
 from rlcore.evaluate.measure import record_rows, trajectory_record
 from rlcore.evaluate.results import Evaluation, Results, histogram, save_evaluation
-from rlcore.files import Record, holding
-from rlcore.ranks import Ranks, gather_list, gather_rows, start_distributed
+from rlcore.files import Record, holding, writing
+from rlcore.ranks import Ranks, all_gather, gather_list, gather_rows, start_distributed
 from rlcore.recipe import Recipe, dump_recipe
-from rlcore.rollout import Scorer
+from rlcore.rollout import Rollout, Scorer
 from rlcore.rollout.endpoint import Endpoint, EndpointRollout
 from rlcore.rollout.streaming import every
-from rlcore.session.build import Setup
+from rlcore.session.build import Session
 from rlcore.session.inputs import Inputs, read_inputs
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.track import Tracker
-from rlcore.types import Problem, Request, Trajectory
+from rlcore.types import Problem
 
-BASE = "evaluation_base"
-"""The evaluation of the policy that a run starts from, whatever the run's own arm."""
-LATEST = "evaluation_latest"
-"""The last evaluation while training: on fewer problems, one conversation each."""
+BASE_RESULTS = "evaluation_base"
+"""The evaluation of the policy that a run starts from; its arm is `base`."""
+LATEST_RESULTS = "evaluation_latest"
+"""The latest evaluation during training: fewer problems, one conversation each."""
 FORMAT = "conversations"
-"""What the lines of a journal are, and how random numbers are named."""
+"""Identifies the format of the journal and the naming of random numbers."""
 
 
 def evaluate(recipe: Recipe) -> Results | None:
-    """Measures the recipe's model, or that behind `evaluate.endpoint`, on the held-out problems, and writes a report.
+    """Measures the recipe's model, or the one behind `evaluate.endpoint`, on the held-out problems; writes a report.
 
-    In the recipe's output: `evaluation.json`, `report.html` and what belongs to it, and the attempts as they come, so
-    that the same command goes on where it was stopped. Returns None when it was asked to stop. Raises UserError, before
-    anything is changed, where the output holds another evaluation.
+    The recipe's output receives `evaluation.json`, `report.html` with its plots, and the attempts as they end, so that
+    the same command resumes an interrupted evaluation. Returns None when asked to stop. Raises UserError, before
+    anything is changed, if the output holds another evaluation.
     """
     if recipe.evaluate is None:
         raise UserError(f"recipe {recipe.name} has no evaluate section to say what to measure on")
@@ -50,13 +50,15 @@ def evaluate(recipe: Recipe) -> Results | None:
     served = recipe.evaluate.endpoint is not None
     with (
         holding(folder, ranks.first),
-        closing(ServedSetup(recipe) if served else Setup(recipe, ranks, training=False)) as setup,
-        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks, setup.inputs))) as journal,
+        closing(ServedSession(recipe) if served else Session(recipe, ranks, training=False)) as session,
+        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks, session.inputs))) as journal,
     ):
-        return _evaluate_alone(recipe, ranks, setup, journal)
+        return _evaluate_alone(recipe, ranks, session, journal)
 
 
-def _evaluate_alone(recipe: Recipe, ranks: Ranks, setup: "Setup | ServedSetup", journal: Journal) -> Results | None:
+def _evaluate_alone(
+    recipe: Recipe, ranks: Ranks, session: "Session | ServedSession", journal: Journal
+) -> Results | None:
     assert recipe.evaluate is not None
     folder = Path(recipe.output)
     with open_tracker(recipe, ranks, resume_step=None) as tracker:
@@ -65,7 +67,7 @@ def _evaluate_alone(recipe: Recipe, ranks: Ranks, setup: "Setup | ServedSetup", 
         problems = recipe.evaluate.problems
         try:
             with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():
-                results = evaluate_and_save(recipe, setup, ranks, tracker, problems=problems, step=0, journal=journal)
+                results = evaluate_and_save(recipe, session, ranks, tracker, problems=problems, step=0, journal=journal)
         except Stopped:
             tracker.say(f"stopped; what is done is kept in {folder}, and the same command goes on from there")
             return None
@@ -79,7 +81,7 @@ def _evaluate_alone(recipe: Recipe, ranks: Ranks, setup: "Setup | ServedSetup", 
 
 def evaluate_and_save(
     recipe: Recipe,
-    setup: "Setup | ServedSetup",
+    session: "Session | ServedSession",
     ranks: Ranks,
     tracker: Tracker,
     *,
@@ -89,13 +91,13 @@ def evaluate_and_save(
     journal: Journal | None = None,
 ) -> Results:
     """Evaluates on the first `problems` held-out problems, under a progress bar, and writes `NAME.json`."""
-    held_out, full, journal = setup.held_out[:problems], name != LATEST, journal or Journal()
+    held_out, full, journal = session.held_out[:problems], name != LATEST_RESULTS, journal or Journal()
     mine = len(held_out[ranks.rank :: ranks.world])
     conversations = mine * sum(mode.samples for mode in modes_of(recipe, full=full))
     with tracker.progress(name.replace("_", " "), conversations - journal.done) as advance:
         results = evaluate_policy(
             recipe,
-            setup.held_out_rollout,
+            session.held_out_rollout,
             held_out,
             ranks,
             step=step,
@@ -103,7 +105,7 @@ def evaluate_and_save(
             journal=journal,
             on_conversation=advance,
         )
-    if name == BASE:
+    if name == BASE_RESULTS:
         results = replace(results, arm="base")
     if ranks.first:
         save_evaluation(Path(recipe.output) / f"{name}.json", results)
@@ -112,7 +114,7 @@ def evaluate_and_save(
 
 
 def _identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> dict[str, Any]:
-    """All that the attempts depend on: the recipe's part in them, what it reads, the weights, how ranks share them."""
+    """Everything that the attempts depend on: the recipe, the data and code it reads, the weights, the ranks."""
     parts = recipe.model_dump(mode="json", include={"seed", "model", "rollout", "rewards", "evaluate", "conversation"})
     path = Path(recipe.model.path or "")
     files = sorted(path.glob("*")) if recipe.model.path and path.is_dir() else []
@@ -121,8 +123,8 @@ def _identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> dict[str, Any]:
     return {**parts, "inputs": inputs, "weights": digest, "ranks": ranks.world, "format": FORMAT}
 
 
-class ServedSetup:
-    """What an evaluation needs of a recipe when a server holds the model: held-out problems, and conversations."""
+class ServedSession:
+    """The session of an evaluation whose model a server holds: held-out problems and conversations."""
 
     def __init__(self, recipe: Recipe):
         assert recipe.evaluate is not None
@@ -138,14 +140,12 @@ class ServedSetup:
 
 
 def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None, run_id: str = "") -> Tracker:
-    """The tracker of a run in its folder, where the resolved recipe is written first."""
+    """Writes the resolved recipe to the run's folder and opens its tracker."""
     folder = Path(recipe.output)
     if ranks.first:
-        try:
+        with writing(f"folder {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"folder {folder} cannot be written: {error.strerror}") from None
     return Tracker(
         folder,
         recipe.track,
@@ -159,28 +159,13 @@ def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None, run_i
 
 
 EXAMPLES = 200
-"""Conversations of each mode that are kept to be looked at."""
+"""Conversations of each mode stored as examples."""
 NO_VOTES = "majority votes are left out: the reward reads no answers that could be compared"
-
-
-class Asks(Protocol):
-    """Whatever holds conversations with a policy (`rlcore.rollout.Rollout`)."""
-
-    def together(self) -> AbstractContextManager[None]:
-        """Around all attempts before ranks meet elsewhere."""
-
-    def stream(
-        self, requests: Sequence[Request], *, temperature: float, draw: tuple[str | int, ...]
-    ) -> Iterator[tuple[int, Trajectory]]:
-        """Scored conversations as they end, each with the place of its request.
-
-        Its random numbers depend on `draw` and its request alone.
-        """
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One way of sampling: so many conversations of each problem."""
+    """One way of sampling, with `samples` conversations of each problem."""
 
     name: str
     temperature: float
@@ -196,7 +181,7 @@ def modes_of(recipe: Recipe, *, full: bool) -> tuple[Mode, Mode]:
 
 def evaluate_policy(
     recipe: Recipe,
-    asks: Asks,
+    asks: Rollout | EndpointRollout,
     problems: Sequence[Problem],
     ranks: Ranks,
     *,
@@ -205,10 +190,10 @@ def evaluate_policy(
     journal: Journal | None = None,
     on_conversation: Callable[[int], object] = lambda done: None,
 ) -> Results:
-    """Figures of a policy at `step`; the random numbers depend on the recipe's seed alone.
+    """Figures of a policy at `step`, the same on all ranks; random numbers depend on the recipe's seed alone.
 
-    `journal` holds the conversations of this rank that ended before, and takes each of the others as it ends;
-    `on_conversation` is told of these. All ranks get the same results.
+    Conversations that this rank's `journal` holds are not sampled again; each new one is written to it as it ends, and
+    `on_conversation` is called.
     """
     mine = problems[ranks.rank :: ranks.world]
     journal = journal or Journal()
@@ -226,13 +211,13 @@ def evaluate_policy(
 
 def _sampled(
     mode: Mode,
-    asks: Asks,
+    asks: Rollout | EndpointRollout,
     problems: Sequence[Problem],
     journal: Journal,
     step: int,
     on_conversation: Callable[[int], object],
 ) -> list[Record]:
-    """The records of all conversations, those of each problem together and in the order of the problems."""
+    """The records of all conversations, grouped by problem, in the order of the problems."""
     requests = every(problems, mode.samples)
     records = [journal.read(mode.name, problem.id, sample) for problem, sample in requests]
     missing = [place for place, record in enumerate(records) if record is None]
@@ -248,7 +233,7 @@ def _sampled(
 def _measure(
     mode: Mode, records: Sequence[Record], recipe: Recipe, ranks: Ranks
 ) -> tuple[Evaluation, np.ndarray | None, bool]:
-    """The evaluation of all ranks' records, their edit ratios, and whether votes could be counted where they should."""
+    """The evaluation of all ranks' records, their edit ratios, and whether votes could be counted."""
     section = recipe.held_out_conversation
     rows = gather_rows(record_rows(records, section) if records else {}, ranks)
     names = gather_list([record["problem_id"] for record in records], ranks)
@@ -256,25 +241,19 @@ def _measure(
     evaluation = Evaluation.of_rows(mode.name, names, rows, seed=recipe.seed).with_parts(names, rows, parts)
     voted = True
     if mode.samples > 1:
-        answered = any(gather_list([_answers(record) for record in records], ranks))
+        read = [attempt["answer"] is not None for record in records for attempt in record["attempts"]]
+        answered = any(all_gather(any(read), ranks))
         groups = [records[start : start + mode.samples] for start in range(0, len(records), mode.samples)]
-        votes = gather_rows(_stacked([vote_rows(group, section.attempts) for group in groups]), ranks)
+        each = [vote_rows(group, section.attempts) for group in groups]
+        votes = gather_rows({name: np.array([row[name] for row in each]) for name in (each or [{}])[0]}, ranks)
         votes = {name: values_P for name, values_P in votes.items() if answered or not name.startswith("maj")}
         evaluation = evaluation.with_rows(names[:: mode.samples], votes, seed=recipe.seed)
         voted = answered
     return evaluation, rows.get("edit_ratio"), voted
 
 
-def _answers(record: Record) -> bool:
-    return any(attempt["answer"] is not None for attempt in record["attempts"])
-
-
-def _stacked(rows: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
-
-
 def _examples(records: Sequence[Record]) -> list[Record]:
-    """Some of the records, the kinds of flips in turn: the rare ones are the ones to look at."""
+    """Some of the records, alternating between kinds of flips so that rare ones are included."""
     kinds: dict[str, list[Record]] = {}
     for record in records:
         kinds.setdefault(str(record["flip"]), []).append(record)

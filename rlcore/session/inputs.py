@@ -1,6 +1,6 @@
-"""What a run reads beside its recipe: digests of its problems, and of the files of code that the recipe names.
+"""Digests of what a run reads beside its recipe: its problems, and the code files that the recipe names.
 
-A run that resumes says what of it has changed, and of its recipe.
+A run that resumes says which of them have changed, and what of its recipe.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ HISTORY = "history.jsonl"
 Changes = dict[str, list[Any]]
 """`[before, now]` by dotted key of the recipe, or by what is read."""
 Inputs = dict[str, Any]
-"""By what is read, `data`, `evaluate.data` or a file's path: its digest; of data several (`_of_problems`)."""
+"""Digests by name: `data` and `evaluate.data` (see `_of_problems`), and the path of each code file."""
 
 
 class DataLine(Line):
@@ -45,16 +45,16 @@ class InputsLine(Line):
 
 
 def read_inputs(recipe: Recipe, problems: Sequence[Problem], held_out: Sequence[Problem]) -> Inputs:
-    """The digests of what this run reads: its problems, those it is measured on, and files that the recipe names."""
+    """Digests of a run's problems, its held-out problems, and the code files that its recipe names."""
     files = [path for path in map(Path, sorted(set(_code(recipe.model_dump())))) if path.is_file()]
     code = {str(path): _of(path.read_bytes()) for path in files}
     return {"data": _of_problems(problems), "evaluate.data": _of_problems(held_out), **code}
 
 
 def input_changes(folder: Path, saved: Mapping[str, Any], now: Inputs) -> Changes:
-    """The digests that differ from those of the run in `folder`: `[before, now]` by what is read.
+    """Digests that differ from those saved by the run in `folder`: `[before, now]` by name.
 
-    Raises UserError where the run would come to its problems in another order.
+    Raises UserError if the run would meet its problems in another order.
     """
     before, data = saved.get("data"), now["data"]
     if before and (before["count"] != data["count"] or _moved(before, data)):
@@ -78,12 +78,12 @@ def note_changes(tracker: Tracker, folder: Path, changes: Changes, done: int, un
 
 
 def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether the same problems stand at other places; a problem that was edited in its place is another one."""
+    """Whether the same problems come in another order; an edited problem is not the same."""
     return before["members"] == now["members"] and before["order"] != now["order"]
 
 
 def _of_problems(problems: Sequence[Problem]) -> dict[str, Any]:
-    """How many there are, and digests of their ids in order, of which ids there are, and of all that they hold."""
+    """Their number, and digests of their ids in order, of the set of ids, and of their content."""
     names = [problem.id for problem in problems]
     rows = (json.dumps([p.id, p.messages, dict(p.columns)], sort_keys=True, default=str) for p in problems)
     return {
@@ -99,7 +99,7 @@ def _of(content: bytes) -> str:
 
 
 def _of_lines(lines: Iterable[str]) -> str:
-    """Line by line: the tests of code problems have many megabytes."""
+    """Digested line by line: the tests of code problems take many megabytes."""
     digest = hashlib.blake2b(digest_size=16)
     for line in lines:
         digest.update(f"{line}\n".encode())
@@ -111,7 +111,7 @@ def _short(digest: str | Mapping[str, Any]) -> str:
 
 
 def _code(value: object) -> Iterator[str]:
-    """The files in `path/to/file.py:name`, wherever in a recipe it stands."""
+    """The files of all values `path/to/file.py:name` in a recipe."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):

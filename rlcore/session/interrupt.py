@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a run where it can be saved; a second Ctrl-C ends it at once."""
+"""Ctrl-C, SIGTERM and SIGHUP stop a run at a point where it can be saved; a second Ctrl-C stops it at once."""
 
 import asyncio
 import signal
@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-from rlcore.ranks import Ranks, share
+from rlcore.ranks import Ranks, all_gather
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that ask a run to stop."""
+"""Signals that request a stop."""
 
 
 class Stopped(KeyboardInterrupt):  # what asyncio lets through
-    """The run was asked to stop and can be saved as it is. All ranks raise it together."""
+    """A stop was requested and the run can be saved as it is. All ranks raise it together."""
 
 
 class _Asked(KeyboardInterrupt):
-    """Leaves a part that may be left at any moment."""
+    """Leaves a block that may be left at any moment."""
 
 
 class Interrupt:
-    """Watches for a request to stop while it is open. All ranks agree on whether there was one."""
+    """Records requests to stop while it is open. All ranks agree on whether there was one."""
 
     def __init__(self, ranks: Ranks):
         self._ranks = ranks
@@ -40,14 +40,14 @@ class Interrupt:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def requested(self) -> bool:
-        """Whether any rank was asked to stop (every rank takes part)."""
-        return any(share(self._asked, self._ranks))
+        """Whether any rank was asked to stop. Collective."""
+        return any(all_gather(self._asked, self._ranks))
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Around what changes nothing that is saved and uses no collective: a request ends it at once.
+        """Around code without collectives that changes nothing saved: a request leaves it at once.
 
-        Raises Stopped on all ranks if there was one on any.
+        Raises Stopped on all ranks if any was asked.
         """
         try:
             with self._leaving_by(_Asked):
@@ -59,7 +59,7 @@ class Interrupt:
 
     @contextmanager
     def nothing_to_save(self) -> Iterator[None]:
-        """Around what comes before the first step or after the last is saved: a request raises Stopped at once."""
+        """Before the first step, or after the last is saved: a request raises Stopped at once."""
         with self._leaving_by(Stopped):
             yield
 
@@ -83,7 +83,7 @@ class Interrupt:
 
 
 def _raise_soon(error: type[BaseException]) -> None:
-    """Raises it: in an event loop between its callbacks, which else take it for a failure of their own."""
+    """Raises `error`; in an event loop between callbacks, which would otherwise take it for a failure of their own."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

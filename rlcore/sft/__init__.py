@@ -1,4 +1,4 @@
-"""Supervised warm starts: a small policy that holds a little of the skill which reinforcement learning then grows."""
+"""Supervised training: warm starts of small policies, and rounds on a policy's own conversations."""
 
 from rlcore.sft.schema import WarmStart
 from rlcore.sft.warm_start import warm_start

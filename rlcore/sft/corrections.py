@@ -16,19 +16,19 @@ from rlcore.types import Groups, Problem, Trajectory, Turn
 
 
 def star_rows(groups: Groups, *, keep_right: bool) -> list[Row]:
-    """One row for each conversation that ends right and began wrong, or right too where those are kept."""
+    """One row for each conversation that begins wrong and ends right, or is right twice where those are kept."""
     ends_right = [t for group in groups for t in group if _right(t, -1) and t.turns[-1].finish == "stop"]
     wanted = [t for t in ends_right if t.marks_A[0] == 0 or (keep_right and _right(t, 0))]
     return [_row(t.turns, t.turns[-1].response_ids) for t in wanted]
 
 
 def pair_rows(groups: Groups, *, keep_right: bool, rng: Random) -> list[Row]:
-    """One row for each first attempt that has a right one of another conversation on its problem to go on with."""
+    """One row for each first attempt that can be joined with a correct one of another conversation on its problem."""
     return [row for group in groups for row in _pairs(group, keep_right, rng)]
 
 
 def column_rows(problems: Iterable[Problem], conversation: Conversation, column: str) -> Iterator[Row]:
-    """One row for each problem whose demonstration, the text in `column`, is no longer than an attempt may be."""
+    """One row for each problem whose demonstration, the text in `column`, fits into an attempt."""
     tokenizer: Any = conversation.tokenizer
     for problem in problems:
         prompt = conversation.open(problem)
@@ -39,7 +39,7 @@ def column_rows(problems: Iterable[Problem], conversation: Conversation, column:
 
 
 def sampled_rows(groups: Groups, section: SftConfig, rng: Random) -> list[Row]:
-    """The rows that the recipe asks for."""
+    """The rows that the recipe selects."""
     if section.rows == "star":
         return star_rows(groups, keep_right=section.keep_right)
     return pair_rows(groups, keep_right=section.keep_right, rng=rng)
@@ -59,7 +59,7 @@ def _right(trajectory: Trajectory, attempt: int) -> bool:
 
 
 def _row(turns: Sequence[Turn], last_ids: Sequence[int]) -> Row:
-    """The conversation with this last attempt, which alone is learned."""
+    """The conversation with this last attempt, the only part that is learned."""
     before = [token for turn in turns[:-1] for token in (*turn.prompt_ids, *turn.response_ids)]
     before += turns[-1].prompt_ids
     return {"input_ids": [*before, *last_ids], "labels": [*[IGNORED] * len(before), *last_ids]}

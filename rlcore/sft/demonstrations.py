@@ -1,7 +1,7 @@
-"""Generated conversations about lettered pairs: how a model answers that corrects itself now and then.
+"""Generated conversations about lettered pairs, by a model that corrects itself now and then.
 
-Attempt 1 is right or wrong; attempt 2 repeats it or changes to another pair. How often is the mixture's to say, so that
-a warm start can resemble a language model before reinforcement learning: it spoils right answers and mends few wrong.
+Attempt 1 is right or wrong; attempt 2 repeats it or changes to another pair. The mixture sets how often, so that a warm
+start can resemble a language model before reinforcement learning: it spoils right answers and repairs few wrong ones.
 """
 
 import json
@@ -69,5 +69,5 @@ def _second(rng: Random, pairs: list[Pair], right: list[Pair], first: Pair, phas
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """An attempt as it is sampled: the space after the role belongs to the answer, and the end of turn closes it."""
+    """An attempt as it would be sampled: from the space after the role to the end of turn."""
     return [*tokenizer(f" {text}", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]

@@ -8,7 +8,7 @@ from rlcore.recipe.schema import ConversationConfig, DataConfig, Fraction, Posit
 
 
 class Mixture(Section):
-    """What the attempts of generated conversations are like (see `demonstrations`)."""
+    """The mixture of attempts in generated conversations (see `demonstrations`)."""
 
     right_first: Fraction = Field(1.0, description="share of conversations whose attempt 1 is right")
     learn_first: Fraction = Field(1.0, description="share of right first attempts whose choice is learned")

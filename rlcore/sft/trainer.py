@@ -18,21 +18,21 @@ Row = dict[str, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """How long and how fast: optimizer steps, conversations in each, and a rate that warms up, stays and decays."""
+class SftSchedule:
+    """Optimizer steps, conversations in each, and a learning rate that warms up, stays constant and decays."""
 
     steps: int
     batch: int
     lr: float
     warmup_steps: int = 0
     decay: float = 0.0
-    """Share of the steps, the last ones, over which the rate falls linearly."""
+    """Fraction of the steps, at the end, over which the rate falls linearly."""
 
 
 def train_supervised(
     policy: Policy,
     rows: Sequence[Row],
-    schedule: Schedule,
+    schedule: SftSchedule,
     folder: Path,
     *,
     seed: int,
@@ -42,8 +42,8 @@ def train_supervised(
 ) -> float:
     """Trains the policy in place and returns the mean loss per learned token.
 
-    `rows_at_once` go through the model together on each of `world` processes, the whole share when left out; the batch
-    must divide into them. `on_step` is told of each optimizer step; without it TRL shows its own progress.
+    Each of `world` processes passes `rows_at_once` through the model together, its whole part of the batch by default;
+    the batch must divide into them. `on_step` is called at each optimizer step; without it TRL shows its progress.
     """
     at_once = schedule.batch // world if rows_at_once is None else rows_at_once
     settings = SFTConfig(
@@ -77,7 +77,7 @@ def train_supervised(
 
 
 class _Steps(TrainerCallback):
-    """Tells of each optimizer step."""
+    """Calls back at each optimizer step."""
 
     def __init__(self, on_step: Callable[[int], object]) -> None:
         self._on_step = on_step

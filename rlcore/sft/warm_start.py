@@ -12,16 +12,16 @@ from rlcore.policy.scratch import scratch_model
 from rlcore.rollout import Conversation
 from rlcore.sft.demonstrations import demonstrations
 from rlcore.sft.schema import WarmStart
-from rlcore.sft.trainer import Schedule, train_supervised
+from rlcore.sft.trainer import SftSchedule, train_supervised
 
 WARMUP_STEPS = 100
 
 
 def warm_start(section: WarmStart) -> Path:
-    """Makes the policy, trains it phase by phase and writes it as a Hugging Face folder, which is returned.
+    """Creates the policy, trains it phase by phase and writes it as a Hugging Face folder, which is returned.
 
-    Raises UserError where the folder cannot be written or another process holds it, and for options that the source of
-    the data does not know.
+    Raises UserError if the folder cannot be written or another process is using it, and for unknown options of the
+    data's source.
     """
     folder = Path(section.output)
     with holding(folder):
@@ -41,6 +41,6 @@ def _make(section: WarmStart, folder: Path) -> None:
         rows = demonstrations(problems, conversation, phase, phase.steps * section.batch, section.seed)
         print(f"{phase.name}: {phase.steps} steps of {section.batch} conversations")
         warmup = min(WARMUP_STEPS, phase.steps // 2)
-        schedule = Schedule(phase.steps, section.batch, phase.lr, warmup, phase.decay)
+        schedule = SftSchedule(phase.steps, section.batch, phase.lr, warmup, phase.decay)
         train_supervised(policy, list(rows), schedule, folder, seed=section.seed)
     save_policy(policy, folder)

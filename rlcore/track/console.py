@@ -3,11 +3,14 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+from rlcore.evaluate.metrics import attempts_in
 
 BETWEEN_LINES = 30.0
 """Seconds between lines of a side task."""
@@ -45,7 +48,6 @@ class Bar:
         self._progress.update(self._task, description=escape(stage), completed=step)
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
         self._progress.console.print(Text(text))
 
     @contextmanager
@@ -54,7 +56,7 @@ class Bar:
         task, pace = self._progress.add_task(description, total=total, figures=""), Pace(total)
 
         def advance(done: int) -> None:
-            pace.add(done)
+            pace.done += done
             self._progress.update(task, advance=done, figures=pace.rate)
 
         yield advance
@@ -84,7 +86,6 @@ class Lines:
             self.say(line)
 
     def say(self, text: str) -> None:
-        """Print a line."""
         self._console.print(Text(text))
 
     @contextmanager
@@ -94,7 +95,7 @@ class Lines:
 
         def advance(done: int) -> None:
             nonlocal said
-            pace.add(done)
+            pace.done += done
             if time.monotonic() - said >= BETWEEN_LINES:
                 said = time.monotonic()
                 self.say(f"{description}: {pace.done:,}/{total:,}  {pace.rate}  {pace.left}")
@@ -103,7 +104,7 @@ class Lines:
         self.say(f"{description}: {total:,} in {pace.seconds:.0f} s")
 
     def close(self) -> None:
-        """Nothing to leave behind."""
+        """There is nothing to stop."""
 
     def _time_left(self, step: int) -> list[str]:
         """From the steps after the first one, which may hold all that happens once."""
@@ -113,30 +114,25 @@ class Lines:
         return [f"left {clock(each * (self._total - step))}"]
 
 
+@dataclass(slots=True)
 class Pace:
     """How fast a side task goes, and how long it will still take."""
 
-    def __init__(self, total: int) -> None:
-        self.done, self._total, self._start = 0, total, time.monotonic()
-
-    def add(self, done: int) -> None:
-        """So many more are done."""
-        self.done += done
+    total: int
+    done: int = 0
+    start: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
-        """Since the task began."""
-        return time.monotonic() - self._start
+        return time.monotonic() - self.start
 
     @property
     def rate(self) -> str:
-        """Done a second."""
         return f"{self.done / max(self.seconds, 1e-9):.1f}/s"
 
     @property
     def left(self) -> str:
-        """At the pace so far."""
-        return f"left {clock((self._total - self.done) * self.seconds / max(self.done, 1))}"
+        return f"left {clock((self.total - self.done) * self.seconds / max(self.done, 1))}"
 
 
 def clock(seconds: float) -> str:
@@ -156,26 +152,19 @@ def open_console(total_steps: int, *, done: int) -> RunConsole:
 
 def training_figures(metrics: Mapping[str, float]) -> str:
     """The figures of a training step on one line: accuracies in points, KL in nats."""
-    shown = [("t1", "train/t1", 100), ("t2", "train/t2", 100), ("Δ", "train/delta", 100)]
-    parts = [
-        f"{label} {metrics[name] * scale:{'+' if label == 'Δ' else ''}.1f}"
-        for label, name, scale in shown
-        if name in metrics
-    ]
+    shown = [("t1", "train/t1", ""), ("t2", "train/t2", ""), ("Δ", "train/delta", "+")]
+    parts = [f"{label} {100 * metrics[name]:{sign}.1f}" for label, name, sign in shown if name in metrics]
     kls = [f"{metrics[name]:.3f}" for name in sorted(metrics) if name.startswith("learner/kl_t")]
     return "  ".join(parts + ([f"KL {' '.join(kls)}"] if kls else []))
 
 
 def evaluation_line(step: int, metrics: Mapping[str, float]) -> str:
     """The figures of an evaluation on one line; empty where the record holds none."""
-    modes = [mode for mode in ("greedy", "sampled") if f"eval/{mode}/delta" in metrics]
     parts = []
-    for mode in modes:
-        last = max(int(name.rpartition("/t")[2]) for name in metrics if _is_accuracy(name, mode))
-        t1, tn, delta = (100 * metrics[f"eval/{mode}/{name}"] for name in ("t1", f"t{last}", "delta"))
-        parts.append(f"{mode} t1 {t1:.1f}  t{last} {tn:.1f}  Δ {delta:+.1f}")
+    for mode in ("greedy", "sampled"):
+        points = {n.removeprefix(f"eval/{mode}/"): 100 * v for n, v in metrics.items() if n.startswith(f"eval/{mode}/")}
+        if "delta" in points:
+            last = attempts_in(points)[-1]
+            t1, tn, delta = (points[name] for name in ("t1", f"t{last}", "delta"))
+            parts.append(f"{mode} t1 {t1:.1f}  t{last} {tn:.1f}  Δ {delta:+.1f}")
     return f"evaluation at step {step}: {'  |  '.join(parts)}" if parts else ""
-
-
-def _is_accuracy(name: str, mode: str) -> bool:
-    return name.startswith(f"eval/{mode}/t") and name.rpartition("/t")[2].isdecimal()

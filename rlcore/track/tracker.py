@@ -2,8 +2,8 @@
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,8 +15,7 @@ from rlcore.files import JsonlFile, Record, cut_records, writing
 from rlcore.recipe.schema import TrackConfig
 from rlcore.track.alarms import ALARMS, HISTORY
 from rlcore.track.console import open_console
-from rlcore.track.dashboard import EVAL, TRAINER, Dashboard
-from rlcore.track.tensorboard import open_tensorboard
+from rlcore.track.dashboard import EVAL, TRAINER, Dashboard, open_tensorboard
 
 
 class Tracker:
@@ -125,14 +124,9 @@ class Tracker:
         if self.enabled:
             self._console.say(text)
 
-    @contextmanager
-    def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+    def progress(self, description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """Shows the progress of a side task; call what it yields with each part done."""
-        if not self.enabled:
-            yield lambda done: None
-            return
-        with self._console.progress(description, total) as advance:
-            yield advance
+        return self._console.progress(description, total) if self.enabled else nullcontext(lambda done: None)
 
     def close(self, *, failed: bool = False) -> None:
         """Finish all outputs; a run that `failed` is marked so in W&B."""

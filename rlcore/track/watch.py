@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlcore.errors import UserError
+from rlcore.evaluate.metrics import attempts_in
 from rlcore.evaluate.results import Results
 from rlcore.files import Record
 from rlcore.report.run_folder import RunFolder, read_run
@@ -89,8 +90,8 @@ def _accuracies(run: RunFolder) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("", "base", "last steps", "evaluated", "over the run"):
         table.add_column(heading, justify="left" if heading in ("", "over the run") else "right", no_wrap=True)
-    names = sorted({name for record in run.metrics for name in record if _is_accuracy(name)}, key=lambda n: int(n[7:]))
-    for name in [*(name.removeprefix("train/") for name in names), *ACCURACY]:
+    logged = attempts_in(name.removeprefix("train/") for record in run.metrics for name in record)
+    for name in [*(f"t{attempt}" for attempt in logged), *ACCURACY]:
         _, values = run.series(f"train/{name}")
         recent = recent_mean(run.metrics, f"train/{name}", min(WINDOW, max(1, len(values))))
         _, evaluated = run.series(f"eval/sampled/{name}")
@@ -106,13 +107,8 @@ def _phases(trained: Sequence[Record]) -> Text:
     recent = trained[-WINDOW:]
     names = [name for name in recent[-1] if name.startswith("time/") and name != "time/step"]
     whole = sum(record["time/step"] for record in recent) or 1.0
-    shares = {name: sum(record.get(name) or 0.0 for record in recent) for name in names}
-    return Text(
-        "  ".join(
-            f"{name.removeprefix('time/')} {spent / len(recent):.2g} s ({100 * spent / whole:.0f} %)"
-            for name, spent in shares.items()
-        )
-    )
+    spent = {name.removeprefix("time/"): sum(record.get(name) or 0.0 for record in recent) for name in names}
+    return Text("  ".join(f"{name} {s / len(recent):.2g} s ({100 * s / whole:.0f} %)" for name, s in spent.items()))
 
 
 def _trajectory(record: Record) -> Panel:
@@ -142,10 +138,6 @@ def _sampled(results: Results | None, name: str) -> float | None:
 
 def _points(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _is_accuracy(name: str) -> bool:
-    return name.startswith("train/t") and name.removeprefix("train/t").isdecimal()
 
 
 def _end(text: str) -> str:

@@ -1,1 +1,1 @@
-"""The training loop, the run it trains, what a step is trained on and measured by, checkpoints."""
+"""The training loop, the run, the trajectories and measurements of a step, and checkpoints."""

@@ -1,8 +1,7 @@
 """First attempts of the policy that a run starts from: contexts in which a later policy learns to correct.
 
-SCoRe mixes them into stage II (Kumar et al. 2024, section 5.2), so that second attempts are not only trained after the
-first attempts that the policy has come to make. They are sampled once, before the first step, and kept in the run's
-folder.
+SCoRe mixes them into stage II (Kumar et al. 2024, section 5.2), so that second attempts are trained not only after the
+policy's present first attempts. They are sampled once, before the first step, and stored in the run's folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +15,12 @@ from rlcore.ranks import Ranks, gather_list
 from rlcore.rollout import Rollout
 from rlcore.rollout.streaming import every, grouped
 from rlcore.types import Problem, Turn
-from rlcore.watchdog import watch
+from rlcore.watchdog import enter_phase
 
 FILE = "first_attempts.jsonl"
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
-"""Shows a task of so many parts; it yields what is told how many of them are done."""
+"""Shows the progress of a task of so many parts; yields a function to call with the number done."""
 
 
 class _AttemptLine(Line):
@@ -35,10 +34,10 @@ class _BaseLine(Line):
 
 
 class BaseAttempts:
-    """Offline first attempts of problems, as many of each as the stage that wants most of them."""
+    """Offline first attempts at problems, as many of each as the stage that needs most."""
 
     def __init__(self, folder: Path, rollout: Rollout, ranks: Ranks, progress: Progress, *, resumed: bool):
-        """`folder` is the run's. A run that is `resumed` has other weights by now: it reads what it kept."""
+        """`folder` is the run's. A `resumed` run has other weights by now, so it reads the stored attempts."""
         self._path, self._resumed = folder / FILE, resumed
         self._rollout, self._ranks, self._progress = rollout, ranks, progress
         self._turns: dict[str, list[Turn]] = {}
@@ -46,7 +45,7 @@ class BaseAttempts:
     def prepare(self, problems: Sequence[Problem], count: int) -> None:
         """Samples `count` first attempts of each problem, or reads them. All ranks call it together.
 
-        Raises UserError where a resumed run's are lost.
+        Raises UserError if those of a resumed run are lost.
         """
         if not problems:
             return
@@ -58,7 +57,7 @@ class BaseAttempts:
             write_records(self._path, map(_record, self._turns, self._turns.values()))
 
     def of(self, problem: Problem, count: int) -> list[Turn]:
-        """The first `count` of a problem."""
+        """The first `count` at a problem."""
         return self._turns[problem.id][:count] if count else []
 
     def _sample(self, problems: Sequence[Problem], count: int) -> dict[str, list[Turn]]:
@@ -68,7 +67,7 @@ class BaseAttempts:
             ended = self._rollout.first_attempts(every(mine, count), draw=("first attempts",))
             for place, turns in grouped(ended, count, advance):
                 found.append((mine[place].id, turns))
-                watch(f"first attempts, {len(found)} of {len(mine)} problems done")
+                enter_phase(f"first attempts, {len(found)} of {len(mine)} problems done")
         return dict(sorted(gather_list(found, self._ranks)))
 
     def _read(self, problems: Sequence[Problem], count: int) -> dict[str, list[Turn]]:

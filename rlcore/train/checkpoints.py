@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from rlcore.errors import UserError, one_line
 from rlcore.files import damage, move_into_place, seal_files, write_manifest
 from rlcore.learner.learner import Learner
-from rlcore.ranks import Ranks, share
+from rlcore.ranks import Ranks, all_gather
 from rlcore.recipe.schema import CheckpointConfig
 from rlcore.train.random_state import random_state, restore_random_state
 
@@ -55,7 +55,7 @@ class Checkpoints:
                     break
                 os.replace(path, aside := _free(path.with_name(f"damaged-{path.name}")))
                 notes.append(f"checkpoint {path.name} is damaged ({reason}): set aside as {aside.name}")
-        found, notes = share((found, notes), self._ranks)[0]
+        found, notes = all_gather((found, notes), self._ranks)[0]
         if notes and not found:
             raise UserError(
                 f"{self.folder} holds no whole checkpoint: {notes[0]}; remove the run's folder to start anew"
@@ -68,6 +68,14 @@ class Checkpoints:
         path = checkpoint / _random_file(self._ranks.rank)
         if path.exists():  # a rank that was not there then goes on with its own
             restore_random_state(json.loads(path.read_text()))
+
+    def load_best(self, step: int, learner: Learner) -> None:
+        """As `load`, the checkpoint of a step that was saved as the best. Raises UserError where it is damaged."""
+        path = self._path(step)
+        reason = all_gather(damage(path) if self._ranks.first else None, self._ranks)[0]
+        if reason:
+            raise UserError(f"{path}, which has the highest reward, is damaged ({reason}): take checkpoint.final last")
+        self.load(path, learner)
 
     def save(self, step: int, learner: Learner, state: dict[str, Any], best: int | None) -> None:
         """Writes a checkpoint beside the others, renames it into place, and removes those that no rule keeps.
@@ -106,7 +114,7 @@ class Checkpoints:
             result = part()
         except (OSError, SafetensorError) as error:
             failure = one_line(error)[:200]
-        outcomes = share((result, failure), self._ranks)
+        outcomes = all_gather((result, failure), self._ranks)
         failures = [failure for _, failure in outcomes if failure]
         if failures:
             if self._ranks.first:

@@ -1,4 +1,4 @@
-"""What a step is trained on: groups of its problems, some from offline first attempts, and others for dead ones."""
+"""The trajectories of a step: groups of its problems, with offline first attempts, and replacements of dead groups."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from rlcore.train.base_attempts import BaseAttempts
 from rlcore.types import Groups, Problem
 
 SPARE_SEED = 1 << 32
-"""Added to the recipe's seed for the order of the problems that stand in for dead groups."""
+"""Added to the recipe's seed for the order of problems that replace dead groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +23,16 @@ class Collected:
     """The trajectories of one step on this rank."""
 
     groups: Groups
-    """What is trained on."""
+    """Trained on."""
     measured: Groups
-    """All that the policy sampled from the first token on, dead groups included: what accuracies are measured on."""
+    """All that the policy sampled from the first token on, dead groups included; accuracies are measured on these."""
 
 
 class Collector:
-    """Samples the steps of a run. What a step samples depends on the recipe and the weights alone."""
+    """Samples the steps of a run. The samples of a step depend on recipe and weights alone."""
 
     def __init__(self, recipe: Recipe, ranks: Ranks, rollout: Rollout, problems: Sequence[Problem], base: BaseAttempts):
-        """`problems` are those to train on; `base` is prepared with those that a stage takes first attempts of."""
+        """Trains on `problems`; `base` is prepared with those that a stage needs offline first attempts at."""
         self._recipe, self._ranks, self._rollout, self._base = recipe, ranks, rollout, base
         self._order = ProblemOrder(problems, recipe.seed)
         self._spares = ProblemOrder(problems, recipe.seed + SPARE_SEED)
@@ -40,16 +40,16 @@ class Collector:
         base.prepare(self._problems_from_base(), most)
 
     def collect(self, step: int, stage: StageConfig) -> Collected:
-        """The groups of a step; a dead one gives way to one of another problem, for `batch.resample` rounds at most."""
+        """The groups of a step, dead ones replaced by groups of other problems in at most `batch.resample` rounds."""
         rounds = self._recipe.batch.resample
         with self._rollout.together():
-            groups = self._sample(self._share(self._order, step), stage, ("train", step, self._ranks.rank))
+            groups = self._sample(self._own_problems(self._order, step), stage, ("train", step, self._ranks.rank))
             measured = list(groups)
             for number in range(rounds):
                 dead = np.flatnonzero(~credit.live_groups(groups, stage, self._recipe.credit))
                 if not len(dead):
                     break
-                spares = self._share(self._spares, step * rounds + number)[: len(dead)]
+                spares = self._own_problems(self._spares, step * rounds + number)[: len(dead)]
                 fresh = self._sample(spares, stage, ("spare", step, number, self._ranks.rank))
                 measured += fresh
                 for at, group in zip(dead, fresh, strict=True):
@@ -58,7 +58,7 @@ class Collector:
         return Collected(groups, [group[offline:] for group in measured])
 
     def _sample(self, problems: list[Problem], stage: StageConfig, draw: tuple[str | int, ...]) -> Groups:
-        return self._rollout.attempts(
+        return self._rollout.groups(
             problems,
             group=self._recipe.batch.group,
             branches=self._recipe.batch.branches,
@@ -67,12 +67,12 @@ class Collector:
             firsts=[self._base.of(problem, self._recipe.offline_first_attempts(stage)) for problem in problems],
         )
 
-    def _share(self, order: ProblemOrder, number: int) -> list[Problem]:
+    def _own_problems(self, order: ProblemOrder, number: int) -> list[Problem]:
         batch = order.batch(number, self._recipe.batch.problems)
         return rank_slice(batch, self._ranks.rank, self._ranks.world)
 
     def _problems_from_base(self) -> list[Problem]:
-        """Every problem that a stage with offline first attempts may come to, in a fixed order."""
+        """Every problem that a stage with offline first attempts may use, in a fixed order."""
         batch, step = self._recipe.batch, 0
         found: dict[str, Problem] = {}
         for stage in self._recipe.stages:

@@ -13,15 +13,17 @@ from rlcore.train.run import Run
 from rlcore.train.step_metrics import Clock, check_scored, reward_counts, step_metrics
 
 
-def train(recipe: Recipe) -> Results | None:
+def train(recipe: Recipe, base: Results | None = None) -> Results | None:
     """Runs a recipe's stages to their end, from its newest checkpoint if there is one.
+
+    `base` is the evaluation of the policy before the first step, where that has been measured.
 
     Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop. Raises
     UserError, in one line, for what the recipe's author has to mend.
     """
     ranks = start_distributed(recipe.device, timedelta(seconds=recipe.learner.deadline))
     with holding(Path(recipe.output), ranks.first), Run(recipe, ranks) as run:
-        run.measure_base()
+        run.measure_base(base)
         collector = run.collector()
         for step, stage in run.steps():
             clock = Clock(step)

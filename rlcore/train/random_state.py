@@ -1,4 +1,4 @@
-"""All global random number generators of a process, as values that JSON holds.
+"""The state of all global random number generators of a process, as JSON.
 
 Sampling, data order and minibatches draw from seeds of their own; these are for whatever else draws: dropout, rewards.
 """
@@ -26,7 +26,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Puts the generators where `random_state` found them; CUDA's only where there is one now and was one then."""
+    """Restores the generators; CUDA's only if there is a device now and was one then."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, *rest = state["numpy"]

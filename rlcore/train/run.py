@@ -1,4 +1,4 @@
-"""A training run: a setup, its learner and its folder, opened together, saved together and closed together."""
+"""A training run: a session, its learner and its folder, opened together, saved together and closed together."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing
@@ -11,7 +11,7 @@ from torch import Tensor
 from rlcore.credit import adapted_kl
 from rlcore.errors import UserError
 from rlcore.evaluate.measure import trajectory_record
-from rlcore.evaluate.results import Results, load_evaluation
+from rlcore.evaluate.results import Results, load_evaluation, save_evaluation
 from rlcore.learner import Learner
 from rlcore.policy import check_same_parameters, parameter_shapes, place_policy
 from rlcore.policy.truncation import Truncation
@@ -19,8 +19,8 @@ from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
 from rlcore.recipe.compare import recipe_changes
 from rlcore.recipe.schema import StageConfig
-from rlcore.session.build import Setup
-from rlcore.session.evaluation import BASE, LATEST, evaluate_and_save, open_tracker
+from rlcore.session.build import Session
+from rlcore.session.evaluation import BASE_RESULTS, LATEST_RESULTS, evaluate_and_save, open_tracker
 from rlcore.session.inputs import input_changes, note_changes
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.train.base_attempts import BaseAttempts
@@ -28,7 +28,7 @@ from rlcore.train.checkpoints import Checkpoints, read_state
 from rlcore.train.collect import Collector
 from rlcore.train.step_metrics import TooManyUnscored, distributions
 from rlcore.types import Groups
-from rlcore.watchdog import watch
+from rlcore.watchdog import enter_phase
 
 
 class Run:
@@ -40,7 +40,7 @@ class Run:
         self.folder = Path(recipe.output)
         if recipe.batch.problems % ranks.world:
             raise UserError(f"batch.problems {recipe.batch.problems} does not divide evenly over {ranks.world} ranks")
-        watch("starting")
+        enter_phase("starting")
         self._checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint, ranks)
         checkpoint, damaged = self._checkpoints.newest()
         state = read_state(checkpoint) if checkpoint else {}
@@ -53,9 +53,9 @@ class Run:
         self._kl: list[float] = []
         self._measured_kl: list[float | None] = []
         with ExitStack() as opened:  # what is open when the next thing fails is closed
-            self._setup = opened.enter_context(closing(Setup(recipe, ranks)))
-            self.rollout = self._setup.rollout
-            changes |= input_changes(self.folder, state.get("inputs", {}), self._setup.inputs)
+            self._session = opened.enter_context(closing(Session(recipe, ranks)))
+            self.rollout = self._session.rollout
+            changes |= input_changes(self.folder, state.get("inputs", {}), self._session.inputs)
             self.learner = opened.enter_context(closing(self._new_learner()))
             if checkpoint:
                 self._resume(checkpoint, state)
@@ -70,7 +70,7 @@ class Run:
 
     def __enter__(self) -> "Run":
         self._open.enter_context(self._interrupt)
-        self._open.callback(watch, "")
+        self._open.callback(enter_phase, "")
         self._open.push(self._keep)
         return self
 
@@ -85,7 +85,7 @@ class Run:
             self.folder, self.rollout, self.ranks, self.tracker.progress, resumed=self._resumed_at is not None
         )
         with self.preparing():
-            return Collector(self.recipe, self.ranks, self.rollout, self._setup.problems, base)
+            return Collector(self.recipe, self.ranks, self.rollout, self._session.problems, base)
 
     def stoppable(self) -> AbstractContextManager[None]:
         """Around what a request to stop may end at once, and the run with it: it is done again when the run goes on."""
@@ -95,12 +95,16 @@ class Run:
         """Around what comes before the first step: a request to stop ends it at once, and nothing is saved."""
         return self._interrupt.nothing_to_save()
 
-    def measure_base(self) -> None:
-        """Evaluates the policy before its first step: what sandbagging is measured against."""
-        if self.step == 0 and self.recipe.evaluate:
-            with self.preparing():
-                results = self._evaluate(self.recipe.evaluate.problems, BASE, self.step)
-            self.base_t1 = results.evaluations[-1].metrics["t1"][0]
+    def measure_base(self, known: Results | None = None) -> None:
+        """Evaluates the policy before its first step, unless that is known: what sandbagging is measured against."""
+        if self.step or not self.recipe.evaluate:
+            return
+        if known and self.ranks.first:
+            save_evaluation(self.folder / f"{BASE_RESULTS}.json", known)
+            self.tracker.evaluated(known)
+        with self.preparing():
+            results = known or self._evaluate(self.recipe.evaluate.problems, BASE_RESULTS, self.step)
+        self.base_t1 = results.evaluations[-1].metrics["t1"][0]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """What the rollout engine is given: all of the policy's weights, or its adapters alone."""
@@ -128,7 +132,7 @@ class Run:
         step, section = self.step + 1, self.recipe.evaluate
         self._rewards.append(metrics["train/reward"])
         if section and section.every and step % section.every == 0 and step < self.recipe.steps:
-            results = self._evaluate(section.problems_while_training, LATEST, step)
+            results = self._evaluate(section.problems_while_training, LATEST_RESULTS, step)
             metrics |= {name: value for part in results.evaluations for name, value in part.values.items()}
         attempts = range(1, self.recipe.conversation.attempts + 1)
         self._measured_kl = [metrics.get(f"learner/kl_t{attempt}") for attempt in attempts]
@@ -152,16 +156,25 @@ class Run:
             results = load_evaluation(done)
             if results.step == self.step:  # of this policy: `final` was written before
                 return results
+        if self.recipe.checkpoint.final == "best" and self._best_step not in (None, self.step):
+            self._return_to_best()
         self._export("final")
         if not self.recipe.evaluate:
             return None
         with self._interrupt.nothing_to_save():
             return self._evaluate(self.recipe.evaluate.problems, "evaluation", self.step)
 
+    def _return_to_best(self) -> None:
+        """Takes up the checkpoint with the highest training reward, as SCoRe's results do."""
+        assert self._best_step is not None
+        self._checkpoints.load_best(self._best_step, self.learner)
+        self.rollout.engine.publish(self.weights(), self.step + 1)  # caches tell weights by their version
+        self.tracker.say(f"the run ends with the policy after step {self._best_step}: the highest training reward")
+
     def _evaluate(self, problems: int, name: str, step: int) -> Results:
-        watch(f"evaluation after step {step}")
+        enter_phase(f"evaluation after step {step}")
         return evaluate_and_save(
-            self.recipe, self._setup, self.ranks, self.tracker, problems=problems, step=step, name=name
+            self.recipe, self._session, self.ranks, self.tracker, problems=problems, step=step, name=name
         )
 
     def _keep(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
@@ -177,7 +190,7 @@ class Run:
         """Writes a checkpoint; `best/` too when the mean reward since the one before is the highest so far."""
         if self.step == self._saved:
             return
-        watch(f"saving step {self.step}")
+        enter_phase(f"saving step {self.step}")
         if self._rewards and (reward := sum(self._rewards) / len(self._rewards)) > self.best:
             self.best, self._best_step = reward, self.step
             self._export("best")
@@ -190,7 +203,7 @@ class Run:
             "base_t1": self.base_t1,
             "run_id": self.tracker.run_id,
             "kl": self._kl,
-            "inputs": self._setup.inputs,
+            "inputs": self._session.inputs,
             "parameters": parameter_shapes(self.learner.module),
         }
         self._checkpoints.save(self.step, self.learner, state, self._best_step)
@@ -200,13 +213,13 @@ class Run:
         """Writes the policy as a plain Hugging Face folder. All ranks take part: ZeRO-3 splits the weights."""
         weights = self.learner.whole_weights()
         if self.ranks.first:
-            place_policy(self._setup.policy, self.folder / name, weights)
+            place_policy(self._session.policy, self.folder / name, weights)
 
     def _new_learner(self) -> Learner:
         recipe = self.recipe
         return Learner(
             recipe.learner,
-            self._setup.policy.model,
+            self._session.policy.model,
             temperature=recipe.rollout.temperature,
             kl_used=any(any(stage.kl) for stage in recipe.stages),
             total_steps=recipe.steps * recipe.learner.optimizer_steps,

@@ -1,4 +1,4 @@
-"""What one training step is measured by."""
+"""The measurements of one training step."""
 
 import math
 import time
@@ -12,27 +12,27 @@ from rlcore.errors import UserError
 from rlcore.evaluate.measure import standing, trajectory_rows
 from rlcore.evaluate.metrics import row_means
 from rlcore.learner import LearnerReport
-from rlcore.ranks import Ranks, gather_rows, share
+from rlcore.ranks import Ranks, all_gather, gather_rows
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import ConversationConfig
 from rlcore.types import Groups, Trajectory
-from rlcore.watchdog import watch
+from rlcore.watchdog import enter_phase
 
 
 class Clock:
-    """Seconds of the phases of a step, by name; each is watched for its deadline."""
+    """Seconds of the phases of a step, by name; each has a deadline."""
 
     def __init__(self, step: int) -> None:
         self._step = step
         self._starts: dict[str, float] = {}
 
     def start(self, phase: str) -> None:
-        """Begins a phase, which ends the one before."""
-        watch(f"{phase} of step {self._step + 1}")
+        """Begins a phase and ends the one before."""
+        enter_phase(f"{phase} of step {self._step + 1}")
         self._starts[phase] = time.perf_counter()
 
     def metrics(self) -> dict[str, float]:
-        """`time/PHASE`, the last of them until now, and `time/step` for all."""
+        """`time/PHASE`, the last until now, and `time/step` for all."""
         stops = [*self._starts.values(), time.perf_counter()]
         laps = {f"time/{phase}": stops[at + 1] - start for at, (phase, start) in enumerate(self._starts.items())}
         return {**laps, "time/step": stops[-1] - stops[0]}
@@ -67,13 +67,13 @@ def step_metrics(
 
 
 def reward_counts(counts: Counter[str], ranks: Ranks) -> dict[str, float]:
-    """`rewards/REWARD/COUNTER`: what the rewards of all ranks have counted."""
-    total = sum(share(counts, ranks), Counter[str]())
+    """`rewards/REWARD/COUNTER`: the rewards' counters, summed over ranks."""
+    total = sum(all_gather(counts, ranks), Counter[str]())
     return {f"rewards/{name}": float(count) for name, count in total.items()}
 
 
 def distributions(trajectories: Sequence[Trajectory], section: ConversationConfig) -> dict[str, np.ndarray]:
-    """What histograms show of N trajectories: reward_tA and tokens_tA of each attempt, and edit_ratio, `[N]` each."""
+    """Values for histograms of N trajectories: reward_tA and tokens_tA of each attempt, and edit_ratio, `[N]` each."""
     rows = trajectory_rows(trajectories, section)
     rewards_NA = _rewards(trajectories, section)
     shown = {name: rows[name] for name in rows if name.startswith("tokens_t") or name == "edit_ratio"}
@@ -86,18 +86,18 @@ def _rewards(trajectories: Sequence[Trajectory], section: ConversationConfig) ->
 
 
 class TooManyUnscored(UserError):
-    """Rewards failed too often. Between steps all ranks raise it together, and the run can be saved as it is."""
+    """Rewards failed too often. All ranks raise it together between steps, so the run can be saved as it is."""
 
 
 def check_scored(groups: Groups, limit: float, ranks: Ranks | None = None) -> None:
     """Raises TooManyUnscored when more than this share of the attempts got no score.
 
-    With `ranks` the attempts are those of all ranks, which call it together and raise it together.
+    With `ranks` it is collective, and counts the attempts of all ranks.
     """
     verdicts = [verdict for group in groups for trajectory in group for verdict in trajectory.verdicts]
     reasons = Counter(f"{verdict.status}: {verdict.detail}" for verdict in verdicts if verdict.score is None)
     counted = len(verdicts), reasons
-    parts = share(counted, ranks) if ranks else [counted]
+    parts = all_gather(counted, ranks) if ranks else [counted]
     total, failed = sum(count for count, _ in parts), sum((part for _, part in parts), Counter[str]())
     if failed.total() > limit * total:
         (reason, _), *_ = failed.most_common(1)

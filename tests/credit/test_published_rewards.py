@@ -47,6 +47,33 @@ def test_maxrl_divides_by_the_mean_and_gives_a_group_without_success_nothing():
     np.testing.assert_allclose(found, [[3, -1, -1, -1], [1 / 3, 1 / 3, 1 / 3, -1], [0, 0, 0, 0]], atol=1e-12)
 
 
+def test_reflect_retry_reward_trains_critiques_of_failed_attempts_alone(repository):
+    """arXiv 2505.24726: a critique's advantage is whether its retry succeeds, less the mean of others after the same
+    failure; attempts, and all after an attempt that succeeded, have none."""
+
+    def tried(first: float, second: float, *, trained: bool) -> Trajectory:
+        roles = ("attempt", "critique", "attempt")
+        turns = tuple(
+            Turn((7,), (8,), (-0.5,), "stop", "", (0,), role, trained=trained or place > 0)
+            for place, role in enumerate(roles)
+        )
+        verdicts = (Verdict(score, "correct" if score else "wrong") for score in (first, second))
+        return Trajectory(Problem("p", ()), turns, tuple(verdicts))
+
+    retries = [1.0, 0.0, 0.0, 1.0]
+    groups = [[tried(first, second, trained=not g) for g, second in enumerate(retries)] for first in (0.0, 1.0)]
+    stage = StageConfig(name="s", steps=1, reward=[0, 1], kl=[0.0, 0.0], trains="critiques")
+    batch = assign(groups, stage, CreditConfig(baseline="tree"))
+    learned_GT = batch.loss_mask_N.reshape(2, 4, 6)[..., 1::2]
+    assert learned_GT[0].tolist() == [[False, True, False]] * 4
+    assert not learned_GT[1].any()
+    assert not batch.kl_weight_N[~batch.loss_mask_N].any()
+    np.testing.assert_allclose(batch.advantage_N[batch.loss_mask_N], [2 / 3, -2 / 3, -2 / 3, 2 / 3], rtol=1e-5)
+    stages = "stages=[{name: s, steps: 1, kl: [0, 0], trains: critiques}]"
+    with pytest.raises(UserError, match=r"stage s: trains critiques needs conversation.kind critique"):
+        load_recipe(repository / "recipes" / "quickstart.yaml", [stages])
+
+
 def test_a_recipes_best_of_reaches_the_batch_and_a_group_too_small_for_it_is_refused(repository):
     def answer(score: float) -> Trajectory:
         turn = Turn((1, 2), (3,), (-0.5,), "stop", "", (0,))

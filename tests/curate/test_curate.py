@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rlcore.cli import main
-from rlcore.curate import add_arguments, parse_options
+from rlcore.curate.options import add_arguments, parse_options
 from rlcore.curate.overlap import contaminated, duplicates
 from rlcore.curate.select import band_of, select
 from rlcore.data import load_problems

@@ -10,7 +10,7 @@ import pytest
 from rlcore.errors import UserError
 from rlcore.evaluate.metrics import correction_rows
 from rlcore.evaluate.results import Evaluation, Results, histogram, load_evaluation, save_evaluation
-from tests.evaluate.synthetic_runs import trajectory
+from tests.report.synthetic_runs import trajectory
 
 
 def _evaluation(mode: str = "sampled") -> Evaluation:

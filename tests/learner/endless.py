@@ -6,13 +6,13 @@ from datetime import timedelta
 from tiny import random_batch, tiny_learner
 
 from rlcore.ranks import start_distributed
-from rlcore.watchdog import watch
+from rlcore.watchdog import enter_phase
 
 start_distributed("cpu", timedelta(seconds=float(sys.argv[1])))
 learner = tiny_learner(kl_used=False)
 step = 0
 while True:
     step += 1
-    watch(f"learner of step {step}")
+    enter_phase(f"learner of step {step}")
     learner.update(random_batch())
     print(f"step {step}", flush=True)

@@ -12,7 +12,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from rlcore.entries import LOSSES
 from rlcore.errors import UserError
 from rlcore.learner import Learner
-from rlcore.learner.zero.engine import Schedule
+from rlcore.learner.zero.engine import LearningRate
 from rlcore.recipe.schema import LearnerConfig
 from rlcore.types import TokenBatch
 
@@ -195,7 +195,7 @@ def test_deepspeed_settings_of_the_recipe_win():
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    schedule = Schedule(LearnerConfig(warmup_steps=4, decay=0.5), total_steps=20)
+    schedule = LearningRate(LearnerConfig(warmup_steps=4, decay=0.5), total_steps=20)
     shares = [schedule(step) for step in range(21)]
     assert shares[:5] == [0.25, 0.5, 0.75, 1, 1]
     assert shares[10:] == pytest.approx([1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0])

@@ -4,8 +4,12 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from rlcore.credit.advantages import advantages
+from rlcore.credit.returns import turn_returns
+from rlcore.credit.turns import Turns
 from rlcore.data import load_problems
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import assumed_lengths
@@ -29,7 +33,8 @@ QUICKSTART = [RECIPES / "quickstart.yaml", *sorted((RECIPES / "quickstart").glob
 
 @pytest.mark.parametrize("path", sorted({*RECIPES.rglob("*.yaml")} - WARM_STARTS - SHARED), ids=lambda path: path.stem)
 def test_a_recipe_loads(path):
-    assert len(batch_arithmetic(load_recipe(path))) == 5
+    recipe = load_recipe(path)
+    assert len(batch_arithmetic(recipe)) == 5 + sum(stage.base_first > 0 for stage in recipe.stages)
 
 
 @pytest.mark.parametrize("path", sorted(WARM_STARTS), ids=lambda path: path.stem)
@@ -112,6 +117,11 @@ def test_the_papers_score_has_the_published_settings(path, lr, steps, trajectori
     assert (stage_2.reward, stage_2.bonus, stage_2.kl) == ([1, 1], 10, [0.01, 0.01])
     assert (recipe.learner.lr, recipe.steps, recipe.batch.problems * recipe.batch.group) == (lr, steps, trajectories)
     assert recipe.rollout.temperature == 1
+    learner = recipe.learner
+    assert (learner.loss, learner.surrogate, learner.kl) == ("reinforce", "reinforce", "exact")
+    assert learner.optimizer_steps == 1
+    assert (recipe.credit.baseline, recipe.credit.discount, recipe.credit.scale) == ("leave_one_out", 0, "none")
+    assert recipe.checkpoint.final == "best"
     assert recipe.data.system == recipe.evaluate.data.system
 
 
@@ -120,9 +130,9 @@ def test_every_baseline_of_the_paper_is_there_and_starts_from_the_same_policy(ta
     folder = RECIPES / task / ("ablations" if task == "quickstart" else "")
     arms = {path.stem: load_recipe(path) for path in folder.glob("*.yaml")}
     plain = load_recipe(RECIPES / task / "plain.yaml")
-    assert {*arms, "plain"} == {
+    assert {*arms, "plain"} - {"plain_gamma1", "weight_only", "discounted"} == {
         "plain", "single_turn", "self_refine", "star", "star_plus", "pair_sft", "pair_sft_plus",
-        "no_stage_1", "no_bonus", "star_stage_2",
+        "no_stage_1", "no_bonus", "star_stage_2", "base_first",
     }  # fmt: skip
     score = load_recipe(RECIPES / f"{task}.yaml")
     assert {name for name, recipe in arms.items() if recipe.name != name} == set()
@@ -138,13 +148,37 @@ def test_every_baseline_of_the_paper_is_there_and_starts_from_the_same_policy(ta
     assert first.stages == score.stages[:1]
 
 
-def test_the_arms_of_the_quickstart_differ_in_credit_and_stages_alone():
-    recipes = [load_recipe(path) for path in QUICKSTART]
+@pytest.mark.parametrize("task", ["quickstart", "few_problems"])
+def test_the_arms_of_a_small_task_differ_in_their_stages_alone(task):
+    recipes = [load_recipe(path) for path in (RECIPES / f"{task}.yaml", *sorted((RECIPES / task).glob("*.yaml")))]
     assert len({recipe.name for recipe in recipes}) == len(recipes) > 1
     assert len({recipe.steps * recipe.batch.problems * recipe.batch.group for recipe in recipes}) == 1
-    alike = {"name", "output", "credit", "stages"}
-    shared = [recipe.model_dump(exclude=alike) for recipe in recipes]
+    shared = [recipe.model_dump(exclude={"name", "output", "stages"}) for recipe in recipes]
     assert all(other == shared[0] for other in shared)
+
+
+def test_few_problems_are_the_quickstart_with_fewer():
+    for name in ("few_problems", "few_problems/plain", "few_problems/no_stage_1", "few_problems/no_bonus"):
+        arm = name.replace("few_problems", "quickstart").replace("quickstart/no", "quickstart/ablations/no")
+        few = load_recipe(RECIPES / f"{name}.yaml")
+        assert few.model_copy(update={"data": None}) == load_recipe(RECIPES / f"{arm}.yaml").model_copy(
+            update={"data": None}
+        )
+        assert few.data.options["count"] * 40 == few.steps * few.batch.problems
+
+
+def test_weight_only_has_half_of_the_rewards_that_score_has():
+    score, weight_only = (load_recipe(RECIPES / f"quickstart{arm}.yaml") for arm in ("", "/ablations/weight_only"))
+    (first, second), (same, scaled) = score.stages, weight_only.stages
+    turns = Turns.of_attempts(np.random.default_rng(0).integers(0, 2, (8, 8, 2)))
+    assert same == first
+    assert [2 * beta for beta in scaled.kl] == second.kl
+    ours, theirs = (
+        advantages(turn_returns(turns, stage), turns, score.credit) * factor
+        for stage, factor in ((second, 1), (scaled, 2))
+    )
+    np.testing.assert_allclose(ours, theirs)
+    assert np.abs(ours[..., 1]).max() > 0.5
 
 
 def test_the_quickstart_trains_on_none_of_its_held_out_problems():

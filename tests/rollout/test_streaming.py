@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
@@ -148,3 +149,27 @@ def test_who_stops_reading_ends_what_goes_on():
     assert next(stream)[0] == 0
     stream.close()
     assert ended == [0, 60]
+
+
+def test_a_signal_in_the_round_in_which_an_item_comes_ends_the_others():
+    """The loop then still holds the finished item's order to stop, which is not to stop the end of the others."""
+    ended = []
+
+    async def item(number: int) -> int:
+        try:
+            await asyncio.sleep(600 * number)
+        finally:
+            ended.append(number)
+        return number
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    async def items():
+        async for found in finished([partial(item, 0), partial(item, 1)], window=2, deadline=600):
+            asyncio.get_running_loop().call_soon(interrupt)
+            yield found
+
+    with pytest.raises(KeyboardInterrupt):
+        list(iterated(items()))
+    assert ended == [0, 1]

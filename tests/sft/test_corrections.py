@@ -7,6 +7,8 @@ from random import Random
 from unittest.mock import Mock
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from rewards import Verdict
 from rlcore.errors import UserError
@@ -101,6 +103,28 @@ def test_rounds_on_one_process_killed_and_the_same_run_again(repository, tmp_pat
     other = rlcore("train", recipe, f"output={run}", "sft.rounds=3", *SMALL)
     assert other.returncode == 2
     assert "holds a run of another recipe (sft.rounds differ)" in other.stderr
+
+
+def test_every_round_teaches_the_policy_that_the_run_started_from(repository, tmp_path, monkeypatch):
+    from rlcore.sft import fine_tune
+
+    taught, train = [], fine_tune.train_supervised
+
+    def learn(policy, rows, *rest, **further):
+        taught.append((len(rows), {n: w.clone() for n, w in policy.model.state_dict().items()}))
+        return train(policy, rows, *rest, **further)
+
+    monkeypatch.setattr(fine_tune, "train_supervised", learn)
+    recipe = load_recipe(
+        repository / "recipes/quickstart/ablations/star_plus.yaml",
+        [f"output={tmp_path / 'run'}", "sft.rounds=2", "learner.lr=0.01", *SMALL],
+    )
+    fine_tune.fine_tune(recipe)
+    (first, start), (second, again) = taught
+    assert all(torch.equal(start[name], again[name]) for name in start)
+    assert first != second  # what it learned was sampled by the policy of the first round
+    ended = load_file(tmp_path / "run/final/model.safetensors")
+    assert not all(torch.equal(start[name], ended[name]) for name in ended)
 
 
 def test_rounds_on_two_processes(repository, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from rlcore.cli import main
 from rlcore.errors import UserError
 from rlcore.track.watch import sparkline
-from tests.evaluate.synthetic_runs import make_run
+from tests.report.synthetic_runs import make_run
 
 RECIPE = """
 name: score

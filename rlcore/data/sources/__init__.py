@@ -1,1 +1,1 @@
-"""Sources: what is particular to each known data set. One file a source."""
+"""The particulars of each known data set, one file a source."""

@@ -1,4 +1,4 @@
-"""Any table: the text stands in `prompt`, unless the recipe's column map says otherwise."""
+"""Any table with its text in the column `prompt`, or in another that the recipe maps to it."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def _parquet(path: str, subset: str | None, split: str, bad: Any) -> Table:
 
 
 def _check_whole(path: str, split: str) -> None:
-    """UserError where part of a file is asked for."""
+    """Raises UserError if a subset of a file is requested."""
     if split not in ("train", "all"):  # train is what split says when it is left out
         raise UserError(f"data.split {split}: {path} is one file, which has no splits; put the split in its own file")
 

@@ -1,7 +1,7 @@
 """MBPP: short Python programs with three tests each (Austin et al. 2021, arXiv 2108.07732).
 
-The published file holds all 974 tasks; the paper splits them by their number. The question shows the tests, as in the
-paper, because they alone say what the function is called. The first of them is the public one, for execution feedback.
+The published file contains all 974 tasks; the paper splits them by number. As in the paper, the question shows the
+tests, which alone give the function's name. The first one is public, for execution feedback.
 """
 
 from rlcore.data.table import Row

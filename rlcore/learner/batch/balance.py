@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 
 from rlcore.learner.batch.planning import same_prompts
-from rlcore.ranks import Ranks, share
+from rlcore.ranks import Ranks, all_gather
 from rlcore.types import TokenBatch
 
 
@@ -15,7 +15,7 @@ def gathered(batch: TokenBatch, ranks: Ranks) -> tuple[TokenBatch, slice]:
 
     All ranks call it together. It is some 20 bytes a token, which is little beside one pass through a model.
     """
-    batches = share(batch, ranks)
+    batches = all_gather(batch, ranks)
     start = sum(len(other.ids_N) for other in batches[: ranks.rank])
     return _joined(batches) if len(batches) > 1 else batch, slice(start, start + len(batch.ids_N))
 
@@ -30,22 +30,22 @@ def part_of(batch: TokenBatch, chosen: np.ndarray, part: int, parts: int, *, sha
     units = [chosen[at : at + 1] for at in range(len(chosen))]
     if share_prompts and len(together := same_prompts(batch, chosen)) >= parts:
         units = together
-    mine = share_out(np.array([batch.lengths_B[rows].sum() for rows in units]), parts)[part]
+    mine = balanced_parts(np.array([batch.lengths_B[rows].sum() for rows in units]), parts)[part]
     return np.sort(np.concatenate([units[unit] for unit in mine])) if len(mine) else chosen[:0]
 
 
-def share_out(costs_U: np.ndarray, parts: int) -> list[np.ndarray]:
+def balanced_parts(costs_U: np.ndarray, parts: int) -> list[np.ndarray]:
     """Indices of U units for each part: the dearest unit left goes to the part that has least (Graham 1969).
 
     The fullest part then has at most 4/3 of what it must have.
     """
-    shares: list[list[int]] = [[] for _ in range(parts)]
+    units: list[list[int]] = [[] for _ in range(parts)]
     loads = [(0, part) for part in range(parts)]
     for unit in np.argsort(-costs_U, kind="stable"):
         load, part = heapq.heappop(loads)
-        shares[part].append(int(unit))
+        units[part].append(int(unit))
         heapq.heappush(loads, (load + int(costs_U[unit]), part))
-    return [np.array(share, dtype=np.int64) for share in shares]
+    return [np.array(indices, dtype=np.int64) for indices in units]
 
 
 def _joined(batches: list[TokenBatch]) -> TokenBatch:

@@ -43,11 +43,11 @@ class Objective:
     """The loss of one batch under the settings of a recipe."""
 
     section: LearnerConfig
-    attempt_N: np.ndarray
-    """`[N]` int64: number of each token's attempt."""
+    run_N: np.ndarray
+    """`[N]` int64: the run of loss tokens that each token is in."""
     trajectory_N: np.ndarray
     """`[N]` int64: number of each token's trajectory."""
-    share_N: np.ndarray
+    token_weight_N: np.ndarray
     """`[N]` float32: how much each token counts before the division by a minibatch's size."""
     old_logprob_N: np.ndarray | None
     """`[N]` float32: the learner's log-probabilities before the update; None where they are the present ones."""
@@ -59,25 +59,25 @@ class Objective:
     def __call__(
         self, micro: MicroBatch, size: int, *, logprob_n: Tensor, entropy_n: Tensor, kl_n: Tensor
     ) -> dict[str, Tensor]:
-        """`[n]` each: the parts `loss` and `policy_loss` of the minimised sum, and what `Tally` averages.
+        """`[n]` each: the parts `loss` and `policy_loss` of the minimised sum, and what `LossStatistics` averages.
 
         `size` is what the sums over the minibatch are divided by, over all ranks.
         """
         section = self.section
-        attempt_n, share_n = self._stream(self.attempt_N, micro), self._stream(self.share_N, micro) / size
+        run_n, token_weight_n = self._stream(self.run_N, micro), self._stream(self.token_weight_N, micro) / size
         old_n = self._old(micro, logprob_n)
         log_ratio_n = logprob_n - old_n
         if section.ratio == "attempt":
-            log_ratio_n = attempt_mean(log_ratio_n, attempt_n)
+            log_ratio_n = attempt_mean(log_ratio_n, run_n)
         surrogate = SURROGATES[section.surrogate]
         policy_loss_n, clipped_n = surrogate(logprob_n, log_ratio_n, micro.advantage_n, section.clip)
         whole = section.correction.level == "trajectory"
-        unit_n = self._stream(self.trajectory_N, micro) if whole else attempt_n
+        unit_n = self._stream(self.trajectory_N, micro) if whole else run_n
         weight_n, corrected_n = importance_weights(old_n - micro.sampler_logprob_n, unit_n, section.correction)
-        policy_loss_n = share_n * weight_n * policy_loss_n
-        loss_n = policy_loss_n + share_n * micro.kl_weight_n * kl_n
+        policy_loss_n = token_weight_n * weight_n * policy_loss_n
+        loss_n = policy_loss_n + token_weight_n * micro.kl_weight_n * kl_n
         if section.entropy_bonus:
-            loss_n = loss_n - share_n * section.entropy_bonus * entropy_n
+            loss_n = loss_n - token_weight_n * section.entropy_bonus * entropy_n
         return {
             "loss": loss_n,
             "policy_loss": policy_loss_n,

@@ -30,7 +30,9 @@ def start_engine(section: LearnerConfig, settings: dict[str, Any], module: nn.Mo
             model=module,
             model_parameters=trained_parameters(module),
             config=settings,
-            lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(section, total_steps)),
+            lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(
+                optimizer, LearningRate(section, total_steps)
+            ),
             dist_init_required=False,
         )
     return engine
@@ -51,7 +53,7 @@ def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-class Schedule:
+class LearningRate:
     """Share of the full learning rate at an optimizer step, counted from 0: linear warm-up, constant, linear decay."""
 
     def __init__(self, section: LearnerConfig, total_steps: int) -> None:
@@ -69,10 +71,10 @@ def set_schedule(engine: Any, step: int) -> None:
     """Puts the learning rate where it is after `step` steps."""
     scheduler = engine.lr_scheduler
     scheduler.last_epoch = step
-    for group, base, share in zip(
+    for group, base, fraction in zip(
         scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
     ):
-        group["lr"] = base * share(step)
+        group["lr"] = base * fraction(step)
 
 
 def engine_settings(section: LearnerConfig, module: nn.Module, device: torch.device) -> dict[str, Any]:

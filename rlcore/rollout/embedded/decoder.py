@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from rlcore.policy.common_decoder import in_pairs, turns
+from rlcore.policy.common_decoder import in_pairs, rotations
 from rlcore.rollout.embedded.bands import Part
 from rlcore.rollout.embedded.products import MergedProduct, Norm, OwnProduct, are_large, product
 from rlcore.rollout.embedded.slots import FEW_QUERIES, SlotCache, SlotLayer, unseen
@@ -32,18 +32,18 @@ class FewOperations:
         self._layers = [_Layer(layer, large) for layer in self._model.model.layers]
         self._norm = Norm(self._model.model.norm)
         self._head = OwnProduct(self._model.lm_head) if large else self._model.lm_head
-        self._turns_CX = torch.empty(0)
+        self._rotations_CX = torch.empty(0)
 
     def last_logits(self, ids_RQ: Tensor, positions_RQ: Tensor, cache: SlotCache) -> Tensor:
         """Logits `[R, V]` after the last token of each row. `cache` says where to write, and how far to read."""
         decoder, shape = self._model.model, ids_RQ.shape
-        if len(self._turns_CX) < cache.capacity:
-            self._turns_CX = turns(decoder, torch.arange(cache.capacity, device=ids_RQ.device))
+        if len(self._rotations_CX) < cache.capacity:
+            self._rotations_CX = rotations(decoder, torch.arange(cache.capacity, device=ids_RQ.device))
         hidden_ND = decoder.embed_tokens(ids_RQ.flatten())
-        turns_N1X = self._turns_CX[positions_RQ.flatten()].unsqueeze(1)
+        rotations_N1X = self._rotations_CX[positions_RQ.flatten()].unsqueeze(1)
         masks = self._layers[0].masks(positions_RQ, cache.parts, hidden_ND.dtype)
         for layer, slots in zip(self._layers, cache.slot_layers, strict=True):
-            queries_RQHd, keys_RQGd, values_RQGd = layer.projected(hidden_ND, turns_N1X, shape)
+            queries_RQHd, keys_RQGd, values_RQGd = layer.projected(hidden_ND, rotations_N1X, shape)
             slots.write(keys_RQGd, values_RQGd)
             if layer is self._layers[-1] and shape[1] > 1:
                 queries_RQHd, hidden_ND = queries_RQHd[:, -1:], hidden_ND.view(*shape, -1)[:, -1]
@@ -73,7 +73,7 @@ class _Layer:
             heads = [query.weight.expand(self._groups * self._shared, -1), key.weight.expand(self._groups, -1)]
             self._head_norm, self._head_weight_Hd = query, in_pairs(torch.cat(heads).T, size).T
 
-    def projected(self, hidden_ND: Tensor, turns_N1X: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+    def projected(self, hidden_ND: Tensor, rotations_N1X: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
         """Queries `[R, Q, H, d]`, keys and values `[R, Q, G, d]`: the first two turned by their positions."""
         tokens, heads = len(hidden_ND), self._groups * self._shared
         projected = self._in(self._input_norm(hidden_ND)).view(tokens, -1, self._size)
@@ -82,7 +82,7 @@ class _Layer:
             turning = self._head_norm(turning).mul_(self._head_weight_Hd)
         # Rotary position embedding (arXiv 2104.09864, equation 12).
         pairs = turning.float().view(tokens, heads + self._groups, -1, 2)
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * turns_N1X).view(*shape, -1, self._size)
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * rotations_N1X).view(*shape, -1, self._size)
         values = projected.narrow(1, heads + self._groups, self._groups).view(*shape, -1, self._size)
         turned = turned.to(values.dtype)
         return turned.narrow(2, 0, heads), turned.narrow(2, heads, self._groups), values

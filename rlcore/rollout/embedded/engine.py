@@ -227,9 +227,9 @@ class TorchEngine:
             slots_R = np.array(continued)
             self._sample_at(slots_R, self._extend(slots_R))
         if firsts:
-            self._share(list(firsts.values()))
+            self._prefill(list(firsts.values()))
 
-    def _share(self, groups: list[list[int]]) -> None:
+    def _prefill(self, groups: list[list[int]]) -> None:
         """Computes each distinct prompt once and copies its KV cache to the slots that share it."""
         leaders_P = np.array([group[0] for group in groups])
         logits_PV = self._extend(leaders_P)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlcore.errors import UserError
 from rlcore.inside_vllm.plugin import ADAPTERS
 from rlcore.policy.lora import adapters_without_effect
-from rlcore.ranks import present_ranks, share
+from rlcore.ranks import all_gather, present_ranks
 from rlcore.recipe import schema
 from rlcore.recipe.schema import LoraConfig
 from rlcore.rollout.engine import Sample, Sampling, publication_metrics
@@ -64,7 +64,7 @@ class ServersEngine:
         self._seed = 0
         self._metrics: dict[str, float] = {}
         self._processes: dict[str, ServerProcess] = {}
-        self._run = share(secrets.token_hex(4), self._ranks)[0]
+        self._run = all_gather(secrets.token_hex(4), self._ranks)[0]
         self._direct = _direct(section.vllm, model, self._ranks.rank)
         if self._ranks.first:
             self._guard = Guard()
@@ -75,7 +75,7 @@ class ServersEngine:
             described = describe_model(model, None, folder / "model", tokenizer) if section.start_servers else {}
             arguments = engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=on_cpu) | described
             self._processes = _processes(section, arguments, folder, self._guard, lora, on_cpu=on_cpu)
-        urls = share(list(self._processes) or section.servers, self._ranks)[0]
+        urls = all_gather(list(self._processes) or section.servers, self._ranks)[0]
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollout servers", daemon=True)
         self._thread.start()
@@ -116,14 +116,14 @@ class ServersEngine:
         """
         began = time.perf_counter()
         self._call(self._fleet.steady.acquire())
-        share(None, self._ranks)  # all ranks have come to the publication
+        all_gather(None, self._ranks)  # all ranks have come to the publication
         label = f"{self._run}:{version}"
-        size = self._send(weights, label) if self._direct else self._share(weights, label)
+        size = self._send(weights, label) if self._direct else self._write(weights, label)
         seconds = time.perf_counter() - began
         self._call(self._release(label))
         if self._keeper:
             self._call(self._fleet.replicas())
-        share(None, self._ranks)
+        all_gather(None, self._ranks)
         self._measure(size, seconds)
 
     def together(self) -> AbstractContextManager[None]:
@@ -162,12 +162,12 @@ class ServersEngine:
             self._guard.close()
             raise UserError(f"rollout.vllm.weights_folder {parent} cannot be used: {error.strerror}") from None
 
-    def _share(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
+    def _write(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
         """Through files; returns the bytes."""
         if self._keeper is None:
             for _ in weights:  # gathering a split parameter needs all ranks
                 pass
-            return share(0, self._ranks)[0]
+            return all_gather(0, self._ranks)[0]
         whole = adapters = None
         size = 0
         if self._adapters is None or self._fleet.label is None:
@@ -184,11 +184,11 @@ class ServersEngine:
                 publication.cancel()  # servers that wait for the rest stay paused
                 raise
         publication.result()
-        return share(size, self._ranks)[0]
+        return all_gather(size, self._ranks)[0]
 
     def _send(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
         """From GPU to GPU; returns the bytes."""
-        places = share(self._call(self._keeper.pause_all()) if self._keeper else [], self._ranks)[0]
+        places = all_gather(self._call(self._keeper.pause_all()) if self._keeper else [], self._ranks)[0]
         size = self._direct.send(weights, places, label)
         if self._keeper:
             self._call(self._keeper.resume_all([url for url, _ in places], label))
@@ -204,7 +204,7 @@ class ServersEngine:
         mine = {**self._fleet.counts, "up": sum(server.up for server in self._fleet.servers) / self._ranks.world}
         self._fleet.counts.clear()
         total: Counter[str] = Counter()
-        for counts in share(mine, self._ranks):
+        for counts in all_gather(mine, self._ranks):
             total.update(counts)
         self._metrics = {
             **{f"servers/{name}": float(total[name]) for name in ("up", "sampled_again", "taken_out", "restarted")},

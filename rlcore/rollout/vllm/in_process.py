@@ -224,12 +224,12 @@ def _engine_arguments(
     lora: LoraConfig | None,
 ) -> dict[str, Any]:
     ranks = present_ranks(device).world
-    share, on_cpu = section.vllm.tensor_parallel, device.type == "cpu"
-    if ranks % share:
-        raise UserError(f"rollout.vllm.tensor_parallel {share} does not divide {ranks} rank{'s' * (ranks > 1)}")
+    size, on_cpu = section.vllm.tensor_parallel, device.type == "cpu"
+    if ranks % size:
+        raise UserError(f"rollout.vllm.tensor_parallel {size} does not divide {ranks} rank{'s' * (ranks > 1)}")
     return {
         **engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=on_cpu),
-        "tensor_parallel_size": share,
+        "tensor_parallel_size": size,
         "distributed_executor_backend": (CPU_LAUNCHER if on_cpu else "external_launcher") if ranks > 1 else None,
         **({"enable_sleep_mode": section.vllm.sleep_level > 0} if device.type == "cuda" else {}),
         **(adapter_arguments(lora) if lora else {}),

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny import gradient_learner, gradients, parameters, random_batch, tiny_learner
 
 from rlcore.types import TokenBatch
+from tests.learner.tiny import gradient_learner, gradients, parameters, random_batch, tiny_learner
 
 pytestmark = pytest.mark.usefixtures("ranks")
 COMPUTED = {"entropy_bonus": 1e-30}

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from chat_server import ChatServer
 
 from rlcore.policy import load_policy, save_policy
 from rlcore.recipe import load_recipe
 from tests.processes import Started, rlcore, torchrun
+from tests.session.chat_server import ChatServer
 from tests.tiny import write_recipe
 
 SAMPLES = 4

@@ -2,23 +2,23 @@
 
 import numpy as np
 import pytest
-from tiny import grouped_batch, random_batch
 
-from rlcore.learner.batch.balance import share_out
+from rlcore.learner.batch.balance import balanced_parts
 from rlcore.learner.batch.planning import same_prompts
+from tests.learner.tiny import grouped_batch, random_batch
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 8])
 def test_every_unit_once_and_no_part_much_fuller_than_it_must_be(parts):
     costs = np.random.default_rng(0).lognormal(5, 1, 64).astype(int)
-    shares = share_out(costs, parts)
+    shares = balanced_parts(costs, parts)
     assert sorted(np.concatenate(shares)) == list(range(64))
     loads = [costs[share].sum() for share in shares]
     assert max(loads) <= 4 / 3 * max(costs.sum() / parts, costs.max())
 
 
 def test_fewer_units_than_parts_leave_parts_empty():
-    shares = share_out(np.array([3, 5]), 4)
+    shares = balanced_parts(np.array([3, 5]), 4)
     assert [len(share) for share in shares] == [1, 1, 0, 0]
 
 

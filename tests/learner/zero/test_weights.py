@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny import tiny_learner, tiny_model
 
 from rlcore.learner.zero import weights
 from rlcore.recipe.schema import LoraConfig
+from tests.learner.tiny import tiny_learner, tiny_model
 
 pytestmark = pytest.mark.usefixtures("ranks")
 SPLIT_ALL = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny import gradient_learner, gradients, random_batch, tiny_learner, tiny_model
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
 from rlcore.types import TokenBatch
+from tests.learner.tiny import gradient_learner, gradients, random_batch, tiny_learner, tiny_model
 
 pytestmark = pytest.mark.usefixtures("ranks")
 MAX_TOKENS, PAD, POLICY_SEED = 12, 0, 1

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny import branching_batch, grouped_batch, random_batch
 
 from rlcore.learner.batch.planning import plan_micro_batches
 from rlcore.learner.batch.tree import Tree, in_order
 from rlcore.types import TokenBatch
+from tests.learner.tiny import branching_batch, grouped_batch, random_batch
 
 
 def read(batch: TokenBatch, row: int) -> tuple[int, ...]:

@@ -1,10 +1,12 @@
 """Every arm of a folder with every seed by one command, and the table that compares them."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from rlcore.cli import main
+from rlcore.session.evaluation import BASE, evaluate_and_save
 
 
 def test_arms_and_seeds_in_one_table(repository: Path, tmp_path: Path, capsys):
@@ -39,3 +41,21 @@ def test_arms_and_seeds_in_one_table(repository: Path, tmp_path: Path, capsys):
     with pytest.raises(SystemExit):
         main([*command[:-1], "aksed"])
     assert "no arm is called aksed, to print differences from; did you mean asked?" in capsys.readouterr().err
+
+
+def test_a_base_that_arms_share_is_measured_once(repository: Path, tmp_path: Path, monkeypatch):
+    measured = []
+
+    def evaluate(recipe, *rest, name, **further):
+        measured.append((recipe.name, name))
+        return evaluate_and_save(recipe, *rest, name=name, **further)
+
+    monkeypatch.setattr("rlcore.train.run.evaluate_and_save", evaluate)
+    arms = [repository / "recipes/quickstart.yaml", repository / "recipes/quickstart/plain.yaml"]
+    small = ["data.options.count=300", "evaluate.problems=40", "evaluate.data.options.count=100", "track.wandb=off"]
+    stage = "stages=[{name: short, steps: 1, kl: [0.1, 0.1]}]"
+    main(["paper-table", *map(str, arms), "--output", str(tmp_path), "--set", *small, stage, "batch.problems=2"])
+    assert measured == [("score", BASE), ("score", "evaluation"), ("plain", "evaluation")]
+    first, second = (json.loads((tmp_path / f"{arm}-seed0/{BASE}.json").read_text()) for arm in ("score", "plain"))
+    assert first == second
+    assert (first["arm"], first["step"]) == ("base", 0)

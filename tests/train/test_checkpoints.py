@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import parameters, random_batch, tiny_learner
 
 from rlcore.errors import UserError
 from rlcore.ranks import Ranks
 from rlcore.recipe.schema import CheckpointConfig
 from rlcore.train.checkpoints import Checkpoints, read_state
+from tests.learner.tiny import parameters, random_batch, tiny_learner
 
 pytestmark = pytest.mark.usefixtures("ranks")
 

@@ -28,7 +28,7 @@ _MISMATCH = ("mismatch_kl", "mismatch_k1")
 _SUMS = ("tokens", *_MINIMISED, *_MEANS, *_MISMATCH, "compared")
 
 
-class Tally:
+class LossStatistics:
     """Sums `[turns, statistics]` in float64, and the largest log-probability gap."""
 
     def __init__(self, turns: int, device: torch.device) -> None:

@@ -15,7 +15,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed (launch/setup_vllm_cpu
 def found(tmp_path_factory) -> list[dict]:
     """What rank 0 and rank 1 found."""
     folder = tmp_path_factory.mktemp("ranks")
-    done = torchrun(2, "-m", "tests.rollout.tensor_parallel_ranks", folder, vllm=True)
+    done = torchrun(2, "-m", "tests.rollout.vllm.tensor_parallel_ranks", folder, vllm=True)
     assert done.returncode == 0, done.stderr[-5000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 

@@ -1,4 +1,4 @@
-"""What two ranks that hold one vLLM engine find: `torchrun ... -m tests.rollout.tensor_parallel_ranks FOLDER`."""
+"""What two ranks that hold one vLLM engine find: `torchrun ... -m tests.rollout.vllm.tensor_parallel_ranks FOLDER`."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from rlcore.recipe.schema import LoraConfig, RolloutConfig
 from rlcore.rollout import Sample, Sampling
 from rlcore.rollout.vllm.tensor_parallel import TensorParallelEngine
 from rlcore.session.interrupt import Interrupt, Stopped
-from tests.rollout.test_vllm_in_process import PROMPT, STOP, learners_logprobs, publish, random_model, samples
+from tests.rollout.vllm.test_vllm_in_process import PROMPT, STOP, learners_logprobs, publish, random_model, samples
 
 GREEDY = Sampling(16, temperature=0)
 

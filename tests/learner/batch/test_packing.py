@@ -5,7 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny import (
+
+from rlcore.learner.batch.packing import micro_batches
+from rlcore.learner.batch.planning import Planned, plan_micro_batches, split_minibatches
+from rlcore.learner.policy_module import PolicyModule, keeps_apart
+from rlcore.types import TokenBatch
+from tests.learner.tiny import (
     branching_batch,
     full_log_softmax,
     grouped_batch,
@@ -15,11 +20,6 @@ from tiny import (
     tiny_learner,
     tiny_model,
 )
-
-from rlcore.learner.batch.packing import micro_batches
-from rlcore.learner.batch.planning import Planned, plan_micro_batches, split_minibatches
-from rlcore.learner.policy_module import PolicyModule, keeps_apart
-from rlcore.types import TokenBatch
 
 CPU = torch.device("cpu")
 

@@ -6,11 +6,11 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from tiny import gradient_learner, gradients, random_batch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.learner.loss.averaging import LossTokens
 from rlcore.types import TokenBatch
+from tests.learner.tiny import gradient_learner, gradients, random_batch
 
 ANSWERS, BETA, LENGTH = 3, 0.7, 2
 

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny import gradient_learner, gradients, random_batch, tiny_learner
 
 from rlcore.learner.loss.losses import importance_weights
 from rlcore.recipe.schema import CorrectionConfig
+from tests.learner.tiny import gradient_learner, gradients, random_batch, tiny_learner
 
 ATTEMPT = torch.tensor([0, 0, 2, 2, 2])
 LOG_RATIO = torch.tensor([0.1, -0.5, 1.0, 0.2, -0.1]).double()

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from tiny import full_log_softmax, gradient_learner, gradients, random_batch, tiny_model
 from torch.distributions import Categorical, kl_divergence
 
 from rlcore.entries import KL_ESTIMATORS
 from rlcore.learner.loss.losses import attempt_mean, cispo, entropy, kl_exact, kl_k3, ppo, reinforce, sapo
+from tests.learner.tiny import full_log_softmax, gradient_learner, gradients, random_batch, tiny_model
 
 CLIP = (0.2, 0.3)
 
