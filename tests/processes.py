@@ -31,7 +31,14 @@ TIMEOUT = 900
 """Seconds."""
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
-    ["rlcore.experiment", "rlcore.train.loop", "rlcore.report.page", "torch._inductor.compile_fx", "tests.processes"]
+    [
+        "rlcore.experiment",
+        "rlcore.train.loop",
+        "rlcore.sft.fine_tune",
+        "rlcore.report.page",
+        "torch._inductor.compile_fx",
+        "tests.processes",
+    ]
 )
 
 
@@ -55,15 +62,16 @@ def torchrun(processes: int, *words: object, env: Environment = None, vllm: bool
 
 
 class Started:
-    """`rlcore ARGUMENTS...` that runs meanwhile: as much of `subprocess.Popen` as tests of signals need.
+    """`python WORDS...` that runs meanwhile: as much of `subprocess.Popen` as tests of signals need.
 
     It leads a process group of its own; what it says on both streams is one text.
     """
 
-    def __init__(self, *arguments: object, env: Environment = None):
+    def __init__(self, *words: object, env: Environment = None):
         self._folder = tempfile.TemporaryDirectory()
         self._said = Path(self._folder.name) / "said"
-        job = _job(_program, ["-m", "rlcore", *map(str, arguments)], env, [self._said] * 2)
+        self._said.touch()
+        job = _job(_program, [*map(str, words)], env, [self._said] * 2)
         self._process = FORKED.Process(target=_begin, args=job)
         self._process.start()
         self.pid = self._process.pid
@@ -71,6 +79,11 @@ class Started:
     @property
     def returncode(self) -> int | None:
         return self._process.exitcode
+
+    @property
+    def said(self) -> str:
+        """What it has said so far."""
+        return self._said.read_text()
 
     def poll(self) -> int | None:
         return self._process.exitcode
@@ -86,8 +99,8 @@ class Started:
         self._process.join(timeout)
         if self.returncode is None:
             self.kill()
-            raise TimeoutError(self._said.read_text())
-        return self._said.read_text()
+            raise TimeoutError(self.said)
+        return self.said
 
 
 def _finished(target: Callable[..., None], words: list[str], env: Environment, vllm: bool) -> Done:

@@ -4,6 +4,7 @@ Nothing sampled is ever decoded and encoded again. `Conversation` proves on load
 use, whether appending gives the same ids as rendering the whole conversation, and says where it does not.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -84,11 +85,12 @@ class Conversation:
     def prompt_tokens(self, problems: Sequence[Problem], *, shown: bool = False) -> list[int]:
         """Tokens of each problem's first prompt; tokenised in parallel, under a progress bar if `shown`.
 
-        Ids are not kept: a part at a time, those of a million prompts take no memory.
+        A part at a time: together, the ids of a million prompts would fill the memory.
         """
         counts: list[int] = []
         starts = range(0, len(problems), PART)
-        for start in track(starts, "tokenizing prompts", transient=True, disable=not shown or len(starts) == 1):
+        shown = shown and len(starts) > 1 and sys.stdout.isatty()
+        for start in track(starts, "tokenizing prompts", transient=True, disable=not shown):
             texts = [self.template.render(list(problem.messages)) for problem in problems[start : start + PART]]
             counts += map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"])
         return counts

@@ -144,7 +144,7 @@ def test_sigterm_keeps_what_is_measured_and_the_same_command_goes_on(tmp_path):
     (tmp_path / "my_reward.py").write_text(HOLDING_REWARD.replace("HOLD", str(hold)))
     hold.touch()
     flags = ["--output", str(folder), "--samples", "2", "--near", "1", "--highest", "1"]
-    process = Started("curate", recipe, *flags)
+    process = Started("-m", "rlcore", "curate", recipe, *flags)
     deadline = time.monotonic() + 300
     while not hold.read_text():
         assert time.monotonic() < deadline, "the curation did not get so far"

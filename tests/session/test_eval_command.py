@@ -43,7 +43,7 @@ def test_a_served_model_an_interruption_and_going_on(tmp_path):
     environment = {**os.environ, "OPENAI_API_KEY": "secret"}
     with ChatServer(delay=0.05).serving() as server:
         first = ["eval", str(recipe), f"evaluate.endpoint={server.url}", f"output={tmp_path / 'first'}"]
-        process = Started(*first, env=environment)
+        process = Started("-m", "rlcore", *first, env=environment)
         deadline = time.monotonic() + 120
         while len(server.asked) < 32 * 2 + 40:  # all greedy ones, and some of the sampled
             assert time.monotonic() < deadline, "the evaluation did not get so far"

@@ -71,7 +71,7 @@ SMALL = ["sft.problems=64", "sft.samples=4", "sft.batch=8", *QUICK]
 
 def killed_in_round_2(recipe: Path, run: Path) -> None:
     """Starts the run and kills it as soon as its first round is finished."""
-    process = Started("train", recipe, f"output={run}", "sft.rounds=2", *SMALL)
+    process = Started("-m", "rlcore", "train", recipe, f"output={run}", "sft.rounds=2", *SMALL)
     deadline = time.monotonic() + 600
     while not (run / "round-1").exists():
         assert process.poll() is None

@@ -21,7 +21,7 @@ def recipe_of(run: Path) -> Path:
 
 
 def start(recipe: Path, output: Path) -> Started:
-    return Started("train", recipe, f"output={output}")
+    return Started("-m", "rlcore", "train", recipe, f"output={output}")
 
 
 def train(recipe: Path, output: Path, processes: int) -> str:

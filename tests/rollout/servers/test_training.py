@@ -57,7 +57,7 @@ def nothing_is_left(folder: Path, ports: list[int]) -> bool:
 
 
 def train(folder: Path, *overrides: str) -> Started:
-    return Started("train", folder / "recipe.yaml", f"output={folder / 'run'}", *overrides)
+    return Started("-m", "rlcore", "train", folder / "recipe.yaml", f"output={folder / 'run'}", *overrides)
 
 
 def test_a_run_goes_on_when_a_server_is_killed_and_leaves_nothing_when_it_is_stopped(tmp_path):
