@@ -7,7 +7,7 @@ from typing import Any
 
 from rewards.answers import FINDERS, find_answer
 from rewards.reward import Completion, text_of
-from rewards.verdict import RewardError
+from rewards.verdict import RewardError, Verdict
 
 _SCRIPTS = {
     "latin": [(0x41, 0x24F), (0x1E00, 0x1EFF)],
@@ -27,9 +27,35 @@ def format_reward(
     completions: Sequence[Completion], *, policy: Sequence[str] = ("boxed",), **columns: Any
 ) -> list[float]:
     r"""1 where the completion has an answer in one of the forms of `policy` (boxed, final_answer, hashes), else 0."""
+    return [verdict.score or 0.0 for verdict in format_verdicts(completions, policy=policy)]
+
+
+def format_verdicts(
+    completions: Sequence[Completion], *, policy: Sequence[str] = ("boxed",), **columns: Any
+) -> list[Verdict]:
+    """The verdicts behind `format_reward`, with the answers that were found: votes can count them without labels."""
     if not policy or not set(policy) <= set(FINDERS):
         raise RewardError(f"policy {list(policy)} is not made of: {', '.join(FINDERS)}")
-    return [float(find_answer(text_of(completion), policy) is not None) for completion in completions]
+    answers = [find_answer(text_of(completion), policy) for completion in completions]
+    return [
+        Verdict(0.0, "no_answer") if answer is None else Verdict(1.0, "correct", answer="".join(answer.split()))
+        for answer in answers
+    ]
+
+
+format_reward.verdicts = format_verdicts  # type: ignore[attr-defined]
+
+
+def length_reward(
+    completions: Sequence[Completion], completion_ids: Sequence[Sequence[int]], *, max_length: int, **columns: Any
+) -> list[float]:
+    """Minus the share of `max_length` tokens that the completion takes, at most -1: short answers are worth more.
+
+    Its weight beside a reward for content is what a whole `max_length` of thinking may cost; keep it well below 1.
+    """
+    if max_length < 1:
+        raise RewardError(f"max_length is {max_length}: it takes at least 1")
+    return [-min(len(ids) / max_length, 1.0) for ids in completion_ids]
 
 
 def overlong_reward(

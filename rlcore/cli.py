@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _recipe_command(commands, "train", _train)
     _recipe_command(commands, "eval", _eval)
+    _recipe_command(commands, "adapt", _adapt)
     show = commands.add_parser("recipe", help="look at a recipe").add_subparsers(required=True, metavar="show")
     command = _recipe_command(show, "show", _show)
     command.add_argument("--ranks", type=int, default=1, help="processes that the batch is divided among")
@@ -92,6 +93,8 @@ def _add_views(commands: Commands) -> None:
     command = _command(commands, "report", _report)
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     command.add_argument("--output", type=Path, default=Path("runs/report"), help="folder of the report")
+    text = "only compute.html: accuracy against tokens, for every way in which the runs spent them"
+    command.add_argument("--compute", action="store_true", help=text)
 
     command = _command(commands, "paper-table", _paper_table)
     text = "a file, or a folder NAME for NAME.yaml and all in the folder"
@@ -169,6 +172,18 @@ def _eval(options: argparse.Namespace) -> None:
     evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / name)}))
 
 
+def _adapt(options: argparse.Namespace) -> None:
+    """answer held-out problems, each by the policy as its own demonstrations train it for a few steps"""
+    recipe = load_recipe(options.recipe, options.overrides)
+    if recipe.adapt is None or recipe.stages or recipe.sft:
+        raise UserError(f"{options.recipe}: rlcore adapt needs a section adapt, no sft, and stages: []")
+    from rlcore.experiment import run_experiment
+    from rlcore.plan.start import check_memory
+
+    check_memory(recipe, training=False)
+    run_experiment(recipe)
+
+
 def _show(options: argparse.Namespace) -> None:
     """print the resolved recipe and its batch arithmetic"""
     if options.ranks < 1:
@@ -181,6 +196,11 @@ def _show(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     """put runs side by side: report.json, plots and a self-contained report.html"""
+    if options.compute:
+        from rlcore.report.compute import write_compute
+
+        print(write_compute(options.output, options.runs))
+        return
     from rlcore.report.page import write_report
     from rlcore.track.console import open_console
 

@@ -14,6 +14,8 @@ Surrogate = Callable[..., tuple[Any, Any]]
 whether the clip changed its gradient (bool)."""
 KlEstimator = Callable[[Any, Any], Any]
 """From the log-probabilities of sampled tokens under policy and reference, two tensors `[n]`, to the KL of each."""
+Scores = Callable[[list[Any]], list[Any]]
+"""From scored groups (`rlcore.types.Groups`) to the same groups with the verdicts that training goes by."""
 Row = dict[str, Any]
 """A row of a data set, by column."""
 
@@ -101,6 +103,8 @@ class Kind:
     """Whether the policy gives verdicts on its own attempts."""
     writes: bool = False
     """Whether it writes messages of its own, which may be longer than the recipe's."""
+    quotes: bool = False
+    """Whether its messages are at most a reply of the policy before one of the recipe's."""
     refusal: Callable[[Problem], str] = lambda problem: ""
     """Why a problem is unsuitable; empty if it is suitable."""
 
@@ -172,6 +176,11 @@ KL_ESTIMATORS: Registry[KlEstimator] = Registry(
     Callable,
     {name: f"rlcore.learner.loss.losses:kl_{name}" for name in ("exact", "k1", "k2", "k3", "reward")},
 )
+SCORES: Registry[Scores] = Registry(
+    "score of attempts",
+    Callable,
+    {"rewards": "rlcore.credit.scores:by_rewards", "majority": "rlcore.credit.scores:by_majority"},
+)
 BASELINES: Registry[Baseline] = Registry(
     "baseline",
     Baseline,
@@ -183,7 +192,14 @@ BASELINES: Registry[Baseline] = Registry(
 KINDS: Registry[Kind] = Registry(
     "kind of conversation",
     Kind,
-    {name: f"rlcore.kinds.{name}:{name.upper()}" for name in ("correct", "critique", "verify", "feedback", "stop")},
+    {name: f"rlcore.kinds.{name}:{name.upper()}" for name in ("correct", "critique", "verify", "feedback", "stop")}
+    | {
+        "iterate": "rlcore.kinds.iterate:ITERATE",
+        "iterate_guided": "rlcore.kinds.iterate:ITERATE_GUIDED",
+        "diagram": "rlcore.kinds.diagram:DIAGRAM",
+        "think_if_symbols": "rlcore.kinds.think:IF_SYMBOLS",
+        "think_if_unsure": "rlcore.kinds.think:IF_UNSURE",
+    },
 )
 SOURCES: Registry[Source] = Registry(
     "source",
@@ -195,6 +211,9 @@ SOURCES: Registry[Source] = Registry(
         "mbpp": "rlcore.data.sources.mbpp:MBPP",
         "humaneval": "rlcore.data.sources.humaneval:HUMANEVAL",
         "reasoning_gym": "rlcore.data.sources.reasoning_gym:REASONING_GYM",
+        "arc": "rlcore.data.sources.arc:ARC",
+        "grids": "rlcore.data.sources.grids:GRIDS",
+        "examples": "rlcore.data.sources.examples:EXAMPLES",
         "jsonl": "rlcore.data.sources.generic:JSONL",
         "parquet": "rlcore.data.sources.generic:PARQUET",
         "hub": "rlcore.data.sources.generic:HUB",

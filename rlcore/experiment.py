@@ -13,6 +13,7 @@ from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
 from rlcore.report.run_folder import read_run
 from rlcore.report.table import BASE_ARM, console_table, coverage_note, difference_rows, markdown_table, result_rows
 from rlcore.session.evaluation import evaluate
+from rlcore.train.adapt import adapt
 
 BEFORE = "before"
 """Where in its folder a run keeps the run that it comes after."""
@@ -43,7 +44,7 @@ def run_experiment(recipe: Recipe, later: tuple[str, ...] = (), base: Results | 
 
         return fine_tune(recipe)
     if not recipe.stages:
-        return evaluate(recipe)
+        return adapt(recipe) if recipe.adapt else evaluate(recipe)
     from rlcore.train.loop import train
 
     return train(recipe, base)
@@ -100,7 +101,8 @@ def _run_all(runs: Sequence[Recipe], console: Console) -> bool:
 
 def _base_identity(recipe: Recipe) -> str:
     """All that the evaluation of the policy that a recipe starts from depends on."""
-    parts = recipe.model_dump(mode="json", include={"seed", "model", "after", "rollout", "rewards", "evaluate"})
+    keys = {"seed", "device", "model", "data", "after", "rollout", "rewards", "evaluate"}  # a scratch model learns data
+    parts = recipe.model_dump(mode="json", include=keys)
     return repr((parts, recipe.held_out_conversation))
 
 

@@ -92,7 +92,8 @@ class Started:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended
+            self.send_signal(signal.SIGKILL)
 
     def wait(self, timeout: float = TIMEOUT) -> str:
         """What it said by its end. Raises TimeoutError where it does not end."""

@@ -26,7 +26,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_the_page_has_one_of_each():
-    assert len(EXAMPLES) == 6
+    assert len(EXAMPLES) == 7
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in EXAMPLES])

@@ -34,8 +34,13 @@ NOT_RUN = {
     "GPUs": [r"torchrun", r"launch/(one_node|serve)\.sh", r"rollout\.engine=vllm"],
     "a cluster": [r"sbatch", r"kubectl"],
     "an account": [r"rlcore dashboard", r"wandb sync"],
-    "downloads": [r"pip install", r"launch/setup_vllm_cpu\.sh", r"rlcore doctor recipes/"],
-    "minutes": [r"launch/(quickstart|test)\.sh", r"rlcore (paper-table|sft)", r"python -m tests\.bench"],
+    "downloads": [r"pip install", r"launch/setup_vllm_cpu\.sh", r"rlcore doctor recipes/", r"test_time/diagram"],
+    "minutes": [
+        r"launch/(quickstart|test)\.sh",
+        r"rlcore (paper-table|sft|adapt)",
+        r"rlcore train recipes/test_time",
+        r"python -m tests\.bench",
+    ],
     "a browser": [r"tensorboard"],
     "arguments": [r"python -m rewards$"],
 }

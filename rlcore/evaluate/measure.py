@@ -28,6 +28,7 @@ def trajectory_record(trajectory: Trajectory, *, step: int, stage: str) -> Recor
             "role": turn.role,
             "text": turn.text,
             "claim": turn.claim,
+            "tokens": turn.tokens,
         }
         for at, turn in enumerate(trajectory.turns)
         if turn.role != "attempt"
@@ -94,11 +95,35 @@ def record_rows(records: Sequence[Record], section: ConversationConfig) -> dict[
         told = [r["attempts"][a] if a < len(r["attempts"]) else None for r in records]
         rows[f"truncated_t{a + 1}"] = np.array([float(t["finish"] == "length") if t else np.nan for t in told])
         rows[f"tokens_t{a + 1}"] = np.array([t["tokens"] if t else np.nan for t in told], dtype=np.float64)
-    if KINDS[section.kind].may_end:
+    kind = KINDS[section.kind]
+    if kind.between or kind.may_end:
+        spent_NA = np.array([_spent(record, attempts) for record in records], dtype=np.float64)
+        rows |= {f"spent_t{a + 1}": spent_NA[:, a] for a in range(attempts)}
+    if kind.may_end:
         rows["attempts"] = np.array([len(record["attempts"]) for record in records], dtype=np.float64)
-    if KINDS[section.kind].judges:
+        if attempts > 1:
+            rows["gate_right"] = np.array([_gate_right(record) for record in records])
+    if kind.judges:
         rows["verdict_right"] = np.array([_verdicts_right(record) for record in records])
     return rows
+
+
+def _spent(record: Record, attempts: int) -> list[float]:
+    """Tokens sampled of a conversation up to and with each attempt, what was said between them included."""
+    said_A = [0.0] * (len(record["attempts"]) + 1)
+    for said in record["between"]:
+        said_A[said["after"]] += said.get("tokens", 0)  # which journals of before do not have
+    spent, total = [], 0.0
+    for attempt, before in zip(record["attempts"], said_A, strict=False):
+        total += before + attempt["tokens"]
+        spent.append(total)
+    return [*spent, *[total + said_A[-1]] * (attempts - len(spent))]
+
+
+def _gate_right(record: Record) -> float:
+    """Whether a conversation went on after its first attempt just where that was wrong; NaN where it has no score."""
+    first = mark(record["attempts"][0])
+    return first if np.isnan(first) else float((len(record["attempts"]) > 1) == (first == 0))
 
 
 def mark(attempt: Record) -> float:

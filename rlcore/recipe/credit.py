@@ -4,13 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rlcore.entries import BASELINES
+from rlcore.entries import BASELINES, SCORES
 from rlcore.recipe.section import Fraction, NonNegative, Positive, Section
 
 
 class CreditConfig(Section):
     """How verdicts become advantages (see rlcore/credit)."""
 
+    scores: Annotated[str, SCORES] = Field(
+        "rewards",
+        description="what attempts are scored by in training; majority: agreement with the most frequent answer of the "
+        "group, without labels, as in TTRL",
+    )
     unit: Literal["attempt", "trajectory"] = Field(
         "attempt", description="trajectory: one advantage for all attempts from their summed returns, as in plain GRPO"
     )

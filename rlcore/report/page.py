@@ -19,6 +19,7 @@ from rlcore.errors import UserError
 from rlcore.evaluate.metrics import attempts_in
 from rlcore.evaluate.results import Results
 from rlcore.files import Record, to_json, writing
+from rlcore.report.diagram import diagram
 from rlcore.report.plots import CURVES, arm_colours, draw_plots
 from rlcore.report.run_folder import RunFolder, read_run
 from rlcore.report.table import Row, cell, columns_of, headline_mode, headline_rows, part_rows, result_rows, vote_table
@@ -145,6 +146,7 @@ def _shown(run: RunFolder, arm: str, record: Record) -> dict[str, Any]:
         "flip": record["flip"] or "?",
         "slug": SLUGS.get(record["flip"], "none"),
         "attempts": [{**attempt, "parts": part} for attempt, part in zip(attempts, parts, strict=True)],
+        "diagram": diagram(record),
         "between": [{**said, "text": said["text"][:LONG]} for said in record["between"]],
     }
 

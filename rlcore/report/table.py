@@ -16,7 +16,14 @@ from rlcore.evaluate.results import Evaluation, Interval, Results
 
 BASE_ARM = "base"
 """The arm that the others start from; it comes first."""
-LABELS = {"delta": "Δ", "i_to_c": "i→c", "c_to_i": "c→i", "answer_change": "answer change"}
+LABELS = {
+    "delta": "Δ",
+    "i_to_c": "i→c",
+    "c_to_i": "c→i",
+    "answer_change": "answer change",
+    "top1": "top 1",
+    "top2": "top 2",
+}
 SIGNED = {"delta"}
 NOTHING = "–"
 

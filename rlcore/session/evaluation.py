@@ -51,7 +51,7 @@ def evaluate(recipe: Recipe) -> Results | None:
     with (
         holding(folder, ranks.first),
         closing(ServedSession(recipe) if served else Session(recipe, ranks, training=False)) as session,
-        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", _identity(recipe, ranks, session.inputs))) as journal,
+        closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", identity(recipe, ranks, session.inputs))) as journal,
     ):
         return _evaluate_alone(recipe, ranks, session, journal)
 
@@ -113,7 +113,7 @@ def evaluate_and_save(
     return results
 
 
-def _identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> dict[str, Any]:
+def identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> dict[str, Any]:
     """Everything that the attempts depend on: the recipe, the data and code it reads, the weights, the ranks."""
     parts = recipe.model_dump(mode="json", include={"seed", "model", "rollout", "rewards", "evaluate", "conversation"})
     path = Path(recipe.model.path or "")

@@ -80,9 +80,8 @@ def test_a_rank_that_hangs_ends_the_others_with_the_name_of_the_phase():
         second.send_signal(signal.SIGSTOP)
         said = first.wait()
     finally:
-        for process in (first, second):
-            if process.poll() is None:
-                process.kill()
+        first.kill()
+        second.kill()
     assert first.returncode == 3
     assert "rank 0 has been in learner of step" in said
     assert "for 5 s, its deadline (learner.deadline)" in said

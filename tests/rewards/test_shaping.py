@@ -13,6 +13,20 @@ def test_format():
         load_reward({"name": "format", "kwargs": {"policy": ["box"]}})(["x"])
 
 
+def test_format_tells_the_answer_that_it_found_for_votes_without_labels():
+    verdicts = score("format", [r"so \boxed{ 1 /2}", "no"])
+    assert [(v.status, v.answer) for v in verdicts] == [("correct", "1/2"), ("no_answer", None)]
+
+
+def test_length_costs_its_share_of_the_longest():
+    reward = load_reward({"name": "length", "kwargs": {"max_length": 200}})
+    assert reward([""] * 3, completion_ids=[[0] * 50, [0] * 200, [0] * 300]) == [-0.25, -1.0, -1.0]
+    kept = combine({"math": Verdict(1.0, "correct"), "length": Verdict(-0.25, "wrong")}, {"math": 1.0, "length": 0.2})
+    assert (kept.score, kept.status) == (0.95, "correct")
+    with pytest.raises(RewardError, match="max_length is 0"):
+        load_reward({"name": "length", "kwargs": {"max_length": 0}})([""], completion_ids=[[0]])
+
+
 def test_overlong_falls_linearly_over_the_buffer():
     reward = load_reward({"name": "overlong", "kwargs": {"max_length": 100, "buffer": 20}})
     ids = [[0] * length for length in (10, 80, 85, 100, 150)]

@@ -1,0 +1,6 @@
+"""Text by demonstration: rows with `train` (a list of inputs and outputs), `input` and `output`, all of them text."""
+
+from rlcore.data.tasks import GOLD, written_row
+from rlcore.entries import Source
+
+EXAMPLES = Source(text="prompt", gold=GOLD, complete=written_row)

@@ -1,0 +1,78 @@
+"""Generated grid tasks in ARC's form, small enough for a tiny model: turn the grid, exchange its colours, or both.
+
+A task's rule is a `Transformation`. Splits are by rule: no held-out task has a rule that a training task shows.
+"""
+
+import zlib
+from itertools import permutations
+from random import Random
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from rewards.grids import Grid
+from rlcore.data.table import Table
+from rlcore.data.tasks import GOLD, written_row
+from rlcore.data.transformations import SAME_COLOURS, SYMMETRIES, Transformation
+from rlcore.entries import Row, Source
+from rlcore.errors import UserError
+from rlcore.recipe.mistakes import first_mistake
+from rlcore.recipe.schema import Positive, Section
+
+SPLITS = {"test": (0, 1), "validation": (2,), "train": range(3, 10)}
+"""Which tenths of all rules belong to a split."""
+
+
+class Options(Section):
+    """Settings of the generator."""
+
+    size: int = Field(3, ge=2, le=10, description="rows and columns of a grid")
+    colours: int = Field(4, ge=2, le=6)
+    rules: list[Literal["turn", "recolour"]] = Field(["turn", "recolour"], min_length=1)
+    demonstrations: int = Field(3, ge=2)
+    count: Positive = 2_000
+    seed: int = 0
+
+
+def generate(options: dict[str, Any], split: str) -> Table:
+    """Tasks of one split, each of a rule drawn from those of the split.
+
+    Raises UserError for an unknown split or option, or where no rule of these options belongs to the split.
+    """
+    try:
+        settings = Options.model_validate(options)
+    except ValidationError as error:
+        raise UserError(f"data.options: {first_mistake(error, Options)}") from None
+    if split not in SPLITS:
+        raise UserError(f"data split {split} is unknown to the grids source; it has {', '.join(SPLITS)}")
+    rules = [rule for rule in _rules(settings) if zlib.crc32(rule.name.encode()) % 10 in SPLITS[split]]
+    if not rules:
+        raise UserError(f"data.options: no rule belongs to the {split} split; raise colours, or add to rules")
+    rng = Random(f"{settings.seed} {split}")
+    rows = [_row(number, rng.choice(rules), settings, rng) for number in range(settings.count)]
+    return Table(f"grids {split}", rows, list(range(1, len(rows) + 1)))
+
+
+def _rules(settings: Options) -> list[Transformation]:
+    """All rules of these options but the one that changes nothing."""
+    turns = SYMMETRIES if "turn" in settings.rules else SYMMETRIES[:1]
+    used = range(settings.colours)
+    colours = permutations(used) if "recolour" in settings.rules else [tuple(used)]
+    rest = SAME_COLOURS[settings.colours :]
+    return [Transformation(*turn, (*exchange, *rest)) for exchange in colours for turn in turns][1:]
+
+
+def _row(number: int, rule: Transformation, settings: Options, rng: Random) -> Row:
+    """A task: as many demonstrations as the settings say, and one grid that is asked."""
+    *shown, asked = ({"input": grid, "output": rule.apply(grid)} for grid in _grids(settings, rng))
+    return {"id": f"{number}", "rule": rule.name, "train": shown, **asked}
+
+
+def _grids(settings: Options, rng: Random) -> list[Grid]:
+    cells = range(settings.size)
+    return [
+        [[rng.randrange(settings.colours) for _ in cells] for _ in cells] for _ in range(settings.demonstrations + 1)
+    ]
+
+
+GRIDS = Source(text="prompt", gold=GOLD, complete=written_row, make=generate, domain="grids")

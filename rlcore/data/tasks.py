@@ -1,0 +1,86 @@
+"""Tasks by demonstration: rows whose rule is shown by examples, of grids or of text.
+
+A row holds `train`, a list of `{"input": ..., "output": ...}`; `input`, what is asked; and `output`, the gold answer.
+Grids are lists of rows of digits. `prompt` and `answer` are demonstrations and gold as they are written.
+"""
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from rewards.grids import Grid, write_grid
+from rlcore.data.prompts import asked
+from rlcore.data.transformations import Transformation
+from rlcore.entries import Row
+from rlcore.errors import UserError
+from rlcore.types import Problem
+
+GOLD = ("train", "input", "output")
+"""The columns that make a row a task."""
+
+
+def written_row(row: Row) -> Row:
+    """The row with its `prompt`, and its `answer` where it has an output. What lacks a part is left as it is."""
+    if "train" not in row or not row.get("input"):
+        return row
+    shown = [*row["train"], {"input": row["input"]}]
+    prompt = "\n\n".join(_written_pair(pair) for pair in shown)
+    return {**row, "prompt": prompt, "answer": _written(row.get("output"))}
+
+
+def _written_pair(pair: Row) -> str:
+    output = f"\n{_written(pair['output'])}" if "output" in pair else ""
+    return f"Input:\n{_written(pair['input'])}\nOutput:{output}"
+
+
+def _written(value: Grid | str | None) -> str:
+    return value if isinstance(value, str) else write_grid(value or [])
+
+
+def leave_one_out(row: Row) -> list[Row]:
+    """A task for each demonstration: it is asked, and the others are shown. Of `input` and `output` nothing is read.
+
+    Akyürek et al. 2024 (arXiv 2411.07279), section 3.1.
+    """
+    shown: list[Row] = row["train"]
+    return [{"train": shown[:at] + shown[at + 1 :], **pair} for at, pair in enumerate(shown)]
+
+
+def alone(row: Row) -> list[Row]:
+    """A task for each demonstration, which is asked without any other: what leave-one-out is compared with."""
+    return [{"train": [], **pair} for pair in row["train"]]
+
+
+def transformed(row: Row, transformation: Transformation) -> Row:
+    """The task with every grid transformed; text stays as it is."""
+
+    def change(value: Any) -> Any:
+        return transformation.apply(value) if isinstance(value, list) else value
+
+    pairs = [{name: change(value) for name, value in pair.items()} for pair in row["train"]]
+    own: Row = {name: change(row[name]) for name in ("input", "output") if name in row}
+    return {**row, "train": pairs, **own}
+
+
+def reordered(row: Row, rng: Random) -> Row:
+    """The task with its demonstrations in another order, drawn uniformly."""
+    return {**row, "train": rng.sample(row["train"], len(row["train"]))}
+
+
+def posed(problem: Problem, name: str, row: Row, template: str) -> Problem:
+    """The problem with another row of its task in its place, called `name`, asked in the template of its data."""
+    row = written_row(row)
+    messages = [*problem.messages[:-1], *asked(template, row, row["prompt"])]
+    return replace(problem, id=name, messages=tuple(messages), columns=row)
+
+
+def check_task(problem: Problem) -> None:
+    """Raises UserError for a problem that is no task, or has too few demonstrations to leave one out."""
+    shown = problem.columns.get("train")
+    if not isinstance(shown, list) or "input" not in problem.columns:
+        raise UserError(
+            f"problem {problem.id} shows no demonstrations (columns train and input): data.source arc, grids or "
+            "examples has them"
+        )
+    if len(shown) < 2:
+        raise UserError(f"problem {problem.id} has {len(shown)} demonstrations: one cannot be left out of them")

@@ -1,0 +1,164 @@
+"""What test-time compute buys: accuracy against tokens sampled for a problem, every way of spending them in one plot.
+
+`rlcore report --compute RUN ...` writes `compute.html` about runs that answer the same problems: evaluations of several
+kinds of conversation, and `rlcore adapt`.
+"""
+
+import base64
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from rlcore.errors import UserError
+from rlcore.evaluate.results import Interval
+from rlcore.files import to_json, writing
+from rlcore.recipe.parse import parse_yaml
+from rlcore.report.run_folder import RunFolder, read_run
+from rlcore.report.style import DASHED, PALETTE, SOLID, THEMES, name_ends, short_name
+from rlcore.report.table import Row, arms_of, result_rows
+
+MODE = "sampled"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Tokens sampled for a problem, those that trained the policy on it before, and what they buy."""
+
+    tokens: float
+    accuracy: Interval
+    what: str
+    """The figure that the accuracy is."""
+    trained_tokens: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way in which an arm spends tokens: its points, from the cheapest on."""
+
+    arm: str
+    name: str
+    points: tuple[Point, ...]
+
+
+def write_compute(folder: Path, runs: Sequence[Path]) -> Path:
+    """Writes `compute.html`, its plots and its numbers (`compute.json`) into `folder`; returns the page.
+
+    Raises UserError where a folder is not that of a run, no run was evaluated with sampling, or nothing can be written.
+    """
+    read = [read_run(Path(run)) for run in runs]
+    found = ways(read)
+    if not found:
+        raise UserError("no run was sampled in an evaluation: there is no accuracy to set against tokens")
+    page = folder / "compute.html"
+    with writing(f"the page in {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = {theme: Markup(_embedded(path)) for theme, path in _draw(folder, found).items()}
+        (folder / "compute.json").write_bytes(to_json([asdict(way) for way in found]))
+        page.write_text(_page(read, found, pictures), encoding="utf-8", errors="replace")
+    return page
+
+
+def ways(runs: Sequence[RunFolder]) -> list[Way]:
+    """All ways of all arms, each arm's mean over its runs. What arms of one policy have in common appears once."""
+    results = [result for run in runs for result in run.results]
+    rows = [row for row in result_rows(results) if row.mode == MODE]
+    firsts = [next((row for row in rows if row.arm == arm), None) for arm in arms_of(results)]
+    kinds = {result.arm: _kind(run) for run in reversed(runs) for result in run.results}
+    found: dict[tuple[str, tuple[Point, ...]], Way] = {}
+    for way in (way for row in firsts if row for way in ways_of(row, kinds[row.arm])):
+        found.setdefault((way.name, way.points), way)
+    return list(found.values())
+
+
+def ways_of(row: Row, kind: str) -> list[Way]:
+    """The ways that one arm's figures hold.
+
+    `parallel`: votes among k first answers; the kind of conversation: its attempts one after the other; `both halves`:
+    votes among the second answers of k conversations; `test-time training`: the answer that the vote of `rlcore adapt`
+    puts first, or `views and votes` where nothing was trained.
+    """
+    figures, spent = row.metrics, spent_tokens(row)
+    votes = sorted((int(m[1]), int(m[2]), name) for name in figures if (m := re.fullmatch(r"maj@(\d+)_t(\d+)", name)))
+    in_a_row = [(1, a, f"t{a}") for a in spent] if len(spent) > 1 or not votes else []
+    found = {"parallel": [(1, 1, "t1")] if votes else [], kind: in_a_row, "both halves": []}
+    found["parallel"] += [vote for vote in votes if vote[1] == 1]
+    found["both halves"] += [vote for vote in votes if vote[1] == 2]
+    if "top1" in figures:
+        trained = figures["trained_tokens"][0]
+        name = "test-time training" if trained else "views and votes"
+        return [Way(row.arm, name, (Point(figures["sampled_tokens"][0], figures["top1"], "top1", trained),))]
+    lists = {name: [Point(k * spent[a], figures[what], what) for k, a, what in each] for name, each in found.items()}
+    return [Way(row.arm, name, tuple(points)) for name, points in lists.items() if points]
+
+
+def spent_tokens(row: Row) -> dict[int, float]:
+    """Mean tokens sampled of a conversation up to and with each attempt: `spent_tA`, or the sum of `tokens_tA`."""
+    spent, total = {}, 0.0
+    for a in range(1, 1 + sum(re.fullmatch(r"t\d+", name) is not None for name in row.metrics)):
+        total += row.metrics.get(f"tokens_t{a}", (math.nan,))[0]
+        spent[a] = row.metrics[f"spent_t{a}"][0] if f"spent_t{a}" in row.metrics else total
+    return spent
+
+
+def _kind(run: RunFolder) -> str:
+    recipe = parse_yaml(run.recipe_text)
+    conversation = recipe.get("conversation") or {}
+    return str(conversation.get("kind", "correct")).replace("_", " ")
+
+
+def _draw(folder: Path, found: Sequence[Way]) -> dict[str, Path]:
+    drawn = {}
+    for theme in THEMES:
+        with rc_context(theme.rc):
+            figure = _figure(found)
+            FigureCanvasAgg(figure)
+            drawn[theme.name] = folder / f"compute-{theme.name}.png"
+            figure.savefig(drawn[theme.name], dpi=160)
+    return drawn
+
+
+def _figure(found: Sequence[Way]) -> Figure:
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    axes, ends = figure.subplots(), []
+    for number, way in enumerate(found):
+        colour = PALETTE[number % len(PALETTE)]
+        tokens_N = [point.tokens for point in way.points]
+        value_N, low_N, high_N = ([100 * point.accuracy[end] for point in way.points] for end in range(3))
+        axes.vlines(tokens_N, low_N, high_N, color=colour, alpha=0.4, linewidth=2)
+        stroke = SOLID if number < len(PALETTE) else DASHED
+        axes.plot(tokens_N, value_N, color=colour, linestyle=stroke, marker="o", markersize=5, linewidth=1.8)
+        ends.append((value_N[-1], f"{short_name(way.arm)}: {way.name}", colour))
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("tokens sampled for a problem")
+    axes.set_title("Accuracy, %, and its 95 % interval")
+    name_ends(axes, ends)
+    return figure
+
+
+def _embedded(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _page(runs: Sequence[RunFolder], found: Sequence[Way], pictures: dict[str, Markup]) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(files("rlcore.report").joinpath("compute.html").read_text(encoding="utf-8"))
+    return template.render(ways=found, pictures=pictures, same=_same_problems(runs))
+
+
+def _same_problems(runs: Sequence[RunFolder]) -> bool:
+    """Whether all evaluations are of the same problems."""
+    evaluations = [e for run in runs for result in run.results for e in result.evaluations if e.mode == MODE]
+    problems = [{name for marks in evaluation.marks.values() for name in marks} for evaluation in evaluations]
+    return all(each == problems[0] for each in problems)

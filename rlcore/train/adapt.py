@@ -1,0 +1,201 @@
+"""Training at test time: for each problem a few steps on its own demonstrations, then a vote among transformed copies.
+
+Akyürek et al. 2024, "The surprising effectiveness of test-time training for abstract reasoning" (arXiv 2411.07279).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from rlcore.credit.votes import Answers, most_frequent, two_level
+from rlcore.data.tasks import check_task
+from rlcore.errors import UserError
+from rlcore.evaluate.journal import Journal
+from rlcore.evaluate.measure import mark, record_rows, trajectory_record
+from rlcore.evaluate.results import Evaluation, Results, save_evaluation
+from rlcore.files import Record, holding
+from rlcore.ranks import Ranks, gather_list, gather_rows, start_distributed
+from rlcore.recipe import Recipe
+from rlcore.recipe.adapt import AdaptConfig
+from rlcore.rollout.sampling import mixed_seed
+from rlcore.session.build import Session
+from rlcore.session.evaluation import EXAMPLES, identity, open_tracker
+from rlcore.session.interrupt import Interrupt, Stopped
+from rlcore.track import Tracker
+from rlcore.train.copies import Copy, copies, lessons
+from rlcore.train.few_steps import Row, adapters, learn
+from rlcore.types import Problem
+
+TOP = 2
+"""Answers to a problem that are kept, as many as ARC allows."""
+Advance = Callable[[int], object]
+Talk = tuple[Copy, Record]
+"""A conversation that was held: what was asked, and its record."""
+
+
+def adapt(recipe: Recipe) -> Results | None:
+    """Answers the held-out problems, each by the policy as its demonstrations have trained it, and writes a report.
+
+    Conversations are kept as they end, so that the same command goes on where it was stopped; a problem that lacks some
+    is trained again, the same. Every rank has problems of its own. Returns None when it was asked to stop. Raises
+    UserError for problems without demonstrations, and for a rollout engine that does not sample from the model itself.
+    """
+    section = _checked(recipe)
+    ranks, folder = start_distributed(recipe.device), Path(recipe.output)
+    with holding(folder, ranks.first), closing(Session(recipe, ranks, training=False)) as session:
+        for problem in session.held_out:
+            check_task(problem)
+        told = identity(recipe, ranks, session.inputs) | {"adapt": section.model_dump(mode="json")}
+        with (
+            closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", told)) as journal,
+            open_tracker(recipe, ranks, resume_step=None) as tracker,
+        ):
+            try:
+                with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():
+                    adapted = _all_records(recipe, section, session, ranks, journal, tracker)
+            except Stopped:
+                tracker.say(f"stopped; what is done is kept in {folder}, and the same command goes on from there")
+                return None
+            results = _results(recipe, section, adapted, ranks)
+            _show(results, folder, ranks, tracker)
+            return results
+
+
+def _checked(recipe: Recipe) -> AdaptConfig:
+    if recipe.adapt is None or recipe.evaluate is None:
+        lacking = "adapt" if recipe.adapt is None else "evaluate"
+        raise UserError(f"recipe {recipe.name} has no {lacking} section: rlcore adapt needs it")
+    if recipe.rollout.entry.weights != "learner" or recipe.learner.zero == 3:
+        raise UserError("adapt trains the model that is sampled from: rollout.engine torch, and learner.zero below 3")
+    if recipe.model.lora:
+        raise UserError("adapt brings adapters of its own, adapt.lora: leave model.lora out")
+    return recipe.adapt
+
+
+def _all_records(
+    recipe: Recipe, section: AdaptConfig, session: Session, ranks: Ranks, journal: Journal, tracker: Tracker
+) -> dict[str, list[Talk]]:
+    """The conversations of this rank's problems by problem, view by view."""
+    assert recipe.evaluate
+    mine, template = session.held_out[ranks.rank :: ranks.world], recipe.evaluate.data.prompt
+    asked = [copy for problem in mine for copy in copies(problem, section, template, recipe.seed)]
+    records = {at: record for at, copy in enumerate(asked) if (record := _read(journal, copy))}
+    apart = section.steps and not section.shared
+    with tracker.progress("adapting", len(asked) - len(records)) as advance:
+        for part in [[problem] for problem in mine] if apart else [mine]:
+            missing = [at for at, copy in enumerate(asked) if copy.problem in part and at not in records]
+            if missing:
+                found = _answer(recipe, section, session, part, [asked[at] for at in missing], journal, advance)
+                records |= {missing[at]: record for at, record in found.items()}
+    by_problem: dict[str, list[Talk]] = {problem.id: [] for problem in mine}
+    for at, copy in enumerate(asked):
+        by_problem[copy.problem.id].append((copy, records[at]))
+    return by_problem
+
+
+def _read(journal: Journal, copy: Copy) -> Record | None:
+    return journal.read(f"view {copy.view}", copy.problem.id, copy.sample)
+
+
+def _answer(
+    recipe: Recipe,
+    section: AdaptConfig,
+    session: Session,
+    problems: Sequence[Problem],
+    asked: Sequence[Copy],
+    journal: Journal,
+    advance: Advance,
+) -> dict[int, Record]:
+    """Trains adapters on the problems, holds the conversations with them in place, and drops them."""
+    assert recipe.evaluate
+    model, rollout = session.policy.model, session.held_out_rollout
+    rows = _rows_to_learn(recipe, section, session, problems)
+    seed = mixed_seed(recipe.seed, "adapt", *(problem.id for problem in problems))
+    loss, trained = math.nan, sum(row.tokens for row in rows) / len(problems)
+    records = {}
+    with adapters(model, section.lora, seed) if rows else nullcontext(), rollout.together():
+        if rows:
+            limit = recipe.learner.micro_batch_tokens
+            loss = learn(model, rows, batch=section.batch, lr=section.lr, micro_batch_tokens=limit, seed=seed)
+        requests = [(copy.posed, 0) for copy in asked]
+        for at, talk in rollout.stream(requests, temperature=recipe.evaluate.temperature, draw=("adapt",)):
+            copy = asked[at]
+            told = trajectory_record(talk, step=0, stage=f"view {copy.view}")
+            own = {"problem_id": copy.problem.id, "transformation": copy.transformation.name}
+            records[at] = journal.write({**told, **own, "trained_tokens": trained, "loss": loss}, copy.sample)
+            advance(1)
+    return records
+
+
+def _rows_to_learn(recipe: Recipe, section: AdaptConfig, session: Session, problems: Sequence[Problem]) -> list[Row]:
+    """The tasks of all these problems as token ids, in a drawn order where there are several."""
+    assert recipe.evaluate
+    template, talk, tokenizer = recipe.evaluate.data.prompt, session.conversation, session.policy.tokenizer
+    rows = []
+    for problem in problems:
+        for lesson in lessons(problem, section, template, recipe.seed):
+            answer = tokenizer(lesson.columns["answer"], add_special_tokens=False)["input_ids"]
+            rows.append(Row(talk.open(lesson), (*answer, tokenizer.eos_token_id)))
+    return rows if len(problems) == 1 else Random(recipe.seed).sample(rows, len(rows))
+
+
+def _results(recipe: Recipe, section: AdaptConfig, adapted: Mapping[str, Sequence[Talk]], ranks: Ranks) -> Results:
+    """The figures over all ranks' problems: of single conversations, and of the votes."""
+    records = [record for each in adapted.values() for _, record in each]
+    names = gather_list([record["problem_id"] for record in records], ranks)
+    rows = gather_rows(record_rows(records, recipe.held_out_conversation) if records else {}, ranks)
+    voted = [voted_row(each, section.votes) for each in adapted.values()]
+    columns = {name: np.array([row[name] for row in voted]) for name in voted[0]} if voted else {}
+    evaluation = Evaluation.of_rows("sampled", names, rows, seed=recipe.seed)
+    evaluation = evaluation.with_rows(gather_list(list(adapted), ranks), gather_rows(columns, ranks), seed=recipe.seed)
+    return Results(recipe.name, recipe.seed, 0, (evaluation,), examples=records[:EXAMPLES])
+
+
+def voted_row(talks: Sequence[Talk], votes: str) -> dict[str, float]:
+    """What is measured of one problem with all its conversations.
+
+    `top1`, `top2`: whether the first, or one of the two answers that the vote keeps is right, as the samples that gave
+    it were judged (NaN where none was scored); `sampled_tokens` and `trained_tokens`, what that cost.
+    """
+    answers: dict[int, list[str | None]] = {}
+    right: dict[str, float] = {}
+    for copy, record in talks:
+        attempt = record["attempts"][-1]
+        answer = copy.undone(attempt["answer"])
+        answers.setdefault(copy.view, []).append(answer)
+        if answer is not None:
+            right.setdefault(answer, mark(attempt))
+    kept = _vote(list(answers.values()), votes)
+    marks = [right[answer] for answer in kept]
+    return {
+        "top1": marks[0] if marks else 0.0,
+        "top2": max(marks, default=0.0),
+        "sampled_tokens": float(sum(attempt["tokens"] for _, record in talks for attempt in record["attempts"])),
+        "trained_tokens": float(talks[0][1]["trained_tokens"]),
+    }
+
+
+def _vote(answers_VN: Sequence[Answers], votes: str) -> list[str]:
+    if votes == "two_level":
+        return two_level(answers_VN, top=TOP)
+    return most_frequent([answer for answers_N in answers_VN for answer in answers_N], TOP)
+
+
+def _show(results: Results, folder: Path, ranks: Ranks, tracker: Tracker) -> None:
+    """Writes the evaluation and its report, and says what came of the votes."""
+    if ranks.first:
+        save_evaluation(folder / "evaluation.json", results)
+    tracker.evaluated(results)
+    (evaluation,) = results.evaluations
+    tracker.log(0, "adapt", evaluation.values)
+    figures: dict[str, Any] = {name: evaluation.metrics[name][0] for name in ("t1", "top1", "top2")}
+    tracker.say("  ".join(f"{name} {100 * value:.1f}" for name, value in figures.items()))
+    if ranks.first:
+        from rlcore.report.page import write_report  # draws plots: matplotlib
+
+        tracker.say(f"report: {write_report(folder, [folder])}")
