@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 
 from rewards.verdict import RewardError
 
-_THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
-_THOUGHT_BEGIN = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
-_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_FINAL = re.compile(r"final answer is\s*:?\s*\$\$?([^$]+)\$", re.IGNORECASE)
+_THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_BRACES = re.compile(r"(?P<box>\\{1,2}(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
+_FINAL = re.compile(r"final answer is\s*:?\s*\$\$?((?:\\.|[^$\\])+)\$", re.IGNORECASE | re.DOTALL)
 _SOLID = re.compile(r"\S")
 _SENTENCE = re.compile(
     r"answer\s*(?:is|:)\s*:?[ \t]*((?:(?!answer\s*(?:is|:))[^\n])+?)(?:\.?[ \t]*(?:\n|$)|\.\s)", re.IGNORECASE
@@ -19,15 +18,21 @@ _BARE_BOX = re.compile(r"\\boxed\s*(-?\d+(?:[.,/]\d+)*|[a-zA-Z](?![a-zA-Z]))")
 _HASHES = re.compile(r"####[ \t]*(?:answer)?[ \t]*[:=]?[ \t]*([^\n]+)", re.IGNORECASE)
 
 
-def without_thoughts(text: str) -> str:
-    """The text after the last thinking block; a block that never ends leaves what stands before it."""
-    after = _THOUGHT_END.split(text)[-1]
-    return _THOUGHT_BEGIN.split(after)[0]
+def without_thoughts(text: str, ignored: Callable[[str, re.Match[str]], bool] | None = None) -> str:
+    """The text after the last thinking block; a block that never ends leaves what stands before it.
+
+    A tag that is `ignored` opens and closes nothing.
+    """
+    if "<" not in text:
+        return text
+    tags = [tag for tag in _THOUGHT.finditer(text) if not (ignored and ignored(text, tag))]
+    start = max((tag.end() for tag in tags if tag[1]), default=0)
+    return text[start : next((tag.start() for tag in tags if tag.start() >= start), None)]
 
 
 def boxed(text: str) -> str | None:
     r"""Content of the last `\boxed{...}` that has one and whose braces match; the outer one of nested boxes."""
-    found = _boxes(text)
+    found = _boxes(text) if "box" in text else []
     return text[slice(*found[-1])] if found else None
 
 
@@ -47,7 +52,7 @@ def _boxes(text: str) -> list[tuple[int, int]]:
     found = []
     for match in _BRACES.finditer(text):
         token = match.group()
-        if token.startswith(("\\boxed", "\\fbox")):
+        if match["box"]:
             open_braces.append(match.end())
         elif token == "{":
             open_braces.append(None)

@@ -7,27 +7,21 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from rewards.reward import Completion, text_of
+from rewards.reward import Completion, scored, text_of
 from rewards.verdict import Verdict
 
 _PAIR = re.compile(r"\s*([a-z]) and ([a-z])\b")
 
 
+@scored
 def pair_sum_reward(
     completions: Sequence[Completion], numbers: Sequence[str | Mapping[str, int]], target: Sequence[int]
-) -> list[float | None]:
+) -> list[Verdict]:
     """1 where the completion begins with two different letters of the problem whose numbers add up to the target.
 
     A completion reads like "b and c, because 8 + 5 = 13."; only the two letters count. `numbers` maps each letter of
     the problem to its number, as a mapping or as its JSON; `target` is the sum asked for.
     """
-    return [verdict.score for verdict in pair_sum_verdicts(completions, numbers, target)]
-
-
-def pair_sum_verdicts(
-    completions: Sequence[Completion], numbers: Sequence[str | Mapping[str, int]], target: Sequence[int]
-) -> list[Verdict]:
-    """The verdicts behind `pair_sum_reward`."""
     rows = zip(completions, numbers, target, strict=True)
     return [_judge(text_of(completion), given, total) for completion, given, total in rows]
 
@@ -47,6 +41,3 @@ def _judge(text: str, numbers: str | Mapping[str, int], target: int) -> Verdict:
     right = values[first] + values[second] == target
     answer = " and ".join(sorted((first, second)))
     return Verdict(1.0, "correct", answer=answer) if right else Verdict(0.0, "wrong", answer=answer)
-
-
-pair_sum_reward.verdicts = pair_sum_verdicts  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ class Tests:
         return marshal.dumps(vars(self))
 
 
-def steps(prelude: str, names: Iterable[str], body: Sequence[ast.stmt]) -> Tests:
+def steps(prelude: str | ast.Module, names: Iterable[str], body: Sequence[ast.stmt]) -> Tests:
     """Statements that run one after another in one namespace. Those that are more than preparations are tests."""
     made = []
     for statement in body:
@@ -143,22 +143,30 @@ def _says_something(statement: ast.stmt) -> bool:
     )
 
 
+_IS = (ast.Is, ast.IsNot)
+_REACHED = ast.parse("__reached__.append(1)").body
+
+
 class _Prepared(ast.NodeTransformer):
     """Has every assertion note that it was reached, and `is` ask whether two stand for one object of the program's."""
 
     def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
         self.generic_visit(node)
-        return [*ast.parse("__reached__.append(1)").body, node]
+        return [*_REACHED, node]
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         self.generic_visit(node)
         sides = [node.left, *node.comparators]
-        if not isinstance(node.ops[0], (ast.Is, ast.IsNot)) or any(isinstance(s, ast.Constant) for s in sides[:2]):
+        if not isinstance(node.ops[0], _IS) or any(isinstance(s, ast.Constant) for s in sides[:2]):
             return node
-        same = ast.Call(ast.Name("__same__", ast.Load()), sides, [])
-        return ast.UnaryOp(ast.Not(), same) if isinstance(node.ops[0], ast.IsNot) else same
+        same: ast.expr = ast.Call(ast.Name("__same__", ast.Load()), sides, [])
+        same = ast.UnaryOp(ast.Not(), same) if isinstance(node.ops[0], ast.IsNot) else same
+        return ast.fix_missing_locations(ast.copy_location(same, node))
 
 
 def _compiled(body: list[ast.stmt]) -> types.CodeType:
-    tree = ast.fix_missing_locations(_Prepared().visit(ast.Module(body, [])))
-    return compile(tree, "<tests>", "exec", dont_inherit=True)
+    if [type(node) for node in body] == [ast.Assert] and not any(isinstance(node, _IS) for node in ast.walk(body[0])):
+        body = [*_REACHED, *body]  # as most tests are; visiting each node is slow
+    else:
+        body = _Prepared().visit(ast.Module(body, [])).body
+    return compile(ast.Module(body, []), "<tests>", "exec", dont_inherit=True)

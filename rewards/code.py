@@ -21,6 +21,7 @@ from rewards.pool import shared_pool
 from rewards.program import find_program, joined
 from rewards.reward import Completion, text_of
 from rewards.sandbox import JobOver, Sandbox
+from rewards.sandbox.findings import Findings
 from rewards.sandbox.guest import CASES, ENDED_WELL, PROGRAM, PYTEST, TESTS
 from rewards.suites import COLUMNS, BadTests, Case, read_suite
 from rewards.verdict import RewardError, Verdict
@@ -29,31 +30,6 @@ TIMEOUT = 10.0
 _MOST_PRINTED = 65 << 20  # bytes: the sandbox lets no file grow that large
 _NEAR, _NEAR_ZERO = 1e-5, 1e-8  # as numpy.allclose, which the graders of APPS and TACO use
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?")  # 0101 is a text of four digits
-
-
-def code_reward(
-    completions: Sequence[Completion],
-    *,
-    partial: bool = False,
-    challenge: bool = False,
-    timeout: float = TIMEOUT,
-    memory_mb: int = 512,
-    modules: Sequence[str] = (),
-    unsafe: bool = False,
-    **columns: Any,
-) -> list[float | None]:
-    """1 where the program in the completion passes all its tests, else 0; None where there are no tests to pass.
-
-    The columns are the data set's own, see `rewards.suites`. With `partial` the score is the fraction of tests passed;
-    with `challenge` MBPP's challenge tests count too. A program has `timeout` seconds for all its tests together, and
-    `memory_mb` MiB. Programs and tests may import the standard library and the third-party `modules`. Where the machine
-    allows no sandbox it refuses to run, unless `unsafe`.
-    """
-    sandbox = {"memory_mb": memory_mb, "modules": list(modules), "unsafe": unsafe}
-    options = {"partial": partial, "challenge": challenge, "timeout": timeout, **sandbox}
-    rows = {name: column for name, column in columns.items() if name in COLUMNS}
-    verdicts = shared_pool({"name": "code", "kwargs": options}).score(completions, rows)
-    return [verdict.score for verdict in verdicts]
 
 
 def code_verdicts(
@@ -67,7 +43,13 @@ def code_verdicts(
     unsafe: bool = False,
     **columns: Any,
 ) -> list[Verdict]:
-    """The verdicts behind `code_reward`, one program after another from this process. Identical ones run once."""
+    """Correct where the program in the completion passes all its tests; an error where there are no tests to pass.
+
+    The columns are the data set's own, see `rewards.suites`. With `partial` the score is the fraction of tests passed;
+    with `challenge` MBPP's challenge tests count too. A program has `timeout` seconds for all its tests together, and
+    `memory_mb` MiB. Programs and tests may import the standard library and the third-party `modules`. Where the machine
+    allows no sandbox it refuses to run, unless `unsafe`. Programs run one after another; identical ones run once.
+    """
     judge = _judge_with(memory_mb, unsafe, tuple(modules))
     seen: dict[str, Verdict] = {}
     verdicts = []
@@ -81,7 +63,18 @@ def code_verdicts(
     return verdicts
 
 
-code_reward.verdicts = code_verdicts  # type: ignore[attr-defined]
+_OPTIONS = code_verdicts.__kwdefaults__ or {}
+
+
+def code_reward(completions: Sequence[Completion], **arguments: Any) -> list[float | None]:
+    """The scores of `code_verdicts`, whose arguments it takes, from a pool of worker processes."""
+    columns = {name: value for name, value in arguments.items() if name in COLUMNS}
+    options = {name: value for name, value in arguments.items() if name in _OPTIONS}
+    verdicts = shared_pool({"name": "code", "kwargs": options}).score(completions, columns)
+    return [verdict.score for verdict in verdicts]
+
+
+code_reward.verdicts = code_reward.__wrapped__ = code_verdicts  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=1)
@@ -127,69 +120,50 @@ class Judge:
         program = find_program(text, suite.asks, suite.before)
         if not program.strip():
             return Verdict(0.0, "no_answer", "no program", time.perf_counter() - began)
-        tally = Tally(len(suite.cases), partial)
+        findings = Findings(len(suite.cases), partial)
         status, detail = "wrong", ""
         try:
             if suite.cases:
-                self._run_cases(suite.cases, program, tally, timeout)
+                self._run_cases(suite.cases, program, findings, timeout)
             elif suite.tests:
-                self._run_tests(suite.tests, joined(suite.before, program), tally, timeout)
+                self._run_tests(suite.tests, joined(suite.before, program), findings, timeout)
         except TimeoutError:
             status, detail = "timeout", f"not done after {timeout:g} s"
         except JobOver as error:
             detail = str(error)
-        except (CannotTest, RewardError) as error:
+        except RewardError as error:
             return Verdict(None, "error", str(error), time.perf_counter() - began)
-        return tally.verdict(status, detail, time.perf_counter() - began)
+        return _verdict(findings, status, detail, time.perf_counter() - began)
 
-    def _run_cases(self, cases: Sequence[Case], program: str, tally: Tally, timeout: float) -> None:
-        with self.programs.start_job(CASES, timeout, marshal.dumps({"sources": [program], "imports": True})) as job:
+    def _run_cases(self, cases: Sequence[Case], program: str, findings: Findings, timeout: float) -> None:
+        with self.programs.start_job(CASES, timeout, marshal.dumps({"source": program, "imports": True})) as job:
             for number, case in enumerate(cases):
                 job.send(case.stdin.encode("utf-8", "surrogatepass"))
                 reply = job.receive(_MOST_PRINTED)
                 failed, printed = reply[:1] != ENDED_WELL, reply[1:].decode("utf-8", "replace")
-                passed = not failed and _same_output(printed, case)
-                if not tally.add(passed, f"case {number} {'failed and ' * failed}printed {printed[:60]!r}"):
+                told = f"case {number} {'failed and ' * failed}printed {printed[:60]!r}"
+                if not findings.add(told if failed or not _same_output(printed, case) else None):
                     return
 
-    def _run_tests(self, tests: Tests, program: str, tally: Tally, timeout: float) -> None:
+    def _run_tests(self, tests: Tests, program: str, findings: Findings, timeout: float) -> None:
         """The program and its tests start together; the tests have the other end of the program's channel."""
         sandbox = self.tests(pytest=tests.kind == "module")
-        work = marshal.dumps({"sources": [program], "prints": tests.kind == "module", "imports": tests.kind == "calls"})
+        work = marshal.dumps({"source": program, "prints": tests.kind == "module", "imports": tests.kind == "calls"})
         with self.programs.start_job(PROGRAM, timeout, work) as job:
             job.channel.settimeout(None)  # they wait on it without a clock of their own
-            with sandbox.start_job(TESTS, timeout, bytes([tally.partial]) + tests.payload, [job.channel]) as running:
-                tally.passed, tally.total, tally.first, error = json.loads(running.receive())
-        if error:
-            raise CannotTest(error)
+            with sandbox.start_job(TESTS, timeout, bytes([findings.partial]) + tests.payload, [job.channel]) as running:
+                findings.hear(running.receive())
+        if findings.error:
+            raise RewardError(findings.error)
 
 
-class CannotTest(Exception):
-    """The tests cannot be run, and that is not the program's fault."""
-
-
-class Tally:
-    """Tests passed so far, and the first one that was not."""
-
-    def __init__(self, total: int, partial: bool) -> None:
-        self.total, self.partial = total, partial
-        self.passed = 0
-        self.first = ""
-
-    def add(self, passed: bool, what: str) -> bool:
-        """Count one test. Returns whether it is worth going on."""
-        self.passed += passed
-        if not passed and not self.first:
-            self.first = what
-        return passed or self.partial
-
-    def verdict(self, status: str, detail: str, seconds: float) -> Verdict:
-        """`status` says what a program that did not pass everything did instead."""
-        reason = detail or self.first
-        if self.total and self.passed == self.total and not reason:
-            return Verdict(1.0, "correct", f"{self.total} tests passed", seconds)
-        score = self.passed / self.total if self.partial and self.total else 0.0
-        return Verdict(score, status, f"{self.passed} of {self.total} tests passed; {reason}"[:300], seconds)
+def _verdict(findings: Findings, status: str, detail: str, seconds: float) -> Verdict:
+    """`status` and `detail` say what a program that did not pass everything did instead."""
+    passed, total, reason = findings.passed, findings.total, detail or findings.first
+    if total and passed == total and not reason:
+        return Verdict(1.0, "correct", f"{total} tests passed", seconds)
+    score = passed / total if findings.partial and total else 0.0
+    return Verdict(score, status, f"{passed} of {total} tests passed; {reason}"[:300], seconds)
 
 
 def _same_output(printed: str, case: Case) -> bool:

@@ -23,6 +23,8 @@ _NAMED = re.compile(r"\\text|[a-zA-Z]+\(")
 _DIFFERENTIAL = re.compile(r"(\\[a-zA-Z]+)|d(?=[a-zA-Z\\])")
 # an interval may be written as a condition, a vector as a sum; what has none of these is a number
 _OF_SETS = re.compile(r"[<>=|]|\\\{|\\(?:le|ge|ne|neq|in|cap|setminus|mathbb|begin|infty)(?![a-zA-Z])")
+_INSIDE = re.compile(r"(?:\\\{|[(\[])(.*)(?:\\\}|[)\]])", re.DOTALL)
+_SPACED = re.compile(r"\s*(?:;|,(?=\s))\s*")
 _UNORDERED = {"", "{}"}
 _MAX_COMPARISONS = 10_000  # of items with items
 
@@ -37,6 +39,8 @@ class Open:
 
 def compare(gold: Answer, found: Answer) -> bool | Open:
     """Whether two answers are the same, or what computer algebra has to say about it."""
+    if gold.plain and found.plain:
+        return gold.value == found.value
     if gold.label or found.label:
         return _compare_labelled(gold, found)
     if _letters(gold) == _letters(found):
@@ -106,6 +110,7 @@ def _same_value(gold: Answer, found: Answer, left: Fraction, right: Fraction) ->
 
 
 def _compare_lists(gold: Answer, found: Answer) -> bool | Open:
+    gold, found = _regrouped(gold, len(found.items)), _regrouped(found, len(gold.items))
     kinds = {gold.brackets, found.brackets}
     if found.inequality and gold.brackets == "()" and not gold.variable and "\\infty" not in gold.body:
         return False  # it may be a point
@@ -122,6 +127,14 @@ def _compare_lists(gold: Answer, found: Answer) -> bool | Open:
     if len(kinds) > 1 or len(gold.items) != len(found.items):
         return False
     return _pairwise(gold.items, found.items)
+
+
+def _regrouped(answer: Answer, count: int) -> Answer:
+    """The list read with thousands, as in `(1,000, 2,000)`, if that makes it one of `count` items."""
+    inside = _INSIDE.fullmatch(answer.body) if answer.brackets[:1] in ("(", "[", "{") else None
+    items = tuple(_SPACED.split(inside[1])) if inside else ()
+    plain = all("," not in item or MANY_DIGITS.fullmatch(item.partition(".")[0]) for item in items)
+    return replace(answer, items=items) if plain and 0 < len(items) == count != len(answer.items) else answer
 
 
 def _compare_named(gold: Answer, found: Answer) -> bool | Open:

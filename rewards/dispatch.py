@@ -257,7 +257,7 @@ class Dispatcher:
         task, worker.task = worker.task, None
         reply = json.loads(frame)
         if "failed" not in reply:
-            verdicts = unpack(reply)
+            verdicts = unpack(reply["verdicts"])
             if reply["counted"]:
                 self.counters.setdefault(task.job.names[task.reward], Counter()).update(reply["counted"])
             cost = max(sum(verdict.seconds for verdict in verdicts) / len(verdicts), 1e-6)

@@ -22,6 +22,7 @@ _TOKEN = re.compile(
 )
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
 _DECIMAL = re.compile(r"[-+]?0*(\d*)\.(0*)(\d*)")
+_INTEGER = re.compile(r"-?[0-9]+")
 _INFINITE = re.compile(r"([-+]?)\s*\\infty")
 _TIMES = {"*", "\\cdot", "\\times", "\\ast"}
 _OVER = {"/", "\\div"}
@@ -103,6 +104,8 @@ def stands_for(decimal: str, value: Value) -> bool:
 def _value(text: str, point: int) -> Value | None:
     if len(text) > _MAX_LENGTH:
         return None
+    if _INTEGER.fullmatch(text):
+        return Fraction(int(text))
     if infinite := _INFINITE.fullmatch(text):
         return -CONTEXT.inf if infinite[1] == "-" else CONTEXT.inf
     try:

@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rewards.answers import without_thoughts
-from rewards.reward import Completion, text_of
+from rewards.reward import Completion, scored, text_of
 from rewards.verdict import RewardError, Verdict
 
 TEMPLATE = """Question:
@@ -92,15 +92,8 @@ class Endpoint:
     max_tokens: int
 
 
-def judge_reward(completions: Sequence[Completion], **settings: Any) -> list[float | None]:
-    """The score that a language model gives, from 0 to 1; None where it could not be asked or gave no verdict.
-
-    Takes the arguments of `judge_verdicts`.
-    """
-    return [verdict.score for verdict in judge_verdicts(completions, **settings)]
-
-
-def judge_verdicts(
+@scored
+def judge_reward(
     completions: Sequence[Completion],
     *,
     url: str,
@@ -118,8 +111,9 @@ def judge_verdicts(
     answer: Sequence[Any] | None = None,
     **columns: Any,
 ) -> list[Verdict]:
-    """Ask the model at `url` (such as http://localhost:8000/v1) about every completion, `concurrency` at a time.
+    """The score that a language model gives, from 0 to 1; None where it could not be asked or gave no verdict.
 
+    The model at `url` (such as http://localhost:8000/v1) is asked about `concurrency` completions at a time.
     `method` is the share of yes among `votes` replies, the probability of yes at the first token (`probability`), or
     the mean of the grades over `scale` (`grade`). `template` may use {prompt}, {answer}, {completion}, {scale} and any
     column. `timeout` is in seconds for one completion, retries included.
@@ -145,7 +139,6 @@ def judge_verdicts(
     return verdicts
 
 
-judge_reward.verdicts = judge_verdicts  # type: ignore[attr-defined]
 judge_reward.counters = usage.counts  # type: ignore[attr-defined]
 
 

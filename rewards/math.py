@@ -49,7 +49,8 @@ def math_reward(
     boxed, final_answer, hashes, boxes, plain. `deadline` is in seconds a pair, on any thread; `late` is the score
     where it passes, 0 for those who would rather have that.
     """
-    verdicts = _verdicts(completions, answer, solution, policy, lambda pairs: _pooled(pairs, deadline))
+    golds = answer if answer is not None else solution
+    verdicts = _judge(completions, golds, policy, lambda pairs: _pooled(pairs, deadline))
     return [late if verdict.status == "timeout" else verdict.score for verdict in verdicts]
 
 
@@ -57,31 +58,27 @@ def math_verdicts(
     completions: Sequence[Completion],
     answer: Sequence[Any] | None = None,
     solution: Sequence[Any] | None = None,
-    *,
     policy: Sequence[str] = POLICY,
-    deadline: float = DEADLINE,
-    late: float | None = None,
     **columns: Any,
 ) -> list[Verdict]:
     """The verdicts behind `math_reward`, with computer algebra in this process: for a pool, whose deadline holds."""
-    return _verdicts(completions, answer, solution, policy, lambda pairs: [symbolic.equal(*pair) for pair in pairs])
+    golds = answer if answer is not None else solution
+    return _judge(completions, golds, policy, lambda pairs: [symbolic.equal(*pair) for pair in pairs])
 
 
 math_reward.verdicts = math_verdicts  # type: ignore[attr-defined]
 math_reward.prepare = symbolic.prepare  # type: ignore[attr-defined]
 
 
-def _verdicts(
+def _judge(
     completions: Sequence[Completion],
-    answer: Sequence[Any] | None,
-    solution: Sequence[Any] | None,
+    golds: Sequence[Any] | None,
     policy: Sequence[str],
     algebra: Callable[[list[Pair]], list[Verdict]],
 ) -> list[Verdict]:
-    golds = answer if answer is not None else solution
     if golds is None:
         raise RewardError("reward 'math' needs a column 'answer' or 'solution'")
-    rows = [_judge(text_of(text), gold, policy) for text, gold in zip(completions, golds, strict=True)]
+    rows = [_compared(text_of(text), gold, policy) for text, gold in zip(completions, golds, strict=True)]
     pairs = list(dict.fromkeys(pair for row in rows if isinstance(row, Open) for pair in row.pairs))
     decided = dict(zip(pairs, algebra(pairs), strict=True)) if pairs else {}
     return [
@@ -112,7 +109,7 @@ def _pooled(pairs: list[Pair], deadline: float) -> list[Verdict]:
     return [found[pair] for pair in pairs]
 
 
-def _judge(text: str, gold: Any, policy: Sequence[str]) -> Verdict | Open:
+def _compared(text: str, gold: Any, policy: Sequence[str]) -> Verdict | Open:
     reference = find_gold(gold)
     if not reference:
         return Verdict(None, "unscorable", "the gold answer is empty")

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rewards.verdict import RewardError
+from rewards.verdict import RewardError, one_line
 
 
 class UnknownName(RewardError):
@@ -35,7 +35,7 @@ def find(what: str, name: str, registered: Mapping[str, str]) -> Any:
     except UnknownName as error:
         raise UnknownName(f"{what} '{name}': {error}") from None
     except Exception as error:  # whatever a user's file does when it is loaded
-        raise UnknownName(f"{what} '{name}': {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise UnknownName(f"{what} '{name}': {one_line(error)}") from error
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if not key.startswith("_")]
         nearest = difflib.get_close_matches(attribute, public, 1)

@@ -30,6 +30,10 @@ _CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?")
 _CLOCK = re.compile(r"\d{1,2}(?::\d\d)?\s*[ap]\.?\s?m\.?", re.IGNORECASE)
 _WHOLE_TEXT = re.compile(r"\\text\s*\{\s*(\d[^{}]*|[^{}]*,[^{}]*|[A-Z]+ and [A-Z]+)\}")
 _LABEL = re.compile(r"(?:\\text\s*\{\s*\(?([A-Z])[).:]\s*\}|\(([A-Z])\) )\s*(?=[^\s,;+*/=^<>])")
+_POINT = re.compile(
+    r"\s*(?i:(?:the )?(?:ordered )?(?:point|pair|triple|vertex|cent(?:er|re)|focus|midpoint|coordinates)s?"
+    r"(?: is| at| are)?)?\s*([A-Z](?:_\{?\w+\}?)?'*)?\s*:?\s*"
+)
 _SUCH_THAT = re.compile(r"\\\{\s*([a-zA-Z])(?:\s*\\in\s*\\mathbb\{R\})?\s*[|:](.*)\\\}")
 _ORDER = re.compile(r"\s*(<|>|\\le(?![a-zA-Z])|\\ge(?![a-zA-Z]))\s*")
 _JOINED = re.compile(
@@ -52,7 +56,7 @@ class Answer:
     and separators. `value` is the exact number, if it is one; `items` and `brackets` are set for a list ("" for one
     without brackets, "{}" for a set), a union of sets ("∪") and a matrix, `inequality` for an interval that is written
     as one, `sides` for a chain of equations, `ratio` for `a:b`, `base` for `204_5`. `words` is the text of an answer
-    in words, `label` the letter of the choice that stands before it.
+    in words, `label` the letter of the choice that stands before it. A `plain` one is an integer and nothing else.
     """
 
     text: str
@@ -70,6 +74,7 @@ class Answer:
     base: tuple[str, str] | None = None
     words: str = ""
     label: str = ""
+    plain: bool = False
 
 
 @lru_cache(maxsize=8192)
@@ -80,7 +85,7 @@ def read(raw: str) -> Answer:
         text = clean(whole[1])
     number = rational(text)
     if number is not None:
-        return Answer(text, body=text, value=number)
+        return Answer(text, body=text, value=number, plain=number.denominator == 1)
     if label := _LABEL.match(text):
         return replace(_structured(text[label.end() :]), text=text, label=label[1] or label[2])
     return _structured(text)
@@ -97,6 +102,8 @@ def _structured(text: str) -> Answer:
         return replace(_structured(intervals), inequality=True)
     if several := _separated(text, "", text):
         return several
+    if point := _named_point(text):
+        return point
     assignment = _ASSIGNMENT.match(text)
     # a name in words says what the value is of; it does not have to be the gold answer's
     variable = "" if assignment is None or "\\text" in assignment[0] else tight(assignment[1])
@@ -117,7 +124,7 @@ def _structured(text: str) -> Answer:
 
 def _intervals(text: str) -> str:
     r"""Inequalities that say where one letter lies, as intervals: `3\le t<8` is `t\in [3,8)`."""
-    parts = [part for part in _JOINED.sub("\\\\cup ", text).split("\\cup ") if part.strip()]
+    parts = [part for part in _JOINED.sub("\\\\cup ", _without_thousands(text)).split("\\cup ") if part.strip()]
     read_parts = [_interval(part.strip()) for part in parts]
     names = {part[0] for part in read_parts if part}
     if None in read_parts or len(names) != 1:
@@ -176,7 +183,7 @@ def _encloses(text: str) -> bool:
 
 
 def _in_words(text: str) -> str:
-    """The words of an answer such as `\text{Evelyn}`, `(C)` or `no solution`, without case; "" if it is none.
+    r"""The words of an answer such as `\text{Evelyn}`, `(C)` or `no solution`, without case; "" if it is none.
 
     A letter of a multiple choice and the time on a clock are words too.
     """
@@ -190,6 +197,13 @@ def _in_words(text: str) -> str:
     if ("\\text" not in text and formula) or not _WORDS.fullmatch(plain):
         return ""
     return " ".join(map(singular, plain.casefold().split()))
+
+
+def _named_point(text: str) -> Answer | None:
+    r"""`P(2,3)`, `\text{point }(2,3)`; a function would have a small letter."""
+    name, bracket, rest = text.partition("(")
+    point = _POINT.fullmatch(_TEXT_GROUP.sub(r"\1", name)) if name and bracket else None
+    return _bracketed(text, point[1] or "", bracket + rest) if point else None
 
 
 def _bracketed(text: str, variable: str, rest: str) -> Answer | None:

@@ -20,8 +20,9 @@ from functools import cached_property, lru_cache
 from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
 
+from rewards.answers import without_thoughts
+
 _BUILTINS = frozenset(dir(builtins)) | {"__name__", "__file__", "__doc__"}
-_THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _APOSTROPHE = re.compile(r"(?<=[A-Za-z])(?<!\b[rRbBfFuU])'(?=[A-Za-z])")
 _STOP = re.compile(r"(?:<\|\w{1,40}\|>|</s>|<eos>|<end_of_turn>)\Z")
 _LABEL = re.compile(r"[\s{.]*([\w+#-]*)(=?)")
@@ -38,7 +39,8 @@ def find_program(text: str, wanted: Collection[str] = (), before: str = "") -> s
     returns may instead be the body of the function that ends `before`. Where nothing fits, the last block is returned,
     for whoever runs it to say what is wrong.
     """
-    text = _without_stops(_visible(text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")))
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+    text = _without_stops(without_thoughts(text, ignored=_is_quoted))
     fenced: list[str] = []
     for blocks in _readings(text):
         if found := _program(blocks, frozenset(wanted)) or _body(blocks, before):
@@ -55,16 +57,10 @@ def joined(before: str, program: str) -> str:
 # What is looked at: the attempt without thinking blocks and without the special tokens that end it.
 
 
-def _visible(text: str) -> str:
-    """What is outside thinking blocks. A tag in a string of a program opens and closes nothing."""
-    tags = [tag for tag in _THOUGHT.finditer(text) if not _is_quoted(text, tag.start(), tag.end())]
-    start = max((tag.end() for tag in tags if tag[1]), default=0)
-    return text[start : next((tag.start() for tag in tags if tag.start() >= start), None)]
-
-
-def _is_quoted(text: str, start: int, end: int) -> bool:
-    left = _APOSTROPHE.sub("", text[max(0, start - 200) : start].rpartition("\n")[2])
-    right = text[end : end + 200].partition("\n")[0]
+def _is_quoted(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag stands in a string of a program."""
+    left = _APOSTROPHE.sub("", text[max(0, tag.start() - 200) : tag.start()].rpartition("\n")[2])
+    right = text[tag.end() : tag.end() + 200].partition("\n")[0]
     return any(left.count(quote) % 2 and quote in right for quote in "'\"")
 
 
@@ -82,10 +78,9 @@ def _without_stops(text: str) -> str:
 
 
 def _readings(text: str) -> Iterator[list[str]]:
-    lines = "\n".join(map(_fences_on_own_lines, text.split("\n")))
-    for indented in (False, True):
-        if blocks := _fenced(lines, indented):
-            yield blocks
+    if "```" in text or "~~~" in text:
+        lines = "\n".join(map(_fences_on_own_lines, text.split("\n")))
+        yield from filter(None, (_fenced(lines, indented) for indented in (False, True)))
     yield from ([block] for block in _bare(_marked(text)))
 
 

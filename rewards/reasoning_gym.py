@@ -9,29 +9,21 @@ from functools import lru_cache
 from typing import Any
 
 from rewards.answers import find_answer, without_thoughts
-from rewards.reward import Completion, text_of
+from rewards.reward import Completion, scored, text_of
 from rewards.verdict import RewardError, Verdict
 
 _TAGS = ("<answer>", "</answer>")
 _POLICY = ("boxed", "final_answer", "hashes", "plain")
 
 
-def reasoning_gym_reward(
-    completions: Sequence[Completion], task: Sequence[str], index: Sequence[int]
-) -> list[float | None]:
+@scored
+def reasoning_gym_reward(completions: Sequence[Completion], task: Sequence[str], index: Sequence[int]) -> list[Verdict]:
     """1 where the task's verifier gives full marks, else 0.
 
     The answer is what stands in the last `<answer>...</answer>`, else in the last box, else what follows `####` or
     "answer is". `task` is the JSON of a task's name, its settings and seed, and `index` the problem's place among those
     that it generates.
     """
-    return [verdict.score for verdict in reasoning_gym_verdicts(completions, task, index)]
-
-
-def reasoning_gym_verdicts(
-    completions: Sequence[Completion], task: Sequence[str], index: Sequence[int]
-) -> list[Verdict]:
-    """The verdicts behind `reasoning_gym_reward`."""
     rows = zip(completions, task, index, strict=True)
     return [_judge(text_of(completion), name, number) for completion, name, number in rows]
 
@@ -75,6 +67,3 @@ def generated(task: str, index: int) -> dict[str, Any]:
     """Question, answer and metadata of a problem. The attempts of a group share it."""
     entry: dict[str, Any] = generator(task)[index]
     return entry
-
-
-reasoning_gym_reward.verdicts = reasoning_gym_verdicts  # type: ignore[attr-defined]

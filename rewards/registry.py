@@ -39,7 +39,7 @@ def load_reward(spec: Spec) -> Reward:
     Raises RewardError, in one line, for a name that leads nowhere.
     """
     name, weight, kwargs = read_spec(spec)
-    return Reward(_short_name(name), _find(name), weight, kwargs, built_in=name in REGISTERED)
+    return Reward(name.rpartition(":")[2], _find(name), weight, kwargs, built_in=name in REGISTERED)
 
 
 def read_spec(spec: Spec) -> tuple[str, float, dict[str, Any]]:
@@ -78,7 +78,3 @@ def _find(name: str) -> Callable[..., Any]:
     if not callable(function):
         raise RewardError(f"reward '{name}' is a {type(function).__name__}, not a function")
     return function  # type: ignore[no-any-return]
-
-
-def _short_name(name: str) -> str:
-    return name.rpartition(":")[2]

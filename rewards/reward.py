@@ -19,14 +19,28 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property, wraps
+from typing import Any, ParamSpec
 
 from rewards.verdict import RewardError, Verdict
 
 _ASYNC_AT_ONCE = 64
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
 Completion = str | list[dict[str, Any]]
+_P = ParamSpec("_P")
+
+
+def scored(judge: Callable[_P, list[Verdict]]) -> Callable[_P, list[float | None]]:
+    """The function as a reward, which returns scores and has the function itself as its attribute `verdicts`."""
+
+    @wraps(judge)
+    def reward(*arguments: _P.args, **named: _P.kwargs) -> list[float | None]:
+        return [verdict.score for verdict in judge(*arguments, **named)]
+
+    reward.verdicts = judge  # type: ignore[attr-defined]
+    return reward
 
 
 def text_of(completion: Completion) -> str:
@@ -49,10 +63,11 @@ class Reward:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     built_in: bool = False
-    """One of ours: what it takes beside columns is all there is; a user's `**kwargs` may be read for anything."""
+    """One of ours: what it takes by name alone is all there is; a user's `**kwargs` may be read for anything."""
 
     def __post_init__(self) -> None:
-        known = self._settings if self.built_in else set(self._parameters)
+        parameters = self._parameters
+        known = {name for name in parameters if not self.built_in or parameters[name].kind is _BY_NAME}
         unknown = sorted(set(self.kwargs) - known)
         if unknown and (self.built_in or not self._takes_any):
             near = difflib.get_close_matches(unknown[0], known, 1)
@@ -73,17 +88,14 @@ class Reward:
         values = self._run(getattr(self.function, "verdicts", self.function), completions, columns)
         if hasattr(values, "tolist"):
             values = values.tolist()
-        source = f"reward '{self.name}'"
+        source, rows = f"reward '{self.name}'", len(completions)
         if not isinstance(values, (list, tuple)):
-            return [Verdict(None, "error", f"{source} returned a {type(values).__name__}, not a list")] * len(
-                completions
-            )
-        if len(values) != len(completions):
-            detail = f"{source} returned {len(values)} scores for {len(completions)} completions"
-            return [Verdict(None, "error", detail)] * len(completions)
-        seconds = (time.perf_counter() - began) / max(len(values), 1)
+            return [Verdict(None, "error", f"{source} returned a {type(values).__name__}, not a list")] * rows
+        if len(values) != rows:
+            return [Verdict(None, "error", f"{source} returned {len(values)} scores for {rows} completions")] * rows
+        seconds = (time.perf_counter() - began) / max(rows, 1)
         verdicts = [Verdict.graded(value, source) for value in values]
-        return [v if v.seconds else _timed(v, seconds) for v in verdicts]
+        return [verdict if verdict.seconds else replace(verdict, seconds=seconds) for verdict in verdicts]
 
     def counters(self) -> dict[str, int]:
         """What the function has counted in this process, by its attribute `counters`, if it has one."""
@@ -116,20 +128,10 @@ class Reward:
         if self._form != "trl":
             return []
         given = {"completions", *self.kwargs}
-        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        return [
-            p.name
-            for p in self._parameters.values()
-            if p.kind in kinds and p.default is p.empty and p.name not in given
-        ]
+        named = [p for p in self._parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, _BY_NAME)]
+        return [p.name for p in named if p.default is p.empty and p.name not in given]
 
-    @property
-    def _settings(self) -> set[str]:
-        """What a built-in reward takes beside columns; one that hands all arguments on says it where they arrive."""
-        called = inspect.signature(getattr(self.function, "verdicts", self.function))
-        return {p.name for p in called.parameters.values() if p.kind is p.KEYWORD_ONLY}
-
-    @property
+    @cached_property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(self.function).parameters
 
@@ -180,10 +182,6 @@ class Reward:
         queries = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
         result = _wait(function(queries, prompts, labels, **self.kwargs))
         return result["rewards"] if isinstance(result, dict) else result
-
-
-def _timed(verdict: Verdict, seconds: float) -> Verdict:
-    return Verdict(verdict.score, verdict.status, verdict.detail, seconds, verdict.parts, verdict.answer)
 
 
 _loops = threading.local()

@@ -18,7 +18,7 @@ import io
 import json
 import pickle
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -32,17 +32,8 @@ COLUMNS = (
     "input_output", "public_test_cases", "private_test_cases", "metadata", *forms.COLUMNS,
 )  # fmt: skip
 _MOST_INPUT = 64 << 20  # bytes that the scratch folder of a sandbox holds
-_FILES = {
-    "tmp_path",
-    "tmp_path_factory",
-    "tmpdir",
-    "tmpdir_factory",
-    "tempfile",
-    "shutil",
-    "open",
-    "os.mkdir",
-    "os.makedirs",
-}
+_FILES = {"tmp_path", "tmp_path_factory", "tmpdir", "tmpdir_factory", "tempfile", "shutil", "open", "os.mkdir",
+          "os.makedirs"}  # fmt: skip
 _MAX_UNPACKED = 256 << 20  # bytes of compressed private tests
 
 
@@ -127,7 +118,7 @@ def _humaneval(prompt: str, entry: str, tree: ast.Module, check: ast.FunctionDef
     else:
         body += check.body
     own = ast.Module([*completed(prompt).body, *(node for node in tree.body if node is not check)], [])
-    return Suite(prompt, tests=steps(ast.unparse(own), {name}, body), asks=frozenset({name}))
+    return Suite(prompt, tests=steps(own, {name}, body), asks=frozenset({name}))
 
 
 def _is_a_test(node: ast.stmt) -> bool:
@@ -155,18 +146,7 @@ def _pytest(tree: ast.Module, prompt: str) -> Suite:
 
 
 def _apps(tests: Mapping[str, Any]) -> Suite:
-    pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
-    if name := tests.get("fn_name"):
-        values = [_loaded(expected) for _, expected in pairs]
-        wrapped = _all_wrapped(values)
-        arguments = [_arguments(given) for given, _ in pairs]
-        return _function(name, [(*pair, wrapped) for pair in zip(arguments, values, strict=True)])
-    return Suite(cases=[Case(_text(given), _text(expected), near=True) for given, expected in pairs])
-
-
-def _all_wrapped(values: Iterable[Any]) -> bool:
-    """Whether each value is in a list of its own, as in most of APPS and what was made of it."""
-    return all(isinstance(value, list) and len(value) == 1 for value in values)
+    return _cases(list(zip(tests["inputs"], tests["outputs"], strict=True)), tests.get("fn_name"), apps=True)
 
 
 def _deepcoder(tests: Iterable[Mapping[str, Any]], metadata: Any = None) -> Suite:
@@ -175,12 +155,23 @@ def _deepcoder(tests: Iterable[Mapping[str, Any]], metadata: Any = None) -> Suit
     named = [test.get("fn_name") for test in tests]  # by PrimeIntellect, of problems that are mostly APPS's
     described = [metadata, *(test.get("metadata") for test in tests)]
     methods = [parsed(data or "{}").get("func_name") for data in described]
-    if name := next(filter(None, named + methods), None):
-        values = [_loaded(test["output"]) for test in tests]
-        wrapped = name in named and _all_wrapped(values)
-        arguments = [_arguments(test["input"]) for test in tests]
-        return _function(name, [(*pair, wrapped) for pair in zip(arguments, values, strict=True)])
-    return Suite(cases=[Case(_text(test["input"]), _text(test["output"])) for test in tests])
+    name = next(filter(None, named + methods), None)
+    return _cases([(test["input"], test["output"]) for test in tests], name, apps=name is not None and name in named)
+
+
+def _cases(pairs: Sequence[tuple[Any, Any]], name: str | None, apps: bool) -> Suite:
+    """Inputs and outputs of a script, or of a function by its name.
+
+    In APPS, and what was made of it, a value that a function returns may be in a list of its own.
+    """
+    if not name:
+        return Suite(cases=[Case(_text(given), _text(expected), near=apps) for given, expected in pairs])
+    if not name.isidentifier():
+        raise BadTests(f"'{name}' is not the name of a function")
+    values = [_loaded(expected) for _, expected in pairs]
+    wrapped = apps and all(isinstance(value, list) and len(value) == 1 for value in values)
+    cases = [(_arguments(given), value, wrapped) for (given, _), value in zip(pairs, values, strict=True)]
+    return Suite(tests=calls(name, cases), asks=frozenset({name, "Solution"}))
 
 
 def _livecodebench(row: Mapping[str, Any]) -> Suite:
@@ -221,9 +212,3 @@ def _loaded(value: Any) -> Any:
         return json.loads(value) if isinstance(value, str) else value
     except ValueError:
         return value
-
-
-def _function(name: str, cases: list[tuple[list[Any], Any, bool]]) -> Suite:
-    if not name.isidentifier():
-        raise BadTests(f"'{name}' is not the name of a function")
-    return Suite(tests=calls(name, cases), asks=frozenset({name, "Solution"}))

@@ -3,16 +3,34 @@ r"""One way of typesetting: answers in LaTeX, Unicode or plain text, brought to 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _UNICODE = str.maketrans({"−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "\\div ", "∞": "\\infty ",
-                          "∅": "\\emptyset ", "°": "^\\circ ", "π": "\\pi ", "€": "$", "£": "$", "∪": "\\cup ",
+                          "∅": "\\emptyset ", "°": "^\\circ ", "π": "\\pi ", "∪": "\\cup ",
                           "\u00a0": " ", "\u202f": " ", "²": "^2", "³": "^3", "½": "\\frac{1}{2}", "∈": "\\in ",
                           "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}",
                           "≤": "\\le ", "≥": "\\ge ", "ℝ": "\\mathbb{R}", "⟨": "(", "⟩": ")", "…": "...",
                           **{chr(0xFEE0 + code): chr(code) for code in range(0x21, 0x7F)}})  # fmt: skip
 _FUNCTIONS = "sin|cos|tan|cot|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln"
 _TH = "(?:st|nd|rd|th)"
-_REWRITES = [
+_COMMANDS = {
+    name: new
+    for names, new in {
+        "dfrac tfrac cfrac": "\\frac", "varnothing": "\\emptyset", "infin inf": "\\infty", "deg degree": "^\\circ",
+        "le leq leqslant": "\\le ", "ge geq geqslant": "\\ge ", "lt": "<", "gt": ">", "lbrace": "\\{", "rbrace": "\\}",
+        "langle": "(", "rangle": ")", "mid vert lvert rvert": "|", "dots ldots cdots": "...",
+        "quad qquad thinspace medspace thickspace": " ",
+    }.items()
+    for name in names.split()
+}  # fmt: skip
+
+
+def _renamed(command: re.Match[str]) -> str:
+    new = _COMMANDS.get(command[1])
+    return command[0] if new is None else new + command[2] if new[-1].isalpha() else new
+
+
+_REWRITES: list[tuple[re.Pattern[str], Any]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
         # two stars around all of the answer are Markdown's bold, any others are Python's power
@@ -22,23 +40,19 @@ _REWRITES = [
         # the root sign covers the whole number after it; LaTeX's command, one digit
         (r"√\s*(\d+(?:\.\d+)?)", r"\\sqrt{\1}"),
         (r"√", r"\\sqrt "),
+        # some models write the backslashes of JSON; where no row of a matrix can end, they are no line breaks
+        (r"(?s)\\\\(?=[a-zA-Z]{2})(?!.*\\end)", r"\\"),
         (r"\\(?:boxed|fbox)\s*(?=\{)", ""),
         (r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\]", r"\\\\"),
+        # a lone dollar before a number is money, two of them hold a formula
+        (r"^(\s*-?\s*)\$(?=\s*-?\d[\d.,]*(?:[ /][a-zA-Z /]+)?\.?\s*$)", r"\1\\$"),
         (r"(?<!\\)\\[\[\]()]|(?<!\\)\$", " "),
-        (r"\\\$", ""),
+        (r"\\text\s*\{\s*(\\\$|[€£¥¢])\s*\}", r"\1"),
         (r"\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|displaystyle|limits)(?![a-zA-Z])\.?", ""),
-        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-        (r"\\varnothing", r"\\emptyset"),
-        (r"\\lbrace(?![a-zA-Z])\s*", r"\\{"),
-        (r"\\rbrace(?![a-zA-Z])", r"\\}"),
-        (r"\\langle(?![a-zA-Z])\s*", "("),
-        (r"\\rangle(?![a-zA-Z])", ")"),
-        (r"\\mid(?![a-zA-Z])", "|"),
+        (r"\\([a-zA-Z]+)(\s*)", _renamed),
+        (r"<=\s*", r"\\le "),
+        (r">=\s*", r"\\ge "),
         (r"\\(?:mathbb|Bbb)\s*\{?\s*([A-Z])\s*\}?", r"\\mathbb{\1}"),
-        (r"(?:\\le(?:q|qslant)?(?![a-zA-Z])|<=)\s*", r"\\le "),
-        (r"(?:\\ge(?:q|qslant)?(?![a-zA-Z])|>=)\s*", r"\\ge "),
-        (r"\\lt(?![a-zA-Z])", "<"),
-        (r"\\gt(?![a-zA-Z])", ">"),
         (r"\\(?:mathrm|operatorname\*?|text)\s*\{\s*([ei])\s*\}", r"\1"),
         (rf"\\(?:mathrm|operatorname\*?|text)\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"\\(?:text|mathrm|textbf|textit|mbox|mathbf|operatorname|textnormal|textrm)\s*\{", r"\\text{"),
@@ -48,16 +62,12 @@ _REWRITES = [
             r"(?=\s*(?:$|[,.;)}]|\\text\{\s*,?\s*(?:and|or)\b|(?:and|or)\b))",
             "",
         ),
+        (r"(?<=\d)(?:\{,\}|,?\\,|,?\s*\\!\s*)(?=\d{3}(?!\d))", ""),
         (r"\{,\}", ","),
-        (r"(?<=\d)(?:,?\\,|,?\s*\\!\s*)(?=\d{3}(?!\d))", ""),
         (r"\\(?:text)?color\s*\{\w+\}|\\hspace\*?\s*\{[^{}]*\}", ""),
-        (r"(?<!\\)\\[!,;:> ]|~|\\q?quad|\\(?:thin|med|thick)space", " "),
+        (r"(?<!\\)\\[!,;:> ]|~", " "),
         (r"\\%", "%"),
-        (r"\\(?:degree|deg)(?![a-zA-Z])", r"^\\circ"),
         (r"\^\{\s*\\circ\s*\}", r"^\\circ"),
-        (r"\\infin(?![a-zA-Z])|\\inf(?![a-zA-Z])", r"\\infty"),
-        (r"\\lvert|\\rvert|\\vert", "|"),
-        (r"\\[lc]?dots(?![a-zA-Z])", "..."),
         # a digit seen three times before the dots goes on for ever
         (r"(\d*\.\d*?)(\d)\2\2+\s*\.\.\.", r"\1\\overline{\2}"),
         (r"\\?(?<![a-zA-Z])exp\s*(?=\()", "e^"),
@@ -74,11 +84,14 @@ _PLAIN_WORD = re.compile(
 _ARGUMENTS = re.compile(r"(?P<frac>\\frac(?![a-zA-Z]))|\\sqrt(?![a-zA-Z])\s*(?:\[[^\[\]]*\])?|\^(?=\s*\()")
 _TOKEN = re.compile(r"\\(?!sqrt|frac)[a-zA-Z]+|[0-9a-zA-Z]")
 _SPACE = re.compile(r"(\\[a-zA-Z]+ (?=[a-zA-Z])|(?<=\d) (?=\d))| ")
+_PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[-+/][0-9]+)*")  # in which there is nothing to rewrite
 _FINAL_POINT = re.compile(r"(?<![.])[.,;]$")
 
 
 def clean(text: str) -> str:
     """The text in one notation: no typographic spacing, one name for each symbol, no dollars or final full stop."""
+    if _PLAIN.fullmatch(text):
+        return text
     text = text.translate(_UNICODE).strip()
     if (font := _FONT.match(text)) and _closing(text, font.end() - 1) == len(text):
         text = text[font.end() : -1]

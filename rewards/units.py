@@ -1,4 +1,4 @@
-r"""Units behind an answer: `10 cm`, `60 miles per hour`, `5\text{ apples}`.
+r"""Units of an answer: `10 cm`, `60 miles per hour`, `5\text{ apples}`, `\$5`.
 
 A product of variables looks like a bare unit (`7cd`), so that bare letters are units only by the list below. Free text
 is a unit inside `\text{}`, or as a word of four letters and more after a space.
@@ -13,9 +13,10 @@ _NAMES = {
     "m": "meter metre", "cm": "centimeter centimetre", "mm": "millimeter millimetre", "km": "kilometer kilometre",
     "g": "gram gm", "kg": "kilogram", "mg": "milligram", "l": "liter litre", "ml": "milliliter millilitre",
     "s": "second sec", "min": "minute", "h": "hour hr", "in": "inch inche", "ft": "foot feet", "yd": "yard",
-    "mi": "mile", "lb": "pound", "oz": "ounce", "deg": "degree", "dollar": "buck usd", "cent": "penny pennie",
+    "mi": "mile", "lb": "pound £", "oz": "ounce", "deg": "degree", "dollar": "buck usd \\$", "cent": "penny pennie ¢",
     "n": "newton", "day": "", "wk": "week", "yr": "year", "unit": "", "rad": "radian", "hz": "hertz", "pt": "pint",
-    "qt": "quart", "gal": "gallon", "ton": "", "kwh": "", "km/h": "kmh kph", "mi/h": "mph", "mi/gal": "mpg",
+    "euro": "eur €", "yen": "¥", "qt": "quart", "gal": "gallon", "ton": "", "kwh": "", "km/h": "kmh kph", "mi/h": "mph",
+    "mi/gal": "mpg",
 }  # fmt: skip
 _UNITS = {name: unit for unit, names in _NAMES.items() for name in [unit, *names.split()]}
 SCALES: dict[str, Fraction] = {
@@ -28,11 +29,13 @@ SCALES: dict[str, Fraction] = {
 _PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 _UNIT = re.compile(
     r"(?P<body>.*(?:[\d)}!]|\d\.)|.*\\[a-zA-Z]+|)(?P<space>\s*)"
-    r"(?P<unit>\^\\circ\s*(?:\\text\{\s*[CF]\s*\}|[CF])?"
+    r"(?P<unit>\^\\circ\s*(?:\\text\{\s*[CF]\s*\}|[CF])?|(?P<sign>\\\$|[€£¥¢])"
     r"|\\text\{(?P<text>[^{}]*)\}(?P<text_power>\^\{?[23]\}?)?"
     r"|(?<![\\A-Za-z])(?P<plain>[A-Za-z]+\.?(?:[ /][A-Za-z]+\.?){0,4})(?P<plain_power>\^\{?[23]\}?)?)\.?",
     re.DOTALL,
 )
+_MONEY = re.compile(r"(?P<minus>-?)\s*(?P<sign>\\\$|[€£¥])\s*(?P<amount>\S.*)", re.DOTALL)
+_A_UNIT = re.compile(r"\s*/\s*(?=[A-Za-z]+$)")
 IN_DEGREES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _OPERATOR = re.compile(r"\\(?:cdot|times|div|pm|mp)\s*$")
 _WORD = re.compile(r"(?=...).*[aeiou]")  # letters without a vowel are a product
@@ -45,6 +48,11 @@ _NOT_UNITS = re.compile(
 
 def split_unit(text: str) -> tuple[str, str, bool]:
     """Body, unit in one spelling, and whether the unit can be nothing else: `10 m` may be ten times m."""
+    if money := _MONEY.fullmatch(text):
+        body, unit, _ = split_unit(_A_UNIT.sub(" per ", money["amount"]))
+        scale, rate = unit.partition(" ")[0], unit if unit.startswith("/") else ""
+        currency = _UNITS[money["sign"]] + rate  # any other word says what the money is for
+        return money["minus"] + body, f"{scale} {currency}" if scale in SCALES else currency, True
     match = _UNIT.fullmatch(text)
     if match is None or not match["body"].strip() or _OPERATOR.search(match["body"]):
         return text, "", True
@@ -53,6 +61,8 @@ def split_unit(text: str) -> tuple[str, str, bool]:
         if IN_DEGREES.search(body):  # the sine of 30 degrees is a number
             return text, "", True
         return body, "deg" + re.sub(r"\\text|[^CF]", "", match["unit"]), True
+    if match["sign"]:
+        return body, _UNITS[match["sign"]], True
     bare = match["text"] is None
     name = match["plain"] if bare else match["text"]
     words = name.lower().replace(".", " ").split()
@@ -72,7 +82,10 @@ def split_unit(text: str) -> tuple[str, str, bool]:
 
 
 def _known(name: str, power: str) -> str:
-    """A unit of the list, alone, squared, or by another one, in one spelling; "" if it is none."""
+    """A unit of the list, alone, squared, or by another one, in one spelling, or `per` one; "" if it is none."""
+    if name.startswith("per "):
+        rate = _known(name[4:], power)
+        return rate and f"/{rate}"
     spelled = []
     for part in re.split(r"\s*/\s*|\s+per\s+|\s+an?\s+", name):
         words = part.split()

@@ -56,6 +56,11 @@ class Verdict:
         return cls(score, "correct" if score >= 1 else "wrong")
 
 
+def one_line(error: BaseException) -> str:
+    """Type and message of an exception on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:300]
+
+
 def printable(text: str) -> str:
     """The text on one line, control characters and lone surrogates escaped: it may be an attempt's own words."""
     if text.isprintable():

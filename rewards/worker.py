@@ -18,13 +18,13 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
 from rewards.registry import Spec, load_reward
 from rewards.reward import Reward
-from rewards.verdict import RewardError, Verdict
+from rewards.verdict import RewardError, Verdict, one_line
 from rewards.wire import recv_frame, send_frame
 
 _PR_SET_PDEATHSIG = 1
@@ -100,12 +100,6 @@ def serve(control: socket.socket, parent: int) -> None:
         _kill_group(pid)
 
 
-def one_line(error: BaseException) -> str:
-    """Type and message of an exception on one line."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message}"[:300] if message else type(error).__name__
-
-
 def _wakeup_on_ended_children() -> socket.socket:
     """A socket that can be read after a child has ended: a handler that reaped could be interrupted by itself."""
     ended, wakeup = socket.socketpair()
@@ -170,7 +164,7 @@ def _reply(rewards: Sequence[Reward], frame: bytes) -> dict[str, Any]:
         counted = {name: count - before.get(name, 0) for name, count in rewards[index].counters().items()}
     except Exception as error:  # the design: a failing reward is a verdict
         return {"failed": one_line(error)}
-    return {**pack(verdicts), "counted": counted}
+    return {"verdicts": pack(verdicts), "counted": counted}
 
 
 def _limit_cpu(seconds: float) -> None:
@@ -179,35 +173,20 @@ def _limit_cpu(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (ceil(usage.ru_utime + usage.ru_stime + seconds), hard))
 
 
-def pack(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Verdicts as plain columns, the rare fields by row."""
-    return {
-        "score": [v.score for v in verdicts],
-        "status": [v.status for v in verdicts],
-        "seconds": [v.seconds for v in verdicts],
-        "answer": [v.answer for v in verdicts],
-        "detail": {str(row): v.detail for row, v in enumerate(verdicts) if v.detail},
-        "parts": {
-            str(row): {name: asdict(part) for name, part in v.parts.items()}
-            for row, v in enumerate(verdicts)
-            if v.parts
-        },
-    }
-
-
-def unpack(packed: dict[str, Any]) -> list[Verdict]:
-    """The inverse of `pack`. Rows that say the same share one object."""
-    rows = zip(packed["score"], packed["status"], packed["seconds"], packed["answer"], strict=True)
-    plain: dict[tuple[float | None, str, float, str | None], Verdict] = {}
-    verdicts = [
-        plain.get(row) or plain.setdefault(row, Verdict(row[0], row[1], seconds=row[2], answer=row[3])) for row in rows
+def pack(verdicts: Sequence[Verdict]) -> list[Any]:
+    """Verdicts as JSON can say them."""
+    return [
+        [v.score, v.status, v.detail, v.seconds, dict(zip(v.parts, pack([*v.parts.values()]), strict=True)), v.answer]
+        for v in verdicts
     ]
-    for row, detail in packed["detail"].items():
-        verdicts[int(row)] = replace(verdicts[int(row)], detail=detail)
-    for row, parts in packed["parts"].items():
-        parts_of_row = {name: Verdict(**part) for name, part in parts.items()}
-        verdicts[int(row)] = replace(verdicts[int(row)], parts=parts_of_row)
-    return verdicts
+
+
+def unpack(rows: Sequence[Sequence[Any]]) -> list[Verdict]:
+    """The inverse of `pack`."""
+    return [
+        Verdict(score, status, detail, seconds, dict(zip(parts, unpack([*parts.values()]), strict=True)), answer)
+        for score, status, detail, seconds, parts, answer in rows
+    ]
 
 
 def main() -> None:

@@ -135,6 +135,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+WAITING = "waiting"
+"""In a run's folder: what each rank waits for if it takes long, a file for each."""
 Record = dict[str, Any]
 
 

@@ -107,8 +107,8 @@ Groups = list[list[Trajectory]]
 class TokenBatch:
     """All that the learner sees: B trajectories as flat per-token streams over their N tokens.
 
-    Trajectory b holds tokens `offsets_B1[b] : offsets_B1[b + 1]`. The last three streams are zero where `loss_mask_N`
-    is False (prompt tokens, and attempts without a verdict).
+    Trajectory b holds tokens `offsets_B1[b] : offsets_B1[b + 1]`. The streams after the mask are zero where it is False
+    (prompt tokens, and attempts without a verdict).
     """
 
     offsets_B1: np.ndarray
@@ -126,6 +126,8 @@ class TokenBatch:
     """`[N]` float32: β of the token's attempt."""
     sampler_logprob_N: np.ndarray
     """`[N]` float32: log-probability under the distribution that sampled the token."""
+    lag_N: np.ndarray | None = None
+    """`[N]` int16: updates between the weights that sampled the token and those that learn it; None: not known."""
 
     @property
     def lengths_B(self) -> np.ndarray:

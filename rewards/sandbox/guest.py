@@ -25,7 +25,7 @@ from rewards.sandbox.runner import READY, run_tests
 from rewards.sandbox.values import MAX_LENGTH
 from rewards.wire import copy_bytes, recv_frame, recv_size, send_file, send_frame
 
-PROGRAM, CASES, TESTS = MODES = ("program", "cases", "tests")
+PROGRAM, CASES, TESTS = ("program", "cases", "tests")
 PYTEST = "pytest"  # the module that makes a sandbox one that can run files of tests
 ENDED_WELL, FAILED = b"0", b"1"  # how a script ended, told before what it printed
 OUTPUT_LIMIT = MAX_LENGTH  # bytes of one value
@@ -89,7 +89,7 @@ def rehearsals() -> list[tuple[str, bytes]]:
     call = "f('To be or noon', [3, 2, 7], far=0.5) == {'be': (1, 2), 'or': (1, 2)}"
     steps = [(compile(f"__reached__.append(1)\nassert {call}", "<test>", "exec"), True)] * 8
     tests = {"kind": "steps", "prelude": "", "names": ["f"], "steps": steps, "total": 8}
-    program = {"sources": [_SAMPLE], "prints": False, "imports": False}
+    program = {"source": _SAMPLE, "prints": False, "imports": False}
     return [(PROGRAM, marshal.dumps(program)), (TESTS, b"\0" + marshal.dumps(tests))]
 
 
@@ -111,16 +111,9 @@ def run(
         run_tests(payload, *channels)
 
 
-def _new_module(name: str) -> types.ModuleType:
-    # dataclasses, typing and pickle look a class's module up by name
-    module = types.ModuleType(name)
-    sys.modules[name] = module
-    return module
-
-
 def _new_program(name: str, imports: bool) -> types.ModuleType:
     """The module of a program. With `imports`, what graders import is built in: its own names hide that."""
-    module = _new_module(name)
+    module = sys.modules[name] = types.ModuleType(name)  # dataclasses, typing and pickle look it up by name
     if imports:
         sys.modules["builtins"] = module.__dict__["__builtins__"] = _imported
         sys.setrecursionlimit(_DEEP)
@@ -132,8 +125,9 @@ def _serve_program(payload: bytes, channel: int) -> None:
     job = marshal.loads(payload or recv_frame(channel))
     module = _new_program("solution", job["imports"])
     try:
-        for source in job["sources"]:
-            _execute(source, module)
+        exec(compile(job["source"], "<solution>", "exec", dont_inherit=True), module.__dict__)
+    except SystemExit:
+        pass  # a script that ends by sys.exit() has still defined what it defined
     except BaseException as error:  # the program may raise anything; that is an answer too
         send_frame(channel, one_line(error).encode(errors="replace"))
         return
@@ -156,13 +150,6 @@ class _Stream(io.TextIOBase):
         return len(text)
 
 
-def _execute(source: str, module: types.ModuleType) -> None:
-    try:  # noqa: SIM105  (contextlib.suppress would write to ten more pages of memory, in each process)
-        exec(compile(source, f"<{module.__name__}>", "exec", dont_inherit=True), module.__dict__)
-    except SystemExit:
-        pass  # a script that ends by sys.exit() has still defined what it defined
-
-
 def _run_cases(payload: bytes, channel: int, confine: Callable[[], None], new_case: Callable[[], int]) -> None:
     """Run the program once for each standard input sent, each time in a new process."""
     job = marshal.loads(payload or recv_frame(channel))
@@ -179,7 +166,7 @@ def _run_cases(payload: bytes, channel: int, confine: Callable[[], None], new_ca
             code = 1
             try:
                 confine()
-                code = _run_script(job["sources"][0], job["imports"])
+                code = _run_script(**job)
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
@@ -188,12 +175,12 @@ def _run_cases(payload: bytes, channel: int, confine: Callable[[], None], new_ca
         os.close(written_to)
 
 
-def _run_script(program: str, imports: bool) -> int:
+def _run_script(source: str, imports: bool) -> int:
     """Run a program as Python would, to the end of its threads and exit handlers; returns its exit code."""
     stdout, code = sys.stdout, 0
     module = _new_program("__main__", imports)
     try:
-        exec(compile(program, "solution.py", "exec", dont_inherit=True), module.__dict__)
+        exec(compile(source, "solution.py", "exec", dont_inherit=True), module.__dict__)
     except SystemExit as ended:
         code = int(ended.code not in (None, 0))
     threading._shutdown()  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ from typing import Any
 
 from rewards.sandbox.remote import OPERATORS, Remote, RemoteType, label, make_class, make_object, reference
 from rewards.sandbox.values import IMMUTABLE, MAX_LENGTH, MUTABLE, base_of, dumps, loads
+from rewards.verdict import one_line
 from rewards.wire import recv_frame, send_frame
 
 QUESTION, VALUE, CHANGED, RAISED, PRINTED = b"?", b"v", b"w", b"e", b"p"
@@ -30,7 +31,6 @@ _CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.
          type)  # fmt: skip
 _ASKED_BY_PROGRAMS = {"call", "get", "set", "operate", "next", "plain", "copy", "deepcopy"}
 _FORMATTING = {"format", "format_map"}  # which read any attribute that a text names
-_LOOPS = (StopIteration, StopAsyncIteration)
 
 
 class Ended(BaseException):
@@ -174,10 +174,8 @@ class Peer:
         """What to raise here for an exception of the other's."""
         if not isinstance(error, BaseException):
             raise Ended("the program broke into the conversation with its tests")
-        ordinary = isinstance(error, (Exception, SystemExit)) and not isinstance(
-            error, (StopIteration, StopAsyncIteration)
-        )
-        return error if ordinary or not self.wary else Foreign(one_line(error))
+        odd = isinstance(error, (StopIteration, StopAsyncIteration)) or not isinstance(error, (Exception, SystemExit))
+        return Foreign(one_line(error)) if odd and self.wary else error
 
     def _keep(self, value: Any) -> int:
         number = self._numbers.setdefault(id(value), len(self._kept))
@@ -272,11 +270,6 @@ def _updated(old: Any, new: Any) -> Any:
     else:
         old[:] = new
     return old
-
-
-def one_line(error: BaseException) -> str:
-    """Type and message of an exception."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _shown_call(function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> str:

@@ -72,21 +72,31 @@ class CannotTest(BaseException):
 class _State:
     """Which object a stand-in stands for, and what is known of it here."""
 
-    def __init__(self, peer: Peer, number: int) -> None:
+    def __init__(self, peer: Peer, number: int, made: bool = False) -> None:
         self.peer, self.number = peer, number
-        self.made = False  # an object by the tests; a class, if they may make objects of it
+        self.made = made  # an object by the tests; a class, if they may make objects of it
         self.label = ""  # the name that it was asked for by
         self.taken = 0
         self.ahead: list[Any] = []
         self.error: BaseException | None = None
 
 
+def _known(value: Any) -> _State | None:
+    if isinstance(value, RemoteType):
+        return type.__getattribute__(value, "__dict__").get("_class_state_")
+    return object.__getattribute__(value, "_state_") if isinstance(value, Remote) else None
+
+
+def _state(value: Any) -> _State:
+    state = _known(value)
+    if state is None:
+        raise CannotTest(f"{value.__name__} would inherit from a class of the program's")
+    return state
+
+
 def reference(value: Any) -> tuple[Peer | None, int]:
     """The peer that a value stands for an object of, and that object's number; (None, 0) for any other value."""
-    if isinstance(value, RemoteType):
-        state = _class_state(value)
-    else:
-        state = _state(value) if isinstance(value, Remote) else None
+    state = _known(value)
     return (state.peer, state.number) if state else (None, 0)
 
 
@@ -97,86 +107,49 @@ def same(left: Any, right: Any) -> bool:
 
 def label(value: Any) -> str:
     """The name that a function or class was asked for by."""
-    state = _class_state(value) if isinstance(value, RemoteType) else _state(value)
+    state = _known(value)
     return (state.label if state else "") or "a function"
 
 
 def set_label(value: Any, name: str) -> None:
     """Remember the name that a function or class was asked for by: a class by none but capitalized names is one."""
+    if (state := _known(value)) is None:
+        return
     if isinstance(value, RemoteType):
-        state = _class_state(value)
-        if state:
-            state.made = name[:1].isupper() and (state.made or not state.label)
-    else:
-        state = _state(value) if isinstance(value, Remote) else None
-    if state:
-        state.label = name
+        state.made = name[:1].isupper() and (state.made or not state.label)
+    state.label = name
 
 
-def _state(value: Any) -> _State:
-    return object.__getattribute__(value, "_state_")
+def _asks(name: str) -> Callable[..., Any]:
+    """An operator that the other peer applies."""
+
+    def operate(self: Any, *operands: Any) -> Any:
+        state = _state(self)
+        result = state.peer.ask("operate", name, self, *operands)
+        return _made_by_tests(result) if state.made and type(result) is type(self) else result
+
+    return operate
 
 
-def _class_state(kind: RemoteType) -> _State | None:
-    return type.__getattribute__(kind, "__dict__").get("_class_state_")
+def _contains(self: Any, item: Any) -> bool:
+    state = _state(self)
+    trusted = state.made and isinstance(self, Remote)
+    if not state.peer.wary or trusted or isinstance(item, (Remote, RemoteType)):
+        return state.peer.ask("operate", "__contains__", self, item)
+    plain = state.peer.ask("plain", self)
+    return any(item is found or item == found for found in (self if plain is None else plain))
 
 
-def _known(kind: RemoteType) -> _State:
-    state = _class_state(kind)
-    if state is None:
-        raise CannotTest(f"{kind.__name__} would inherit from a class of the program's")
-    return state
-
-
-def _read(owner: Any, state: _State, name: str) -> Any:
-    if state.peer.wary and name in _PREDICATES and not (state.made and isinstance(owner, Remote)):
-        raise AttributeError(f"what {name} says of an object that the program returned counts for nothing")
-    value = state.peer.ask("get", owner, name)
-    set_label(value, name)
-    return value
-
-
-class RemoteType(type):
-    """The class of what stands for classes: these are real classes, related to each other as those are."""
-
-    def __call__(cls, *arguments: Any, **named: Any) -> Any:
-        state = _known(cls)
-        value = state.peer.call(cls, arguments, named)
-        return _made_by_tests(value) if state.made and state.peer.makes else value
-
-    def __getattr__(cls, name: str) -> Any:
-        return _read(cls, _known(cls), name)
-
-    def __setattr__(cls, name: str, value: Any) -> None:
-        _known(cls).peer.ask("set", cls, name, value)
-
-    def __delattr__(cls, name: str) -> None:
-        _known(cls).peer.ask("delete", cls, name)
-
-    def __iter__(cls) -> Iterator[Any]:
-        return iter(_known(cls).peer.ask("operate", "__iter__", cls))
-
-    def __len__(cls) -> int:
-        return _known(cls).peer.ask("operate", "__len__", cls)
-
-    def __bool__(cls) -> bool:
-        return True
-
-    def __getitem__(cls, key: Any) -> Any:
-        return _known(cls).peer.ask("operate", "__getitem__", cls, key)
-
-    def __contains__(cls, item: Any) -> bool:
-        return _contains(cls, item)
-
-    def __dir__(cls) -> list[str]:
-        return _known(cls).peer.ask("dir", cls)
-
-
-class Remote(metaclass=RemoteType):
-    """Base of all classes whose instances stand for objects. Operators are defined in the class of each."""
+class _Asking:
+    """What both classes and objects leave to the other peer."""
 
     def __getattr__(self, name: str) -> Any:
-        return _read(self, _state(self), name)
+        state = _state(self)
+        if state.peer.wary and name in _PREDICATES and not (state.made and isinstance(self, Remote)):
+            raise AttributeError(f"what {name} says of an object that the program returned counts for nothing")
+        value = state.peer.ask("get", self, name)
+        set_label(value, name)
+        return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         _state(self).peer.ask("set", self, name, value)
@@ -186,6 +159,25 @@ class Remote(metaclass=RemoteType):
 
     def __dir__(self) -> list[str]:
         return _state(self).peer.ask("dir", self)
+
+
+class RemoteType(_Asking, type):
+    """The class of what stands for classes: these are real classes, related to each other as those are."""
+
+    def __call__(cls, *arguments: Any, **named: Any) -> Any:
+        state = _state(cls)
+        value = state.peer.call(cls, arguments, named)
+        return _made_by_tests(value) if state.made and state.peer.makes else value
+
+    def __bool__(cls) -> bool:
+        return True
+
+    __iter__, __len__, __getitem__ = map(_asks, ("__iter__", "__len__", "__getitem__"))
+    __contains__ = _contains
+
+
+class Remote(_Asking, metaclass=RemoteType):
+    """Base of all classes whose instances stand for objects. Operators are defined in the class of each."""
 
     def __copy__(self) -> Any:
         return _state(self).peer.ask("copy", self)
@@ -247,21 +239,15 @@ def _made_by_tests(value: Any) -> Any:
     """The same object, as one that the tests have made."""
     if not isinstance(value, Remote) or isinstance(value, (*IMMUTABLE, BaseException)):
         return value
-    state = _state(value)
-    twin = object.__new__(type(value))
-    object.__setattr__(twin, "_state_", _State(state.peer, state.number))
-    _state(twin).made = True
+    state, twin = _state(value), object.__new__(type(value))
+    object.__setattr__(twin, "_state_", _State(state.peer, state.number, made=True))
     return twin
 
 
 def _operator(name: str) -> Callable[..., Any]:
     if name in _SPECIAL:
         return _SPECIAL[name]
-
-    def operate(self: Any, *operands: Any) -> Any:
-        state = _state(self)
-        result = state.peer.ask("operate", name, self, *operands)
-        return _made_by_tests(result) if state.made and type(result) is type(self) else result
+    operate = _asks(name)
 
     def compare(self: Any, other: Any) -> Any:
         peer = _state(self).peer
@@ -276,15 +262,6 @@ def _operator(name: str) -> Callable[..., Any]:
         return operate(self, other) if ask else NotImplemented
 
     return compare if name in _COMPARISONS else calculate if name in _ARITHMETIC else operate
-
-
-def _contains(self: Any, item: Any) -> bool:
-    state = _known(self) if isinstance(self, RemoteType) else _state(self)
-    trusted = state.made and isinstance(self, Remote)
-    if not state.peer.wary or trusted or isinstance(item, (Remote, RemoteType)):
-        return state.peer.ask("operate", "__contains__", self, item)
-    plain = state.peer.ask("plain", self)
-    return any(item is found or item == found for found in (self if plain is None else plain))
 
 
 def _call(self: Any, *arguments: Any, **named: Any) -> Any:

@@ -14,14 +14,6 @@ SCRATCH_MB = 64
 NOBODY = 65534
 DEVICES = ("null", "zero", "full", "random", "urandom")
 _STDIN = f"{SCRATCH}/.stdin"
-_NAMESPACES = (
-    kernel.CLONE_NEWUSER
-    | kernel.CLONE_NEWNS
-    | kernel.CLONE_NEWPID
-    | kernel.CLONE_NEWNET
-    | kernel.CLONE_NEWIPC
-    | kernel.CLONE_NEWUTS
-)
 
 
 def readable_paths() -> list[str]:
@@ -48,7 +40,7 @@ def enter_namespaces(visible: Sequence[str]) -> None:
         finally:
             os._exit(status)
     try:
-        kernel.unshare(_NAMESPACES)
+        kernel.unshare(kernel.NAMESPACES)
     finally:
         inside.send(b"x")
         _, status = os.waitpid(helper, 0)

@@ -15,7 +15,6 @@ import decimal
 import fractions
 import json
 from collections.abc import Callable, Iterable, Iterator
-from json.encoder import encode_basestring_ascii
 from typing import Any
 
 MAX_ITEMS = 1 << 20
@@ -60,6 +59,10 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "dict_values": lambda values: dict(enumerate(values)).values(),
     "dict_items": lambda items: dict(items).items(),
 }
+_write = json.JSONEncoder(check_circular=False).encode
+_OWN = {type(None), bool, float}
+_TEXTS: dict[type, str] = {str: "", bytes: "b", bytearray: "B"}
+_LISTED: dict[type, str] = {tuple: "t", set: "s", frozenset: "f"}
 Refer = Callable[[Any], list[Any]]
 Resolve = Callable[[list[Any]], Any]
 
@@ -76,8 +79,7 @@ def dumps(value: Any, refer: Refer | None = None) -> bytes:
     Raises ValueError for one with more than MAX_ITEMS parts or a string longer than MAX_LENGTH, or nested deeper than
     MAX_DEPTH (so for a cyclic one), or with an object where there is no `refer`.
     """
-    text = _scalar(value, type(value))
-    return (_Encoder(refer).encode(value, 0) if text is None else text).encode()
+    return _write(_Encoder(refer).encode(value)).encode()
 
 
 def loads(data: bytes, resolve: Resolve | None = None) -> Any:
@@ -109,74 +111,45 @@ def base_of(value: Any) -> Any:
     return base(*_MADE[base](value)) if base in _MADE else complex.__pos__(value)
 
 
-def _scalar(value: Any, kind: type) -> str | None:
-    """JSON of a value that has no parts; None for any other."""
-    if value is None:
-        return "null"
-    if kind is bool:
-        return "true" if value else "false"
-    if kind is int:
-        return str(value) if -(1 << 53) < value < 1 << 53 else f'{{"i": "{hex(value)}"}}'
-    if kind is str:
-        _check_length(value)
-        return encode_basestring_ascii(value)
-    if kind is float:
-        return _json_of_float(value)
-    if kind is complex:
-        return f'{{"c": [{_json_of_float(value.real)}, {_json_of_float(value.imag)}]}}'
-    if kind is bytes or kind is bytearray:
-        _check_length(value)
-        return f'{{"{"b" if kind is bytes else "B"}": "{value.hex()}"}}'
-    return None
-
-
-def _check_length(value: Any) -> None:
-    if len(value) > MAX_LENGTH:
-        raise ValueError("the value is too large")
-
-
-def _json_of_float(number: float) -> str:
-    if number - number == 0.0:
-        return repr(number)
-    return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
-
-
 class _Encoder:
-    """Writes JSON itself: the standard encoder would first need a second structure, of plain lists and dicts."""
+    """Makes of a value what JSON can say: lists are lists, and all else that is not JSON's own has a tag."""
 
     def __init__(self, refer: Refer | None) -> None:
         self.refer = refer
         self.items = 0
 
-    def encode(self, value: Any, depth: int) -> str:
+    def encode(self, value: Any, depth: int = 0) -> Any:
         self.items += 1
         if self.items > MAX_ITEMS or depth > MAX_DEPTH:
             raise ValueError("the value is too large or cyclic")
         kind = type(value)
-        text = _scalar(value, kind)
-        return self._container(value, kind, depth + 1) if text is None else text
+        if kind in _OWN or (kind is int and -(1 << 53) < value < 1 << 53):
+            return value
+        if kind in _TEXTS:
+            if len(value) > MAX_LENGTH:
+                raise ValueError("the value is too large")
+            return value if kind is str else {_TEXTS[kind]: value.hex()}
+        return self._parts(value, depth) if kind is list else dict([self._tagged(value, kind, depth)])
 
-    def _container(self, value: Any, kind: type, depth: int) -> str:
-        if kind is list:
-            return self._parts(value, depth)
-        if kind is tuple:
-            return f'{{"t": {self._parts(value, depth)}}}'
+    def _tagged(self, value: Any, kind: type, depth: int) -> tuple[str, Any]:
+        if kind in _LISTED:
+            return _LISTED[kind], self._parts(value, depth)
         if kind is dict:
-            pairs = [f"[{self.encode(key, depth)},{self.encode(item, depth)}]" for key, item in value.items()]
-            return f'{{"d": [{",".join(pairs)}]}}'
-        if kind is set or kind is frozenset:
-            return f'{{"{"s" if kind is set else "f"}": {self._parts(value, depth)}}}'
+            return "d", [self._parts(pair, depth) for pair in value.items()]
+        if kind is int:
+            return "i", hex(value)
+        if kind is complex:
+            return "c", [value.real, value.imag]
         if kind in _MADE:
-            name = _NAMES.get(id(kind), kind.__name__)
-            return f'{{"m": {self._parts((name, *_MADE[kind](value)), depth)}}}'
+            return "m", self._parts((_NAMES.get(id(kind), kind.__name__), *_MADE[kind](value)), depth)
         if id(value) in _NAMES:
-            return f'{{"g": "{_NAMES[id(value)]}"}}'
+            return "g", _NAMES[id(value)]
         if self.refer is None:
             raise ValueError(f"a {kind.__name__} is no plain value")
-        return f'{{"o": {self._parts(self.refer(value), depth)}}}'
+        return "o", self._parts(self.refer(value), depth)
 
-    def _parts(self, items: Iterable[Any], depth: int) -> str:
-        return "[" + ",".join([self.encode(item, depth) for item in items]) + "]"
+    def _parts(self, items: Iterable[Any], depth: int) -> list[Any]:
+        return [self.encode(item, depth + 1) for item in items]
 
 
 def _decode(data: Any, resolve: Resolve | None) -> Any:

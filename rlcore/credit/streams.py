@@ -12,11 +12,13 @@ from rlcore.recipe.schema import CreditConfig, StageConfig
 from rlcore.types import Groups, TokenBatch, Trajectory
 
 
-def assign(groups: Groups, stage: StageConfig, credit: CreditConfig, gather: Gather = alone) -> TokenBatch:
+def assign(
+    groups: Groups, stage: StageConfig, credit: CreditConfig, gather: Gather = alone, version: int | None = None
+) -> TokenBatch:
     """The training batch of scored groups: advantages from their verdicts, KL weights from the stage.
 
-    A first attempt that m trajectories continue is trained in one of them, where both are multiplied by m. All ranks
-    call this together, each with its own groups.
+    A first attempt that m trajectories continue is trained in one of them, where both are multiplied by m. `version`
+    is that of the weights that are about to learn. All ranks call this together, each with its own groups.
     """
     turns = Turns.of_groups(SCORES[credit.scores](groups))
     returns_PGT = best_of(turn_returns(turns, stage, credit.discount), credit.best_of)
@@ -32,6 +34,7 @@ def assign(groups: Groups, stage: StageConfig, credit: CreditConfig, gather: Gat
         advantages_PGT.reshape(flat),
         kl_weight_PGT.reshape(flat),
         turns.attempt_PGT.reshape(flat),
+        version,
     )
 
 
@@ -51,14 +54,20 @@ def compares(values_PGT: np.ndarray) -> np.ndarray:
 
 
 def token_batch(
-    trajectories: Sequence[Trajectory], advantages_BT: np.ndarray, kl_weight_BT: np.ndarray, attempt_BT: np.ndarray
+    trajectories: Sequence[Trajectory],
+    advantages_BT: np.ndarray,
+    kl_weight_BT: np.ndarray,
+    attempt_BT: np.ndarray,
+    version: int | None = None,
 ) -> TokenBatch:
     """Flat streams of trajectories; the tokens of a turn whose advantage is NaN are not in the loss.
 
-    The arrays are as wide as the longest trajectory has turns; `attempt_BT` counts attempts from 0.
+    The arrays are as wide as the longest trajectory has turns; `attempt_BT` counts attempts from 0. `version` is that
+    of the weights that are about to learn.
     """
     ids: list[int] = []
     logprobs: list[float] = []
+    versions: list[int] = []
     lengths: list[int] = []
     spans_BT2 = np.zeros((*advantages_BT.shape, 2), dtype=np.int64)
     for b, trajectory in enumerate(trajectories):
@@ -68,6 +77,7 @@ def token_batch(
             logprobs += [0.0] * len(turn.prompt_ids)
             ids += turn.response_ids
             logprobs += turn.logprobs
+            versions += [0] * len(turn.prompt_ids) + list(turn.versions)
             spans_BT2[b, t] = len(turn.prompt_ids), len(turn.response_ids)
         lengths.append(len(ids) - start)
     scored_BT = ~np.isnan(advantages_BT)
@@ -87,4 +97,5 @@ def token_batch(
         advantage_N=advantage_N.astype(np.float32),
         kl_weight_N=kl_weight_N.astype(np.float32),
         sampler_logprob_N=np.where(loss_mask_N, np.asarray(logprobs, dtype=np.float32), np.float32(0)),
+        lag_N=None if version is None else np.where(loss_mask_N, version - np.array(versions), 0).astype(np.int16),
     )

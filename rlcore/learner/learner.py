@@ -127,7 +127,8 @@ class Learner:
         counts = [max(count, 1) for count in counts]  # an optimizer step follows a backward pass, if of nothing
         kl_in_reward = kl_used and KL_ESTIMATORS[self._section.kl] is kl_reward
         batch, objective = self._objective(batch, loss_tokens, np.flatnonzero(live_B), kl_in_reward=kl_in_reward)
-        statistics = LossStatistics(int(batch.turn_N.max(initial=1)), self._device)
+        lags = 1 if batch.lag_N is None else int(batch.lag_N.max(initial=0)) + 1
+        statistics = LossStatistics(int(batch.turn_N.max(initial=1)), self._device, lags)
         norms: list[float] = []
         skipped, lr = 0, self._engine.get_lr()[0]
         for number, (chosen, plan, count) in enumerate(zip(minibatches, plans, counts, strict=True)):
@@ -139,7 +140,7 @@ class Learner:
                 with memory_named(micro, self._section.micro_batch_tokens), lora_dropout(self.module):
                     losses = self._losses(micro, objective, size, kl_used=kl_used)
                     if not self._place:
-                        statistics.add(micro, losses, untouched=number == 0)
+                        statistics.add(micro, losses, untouched=number == 0, lag_n=self._lags(batch, micro))
                     loss = losses["loss"].sum()
                     # A loss that is not finite must not pass with a finite gradient: it makes that not finite too.
                     guard = 1 + 0 * loss.detach()
@@ -281,6 +282,12 @@ class Learner:
             kl_n = estimator(logprob_n, other_n)
         losses = objective(micro, size, logprob_n=logprob_n, entropy_n=entropy_n, kl_n=kl_n)
         return {"logprob": logprob_n, **losses}
+
+    def _lags(self, batch: TokenBatch, micro: MicroBatch) -> Tensor | None:
+        """The ages of a micro-batch's loss tokens, `[n]` int64."""
+        if batch.lag_N is None:
+            return None
+        return torch.from_numpy(batch.lag_N[micro.index_n]).to(self._device, torch.int64)
 
     def _count_skipped(self, applied: bool) -> None:
         """All ranks know alike whether a step was applied."""

@@ -13,6 +13,11 @@ from rlcore.plan.shapes import Shapes
 from rlcore.plan.simulation import Simulated, simulate
 from rlcore.recipe import Recipe, batch_arithmetic
 
+AHEAD = (0, 1, 2, 4)
+"""Values of `batch.ahead` that are compared."""
+PAYS = 1.05
+"""The least of them is taken that is not this much slower than the best."""
+
 
 def print_plan(
     console: Console, recipe: Recipe, shapes: Shapes, cluster: Cluster, lengths: Lengths, rates: Rates, origin: str
@@ -37,6 +42,9 @@ def print_plan(
     console.print(f"  {assumed}; {origin}", highlight=False)
     console.print()
     console.print(scaling_table(recipe, lengths, rates, cluster.gpus))
+    if recipe.rollout.mode == "servers":
+        console.print()
+        _print_ahead(console, recipe, lengths, rates, ranks, samplers)
 
 
 def memory_table(parts: list[Part], cluster: Cluster, ranks: int) -> Table:
@@ -85,6 +93,30 @@ def scaling_table(recipe: Recipe, lengths: Lengths, rates: Rates, gpus: int) -> 
         shown = f"{run.step:.3g}", sampling, learning, waiting, f"{total / run.step:,.1f}", f"{each / base:.2f}"
         table.add_row(f"{count:,}", *shown, style="bold" if count == gpus else "")
     return table
+
+
+def _print_ahead(
+    console: Console, recipe: Recipe, lengths: Lengths, rates: Rates, learners: int, samplers: int
+) -> None:
+    """A step under each `batch.ahead`, and which of them pays."""
+    headings = "batch.ahead", "step s", "learners busy", "servers busy", "learners wait s", "mean age of a token"
+    table = _table("sampling ahead of the learner", *headings)
+    runs = {
+        ahead: simulate(recipe, lengths, rates, learners=learners, samplers=samplers, ahead=ahead, steps=16)
+        for ahead in sorted({*AHEAD, recipe.batch.ahead})
+    }
+    for ahead, run in runs.items():
+        shown = f"{run.step:.3g}", f"{run.learners_busy:.0%}", f"{run.samplers_busy:.0%}", f"{run.sampling:.3g}"
+        table.add_row(str(ahead), *shown, f"{run.lag:.2f}", style="bold" if ahead == recipe.batch.ahead else "")
+    console.print(table)
+    best = min(run.step for run in runs.values())
+    pays = next(ahead for ahead, run in runs.items() if run.step <= PAYS * best)
+    console.print(
+        f"  batch.ahead={pays} pays: {runs[0].step / runs[pays].step:.2g} times as many steps in the same time as 0"
+        if pays
+        else "  no batch.ahead pays: learners or servers would have as much to do as with 0",
+        highlight=False,
+    )
 
 
 def _table(title: str, *headings: str) -> Table:

@@ -1,39 +1,48 @@
 """A discrete-event simulation of training steps: long-tailed attempts on every sampler, then the learner, then weights.
 
-All rows of a sampler advance together, one token a decoding step, so time is simulated from one end of an attempt to
-the next: a row that ends begins its next attempt at once, or leaves its slot to a conversation that waits.
+Where servers sample and `batch.ahead` is K, the conversations of step n begin once version n - K is published, and
+servers go on while the learner computes; else samplers and learners take turns.
 """
 
-import heapq
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from rlcore.plan.lengths import INSTRUCTION_TOKENS, Lengths
 from rlcore.plan.rates import Rates
+from rlcore.plan.samplers import Sampler
 from rlcore.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """Means over the simulated steps, in seconds; shares are of the samplers' and learners' own phases."""
+    """Means over the simulated steps, in seconds."""
 
     sampling: float
+    """The learners' wait for a step's last conversation: all of its sampling, where nothing is sampled ahead."""
     learning: float
     publishing: float
     waiting: float
-    """Share of the samplers' time in which they have nothing left and wait for the slowest of them."""
+    """Share of the samplers' time in which they have nothing left of a step and wait for the slowest of them."""
     learner_waiting: float
     """Share of the learners' time in which they wait for the one with the most tokens."""
     trained: float
     """Tokens of a step, prompts included."""
     sampled: float
+    samplers_busy: float
+    """Share of the samplers' time in which they sample anything."""
+    lag: float
+    """Mean age of a token in updates when it is learned."""
 
     @property
     def step(self) -> float:
         """Seconds of a whole step."""
         return self.sampling + self.learning + self.publishing
+
+    @property
+    def learners_busy(self) -> float:
+        """Share of the learners' time in which they learn."""
+        return self.learning / self.step
 
 
 def simulate(
@@ -46,58 +55,58 @@ def simulate(
     steps: int = 8,
     seed: int = 0,
     barrier: bool = False,
+    ahead: int | None = None,
 ) -> Simulated:
     """Steps of `recipe` on so many learner ranks and samplers (the same GPUs where sampling is in process).
 
-    `barrier`: no second attempt starts before all first ones of a sampler have ended.
+    `barrier`: no second attempt starts before all first ones of a sampler have ended. `ahead` stands in for
+    `batch.ahead`. Its first steps, in which samplers get ahead, do not count.
     """
-    rng = np.random.default_rng(seed)
-    total = recipe.batch.problems * recipe.batch.group
-    rows = []
-    for _ in range(steps):
-        drawn_CR = lengths.draw(total, rng)
-        parts = np.array_split(drawn_CR, samplers)
-        ends = np.array([
-            rollout_seconds(part, lengths.prompt, recipe.batch.group, recipe.rollout.slots, rates, barrier=barrier)
-            for part in parts
-        ])  # fmt: skip
-        tokens_C = drawn_CR.sum(1) + lengths.prompt + (lengths.replies - 1) * INSTRUCTION_TOKENS
-        section, sharing = recipe.learner, recipe.learner.sequence_parallel
-        parts = np.array_split(tokens_C, max(1, learners // sharing))
-        tokens_L = np.array([part.sum() for part in parts]) / sharing
-        learning = (
-            tokens_L.max() * rates.learner_token * section.epochs + rates.optimizer_step * section.optimizer_steps
-        )
-        rows.append((
-            ends.max(), learning, rates.publish, 1 - ends.mean() / ends.max(), 1 - tokens_L.mean() / tokens_L.max(),
-            tokens_C.sum(), drawn_CR.sum(),
-        ))  # fmt: skip
-    return Simulated(*map(float, np.mean(rows, axis=0)))
+    ahead = recipe.batch.ahead if ahead is None else ahead
+    if recipe.rollout.mode != "servers":
+        ahead = 0  # nothing overlaps
+    rng, batch = np.random.default_rng(seed), recipe.batch
+    fleet = [
+        Sampler(lengths.prompt, batch.group, recipe.rollout.slots, rates, barrier=barrier) for _ in range(samplers)
+    ]
+    total, early = batch.problems * batch.group, 2 * ahead
+    drawn = [lengths.draw(total, rng) for _ in range(steps + early + ahead)]
+    published, begun, rows, counted_from = 0.0, 0, [], (0.0, 0.0)
+    for step in range(steps + early):
+        if step == early:
+            counted_from = published, sum(sampler.busy for sampler in fleet)
+        while begun <= step + ahead:
+            for sampler, part in zip(fleet, np.array_split(drawn[begun], samplers), strict=True):
+                sampler.add(begun, part)
+            begun += 1
+        ends_S = np.array([sampler.finish(step) for sampler in fleet])
+        tokens_C = drawn[step].sum(1) + lengths.prompt + (lengths.replies - 1) * INSTRUCTION_TOKENS
+        learning, learner_waiting = _learning(recipe, rates, tokens_C, learners)
+        waited = max(0.0, ends_S.max() - published)
+        ended = published + waited + learning
+        for sampler in fleet:
+            sampler.publish(ended, rates.publish)
+        waiting = (ends_S.max() - ends_S.mean()) / max(ends_S.max() - published, 1e-9) if waited else 0.0
+        rows.append((waited, learning, rates.publish, waiting, learner_waiting, tokens_C.sum(), drawn[step].sum()))
+        published = ended + rates.publish
+    busy = (sum(sampler.busy for sampler in fleet) - counted_from[1]) / (published - counted_from[0]) / samplers
+    lag = sum(sampler.lag for sampler in fleet) / sum(sampler.tokens for sampler in fleet)
+    return Simulated(*[*np.mean(rows[early:], axis=0).tolist(), busy, lag])
 
 
 def rollout_seconds(
     lengths_CR: np.ndarray, prompt: int, group: int, slots: int, rates: Rates, *, barrier: bool = False
 ) -> float:
     """Seconds until one sampler has all replies of its conversations, whose tokens are `lengths_CR`."""
-    waiting = deque((conversation, 0) for conversation in range(len(lengths_CR)))
-    held: deque[tuple[int, int]] = deque()
-    running: list[tuple[int, int, int]] = []
-    seconds, clock = 0.0, 0
-    while waiting or running or held:
-        if not running and not waiting:
-            waiting, held = held, deque()
-        while waiting and len(running) < slots:
-            conversation, reply = waiting.popleft()
-            # The prompt of a group is computed once.
-            read = INSTRUCTION_TOKENS if reply else prompt / group
-            seconds += read * rates.prompt_token
-            heapq.heappush(running, (clock + int(lengths_CR[conversation, reply]), conversation, reply))
-        end = running[0][0]
-        seconds += (end - clock) * (rates.decode_step + len(running) * rates.decode_row)
-        clock = end
-        while running and running[0][0] == clock:
-            _, conversation, reply = heapq.heappop(running)
-            if reply + 1 < lengths_CR.shape[1]:
-                # Its keys and values are still in its slot: the next attempt goes before conversations not yet begun.
-                (held.append if barrier else waiting.appendleft)((conversation, reply + 1))
-    return seconds
+    sampler = Sampler(prompt, group, slots, rates, barrier=barrier)
+    sampler.add(0, lengths_CR)
+    return sampler.finish(0)
+
+
+def _learning(recipe: Recipe, rates: Rates, tokens_C: np.ndarray, learners: int) -> tuple[float, float]:
+    """Seconds of an update, and the share of them in which learners wait for the one with the most tokens."""
+    section, sharing = recipe.learner, recipe.learner.sequence_parallel
+    parts = np.array_split(tokens_C, max(1, learners // sharing))
+    tokens_L = np.array([part.sum() for part in parts]) / sharing
+    seconds = tokens_L.max() * rates.learner_token * section.epochs + rates.optimizer_step * section.optimizer_steps
+    return seconds, 1 - tokens_L.mean() / tokens_L.max()

@@ -49,7 +49,7 @@ def _learner_line(recipe: Recipe, ranks: int, trajectories: int, longest: int) -
 
 def _loss_line(recipe: Recipe) -> str:
     """The loss, what its ratio compares with, and the forward passes that this and the KL term cost."""
-    learner = recipe.learner
+    learner = recipe.learning
     if learner.old_logprobs == "sampler" or (learner.old_logprobs == "auto" and recipe.exact_sampler):
         old = "the sampler's"
     else:
@@ -64,6 +64,8 @@ def _loss_line(recipe: Recipe) -> str:
 def _sampling_lines(recipe: Recipe) -> list[str]:
     """What a step samples beside one attempt after the other, where the recipe asks for it."""
     batch, lines = recipe.batch, []
+    if batch.ahead:
+        lines.append(f"ahead: a step is sampled up to {batch.ahead} updates early; no token is more updates old")
     firsts = batch.group // batch.branches
     if batch.branches > 1:
         lines.append(f"trees: {firsts} first attempts a problem, {batch.branches} trajectories go on from each")

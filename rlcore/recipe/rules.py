@@ -71,6 +71,28 @@ def _truncation(recipe: Any) -> Iterator[str]:
         )
 
 
+def _ahead(recipe: Any) -> Iterator[str]:
+    """Samples of earlier weights are right where what was drawn from is known, and the ratio to it bounded."""
+    ahead, learner = recipe.batch.ahead, recipe.learning
+    if not (recipe.stages and ahead):
+        return
+    if truncated := recipe.rollout.truncated:
+        yield (
+            f"batch.ahead {ahead} with rollout.{' and '.join(truncated)}: which tokens are kept changes with the "
+            "weights: keep all tokens, or take batch.ahead 0"
+        )
+    if learner.old_logprobs == "learner" and learner.optimizer_steps == 1 and ahead > 1:
+        yield (
+            f"batch.ahead {ahead} with learner.old_logprobs learner and one optimizer step: no clip bounds how far the "
+            "policy goes from what sampled, which diverges above 1: take learner.old_logprobs sampler, or batch.ahead 1"
+        )
+    if learner.surrogate == "reinforce" and learner.old_logprobs == "sampler":
+        yield (
+            f"batch.ahead {ahead} with learner.surrogate reinforce, which has no ratio: take learner.old_logprobs "
+            "learner, whose learner.correction weighs what earlier weights sampled, or another surrogate"
+        )
+
+
 def _supervised_rounds(recipe: Any) -> Iterator[str]:
     sft, conversation = recipe.sft, recipe.conversation
     if not sft:
@@ -143,6 +165,7 @@ RULES: tuple[Callable[[Any], Iterator[str]], ...] = (
     _offline_first_attempts,
     _engine,
     _truncation,
+    _ahead,
     _supervised_rounds,
     _baseline,
     _best_of,

@@ -22,6 +22,10 @@ PLACEHOLDER = re.compile(r"(?:(?<![\\\w])|(?=\{prompt\}))\{(\w+)\}")
 """`{prompt}`, and other names but where a word stands before them: `\\boxed{answer}` stands for itself."""
 
 
+AHEAD_MAX_RATIO = 3.0
+"""`learner.max_ratio` where sampling is ahead of the learner and the recipe does not say."""
+
+
 class DataConfig(Section):
     """Where problems come from."""
 
@@ -106,6 +110,9 @@ class BatchConfig(Section):
     resample: NonNegativeInt = Field(
         0, description="most rounds in which groups of other problems are sampled for those whose returns are all equal"
     )
+    ahead: Annotated[int, Field(ge=0)] = Field(
+        0, description="updates by which sampling may be ahead of the learner (rlcore/train/README.md); 0: it waits"
+    )
 
 
 class SftConfig(Section):
@@ -153,7 +160,13 @@ class LearnerConfig(Section):
     old_logprobs: Literal["auto", "sampler", "learner"] = Field(
         "auto",
         description="what the ratio compares with: the sampler's, or the learner's own before the update, computed in "
-        "a pass only if several optimizer steps follow; auto: the sampler's if they are exactly the learner's",
+        "a pass only if several optimizer steps follow; auto: the sampler's if they are exactly the learner's, or with "
+        "batch.ahead",
+    )
+    max_ratio: Annotated[float, Field(gt=1)] | None = Field(
+        None,
+        description="tokens of negative advantage with a larger ratio, which clip does not bound there, are left out; "
+        "None: none, or with batch.ahead those above 3",
     )
     correction: CorrectionConfig = Field(CorrectionConfig(), description="used where old_logprobs are the learner's")
     entropy_bonus: NonNegative = Field(0.0, description="pays for entropy, in the loss of every token")
@@ -293,6 +306,18 @@ class Recipe(Section):
     def exact_sampler(self) -> bool:
         """Whether the sampler's log-probabilities are the learner's own but for rounding in float32."""
         return self.rollout.entry.exact and self.model.dtype == "float32"
+
+    @property
+    def learning(self) -> LearnerConfig:
+        """The learner's settings, completed by what samples of earlier weights ask for.
+
+        The ratio then compares with what was really drawn from, whatever weights those were: no pass computes what the
+        present ones say of it, and the clip bounds how far the policy is from it.
+        """
+        learner = self.learner
+        if not self.batch.ahead or learner.old_logprobs == "learner":
+            return learner
+        return learner.model_copy(update={"old_logprobs": "sampler", "max_ratio": learner.max_ratio or AHEAD_MAX_RATIO})
 
     @property
     def adapters_apart(self) -> LoraConfig | None:

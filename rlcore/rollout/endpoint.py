@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -10,11 +11,13 @@ from typing import Any
 
 import aiohttp
 
+from rewards import Verdict
 from rlcore.entries import KINDS
 from rlcore.errors import UserError, one_line
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import ConversationConfig
 from rlcore.rollout.conversation import read_script
+from rlcore.rollout.episodes import verdicts
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.scoring import Scorer
 from rlcore.rollout.streaming import finished, iterated
@@ -106,10 +109,14 @@ class EndpointRollout:
         What is sent with each, its seed too, depends on `draw`, its problem and its number alone.
         """
 
+        held: list[Future[Verdict]] = []
+
         async def conversations() -> AsyncIterator[tuple[int, Trajectory]]:
             async with self._endpoint.session() as session:
                 starts = (
-                    partial(self._episode, session, problem, _Drawing(temperature, mixed_seed(*name, problem.id, at)))
+                    partial(
+                        self._episode, session, problem, _Drawing(temperature, mixed_seed(*name, problem.id, at)), held
+                    )
                     for problem, at in requests
                 )
                 async for ended in finished(starts, window=window, deadline=self._settings.deadline):
@@ -117,11 +124,13 @@ class EndpointRollout:
 
         name, window = (self._seed, *draw), min(AT_ONCE, self._settings.slots)
         yield from iterated(conversations())
-        self._scorer.forget()
 
-    async def _episode(self, session: aiohttp.ClientSession, problem: Problem, drawing: _Drawing) -> Trajectory:
+    async def _episode(
+        self, session: aiohttp.ClientSession, problem: Problem, drawing: _Drawing, held: list[Future[Verdict]]
+    ) -> Trajectory:
         messages: list[Message] = list(problem.messages)
         turns: list[Turn] = []
+        coming: list[Future[Verdict]] = []
 
         async def ask(
             message: str | None,
@@ -149,11 +158,12 @@ class EndpointRollout:
                 )
             )
             if turns[-1].role == "attempt":
-                self._scorer.start(problem, turns[-1])
+                coming.append(self._scorer.start(problem, turns[-1]))
+                held.append(coming[-1])
             return turns[-1]
 
         await self._run(problem, ask, self._script)
-        return await self._scorer.judged(Trajectory(problem, tuple(turns)))
+        return Trajectory(problem, tuple(turns), await verdicts(coming))
 
     def _body(self, messages: list[Message], drawing: _Drawing, number: int) -> dict[str, Any]:
         body = {

@@ -20,6 +20,13 @@ class Sampling:
     truncation: Truncation = KEEP_ALL
     stop: StopTexts | None = None
     """An engine that cannot tell samples on, up to a stop token or the limit; the rest is cut off afterwards."""
+    seed: int = 0
+    """Of the random numbers."""
+    apart: bool = False
+    """Whether a conversation's random numbers depend on `seed` and its key alone, whatever else is sampled. Engines of
+    which that is always true need not look."""
+    least_version: int | None = None
+    """Of the weights that may sample a token; None: those published last. Only an engine that holds others looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +47,16 @@ class RolloutEngine(Protocol):
     """Samples continuations of token ids. Requests run together; each is answered the moment it ends."""
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
-        """Continues `ids`. A conversation's requests share a `key`, by which its KV cache is found; `last` frees it."""
+        """Continues `ids`. A conversation's requests share a `key`, which no other has that goes on meanwhile.
+
+        By it the conversation's KV cache is found; `last` frees it.
+        """
 
     def release(self, key: int) -> None:
         """Frees what is kept of a conversation that ended without a `last` request."""
 
-    def seed(self, seed: int, *, apart: bool = False) -> None:
-        """Starts the random numbers anew.
-
-        `apart`: a conversation's depend on `seed` and its key alone, whatever else is sampled. Engines that always do
-        so need not be told.
-        """
+    def waits_for(self) -> str:
+        """Where the requests are that are not answered yet, for a line about who is late."""
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Loads all weights, or the adapters alone; what is sampled from here on carries `version`."""

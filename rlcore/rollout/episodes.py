@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Literal
 
+from rewards import Verdict
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
 from rlcore.rollout.streaming import event_loop, finished
 from rlcore.types import Groups, Problem, Role, Trajectory, Turn
 
-OnAttempt = Callable[[Problem, Turn], object]
-"""Called with the problem and an attempt at it as soon as it ends."""
+Judge = Callable[[Problem, Turn], Future[Verdict]]
+"""Called with the problem and an attempt at it as soon as it ends; the verdict comes later."""
 
 
 def sample_groups(
@@ -24,35 +26,57 @@ def sample_groups(
     deadline: float,
     branches: int = 1,
     firsts: Sequence[Sequence[Turn]] = (),
-    on_attempt: OnAttempt | None = None,
+    judge: Judge | None = None,
 ) -> Groups:
-    """`group` trajectories of each problem. Raises UserError where none of them ends within `deadline` seconds.
+    """`group` trajectories of each problem, with verdicts if there is a `judge`.
 
-    With `branches` above 1, so many trajectories that follow each other in a group go on from one first attempt; it is
-    sampled, and trained, in the first of them. The first attempts in `firsts`, a few of each problem, are taken as they
-    are, without training them, before others are sampled.
+    Raises UserError where none of them ends within `deadline` seconds. `branches` and `firsts`, a few of each problem:
+    as for `group_episodes`.
     """
 
     async def run() -> Groups:
         episodes: list[Episode] = []
-        for at, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
-            for g in range(group):
-                branch, twig = divmod(g, branches)
-                first = episodes[-twig].first if twig else None
-                if not twig and firsts and branch < len(firsts[at]):
-                    first = asyncio.get_running_loop().create_future()
-                    first.set_result(firsts[at][branch])
-                key = at * group + g
-                episodes.append(Episode(engine, conversation, problem, prompt, sampling, key, on_attempt, shared=first))
+        for at, problem in enumerate(problems):
+            keys, given = range(at * group, (at + 1) * group), firsts[at] if firsts else ()
+            episodes += group_episodes(
+                engine, conversation, problem, sampling, keys, branches=branches, firsts=given, judge=judge
+            )
         window = len(episodes)
         starts = [episode.run for episode in episodes]
         ended = dict([item async for item in finished(starts, window=window, deadline=deadline)])
         flat = [ended[place] for place in range(window)]
         return [flat[start : start + group] for start in range(0, len(flat), group)]
 
-    prompts = [conversation.open(problem) for problem in problems]
     with event_loop() as runner:
         return runner.run(run())
+
+
+def group_episodes(
+    engine: RolloutEngine,
+    conversation: Conversation,
+    problem: Problem,
+    sampling: Sampling,
+    keys: Sequence[int],
+    *,
+    branches: int = 1,
+    firsts: Sequence[Turn] = (),
+    judge: Judge | None = None,
+) -> list["Episode"]:
+    """The conversations of one group, one for each key, to be run in the event loop in which they are made.
+
+    With `branches` above 1, so many that follow each other go on from one first attempt; it is sampled, and trained, in
+    the first of them. The first attempts in `firsts` are taken as they are, without training them, before others are
+    sampled.
+    """
+    prompt, episodes = conversation.open(problem), list[Episode]()
+    for place, key in enumerate(keys):
+        branch, twig = divmod(place, branches)
+        first = episodes[-twig].first if twig else None
+        if not twig and branch < len(firsts):
+            first = asyncio.get_running_loop().create_future()
+            first.set_result(firsts[branch])
+        episodes.append(Episode(engine, conversation, problem, prompt, sampling, key, judge, shared=first))
+    return episodes
 
 
 class Episode:
@@ -66,23 +90,25 @@ class Episode:
         prompt: tuple[int, ...],
         sampling: Sampling,
         key: int,
-        on_attempt: OnAttempt | None,
+        judge: Judge | None,
         shared: "asyncio.Future[Turn] | None" = None,
     ):
         """To be made in an event loop. `shared`: the first reply, if it is not this episode that samples it."""
         self._engine, self._conversation, self._problem = engine, conversation, problem
-        self._prompt, self._sampling, self._key, self._on_attempt = prompt, sampling, key, on_attempt
+        self._prompt, self._sampling, self._key, self._judge = prompt, sampling, key, judge
         self._ids: list[int] = []
         self._turns: list[Turn] = []
+        self._verdicts: list[Future[Verdict]] = []
         self._released = False
         self._shared = shared
         self.first: asyncio.Future[Turn] = shared or asyncio.get_running_loop().create_future()
 
     async def run(self) -> Trajectory:
+        """The trajectory, once all of its attempts have their verdicts."""
         await self._conversation.kind.run(self._problem, self.ask, self._conversation.script)
         if not self._released:
             self._engine.release(self._key)
-        return Trajectory(self._problem, tuple(self._turns))
+        return Trajectory(self._problem, tuple(self._turns), await verdicts(self._verdicts))
 
     async def ask(
         self,
@@ -100,8 +126,8 @@ class Episode:
         self._turns.append(turn)
         if not self.first.done():
             self.first.set_result(turn)
-        if self._on_attempt and turn.role == "attempt":
-            self._on_attempt(self._problem, turn)
+        if self._judge and turn.role == "attempt":
+            self._verdicts.append(self._judge(self._problem, turn))
         return turn
 
     async def _sample(
@@ -133,3 +159,8 @@ class Episode:
         """How the last reply ended: one that ended at a text, too, lacks the token that ends a turn."""
         turn = self._turns[-1]
         return turn.finish if self._conversation.stop_ids.intersection(turn.response_ids[-1:]) else "length"
+
+
+async def verdicts(coming: Sequence[Future[Verdict]]) -> tuple[Verdict, ...]:
+    """Waits for verdicts. What a conversation that is stopped waits for is judged all the same: others may, too."""
+    return tuple(await asyncio.shield(asyncio.gather(*map(asyncio.wrap_future, coming)))) if coming else ()

@@ -1,17 +1,21 @@
 """The rollout side of a run: problems in, scored groups of trajectories out."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Literal
 
+from rewards import Verdict
 from rlcore.policy.truncation import Truncation
 from rlcore.recipe import Recipe
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
-from rlcore.rollout.episodes import Episode, sample_groups
+from rlcore.rollout.episodes import Episode, Judge, group_episodes, sample_groups
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.scoring import Scorer
 from rlcore.rollout.stopping import StopTexts
@@ -49,19 +53,41 @@ class Rollout:
         `firsts` are first attempts of each problem that are there already. The same `draw` names the same random
         numbers.
         """
-        self.engine.seed(mixed_seed(self._recipe.seed, *draw))
-        groups = sample_groups(
+        return sample_groups(
             self.engine,
             self._conversation,
             problems,
             group,
-            self._sampling(temperature),
+            self._sampling(temperature, draw),
             deadline=self._recipe.rollout.deadline,
             branches=branches,
             firsts=firsts,
-            on_attempt=self._scorer.start,
+            judge=self._scorer.start,
         )
-        return self._scorer.score(groups)
+
+    async def group(
+        self,
+        problem: Problem,
+        names: Sequence[str],
+        *,
+        draw: tuple[str | int, ...],
+        branches: int = 1,
+        firsts: Sequence[Turn] = (),
+        least_version: int | None = None,
+    ) -> list[Trajectory]:
+        """Scored trajectories of one problem at the training temperature, one for each name, among others meanwhile.
+
+        The random numbers of each depend on the recipe's seed, `draw` and its name alone. No token is sampled by
+        weights before `least_version`. `branches` and `firsts` as for `attempts`.
+        """
+        sampling = self._sampling(self._recipe.rollout.temperature, draw)
+        sampling = replace(sampling, apart=True, least_version=least_version)
+        keys = [mixed_seed(name) for name in names]
+        talk, judge = self._conversation, self._scorer.start
+        episodes = group_episodes(
+            self.engine, talk, problem, sampling, keys, branches=branches, firsts=firsts, judge=judge
+        )
+        return list(await asyncio.gather(*(episode.run() for episode in episodes)))
 
     def reward_counts(self) -> Counter[str]:
         """What the rewards have counted on this rank since the last call, as REWARD/COUNTER."""
@@ -75,8 +101,13 @@ class Rollout:
         At most `rollout.slots` go on at once. The random numbers of each depend on the recipe's seed, `draw`, its
         problem and its number alone, not on what else is asked for. To be read to its end within `together`.
         """
-        yield from self._stream(self._conversation, requests, temperature, draw, self._scorer)
-        self._scorer.forget()
+        held: list[Future[Verdict]] = []
+
+        def judge(problem: Problem, attempt: Turn) -> Future[Verdict]:
+            held.append(self._scorer.start(problem, attempt))
+            return held[-1]
+
+        yield from self._stream(self._conversation, requests, temperature, draw, judge)
 
     def first_attempts(self, requests: Sequence[Request], *, draw: tuple[str | int, ...]) -> Iterator[tuple[int, Turn]]:
         """As `stream`, but of each conversation the first attempt alone, not scored."""
@@ -97,24 +128,21 @@ class Rollout:
         requests: Sequence[Request],
         temperature: float,
         draw: tuple[str | int, ...],
-        scorer: Scorer | None = None,
+        judge: Judge | None = None,
     ) -> Iterator[tuple[int, Trajectory]]:
-        settings, sampling = self._recipe.rollout, self._sampling(temperature)
+        settings, sampling = self._recipe.rollout, replace(self._sampling(temperature, draw), apart=True)
 
         async def converse(problem: Problem, prompt: tuple[int, ...], sample: int) -> Trajectory:
-            key, begin = mixed_seed(problem.id, sample), scorer.start if scorer else None
-            episode = Episode(self.engine, conversation, problem, prompt, sampling, key, begin)
-            trajectory = await episode.run()
-            return await scorer.judged(trajectory) if scorer else trajectory
+            key = mixed_seed(problem.id, sample)
+            return await Episode(self.engine, conversation, problem, prompt, sampling, key, judge).run()
 
         def starts() -> Iterator[Start[Trajectory]]:
             for problem, same in groupby(requests, lambda request: request[0]):
                 prompt = conversation.open(problem)
                 yield from (partial(converse, problem, prompt, sample) for _, sample in same)
 
-        self.engine.seed(mixed_seed(self._recipe.seed, *draw), apart=True)
         return iterated(finished(starts(), window=settings.slots, deadline=settings.deadline))
 
-    def _sampling(self, temperature: float) -> Sampling:
-        truncation = Truncation.of(self._recipe.rollout)
-        return Sampling(self._conversation.max_attempt_tokens, temperature, truncation, self._stop)
+    def _sampling(self, temperature: float, draw: tuple[str | int, ...]) -> Sampling:
+        truncation, seed = Truncation.of(self._recipe.rollout), mixed_seed(self._recipe.seed, *draw)
+        return Sampling(self._conversation.max_attempt_tokens, temperature, truncation, self._stop, seed)

@@ -1,27 +1,30 @@
 """Scoring that overlaps with sampling: attempts go to the reward workers as they end."""
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from rewards import RewardError, RewardPool, Verdict
 from rlcore.errors import UserError
 from rlcore.recipe import schema
-from rlcore.types import Groups, Message, Problem, Trajectory, Turn
+from rlcore.types import Message, Problem, Turn
 
 CHUNK = 256
 """Attempts sent to the workers together: large enough that messages cost nothing, small enough to overlap."""
+FLUSH = 0.01
+"""Seconds that an attempt waits for others to be sent with."""
 
 Key = tuple[str, tuple[int, ...], str]
 """A problem's id, and the tokens and the text of an attempt at it (where a server gave text alone, no tokens)."""
 
 
 class Scorer:
-    """The rewards of a recipe in their worker processes. Equal attempts at a problem are judged once."""
+    """The rewards of a recipe in their worker processes, for conversations in any thread's event loop."""
 
     def __init__(self, section: schema.RewardsConfig):
         """Raises UserError for a reward that does not exist or cannot be loaded."""
@@ -29,38 +32,29 @@ class Scorer:
         with _told():
             self._pool = RewardPool(specs, workers=section.workers, deadline=section.deadline)
         self._counted: Counter[str] = Counter()
-        self._waiting: dict[Key, Problem] = {}
-        self._sent: dict[Key, tuple[Future[list[Verdict]], int]] = {}
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[Problem, Turn, Future[Verdict]]] = []
+        self._known: WeakValueDictionary[Key, Future[Verdict]] = WeakValueDictionary()
 
-    def start(self, problem: Problem, attempt: Turn) -> None:
-        """Begins to score an attempt that just ended."""
-        key = _key(problem, attempt)
-        if key not in self._sent:
-            self._waiting[key] = problem
-            if len(self._waiting) >= CHUNK:
-                self._send()
+    def start(self, problem: Problem, attempt: Turn) -> Future[Verdict]:
+        """Begins to score an attempt that just ended; to be called in an event loop.
 
-    def score(self, groups: Groups) -> Groups:
-        """The same trajectories with the verdicts of all their attempts. Raises UserError when the rewards are gone."""
-        self._send()
-        scored = [[self._judged(trajectory) for trajectory in group] for group in groups]
-        self.forget()
-        return scored
-
-    async def judged(self, trajectory: Trajectory) -> Trajectory:
-        """A trajectory that just ended with the verdicts of all its attempts, as soon as they are there."""
-        await asyncio.sleep(0)  # others that ended with it go to the workers in one message
-        self._send()
-        futures = {self._sent[_key(trajectory.problem, turn)][0] for turn in trajectory.attempts}
-        if futures:
-            # Shielded: what a stopped conversation waits for, the workers finish.
-            with _told():
-                await asyncio.shield(asyncio.gather(*map(asyncio.wrap_future, futures)))
-        return self._judged(trajectory)
-
-    def forget(self) -> None:
-        """Equal attempts are judged anew from here on."""
-        self._sent.clear()
+        Equal attempts at a problem are judged once, as long as somebody holds the verdict. It is a UserError where the
+        rewards refuse the attempt or are gone.
+        """
+        key = problem.id, attempt.response_ids, attempt.text
+        with self._lock:
+            verdict = self._known.get(key)
+            if verdict is not None:
+                return verdict
+            verdict = self._known[key] = Future()
+            self._waiting.append((problem, attempt, verdict))
+            full = len(self._waiting) >= CHUNK
+        if full:
+            self._send()
+        else:
+            asyncio.get_running_loop().call_later(FLUSH, self._send)
+        return verdict
 
     def counts(self) -> Counter[str]:
         """What the rewards have counted since the last call, as REWARD/COUNTER; for most it is nothing."""
@@ -71,19 +65,26 @@ class Scorer:
     def close(self) -> None:
         self._pool.close()
 
-    def _judged(self, trajectory: Trajectory) -> Trajectory:
-        sent = (self._sent[_key(trajectory.problem, turn)] for turn in trajectory.attempts)
-        with _told():
-            return replace(trajectory, verdicts=tuple(future.result()[at] for future, at in sent))
-
     def _send(self) -> None:
-        if not self._waiting:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        if not waiting:
             return
-        waiting, self._waiting = self._waiting, {}
-        attempts = [(problem, ids, text) for (_, ids, text), problem in waiting.items()]
-        with _told():
-            future = self._pool.submit(*for_rewards(attempts))
-        self._sent.update({key: (future, at) for at, key in enumerate(waiting)})
+        attempts = [(problem, turn.response_ids, turn.text) for problem, turn, _ in waiting]
+
+        def tell(judged: Future[list[Verdict]]) -> None:
+            failure = judged.exception()
+            for at, (_, _, verdict) in enumerate(waiting):
+                if failure:
+                    verdict.set_exception(_refused(failure))
+                else:
+                    verdict.set_result(judged.result()[at])
+
+        try:
+            self._pool.submit(*for_rewards(attempts)).add_done_callback(tell)
+        except RewardError as error:
+            for _, _, verdict in waiting:
+                verdict.set_exception(_refused(error))
 
 
 def for_rewards(attempts: Sequence[tuple[Problem, Sequence[int], str]]) -> tuple[list[Any], dict[str, list[Any]]]:
@@ -105,11 +106,11 @@ def _told() -> Iterator[None]:
     try:
         yield
     except RewardError as error:
-        raise UserError(f"rewards: {error}") from None
+        raise _refused(error) from None
 
 
-def _key(problem: Problem, attempt: Turn) -> Key:
-    return problem.id, attempt.response_ids, attempt.text
+def _refused(error: BaseException) -> BaseException:
+    return UserError(f"rewards: {error}") if isinstance(error, RewardError) else error
 
 
 def _prompt(problem: Problem) -> str | list[Message]:

@@ -58,7 +58,7 @@ def _mean(
 
 
 def _attempt(prefix: str, ill: Callable[[list[float]], bool], window: int = WINDOW) -> Callable[[History], Figures]:
-    """The first attempt whose window means of a measurement are `ill`: its number, its first and last mean."""
+    """The first attempt (or age) whose window means of a measurement are `ill`: its number, its first and last mean."""
 
     def found(history: History) -> Iterator[Figures]:
         names = {name.removeprefix(prefix) for record in history for name in record if name.startswith(prefix)}
@@ -174,6 +174,12 @@ ALARMS = {
         _mean("learner/mismatch_kl", above=0.1, window=1),
         "the sampler's probabilities are {mean:.2g} nats a token away from the learner's; check that the weights are "
         "published and that both use the same dtype and temperature",
+    ),
+    "staleness": Alarm(
+        "The KL divergence of tokens of some age from the learner grew to over three times what it was, and above 0.01",
+        _attempt("learner/mismatch_kl_lag", lambda means: means[-1] > max(0.01, 3 * means[0])),
+        "what was sampled {attempt} updates before it is learned grew from {first:.2g} to {last:.2g} nats a token away "
+        f"from the learner within {HISTORY} steps; lower batch.ahead or learner.lr",
     ),
     "runaway_kl": Alarm(
         "The KL divergence of an attempt from the reference policy is more than 1",

@@ -15,7 +15,7 @@ from rich.text import Text
 from rlcore.errors import UserError
 from rlcore.evaluate.metrics import attempts_in
 from rlcore.evaluate.results import Results
-from rlcore.files import Record
+from rlcore.files import WAITING, Record
 from rlcore.report.run_folder import RunFolder, read_run
 from rlcore.track.alarms import ALARMS, WINDOW, recent_mean
 from rlcore.track.console import clock
@@ -58,7 +58,7 @@ def finished(run: RunFolder) -> bool:
 
 def view(run: RunFolder) -> RenderableType:
     """Where the run is, its accuracies, its phases, its alarms and its last trajectories."""
-    parts: list[RenderableType] = [_heading(run), _accuracies(run)]
+    parts: list[RenderableType] = [_heading(run), *_waiting(run), _accuracies(run)]
     trained = [record for record in run.metrics if "time/step" in record]
     if trained:
         parts.append(_phases(trained))
@@ -83,6 +83,12 @@ def _heading(run: RunFolder) -> Text:
         age = max(0.0, time.time() - (run.folder / "metrics.jsonl").stat().st_mtime)
         words += [f"{clock(seconds * (run.steps - last['step']))} left", f"last written {clock(age)} ago"]
     return Text("  ".join(words), style="bold")
+
+
+def _waiting(run: RunFolder) -> list[Text]:
+    """What ranks wait for that takes long."""
+    files = sorted((run.folder / WAITING).glob("*.txt"))
+    return [Text(f"{path.stem.replace('-', ' ')}: {path.read_text()}", style="yellow") for path in files]
 
 
 def _accuracies(run: RunFolder) -> Table:

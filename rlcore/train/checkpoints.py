@@ -39,6 +39,10 @@ class Checkpoints:
         """Steps of the checkpoints, whole or not, in order."""
         return list(saved_checkpoints(self.folder))
 
+    def oldest(self) -> int:
+        """The oldest step at which a run may go on where the newest checkpoint is damaged; 0 without checkpoints."""
+        return min(self.steps()[-self._section.keep_last :], default=0)
+
     def newest(self) -> tuple[Path | None, list[str]]:
         """The latest whole checkpoint, and a line about each damaged one after it, which is set aside.
 

@@ -32,7 +32,7 @@ def train(recipe: Recipe, base: Results | None = None) -> Results | None:
                 collected = collector.collect(step, stage)
             check_scored(collected.measured, recipe.rewards.max_failed, ranks)
             clock.start("credit")
-            batch = credit.assign(collected.groups, stage, recipe.credit, gather=partial(own_first, ranks=ranks))
+            batch = credit.assign(collected.groups, stage, recipe.credit, partial(own_first, ranks=ranks), version=step)
             clock.start("learner")
             run.rollout.engine.sleep()
             report = run.learner.update(batch)

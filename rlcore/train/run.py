@@ -24,9 +24,11 @@ from rlcore.session.build import Session
 from rlcore.session.evaluation import BASE_RESULTS, LATEST_RESULTS, evaluate_and_save, open_tracker
 from rlcore.session.inputs import input_changes
 from rlcore.session.interrupt import Interrupt, Stopped
+from rlcore.train.ahead import Ahead
 from rlcore.train.base_attempts import BaseAttempts
 from rlcore.train.checkpoints import Checkpoints, read_state
 from rlcore.train.collect import Collector
+from rlcore.train.ledger import Ledger, sampled_from
 from rlcore.train.step_metrics import TooManyUnscored, distributions
 from rlcore.types import Groups
 from rlcore.watchdog import enter_phase
@@ -89,8 +91,13 @@ class Run:
         base = BaseAttempts(
             self.folder, self.rollout, self.ranks, self.tracker.progress, resumed=self._resumed_at is not None
         )
+        recipe, problems = self.recipe, self._session.problems
         with self.preparing():
-            return Collector(self.recipe, self.ranks, self.rollout, self._session.problems, base)
+            if not recipe.batch.ahead:
+                return Collector(recipe, self.ranks, self.rollout, problems, base)
+            ledger = Ledger(self.folder / "ledger", self.ranks, sampled_from(recipe, self._session.inputs))
+            ahead = Ahead(recipe, self.ranks, self.rollout, problems, base, ledger, self._checkpoints.oldest)
+            return self._open.enter_context(closing(ahead))
 
     def stoppable(self) -> AbstractContextManager[None]:
         """Around what a request to stop may end at once, and the run with it: it is done again when the run goes on."""
@@ -233,7 +240,7 @@ class Run:
     def _new_learner(self) -> Learner:
         recipe = self.recipe
         return Learner(
-            recipe.learner,
+            recipe.learning,
             self._session.policy.model,
             temperature=recipe.rollout.temperature,
             kl_used=any(any(stage.kl) for stage in recipe.stages),

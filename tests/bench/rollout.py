@@ -75,7 +75,6 @@ def _rate(rollouts: Callable[[], int]) -> float:
 
 def _engine(engine: TorchEngine, prompts: list[list[int]], group: int, tokens: int) -> int:
     use_decode_attention(engine.model)
-    engine.seed(0)
     sampling = Sampling(tokens)
 
     async def episode(prompt: list[int], key: int) -> int:

@@ -181,12 +181,10 @@ async def _no_barrier(engine: RolloutEngine, conversations: list[Conversation]) 
         ids = await _attempt(engine, key, prompt, tokens[0], last=False)
         await _attempt(engine, key, ids, tokens[1], last=True)
 
-    engine.seed(0)
     await asyncio.gather(*(episode(key, *conversation) for key, conversation in enumerate(conversations)))
 
 
 async def _barrier(engine: RolloutEngine, conversations: list[Conversation]) -> None:
-    engine.seed(0)
     asked = (_attempt(engine, key, ids, tokens[0], last=False) for key, (ids, tokens) in enumerate(conversations))
     firsts = await asyncio.gather(*asked)
     lengths = (tokens[1] for _, tokens in conversations)

@@ -13,7 +13,7 @@ from rlcore.policy import Policy, stop_ids
 from rlcore.policy.scratch import scratch_model
 from rlcore.recipe import schema
 from rlcore.rollout import Sampling, TorchEngine, sample_groups
-from tests.rollout.scripted import ScriptedEngine, conversation, problem
+from tests.rollout.scripted import ScriptedEngine, ScriptedScorer, conversation, problem
 
 RIGHT, WRONG = "It is 5. Verdict: right", "It is not. Verdict: wrong"
 STORIES = {
@@ -44,15 +44,8 @@ def test_a_kind_tells_its_story_in_exact_tokens(name, cut):
     talk = conversation(kind=name.split(",")[0], attempts=attempts)
     engine = ScriptedEngine(talk.tokenizer, lambda key, turn, text: replies[turn], cut=cut)
     heard = []
-    ((trajectory,),) = sample_groups(
-        engine,
-        talk,
-        [problem()],
-        1,
-        Sampling(50),
-        deadline=60,
-        on_attempt=lambda _, attempt: heard.append(attempt.text),
-    )
+    judge = ScriptedScorer(lambda problem, text: heard.append(text)).start
+    ((trajectory,),) = sample_groups(engine, talk, [problem()], 1, Sampling(50), deadline=60, judge=judge)
     assert [turn.role for turn in trajectory.turns] == roles
     assert [turn.text for turn in trajectory.turns] == replies
     assert heard == [reply for reply, role in zip(replies, roles, strict=True) if role == "attempt"]
@@ -124,11 +117,10 @@ def test_the_embedded_engine_samples_every_kind_token_by_token(kind, monkeypatch
     talk = conversation(kind=kind, attempts=3, max_attempt_tokens=6)
     model = scratch_model(schema.ScratchConfig(hidden_size=32, layers=1, heads=2, kv_heads=1), talk.tokenizer, 0)
     ends = stop_ids(Policy(model, talk.tokenizer))
-    sampling = Sampling(6, temperature=1.5)
+    sampling = Sampling(6, temperature=1.5, seed=1)
 
     def trajectories(slots: int):
         engine = TorchEngine(model, ends, slots=slots, max_tokens=talk.max_tokens)
-        engine.seed(1)
         return sample_groups(engine, talk, [problem()] * 4, 4, sampling, deadline=60)
 
     groups = trajectories(slots=3)  # fewer than conversations: a slot that is not freed would never come back

@@ -75,6 +75,23 @@ def test_the_kubernetes_job_names_its_nodes_alike():
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 
+def test_the_servers_of_kubernetes_have_the_names_and_the_claim_that_the_job_uses():
+    file = (LAUNCH / "kubernetes_servers.yaml").read_text()
+    service, policy, servers = yaml.safe_load_all(file)
+    (_, job) = yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text())
+    pod, learners = (made["spec"]["template"]["spec"] for made in (servers, job))
+    name = f"{servers['metadata']['name']}-{{}}.{service['metadata']['name']}:8000"
+    assert all(f"http://{name.format(number)}" in file for number in range(servers["spec"]["replicas"]))
+    assert servers["spec"]["serviceName"] == service["metadata"]["name"]
+    labels = servers["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == policy["spec"]["podSelector"]["matchLabels"] == labels
+    ((source,),) = ([*way["from"]] for way in policy["spec"]["ingress"])
+    assert source["podSelector"]["matchLabels"] == {"job-name": job["metadata"]["name"]}
+    assert pod["volumes"][0]["persistentVolumeClaim"] == learners["volumes"][0]["persistentVolumeClaim"]
+    variables = {variable["name"]: variable["value"] for variable in pod["containers"][0]["env"]}
+    assert (LAUNCH.parent / variables["RECIPE"]).is_file()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

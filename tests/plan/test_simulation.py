@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,6 +50,40 @@ def test_phases_add_up_and_more_samplers_wait_longer(repository):
     assert one.waiting == pytest.approx(0)
     assert many.waiting > 0.2
     assert many.sampling < one.sampling
+
+
+SERVERS = ["rollout.engine=vllm", "rollout.mode=servers", "rollout.start_servers=4"]
+
+
+def test_what_is_sampled_ahead_overlaps_with_learning_up_to_the_slower_of_both(repository):
+    recipe = load_recipe(repository / "recipes" / "quickstart.yaml", SERVERS)
+    runs = [simulate(recipe, LENGTHS, RATES, learners=4, samplers=4, ahead=ahead, steps=12) for ahead in (0, 1, 2, 4)]
+    none, *others = runs
+    assert none.lag == 0
+    assert none.learners_busy == pytest.approx(none.learning / none.step)
+    assert all(run.step < 0.9 * none.step for run in others)
+    for ahead, run in zip((1, 2, 4), others, strict=True):
+        assert run.step >= run.learning + run.publishing
+        assert run.samplers_busy <= 1
+        assert 0 < run.lag <= ahead
+    in_process = load_recipe(repository / "recipes" / "quickstart.yaml")
+    taking_turns = [simulate(in_process, LENGTHS, RATES, learners=4, samplers=4, ahead=ahead) for ahead in (0, 2)]
+    assert taking_turns[0] == taking_turns[1], "the same GPUs cannot do both"
+
+
+def test_one_conversation_a_step_by_hand():
+    """Replies of 30 s, learning of 10 s, publications of 2 s: what is begun after version n - K holds up step n."""
+    rates = Rates(1.0, 0.0, 0.0, 0.0, 10.0, 2.0)
+    lengths = SimpleNamespace(prompt=0, replies=1, draw=lambda count, rng: np.full((count, 1), 30))
+    recipe = SimpleNamespace(
+        batch=SimpleNamespace(problems=1, group=1),
+        rollout=SimpleNamespace(mode="servers", slots=9),
+        learner=SimpleNamespace(sequence_parallel=1, epochs=1, optimizer_steps=1),
+    )
+    found = [simulate(recipe, lengths, rates, learners=1, samplers=1, ahead=ahead, steps=12) for ahead in (0, 1, 4)]
+    # Two conversations in turn, each held up by the other's publication; with four ahead none holds up the learner.
+    assert [run.step for run in found] == pytest.approx([30 + 12, (30 + 2 + 12) / 2, 12], rel=0.1)
+    assert found[2].learners_busy == pytest.approx(10 / 12)
 
 
 def test_lengths_have_the_mean_and_a_long_tail():

@@ -18,7 +18,6 @@ def talk_of(tokenizer) -> Conversation:
 def sampled(model, talk: Conversation, temperature: float) -> list[Trajectory]:
     """One trajectory of each problem by the embedded engine."""
     engine = TorchEngine(model, list(talk.stop_ids), slots=8, max_tokens=talk.max_tokens)
-    engine.seed(0)
     groups = sample_groups(engine, talk, PROBLEMS, 1, Sampling(ANSWER, temperature), deadline=600)
     return [trajectory for group in groups for trajectory in group]
 

@@ -1,5 +1,6 @@
 """Recipes: inheritance, overrides, checks that answer in one line, and the way back to YAML."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -251,3 +252,28 @@ def test_a_key_of_former_recipes_is_refused_with_what_holds_now_and_left_out_of_
     values["rollout"]["vllm"] |= {"probe_deadline": 30.0, "pause": "keep"}
     values["checkpoint"]["resume"] = "auto"
     assert saved_recipe(values, tmp_path) == recipe
+
+
+def test_what_runs_ahead_compares_with_what_was_drawn_from_unless_the_recipe_says_otherwise(base):
+    plain, ahead = load_recipe(base), load_recipe(base, ["batch.ahead=2"])
+    assert plain.learning is plain.learner
+    assert (ahead.learning.old_logprobs, ahead.learning.max_ratio) == ("sampler", 3.0)
+    assert load_recipe(base, ["batch.ahead=2", "learner.max_ratio=5"]).learning.max_ratio == 5
+    assert any("up to 2 updates early" in line for line in batch_arithmetic(ahead))
+    one = load_recipe(base, ["batch.ahead=1", "learner.old_logprobs=learner"])
+    assert one.learning is one.learner
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["learner.old_logprobs=learner"], "no clip bounds how far the policy goes .* or batch.ahead 1"),
+        (["rollout.top_p=0.9", "learner.kl=exact"], "batch.ahead 2 with rollout.top_p 0.9: which tokens are kept"),
+        (
+            ["learner.loss=reinforce"],
+            "learner.surrogate reinforce, which has no ratio: take learner.old_logprobs learner",
+        ),
+    ],
+)
+def test_what_earlier_weights_sampled_is_not_trained_without_a_bound(base, overrides, said):
+    assert re.search(said, mistake(base, "batch.ahead=2", *overrides))

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from rewards import RewardError, RewardPool
-from rewards.judge import judge_verdicts, usage
+from rewards import RewardError, RewardPool, load_reward
+from rewards.judge import judge_reward, usage
 from tests.rewards.judge_server import Server
 
 
@@ -19,7 +19,7 @@ def server():
 
 def ask(server, texts, **settings):
     settings = {"timeout": 20.0, **settings}
-    return judge_verdicts(texts, url=server.url, model="m", prompts=["2+2?"] * len(texts), **settings)
+    return judge_reward.verdicts(texts, url=server.url, model="m", prompts=["2+2?"] * len(texts), **settings)
 
 
 def test_yes_and_no(server, monkeypatch):
@@ -59,7 +59,7 @@ def test_nobody_there():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
-        verdict = judge_verdicts(["x"], url=url, model="m", timeout=0.5)[0]
+        verdict = judge_reward.verdicts(["x"], url=url, model="m", timeout=0.5)[0]
     assert verdict.status == "timeout"
     assert "ConnectionRefusedError" in verdict.detail
 
@@ -99,6 +99,12 @@ def test_in_a_pool(server):
     assert counted["prompt_tokens"] == 10 * counted["requests"]
     assert counted["votes"] == 20
     assert counted["failures"] == 0
+
+
+def test_a_pool_gives_it_the_time_and_the_chunks_that_it_asks_for():
+    reward = load_reward({"name": "judge", "kwargs": {"url": "u", "model": "m", "timeout": 40.0, "concurrency": 8}})
+    assert (reward.own_limit, reward.at_once) == (40.0, 8)
+    assert load_reward("code").own_limit == 10.0
 
 
 def test_two_judges_count_apart_and_a_completion_without_a_score_is_a_failure(server):

@@ -58,7 +58,7 @@ def test_innocent_programs_are_right(judge, name):
 
 
 def test_a_bomb_leaves_no_process_and_no_file_behind(judge):
-    work = marshal.dumps({"sources": ["pass"], "prints": False, "imports": False})
+    work = marshal.dumps({"source": "pass", "prints": False, "imports": False})
     with judge.programs.start_job(PROGRAM, PATIENT, work) as job:
         assert job.receive() == READY  # so that the process of a job is among those counted
         # Each sandbox has a process that waits for its next job; looked at once, it may just be about to be forked.

@@ -1,13 +1,13 @@
 """An engine that says what a script says, and remembers what it was asked."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from concurrent.futures import Future
 
 from rewards import Verdict
 from rlcore.policy.scratch import scratch_tokenizer
 from rlcore.recipe import schema
 from rlcore.rollout import Conversation, Sample, Sampling
-from rlcore.types import Groups, Problem, Trajectory, Turn
+from rlcore.types import Problem, Turn
 
 TEXT = ["What is 2 + 3? The answer is 5. Verdict: right wrong STOP. Check it. Review it. user assistant " * 3]
 
@@ -35,9 +35,6 @@ class ScriptedEngine:
     def release(self, key: int) -> None:
         self.open.discard(key)
 
-    def seed(self, seed: int, *, apart: bool = False) -> None:
-        pass
-
 
 class ScriptedScorer:
     """`judge(problem, text)` is the verdict on an attempt, in this process."""
@@ -45,21 +42,10 @@ class ScriptedScorer:
     def __init__(self, judge: Callable[[Problem, str], Verdict] = lambda problem, text: Verdict(0.0, "wrong")):
         self.judge = judge
 
-    def start(self, problem: Problem, attempt: Turn) -> None:
-        pass
-
-    def forget(self) -> None:
-        pass
-
-    def score(self, groups: Groups) -> Groups:
-        return [[self._judged(trajectory) for trajectory in group] for group in groups]
-
-    async def judged(self, trajectory: Trajectory) -> Trajectory:
-        return self._judged(trajectory)
-
-    def _judged(self, trajectory: Trajectory) -> Trajectory:
-        verdicts = tuple(self.judge(trajectory.problem, turn.text) for turn in trajectory.attempts)
-        return replace(trajectory, verdicts=verdicts)
+    def start(self, problem: Problem, attempt: Turn) -> Future[Verdict]:
+        verdict: Future[Verdict] = Future()
+        verdict.set_result(self.judge(problem, attempt.text))
+        return verdict
 
 
 def conversation(**section) -> Conversation:

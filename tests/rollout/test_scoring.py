@@ -1,14 +1,18 @@
 """Attempts are sampled and scored together by real reward workers."""
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
+from rewards import Verdict
 from rlcore.errors import UserError
 from rlcore.policy import load_policy, stop_ids
 from rlcore.recipe import schema
 from rlcore.rollout import Conversation, Sampling, Scorer, TorchEngine, sample_groups
-from rlcore.types import Problem, Trajectory, Turn
+from rlcore.rollout.episodes import verdicts
+from rlcore.types import Problem, Turn
 
 FUNCTIONS = Path(__file__).parents[1] / "rewards" / "functions.py"
 
@@ -47,7 +51,6 @@ def rollout(scorer: Scorer, deadline: float = 60.0, temperature: float = 1.0):
     )
     section = schema.ConversationConfig(instruction="There is an error.", max_attempt_tokens=6)
     engine = TorchEngine(policy.model, stop_ids(policy), slots=8, max_tokens=64)
-    engine.seed(0)
     groups = sample_groups(
         engine,
         Conversation(policy.tokenizer, section, stop_ids(policy)),
@@ -55,7 +58,7 @@ def rollout(scorer: Scorer, deadline: float = 60.0, temperature: float = 1.0):
         3,
         Sampling(6, temperature),
         deadline=deadline,
-        on_attempt=scorer.start,
+        judge=scorer.start,
     )
     return policy, groups
 
@@ -63,8 +66,7 @@ def rollout(scorer: Scorer, deadline: float = 60.0, temperature: float = 1.0):
 def test_every_attempt_gets_the_verdict_of_its_own_text(reward_file):
     scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{reward_file}:length_reward"}]))
     try:
-        _, groups = rollout(scorer)
-        scored = scorer.score(groups)
+        _, scored = rollout(scorer)
     finally:
         scorer.close()
     for at, group in enumerate(scored):
@@ -76,10 +78,18 @@ def test_every_attempt_gets_the_verdict_of_its_own_text(reward_file):
                 assert turn.text
 
 
-def attempt_at(asked: str, said: str, *, conversational: bool) -> list[list[Trajectory]]:
+def attempt_at(asked: str, said: str, *, conversational: bool) -> tuple[Problem, Turn]:
     messages = ({"role": "system", "content": "Think."}, {"role": "user", "content": asked})
-    turn = Turn((1,), (2,), (0.0,), "stop", said, (0,))
-    return [[Trajectory(Problem(said, messages, conversational=conversational), (turn,))]]
+    return Problem(said, messages, conversational=conversational), Turn((1,), (2,), (0.0,), "stop", said, (0,))
+
+
+def judged(scorer: Scorer, *attempts: tuple[Problem, Turn]) -> list[Verdict]:
+    """The verdicts on attempts that ended together."""
+
+    async def run() -> tuple[Verdict, ...]:
+        return await verdicts([scorer.start(*attempt) for attempt in attempts])
+
+    return list(asyncio.run(run()))
 
 
 @pytest.mark.parametrize("conversational", [True, False])
@@ -90,9 +100,8 @@ def test_prompts_and_completions_have_one_form_that_of_the_data(conversational):
     scorer = Scorer(schema.RewardsConfig(functions=[{"name": name} for name in names], deadline=60))
     try:
         for said, full in (("<think>a</think>5", len(names)), ("<think>a", len(names) - conversational)):
-            groups = attempt_at("<think>a</think>5", said, conversational=conversational)
-            scorer.start(groups[0][0].problem, groups[0][0].turns[0])
-            assert scorer.score(groups)[0][0].verdicts[0].score == full
+            (verdict,) = judged(scorer, attempt_at("<think>a</think>5", said, conversational=conversational))
+            assert verdict.score == full
     finally:
         scorer.close()
 
@@ -100,13 +109,36 @@ def test_prompts_and_completions_have_one_form_that_of_the_data(conversational):
 def test_equal_attempts_at_a_problem_are_judged_once(reward_file, tmp_path):
     scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{reward_file}:length_reward"}]))
     try:
-        _, groups = rollout(scorer, temperature=0)
-        scored = scorer.score(groups)
+        _, scored = rollout(scorer, temperature=0)
     finally:
         scorer.close()
     texts = {(t.problem.id, turn.text) for group in scored for t in group for turn in t.turns}
     judged = sum(int(line) for line in (tmp_path / "calls").read_text().split())
     assert judged == len(texts) < 4 * 3 * 2
+
+
+def test_an_attempt_is_sent_though_no_chunk_is_full_and_none_forgets_what_another_waits_for(reward_file):
+    """Two event loops in two threads at once, as an evaluation while training conversations go on."""
+    scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{reward_file}:length_reward"}]))
+    found: dict[int, list[float | None]] = {}
+
+    def ask(bonus: int) -> None:
+        for number in range(20):
+            attempt = (
+                Problem(f"{bonus}", ({"role": "user", "content": "?"},), {"bonus": bonus}),
+                Turn((1,), (number,), (0.0,), "stop", "abc", (0,)),
+            )
+            found.setdefault(bonus, []).extend(verdict.score for verdict in judged(scorer, attempt))
+
+    threads = [threading.Thread(target=ask, args=(bonus,)) for bonus in (1, 2)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        scorer.close()
+    assert found == {1: [4.0] * 20, 2: [5.0] * 20}
 
 
 def test_turns_hold_every_token_once_and_in_order(reward_file):
@@ -129,7 +161,7 @@ def test_a_reward_that_fails_leaves_attempts_unscored_with_its_reason(reward_fil
     scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{reward_file}:failing_reward"}]))
     try:
         _, groups = rollout(scorer)
-        verdicts = [v for group in scorer.score(groups) for t in group for v in t.verdicts]
+        verdicts = [v for group in groups for t in group for v in t.verdicts]
     finally:
         scorer.close()
     assert {v.score for v in verdicts} == {None}
@@ -145,7 +177,7 @@ def test_a_column_that_the_data_lack_is_named(reward_file):
     scorer = Scorer(schema.RewardsConfig(functions=[{"name": "pair_sum"}]))
     try:
         with pytest.raises(UserError, match="numbers"):
-            scorer.score(rollout(scorer)[1])
+            rollout(scorer)
     finally:
         scorer.close()
 
@@ -166,7 +198,7 @@ def test_a_penalty_for_length_lowers_the_score_and_leaves_the_mark(tmp_path):
     overlong = {"name": "overlong", "kwargs": {"max_length": 6, "buffer": 4}}
     scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{tmp_path}/content.py:right"}, overlong]))
     try:
-        scored = scorer.score(rollout(scorer)[1])
+        scored = rollout(scorer)[1]
     finally:
         scorer.close()
     trajectories = [trajectory for group in scored for trajectory in group]

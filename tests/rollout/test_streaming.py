@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import Future
 from functools import partial
 
 import pytest
@@ -97,12 +98,13 @@ def test_results_come_as_they_are_scored(tmp_path):
     released = threading.Event()
 
     class Slow(ScriptedScorer):
-        async def judged(self, trajectory):
-            while trajectory.problem.id == "f" and not released.is_set():
-                await asyncio.sleep(0)
-            return await super().judged(trajectory)
+        def start(self, problem, attempt):
+            if problem.id != "f" or released.is_set():
+                return super().start(problem, attempt)
+            coming.append(Future())
+            return coming[-1]
 
-    talk, seen = conversation(attempts=2), []
+    talk, seen, coming = conversation(attempts=2), [], []
     engine = ScriptedEngine(talk.tokenizer, lambda key, turn, text: "5")
     held = rollout(tmp_path, engine, talk, Slow(lambda problem, text: Verdict(1.0, "correct")), slots=8)
     for place, trajectory in held.stream(every(PROBLEMS[::-1], 1), temperature=1.0, draw=("x",)):
@@ -110,6 +112,8 @@ def test_results_come_as_they_are_scored(tmp_path):
         seen.append(place)
         if len(seen) == 5:
             released.set()
+            for verdict in coming:
+                verdict.set_result(Verdict(1.0, "correct"))
     assert seen[-1] == 0
 
 

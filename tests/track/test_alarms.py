@@ -21,6 +21,7 @@ HEALTHY = {
     "learner/grad_norm": 0.7,
     "learner/clip_fraction": 0.02,
     "learner/mismatch_kl": 0.001,
+    "learner/mismatch_kl_lag2": 0.002,
     "learner/kl_t1": 0.02,
     "learner/kl_t2": 0.2,
 }
@@ -42,6 +43,7 @@ CHANGES = {
     "gradient_norm": ({"learner/grad_norm": 9.0}, "norm is 9, usually 0.7"),
     "collapse": ({"train/t2": 0.45}, "attempt 2 fell 15 points below its best"),
     "length_creep": ({"train/tokens_t2": 400.0}, "attempt 2 grew from 220 to 400 tokens"),
+    "staleness": ({"learner/mismatch_kl_lag2": 0.05}, "sampled 2 updates before it is learned grew from 0.002 to 0.05"),
     "low_entropy": ({"learner/entropy_t1": 0.04}, "attempt 1 fell from 0.4 to 0.04 nats"),
 }
 """What shows only against the steps before."""

@@ -50,7 +50,8 @@ def balanced_parts(costs_U: np.ndarray, parts: int) -> list[np.ndarray]:
 
 def _joined(batches: list[TokenBatch]) -> TokenBatch:
     lengths_B = np.concatenate([batch.lengths_B for batch in batches])
-    streams = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in _STREAMS}
+    known = (name for name in _STREAMS if getattr(batches[0], name) is not None)
+    streams = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in known}
     return TokenBatch(offsets_B1=np.r_[0, lengths_B.cumsum()], **streams)
 
 

@@ -109,6 +109,15 @@ def attempt_sum(values_n: Tensor, attempt_n: Tensor) -> Tensor:
     return sums[attempt_n]
 
 
+def within_ratio(log_ratio_n: Tensor, advantage_n: Tensor, highest: float) -> Tensor:
+    """Whether each token stays in the loss: not one of negative advantage whose ratio is above `highest` (bool).
+
+    There the smaller of ratio · A and clipped ratio · A is the former, which nothing bounds: one token that the policy
+    has made many times as likely since it was sampled would decide the step (compare Ye et al. 2020, "dual clip").
+    """
+    return (advantage_n >= 0) | (log_ratio_n.detach().exp() <= highest)
+
+
 def importance_weights(log_ratio_n: Tensor, unit_n: Tensor, correction: CorrectionConfig) -> tuple[Tensor, Tensor]:
     """Weight of each token's policy loss from log π/μ of learner and sampler, and whether a bound changed it (bool).
 

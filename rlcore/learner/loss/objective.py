@@ -9,7 +9,7 @@ from torch import Tensor
 from rlcore.entries import SURROGATES
 from rlcore.learner.batch.packing import MicroBatch
 from rlcore.learner.loss.averaging import LossTokens
-from rlcore.learner.loss.losses import attempt_mean, importance_weights
+from rlcore.learner.loss.losses import attempt_mean, importance_weights, within_ratio
 from rlcore.recipe.schema import LearnerConfig
 from rlcore.types import TokenBatch
 
@@ -74,6 +74,9 @@ class Objective:
         whole = section.correction.level == "trajectory"
         unit_n = self._stream(self.trajectory_N, micro) if whole else run_n
         weight_n, corrected_n = importance_weights(old_n - micro.sampler_logprob_n, unit_n, section.correction)
+        if section.max_ratio:
+            kept_n = within_ratio(log_ratio_n, micro.advantage_n, section.max_ratio)
+            weight_n, corrected_n = weight_n * kept_n, corrected_n | ~kept_n
         policy_loss_n = token_weight_n * weight_n * policy_loss_n
         loss_n = policy_loss_n + token_weight_n * micro.kl_weight_n * kl_n
         if section.entropy_bonus:

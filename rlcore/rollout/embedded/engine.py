@@ -62,16 +62,14 @@ class TorchEngine:
         self._generator = torch.Generator(device=self.device)
         self._cache = SlotCache(model.config, model.dtype, self.device, slots, max_tokens + 1)
         self._driver: asyncio.Task[None] | None = None
-        self._seed, self._apart = 0, False
+        self._seed: int | None = None
         self._common = is_common_decoder(model)
         self._decoder: FewOperations | None = None
         self._forget()
         use_decode_attention(model)
 
-    def seed(self, seed: int, *, apart: bool = False) -> None:
-        """Unless `apart`, one stream of numbers serves all rows."""
-        self._generator.manual_seed(seed)
-        self._seed, self._apart = seed, apart
+    def waits_for(self) -> str:
+        return "this process"
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Copies the weights into the model, unless they are the model's own."""
@@ -95,6 +93,9 @@ class TorchEngine:
         """There is nothing to end."""
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
+        if not sampling.apart and sampling.seed != self._seed:  # one stream of numbers serves all such rows
+            self._seed = sampling.seed
+            self._generator.manual_seed(sampling.seed)
         answer: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         self._came.setdefault(key, len(self._came))
         self._waiting.append(Request(key, tuple(ids), sampling, last, answer))
@@ -159,7 +160,7 @@ class TorchEngine:
             first = not len(self._active) and not opened
             if (room >= 0 or first) and (slot := next(free, None)) is not None:
                 self._rows.open(slot, request, 0)
-                self._rows.seed_S[slot] = mixed_seed(self._seed, request.key)
+                self._rows.seed_S[slot] = mixed_seed(request.sampling.seed, request.key)
                 opened.append(request)
             else:
                 left.append(request)
@@ -307,7 +308,9 @@ class TorchEngine:
         for kind in set(kinds_R.tolist()):
             mine = np.flatnonzero(kinds_R == kind)
             logits_rV = logits_RV if len(mine) == len(slots_R) else logits_RV[self._tensor(mine)]
-            tokens_r, logprobs_r = draw(logits_rV, self._rows.kinds[kind], self._uniform(slots_R[mine]))
+            sampling = self._rows.kinds[kind]
+            share_r1 = self._uniform(slots_R[mine], apart=sampling.apart)
+            tokens_r, logprobs_r = draw(logits_rV, sampling, share_r1)
             self._rows.append(slots_R[mine], tokens_r.cpu().numpy(), logprobs_r.cpu().numpy())
         length_R = self._rows.length_S[slots_R]
         stopped_R = (self._rows.ids_SC[slots_R, length_R - 1][:, None] == self._stop_ids).any(1)
@@ -318,9 +321,9 @@ class TorchEngine:
             self._answer(int(slots_R[at]), "stop" if stopped_R[at] else "length")
         self._active = np.sort(np.concatenate([self._active, slots_R[~ended_R]]))
 
-    def _uniform(self, slots_R: np.ndarray) -> torch.Tensor:
+    def _uniform(self, slots_R: np.ndarray, *, apart: bool) -> torch.Tensor:
         """A random number for the next token of each of these rows, `[R, 1]` float64."""
-        if self._apart:
+        if apart:
             return self._tensor(uniform(self._rows.seed_S[slots_R], self._rows.length_S[slots_R])[:, None])
         return torch.rand(len(slots_R), 1, generator=self._generator, device=self.device, dtype=torch.float64)
 

@@ -2,14 +2,13 @@
 
 import asyncio
 import secrets
-import threading
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -21,7 +20,9 @@ from rlcore.ranks import all_gather, present_ranks
 from rlcore.recipe import schema
 from rlcore.recipe.schema import LoraConfig
 from rlcore.rollout.engine import Sample, Sampling, publication_metrics
+from rlcore.rollout.loop_thread import LoopThread
 from rlcore.rollout.sampling import mixed_seed
+from rlcore.rollout.servers.board import Board
 from rlcore.rollout.servers.fleet import Fleet
 from rlcore.rollout.servers.guard import Guard
 from rlcore.rollout.servers.keeper import Keeper, Weights
@@ -29,8 +30,6 @@ from rlcore.rollout.servers.processes import ServerProcess, free_port, serve_com
 from rlcore.rollout.servers.shared_weights import SharedWeights
 from rlcore.rollout.vllm.adapters import AdapterFolders
 from rlcore.rollout.vllm.arguments import describe_model, engine_arguments, server_arguments
-
-Answer = TypeVar("Answer")
 
 
 class ServersEngine:
@@ -59,7 +58,6 @@ class ServersEngine:
         if getattr(model.config, "quantization_config", None) is not None:
             raise UserError("rollout.mode servers takes no model that is quantised already; in_process does")
         self._ranks = present_ranks(device or model.device)
-        self._seed = 0
         self._metrics: dict[str, float] = {}
         self._processes: dict[str, ServerProcess] = {}
         self._run = all_gather(secrets.token_hex(4), self._ranks)[0]
@@ -72,35 +70,35 @@ class ServersEngine:
             on_cpu = self._ranks.device.type == "cpu"
             self._processes = _processes(section, model, max_tokens, folder, self._guard, lora, on_cpu=on_cpu)
         urls = all_gather(list(self._processes) or section.servers, self._ranks)[0]
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rollout servers", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread("rollout servers")
+        self._board = Board.of(self._ranks, self._run)
         self._fleet = Fleet(section.vllm, urls, stop_ids, ADAPTERS if lora else None)
         self._keeper = Keeper(self._fleet, self._processes) if self._ranks.first else None
         try:
-            self._call(self._fleet.open(self._keeper.bring_back if self._keeper else self._fleet.bring_back))
+            self._thread.call(self._fleet.open(self._keeper.bring_back if self._keeper else None, self._board))
             self.publish(((name, parameter.data) for name, parameter in model.named_parameters()), 0)
         except BaseException:
             self.close()
             raise
 
-    def seed(self, seed: int, *, apart: bool = False) -> None:
-        """Every request draws from a seed of its own: of this one, its conversation and its place in it.
+    async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
+        """Draws from a seed of the request's own: of its conversation and its place in it.
 
         A request that has to be sent again draws the same tokens again: long attempts, which meet more accidents, are
         not replaced by shorter ones.
         """
-        self._seed = seed
-        self._loop.call_soon_threadsafe(self._fleet.router.clear)
-
-    async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
-        seed = mixed_seed(self._seed, key, len(ids))
+        seed = mixed_seed(sampling.seed, key, len(ids))
         request = self._fleet.sample(ids, sampling, seed=seed, key=key, last=last)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(request, self._loop))
+        return await asyncio.wrap_future(self._thread.begin(request))
+
+    def waits_for(self) -> str:
+        """How many requests are unanswered, and at which servers."""
+        loads = {server.url: len(server.requests) for server in self._fleet.servers if server.requests}
+        return ", ".join(f"{count} requests on {url}" for url, count in loads.items()) or "no server"
 
     def release(self, key: int) -> None:
         """Forgets where a conversation was."""
-        self._loop.call_soon_threadsafe(self._fleet.router.forget, key)
+        self._thread.loop.call_soon_threadsafe(self._fleet.router.forget, key)
 
     def sleep(self) -> None:
         """Servers keep their memory: it is not the learner's."""
@@ -111,15 +109,17 @@ class ServersEngine:
         Raises UserError when no server is left, or where the weights cannot be written.
         """
         began = time.perf_counter()
-        self._call(self._fleet.steady.acquire())
+        self._thread.call(self._fleet.steady.acquire())
         all_gather(None, self._ranks)  # all ranks have come to the publication
         label = f"{self._run}:{version}"
         size = self._send(weights, label) if self._direct else self._write(weights, label)
         seconds = time.perf_counter() - began
-        self._call(self._release(label))
+        self._thread.call(self._release(label))
         if self._keeper:
-            self._call(self._fleet.replicas())
+            self._thread.call(self._fleet.replicas())
         all_gather(None, self._ranks)
+        if self._board and not self._keeper:
+            self._thread.call(self._fleet.look(self._board))
         self._measure(size, seconds)
 
     def together(self) -> AbstractContextManager[None]:
@@ -132,16 +132,13 @@ class ServersEngine:
 
     def close(self) -> None:
         """Ends the servers that were started here, and takes the weights' files away."""
-        self._call(self._fleet.close())
-        self._call(self._loop.shutdown_default_executor())  # a server that is being started: it is ended below
+        self._thread.call(self._fleet.close())
+        self._thread.close()  # a server that is being started is so to its end, and ended below
         if self._ranks.first:
             if self._processes:
                 with ThreadPoolExecutor(len(self._processes)) as pool:
                     list(pool.map(ServerProcess.stop, self._processes.values()))
             self._guard.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     def _shared_weights(
         self, model: PreTrainedModel, parent: str, lora: LoraConfig | None
@@ -171,11 +168,11 @@ class ServersEngine:
         if self._adapters:
             adapters, added = self._adapters.write(weights if whole is None else self._first_adapters)
             size += added
-        publication = asyncio.run_coroutine_threadsafe(self._keeper.publish(whole, adapters, label), self._loop)
+        publication = self._thread.begin(self._keeper.publish(whole, adapters, label))
         if whole is not None:
             try:
                 for part in self._weights.write(weights):
-                    self._loop.call_soon_threadsafe(whole.add, part)
+                    self._thread.loop.call_soon_threadsafe(whole.add, part)
             except BaseException:
                 publication.cancel()  # servers that wait for the rest stay paused
                 raise
@@ -184,16 +181,17 @@ class ServersEngine:
 
     def _send(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
         """From GPU to GPU; returns the bytes."""
-        places = all_gather(self._call(self._keeper.pause_all()) if self._keeper else [], self._ranks)[0]
+        places = all_gather(self._thread.call(self._keeper.pause_all()) if self._keeper else [], self._ranks)[0]
         size = self._direct.send(weights, places, label)
         if self._keeper:
-            self._call(self._keeper.resume_all([url for url, _ in places], label))
+            self._thread.call(self._keeper.resume_all([url for url, _ in places], label))
         return size
 
     async def _release(self, label: str) -> None:
         """Ends a publication in this rank's fleet."""
         self._fleet.label = label
         self._fleet.steady.release()
+        self._fleet.router.clear()
         self._fleet.tell()
 
     def _measure(self, size: int, seconds: float) -> None:
@@ -206,10 +204,6 @@ class ServersEngine:
             **{f"servers/{name}": float(total[name]) for name in ("up", "sampled_again", "taken_out", "restarted")},
             **publication_metrics(size, seconds),
         }
-
-    def _call(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
-        """Runs it in the thread of the servers."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
 def _direct(vllm: schema.VllmConfig, model: PreTrainedModel, rank: int) -> Any:

@@ -1,9 +1,10 @@
 """All rollout servers as one learner rank sees them: requests go where there is room, and what fails is dealt with.
 
-A server is *up* while it can be reached and holds the current weights. One that dies, hangs, fails requests or lost its
-weights is taken out: its requests are sampled again elsewhere, and it comes back once it holds the current weights. The
-first rank, the keeper, brings servers back (it starts its own anew and gives them the weights); the other ranks see by
-the label of a server's weights when it is back. Everything here runs in one event loop.
+A server is *up* while it can be reached and holds weights of this run. One that dies, hangs, fails requests or lost its
+weights is taken out: its requests are sampled again elsewhere, and it comes back once it holds the current weights.
+
+The first rank, the keeper, watches the servers and brings them back (it starts its own anew and gives them the
+weights); the others read from a board how they are. Everything here runs in one event loop.
 """
 
 import asyncio
@@ -18,8 +19,13 @@ import aiohttp
 from rlcore.errors import UserError
 from rlcore.recipe import schema
 from rlcore.rollout.engine import Sample, Sampling
+from rlcore.rollout.servers.board import Board
 from rlcore.rollout.servers.server import Aborted, Replica, Server, ServerFault
 
+LOOK_EVERY = 0.5
+"""Seconds between looks at the board."""
+SHUN = 30.0
+"""Seconds for which a rank that only reads the board sends nothing to a server that failed its own requests."""
 PROBE_EVERY = 2.0
 """Seconds between looks at a server that is up; one whose request failed is looked at at once."""
 FAILURES = 3
@@ -35,7 +41,10 @@ BringBack = Callable[[Server], Awaitable[None]]
 
 
 class Fleet:
-    """`label` names the current weights, `RUN:VERSION`; it is None until weights are published."""
+    """`label` names the weights published last, `RUN:VERSION`; it is None until there are any.
+
+    Servers hold them, or earlier ones while a publication goes on: a request says which are too old for it.
+    """
 
     def __init__(
         self, section: schema.VllmConfig, urls: Sequence[str], stop_ids: Sequence[int], adapters: str | None = None
@@ -49,21 +58,26 @@ class Fleet:
         self.label: str | None = None
         self.counts: Counter[str] = Counter()
         self.steady = asyncio.Lock()
-        """Held while weights are published: until then servers and ranks may differ on what is current."""
+        """Held by the keeper while weights are published: what servers hold is then about to change."""
         self.router = Router()
         self._news = asyncio.Event()
         self._fatal: Exception | None = None
         self.lost: dict[Server, str] = {}
         """Servers that did not come back in time, and why."""
         self._watches: list[asyncio.Task[None]] = []
+        self._board: Board | None = None
 
-    async def open(self, bring_back: BringBack) -> None:
-        """Begins to watch the servers; `bring_back` is the keeper's, or on other ranks the fleet's own."""
+    async def open(self, bring_back: BringBack | None, board: Board | None) -> None:
+        """Begins to watch the servers, if `bring_back` is the keeper's; else to follow what it writes on the board."""
         # Idle connections are dropped before the server drops them, else a request may meet a closed one.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3)
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         self.servers = [Server(url, self._session, self.section.deadline) for url in self.urls]
-        self._watches = [asyncio.create_task(self._watch(server, bring_back)) for server in self.servers]
+        if bring_back:
+            self._board = board
+            self._watches = [asyncio.create_task(self._watch(server, bring_back)) for server in self.servers]
+        elif board:
+            self._watches = [asyncio.create_task(self._follow(board))]
 
     async def close(self) -> None:
         for watch in self._watches:
@@ -76,7 +90,7 @@ class Fleet:
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, seed: int, key: int, last: bool) -> Sample:
         """Continues `ids` on some server. Raises UserError when none is left, or for a hopeless request."""
         for _ in range(TRIES):
-            replica = self.router.place(key, ids, await self.replicas())
+            replica = self.router.place(key, ids, await self.replicas(sampling.least_version))
             try:
                 sample = await self._ask(replica, ids, sampling, seed)
             except ServerFault as fault:
@@ -91,11 +105,15 @@ class Fleet:
             return sample
         raise UserError(f"a request of {len(ids)} tokens failed {TRIES} times, the last time so: {last_fault}")
 
-    async def replicas(self) -> list[Replica]:
-        """Those of the servers that are up; waits until there are some. Raises UserError when no server is left."""
+    async def replicas(self, least: int | None = None) -> list[Replica]:
+        """Those of the servers that are up and hold version `least` (None: the last one) or a later one.
+
+        Waits until there are some. Raises UserError when no server is left.
+        """
         while True:
             self.check()
-            found = [replica for server in self.servers if server.up for replica in server.replicas]
+            able = [s for s in self.servers if s.up and self._version(s.label) >= self._least(least)]
+            found = [replica for server in able for replica in server.replicas]
             if found:
                 return found
             await self.news()
@@ -106,8 +124,7 @@ class Fleet:
             raise self._fatal
 
     async def _ask(self, replica: Replica, ids: Sequence[int], sampling: Sampling, seed: int) -> Sample:
-        server, label = replica.server, self.label
-        assert label is not None, "weights are published before anything is sampled"
+        server, least = replica.server, self._least(sampling.least_version)
         request = asyncio.create_task(
             server.generate(
                 ids,
@@ -115,14 +132,14 @@ class Fleet:
                 seed=seed,
                 stop_ids=self.stop_ids,
                 adapters=self.adapters,
-                salt=label,
+                salt=server.label,
                 replica=replica.rank,
             )
         )
         server.requests.add(request)
         replica.load += 1
         try:
-            sample = _sample(await request, server, label)
+            sample = self._read(await request, server, least)
         except asyncio.CancelledError:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise
@@ -133,6 +150,32 @@ class Fleet:
         server.failures = server.trouble = 0
         return sample
 
+    def _least(self, asked: int | None) -> int:
+        """The version of the weights that a request has to be answered with at least."""
+        return self._version(self.label or "") if asked is None else asked
+
+    def _version(self, label: str) -> int:
+        """The number in a label; -1 for a label of another run."""
+        run, _, number = label.rpartition(":")
+        return int(number) if run and run == (self.label or label).rpartition(":")[0] else -1
+
+    def _read(self, choice: dict[str, Any], server: Server, least: int) -> Sample:
+        """Reads an answer. Raises ServerFault for one that is not whole, or sampled by older weights than asked for."""
+        try:
+            ids = tuple(choice["token_ids"])
+            logprobs = tuple(float(token["logprob"]) for token in choice["logprobs"]["content"])
+            spans = [(span["version"], span["end"] - span["start"]) for span in choice["weight_versions"]]
+            versions = tuple(version for held, length in spans for version in [self._version(held)] * length)
+        except (KeyError, TypeError, ValueError):
+            lacking = "the answer lacks ids, log-probabilities or versions"
+            raise ServerFault(f"sampling on {server.url}: {lacking}") from None
+        if not ids or not len(ids) == len(logprobs) == len(versions):
+            counts = f"{len(logprobs)} log-probabilities and {len(versions)} versions"
+            raise ServerFault(f"sampling on {server.url}: {len(ids)} ids came with {counts}")
+        if min(versions) < least:
+            raise ServerFault(f"sampling on {server.url}: it answered with the weights {spans[0][0]}, not {least}")
+        return Sample(ids, logprobs, choice["finish_reason"], versions)
+
     # Watching.
 
     async def news(self) -> None:
@@ -140,9 +183,12 @@ class Fleet:
         await self._news.wait()
 
     def tell(self) -> None:
-        """Wakes those who wait for news."""
+        """Wakes those who wait for news, on all ranks."""
         self._news.set()
         self._news = asyncio.Event()
+        if self._board:
+            servers = [[server.up, server.label, len(server.replicas), server.reason] for server in self.servers]
+            self._board.write({"servers": servers, "fatal": str(self._fatal) if self._fatal else None})
 
     def take_out(self, server: Server, reason: str) -> None:
         """No request goes there until it is brought back; those that run there are sampled again elsewhere."""
@@ -156,18 +202,27 @@ class Fleet:
             request.cancel()
         self.tell()
 
-    async def bring_back(self, server: Server) -> None:
-        """As a rank that is not the keeper: waits until another has given the server the current weights."""
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self.section.deadline
+    async def look(self, board: Board) -> None:
+        """Takes from the board how the servers are."""
+        note = await asyncio.to_thread(board.read)
+        now = asyncio.get_running_loop().time()
+        before = [(server.up, server.label) for server in self.servers]
+        for server, (up, label, replicas, reason) in zip(self.servers, note["servers"], strict=True):
+            server.label = label
+            server.has_replicas(replicas)
+            if server.up and not up:
+                self.take_out(server, reason)
+            server.up = up and now >= server.shunned_until
+        self._fatal = UserError(note["fatal"]) if note["fatal"] else None
+        if self._fatal or before != [(server.up, server.label) for server in self.servers]:
+            self.router.clear()
+            self.tell()
+
+    async def _follow(self, board: Board) -> None:
         while True:
-            try:
-                if self.label is not None and await server.weight_version() == self.label:
-                    return await server.look()
-            except ServerFault:
-                if clock() > deadline:
-                    raise
-            await asyncio.sleep(0.2)
+            with contextlib.suppress(RuntimeError):  # the rank that keeps the store is gone: the run is about to end
+                await self.look(board)
+            await asyncio.sleep(LOOK_EVERY)
 
     async def _watch(self, server: Server, bring_back: BringBack) -> None:
         failures = 0
@@ -189,6 +244,7 @@ class Fleet:
                 return self.tell()
             self.lost.pop(server, None)
             server.up = True
+            self.router.clear()
             log.info("rollout server %s is up", server.url)
             self.tell()
             await self._while_up(server)
@@ -208,14 +264,15 @@ class Fleet:
                 except ServerFault as fault:
                     self.take_out(server, str(fault))
                 else:
-                    if held != self.label:
-                        self.take_out(server, f"it holds the weights {held}, not {self.label}")
+                    if held != server.label:
+                        self.take_out(server, f"it holds the weights {held}, not {server.label}")
 
     def _doubt(self, server: Server, reason: str) -> None:
         """A request failed there: look at once, or take it out if it was not the first."""
         server.failures += 1
         if server.failures >= FAILURES:
             self.take_out(server, reason)
+            server.shunned_until = asyncio.get_running_loop().time() + SHUN
         server.doubted.set()
 
     def _give_up(self, server: Server) -> None:
@@ -224,29 +281,6 @@ class Fleet:
         if len(self.lost) == len(self.servers):
             self._fatal = UserError(f"no rollout server is left: {'; '.join(self.lost.values())}")
             self.tell()
-
-
-def _sample(choice: dict[str, Any], server: Server, label: str) -> Sample:
-    """Reads an answer. Raises ServerFault for one that is not whole, or sampled from older weights than asked for."""
-    try:
-        ids = tuple(choice["token_ids"])
-        logprobs = tuple(float(token["logprob"]) for token in choice["logprobs"]["content"])
-        spans = [(span["version"], span["end"] - span["start"]) for span in choice["weight_versions"]]
-        versions = tuple(version for held, length in spans for version in [_version(held, label)] * length)
-    except (KeyError, TypeError, ValueError):
-        raise ServerFault(f"sampling on {server.url}: the answer lacks ids, log-probabilities or versions") from None
-    if not ids or not len(ids) == len(logprobs) == len(versions):
-        counts = f"{len(logprobs)} log-probabilities and {len(versions)} versions"
-        raise ServerFault(f"sampling on {server.url}: {len(ids)} ids came with {counts}")
-    if min(versions) < _version(label, label):
-        raise ServerFault(f"sampling on {server.url}: it answered with the weights {spans[0][0]}, not {label}")
-    return Sample(ids, logprobs, choice["finish_reason"], versions)
-
-
-def _version(held: str, current: str) -> int:
-    """The number in a label; -1 for a label of another run."""
-    run, _, number = held.rpartition(":")
-    return int(number) if run == current.rpartition(":")[0] else -1
 
 
 FOLLOW = 16
@@ -279,6 +313,6 @@ class Router:
         self._homes.pop(key, None)
 
     def clear(self) -> None:
-        """New conversations begin: nothing of the ones before is of use."""
+        """Weights or servers are others: no KV cache that a request would find is of use."""
         self._homes.clear()
         self._prompts.clear()

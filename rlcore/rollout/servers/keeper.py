@@ -47,16 +47,20 @@ class Keeper:
         self._started: set[str] = set()
         self._weights: Weights | None = None
         self._adapters: str | None = None
+        self._label = ""
+        """Of the weights to give."""
         self._waiting: set[Server] = set()
         """Servers that need weights and can get them only when the learner sends them to all (NCCL, IPC)."""
 
     async def publish(self, weights: Weights | None, adapters: str | None, label: str) -> None:
         """Gives weights to every server that is up; those that fail to take them are taken out. The fleet is held.
 
+        Each bears their label once it holds them: what it was asked before is answered with either.
+
         `adapters` is a folder. Without `weights` they are changed alone, and the weights under them stay.
         """
         fleet = self._fleet
-        self._weights, self._adapters, fleet.label = weights or self._weights, adapters, label
+        self._weights, self._adapters, self._label = weights or self._weights, adapters, label
 
         async def give(server: Server) -> None:
             try:
@@ -119,13 +123,13 @@ class Keeper:
     async def resume_all(self, urls: Collection[str], label: str) -> None:
         """Resumes servers, which hold the weights `label` now."""
         fleet = self._fleet
-        fleet.label = label
         for server in [server for server in fleet.servers if server.url in urls]:
             try:
                 await server.resume()
             except ServerFault as fault:
                 fleet.take_out(server, str(fault))
             else:
+                server.label = label
                 self._waiting.discard(server)
         fleet.tell()
 
@@ -142,8 +146,7 @@ class Keeper:
 
     async def _give(self, server: Server, *, whole: bool) -> None:
         """One publication to one server. What fails leaves it paused: it samples from no mixture of weights."""
-        label = self._fleet.label
-        assert label is not None
+        label = self._label
         await server.pause()
         if whole:
             await self._give_weights(server, label if self._adapters is None else None)
@@ -152,6 +155,7 @@ class Keeper:
                 await server.add_adapters(self._adapters)
             await server.change_adapters(self._adapters, label)
         await server.resume()
+        server.label = label
 
     async def _give_weights(self, server: Server, label: str | None) -> None:
         """Replaces all weights of a paused server. Without a `label` they have none yet: adapters are to follow."""

@@ -45,13 +45,17 @@ class Replica:
 class Server:
     """Requests to one server, in `deadline` seconds each; failures are raised as `ServerFault`.
 
-    `up` says whether requests go there: it can be reached and holds the current weights. Otherwise `reason` says why.
+    `up` says whether requests go there: it can be reached and holds weights of this run. Otherwise `reason` says why.
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession, deadline: float):
         self.url = url.rstrip("/")
         self.up = False
         self.reason = "it has not been reached yet"
+        self.label = ""
+        """Of the weights that it holds, as far as they are this run's."""
+        self.shunned_until = 0.0
+        """On the event loop's clock: when a rank that read of it as up will ask it again."""
         self.replicas = [Replica(self, 0)]
         self.workers = 1
         """Processes that hold (parts of) the weights, over all replicas."""
@@ -119,7 +123,10 @@ class Server:
         whole = await self._call("probe", "GET", "/get_world_size")
         one = await self._call("probe", "GET", "/get_world_size?include_dp=false")
         self.workers = int(whole["world_size"])
-        count = max(1, self.workers // max(1, int(one["world_size"])))
+        self.has_replicas(max(1, self.workers // max(1, int(one["world_size"]))))
+
+    def has_replicas(self, count: int) -> None:
+        """So many data-parallel engines."""
         if count != len(self.replicas):
             self.replicas = [Replica(self, rank) for rank in range(count)]
 

@@ -73,7 +73,6 @@ class InProcessEngine:
         self._sleep_level = min(section.vllm.sleep_level, 1) if lora else section.vllm.sleep_level
         self._asleep = False
         self._metrics: dict[str, float] = {}
-        self._seed = 0
         self._salt = 0
         self._place = 0
         """Among the ranks that share the engine."""
@@ -94,9 +93,8 @@ class InProcessEngine:
     def release(self, key: int) -> None:
         """No-op: vLLM drops a conversation's prefix cache when others need the room."""
 
-    def seed(self, seed: int, *, apart: bool = False) -> None:
-        """Every request draws from a seed of its own: of this one, its conversation and where in it it begins."""
-        self._seed = seed
+    def waits_for(self) -> str:
+        return "this process"
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Copies the weights in, and wakes up if asleep. KV caches of earlier weights are never used again."""
@@ -162,7 +160,8 @@ class InProcessEngine:
         self._requests += 1
         request = f"{self._place}-{self._requests}"
         answer: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
-        self._submit(request, ids, sampling, mixed_seed(self._seed, key, len(ids)))
+        # Every request draws from a seed of its own: of its conversation, and of where in it it begins.
+        self._submit(request, ids, sampling, mixed_seed(sampling.seed, key, len(ids)))
         self._answers[request] = answer
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._drive())

@@ -120,7 +120,6 @@ def adapted():
 def test_logprobs_are_those_of_the_sampled_distribution(reference, sampling):
     chosen = [prompt for prompt in prompts(10) for _ in range(4)]
     engine = TorchEngine(reference, [STOP], slots=16, max_tokens=64)
-    engine.seed(0)
     for prompt, (first, second) in zip(chosen, two_attempts(engine, chosen, sampling), strict=True):
         ids = [*prompt, *first.ids, *TAIL, *second.ids]
         with torch.no_grad():
@@ -136,7 +135,6 @@ def test_samples_follow_the_models_distribution():
     reference = model("qwen2")
     prompt = prompts(1)[0]
     engine = TorchEngine(reference, [STOP], slots=512, max_tokens=16)
-    engine.seed(0)
 
     async def run():
         one = Sampling(1)
@@ -176,10 +174,9 @@ def test_truncation_keeps_the_likeliest_and_renormalises(truncation, kept):
 def test_the_same_seed_gives_the_same_attempts_and_another_seed_others():
     engine = TorchEngine(model("qwen2"), [STOP], slots=8, max_tokens=64)
     runs = []
-    for seed in (1, 1, 2):
-        engine.seed(seed)
-        runs.append(two_attempts(engine, prompts(20), Sampling(10)))
-    assert runs[0] == runs[1] != runs[2]
+    for seed in (1, 2, 1):
+        runs.append(two_attempts(engine, prompts(20), Sampling(10, seed=seed)))
+    assert runs[0] == runs[2] != runs[1]
 
 
 def test_requests_with_different_settings_share_a_batch():

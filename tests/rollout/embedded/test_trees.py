@@ -8,7 +8,7 @@ from rlcore.policy import Policy, stop_ids
 from rlcore.policy.scratch import scratch_model
 from rlcore.recipe import schema
 from rlcore.rollout import Sampling, TorchEngine, sample_groups
-from tests.rollout.scripted import ScriptedEngine, conversation, problem
+from tests.rollout.scripted import ScriptedEngine, ScriptedScorer, conversation, problem
 
 
 def sample(engine, talk, **settings):
@@ -17,8 +17,9 @@ def sample(engine, talk, **settings):
 
 def test_branches_share_a_first_attempt_that_is_sampled_and_trained_once():
     talk, judged = conversation(attempts=2), []
+    scorer = ScriptedScorer(lambda problem, text: judged.append(text))
     engine = ScriptedEngine(talk.tokenizer, lambda key, turn, text: f"{key}{turn}")
-    groups = sample(engine, talk, on_attempt=lambda problem, attempt: judged.append(attempt.text))
+    groups = sample(engine, talk, judge=scorer.start)
     assert [len(engine.asked[key]) for key in range(8)] == [2, 1] * 4
     assert not engine.open
     for at, group in enumerate(groups):
@@ -38,7 +39,6 @@ def test_branches_in_the_embedded_engine(kind):
     model = scratch_model(schema.ScratchConfig(hidden_size=32, layers=1, heads=2, kv_heads=1), talk.tokenizer, seed=0)
     policy = Policy(model, talk.tokenizer)
     engine = TorchEngine(model, stop_ids(policy), slots=3, max_tokens=talk.max_tokens)
-    engine.seed(0)
     groups = sample(engine, talk)
     pairs = [(group[g], group[g + 1]) for group in groups for g in (0, 2)]
     assert all(a.turns[0].response_ids == b.turns[0].response_ids for a, b in pairs)

@@ -19,7 +19,7 @@ from rlcore.rollout.servers.engine import ServersEngine
 from rlcore.rollout.servers.processes import free_port
 
 STUB = Path(__file__).with_name("stub.py")
-SAMPLING = Sampling(max_tokens=8)
+MAX_TOKENS = 8
 
 
 class Stub:
@@ -82,16 +82,20 @@ def weights(value: float) -> Iterator[tuple[str, torch.Tensor]]:
     yield "second", torch.zeros(5, 7)
 
 
-def sample_all(rollout: ServersEngine, count: int, then: Callable[[], object] | None = None) -> list[list[Sample]]:
+def sample_all(
+    rollout: ServersEngine, count: int, then: Callable[[], object] | None = None, *, seed: int = 0
+) -> list[list[Sample]]:
     """Two attempts of `count` trajectories in groups of four, all at once.
 
     `then` is called once every server has a request to answer, or when they all have answered.
     """
 
+    sampling = Sampling(MAX_TOKENS, seed=seed)
+
     async def episode(key: int) -> list[Sample]:
         prompt = [key // 4, 7, 7]
-        first = await rollout.sample(prompt, SAMPLING, key=key, last=False)
-        return [first, await rollout.sample([*prompt, *first.ids, 9], SAMPLING, key=key, last=True)]
+        first = await rollout.sample(prompt, sampling, key=key, last=False)
+        return [first, await rollout.sample([*prompt, *first.ids, 9], sampling, key=key, last=True)]
 
     async def all_of_them() -> list[list[Sample]]:
         episodes = [asyncio.create_task(episode(key)) for key in range(count)]

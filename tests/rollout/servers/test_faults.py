@@ -1,5 +1,6 @@
 """Servers mode against stand-ins that die, hang, fail, forget and come back (see stub.py). No vLLM is needed."""
 
+import asyncio
 import http.server
 import os
 import signal
@@ -7,8 +8,13 @@ import sys
 import threading
 
 import pytest
+import torch
 
 from rlcore.errors import UserError
+from rlcore.rollout import Sampling
+from rlcore.rollout.loop_thread import LoopThread
+from rlcore.rollout.servers.board import Board
+from rlcore.rollout.servers.fleet import Fleet
 from tests.rollout.servers.running import STUB, Stub, engine, post, sample_all, until, up, weights
 
 OURS = {"command": f"{sys.executable} {STUB}"}
@@ -36,8 +42,7 @@ def test_requests_are_spread_and_a_trajectory_and_its_group_stay_on_one_server(t
     with engine(tmp_path, **given(two)) as rollout:
         rollout.publish(weights(-0.5), 3)
         until(lambda: up(rollout) == 2)
-        rollout.seed(5)
-        trajectories = sample_all(rollout, 16)
+        trajectories = sample_all(rollout, 16, seed=5)
     assert {version for samples in trajectories for sample in samples for version in sample.versions} == {3}
     first, second = seen(two)
     assert len(first) == len(second) == 16
@@ -59,29 +64,23 @@ def test_every_answer_is_of_the_published_weights(two, tmp_path):
 def test_the_same_seed_draws_the_same_tokens_wherever_a_request_goes(two, tmp_path):
     with engine(tmp_path, **given(two)) as rollout:
         rollout.publish(weights(-1), 0)
-        rollout.seed(1)
-        before = sample_all(rollout, 8)
+        before = sample_all(rollout, 8, seed=1)
         two[0].kill()
-        rollout.seed(1)
-        assert sample_all(rollout, 8) == before
-        rollout.seed(2)
-        assert sample_all(rollout, 8) != before
+        assert sample_all(rollout, 8, seed=1) == before
+        assert sample_all(rollout, 8, seed=2) != before
 
 
 def test_a_server_killed_in_mid_rollout_loses_nothing_and_rejoins_with_the_current_weights(two, tmp_path):
     with engine(tmp_path, **given(two)) as rollout:
         rollout.publish(weights(-1), 1)
         until(lambda: up(rollout) == 2)
-        rollout.seed(1)
-        undisturbed = sample_all(rollout, 32)
+        undisturbed = sample_all(rollout, 32, seed=1)
         for stub in two:
             post(stub.url, "/behave", {"delay": 0.6})
-        rollout.seed(1)
-        assert sample_all(rollout, 32, then=two[0].kill) == undisturbed
+        assert sample_all(rollout, 32, then=two[0].kill, seed=1) == undisturbed
         two[0] = Stub(two[0].port)  # somebody starts it again, with weights of its own
         until(lambda: up(rollout) == 2)
-        rollout.seed(2)
-        assert logprobs(sample_all(rollout, 32)) == {-1.0}
+        assert logprobs(sample_all(rollout, 32, seed=2)) == {-1.0}
         assert seen(two)[0]
         rollout.publish(weights(-2), 2)
         metrics = rollout.metrics()
@@ -127,11 +126,9 @@ def test_an_answer_that_comes_late_is_not_counted_twice(two, tmp_path):
     with engine(tmp_path, **given(two, deadline=0.7)) as rollout:
         rollout.publish(weights(-1), 1)
         until(lambda: up(rollout) == 2)
-        rollout.seed(1)
-        expected = sample_all(rollout, 8)
+        expected = sample_all(rollout, 8, seed=1)
         post(two[0].url, "/behave", {"delay": 1.5})
-        rollout.seed(1)
-        assert sample_all(rollout, 8) == expected
+        assert sample_all(rollout, 8, seed=1) == expected
 
 
 def test_a_publication_that_fails_halfway_leaves_no_server_on_a_mixture(two, tmp_path):
@@ -142,8 +139,7 @@ def test_a_publication_that_fails_halfway_leaves_no_server_on_a_mixture(two, tmp
         rollout.publish(weights(-2), 2)
         assert logprobs(sample_all(rollout, 16)) == {-2.0}
         until(lambda: up(rollout) == 2)  # the publication was made again
-        rollout.seed(1)
-        assert logprobs(sample_all(rollout, 16)) == {-2.0}
+        assert logprobs(sample_all(rollout, 16, seed=1)) == {-2.0}
         assert seen(two)[0]
 
 
@@ -277,8 +273,65 @@ def test_what_answers_but_is_no_vllm_server_ends_the_run_in_one_line(tmp_path):
 def test_servers_that_cannot_be_paused_are_named(two, tmp_path):
     with engine(tmp_path, **given(two)) as rollout:
         until(lambda: up(rollout) == 2)
-        rollout._call(rollout._fleet.steady.acquire())  # as a publication does
+        rollout._thread.call(rollout._fleet.steady.acquire())  # as a publication does
         for stub in two:
             stub.kill()
         with pytest.raises(UserError, match=f"pause on {two[0].url}.*; pause on {two[1].url}"):
-            rollout._call(rollout._keeper.pause_all())
+            rollout._thread.call(rollout._keeper.pause_all())
+
+
+def test_a_rank_that_only_follows_asks_no_server_how_it_is(two, tmp_path):
+    board = Board(torch.distributed.HashStore(), "run")
+
+    async def followed() -> Fleet:
+        fleet = Fleet(rollout._fleet.section, rollout._fleet.urls, [1])
+        await fleet.open(None, board)
+        return fleet
+
+    async def seen(fleet: Fleet) -> list[tuple[bool, str]]:
+        await fleet.look(board)
+        return [(server.up, server.label.rpartition(":")[2]) for server in fleet.servers]
+
+    with engine(tmp_path, **given(two)) as rollout:
+        rollout._fleet._board = board
+        rollout.publish(weights(-1), 1)
+        until(lambda: up(rollout) == 2)
+        thread = LoopThread("follower")
+        fleet = thread.call(followed())
+        assert thread.call(seen(fleet)) == [(True, "1")] * 2
+        rollout.publish(weights(-2), 2)
+        fleet.label = rollout._fleet.label
+        thread.call(seen(fleet))
+        sampled = thread.call(fleet.sample([3, 4], Sampling(8), seed=1, key=1, last=True))
+        assert (set(sampled.versions), set(sampled.logprobs)) == ({2}, {-2.0})
+        two[0].kill()
+        until(lambda: up(rollout) == 1)
+        assert thread.call(seen(fleet)) == [(False, "2"), (True, "2")]
+        sampled = thread.call(fleet.sample([3, 4], Sampling(8), seed=1, key=1, last=True))
+        assert set(sampled.logprobs) == {-2.0}
+        thread.call(fleet.close())
+        thread.close()
+        asked = [server.requests for server in fleet.servers]
+    assert asked == [set(), set()]
+
+
+def test_answers_begun_before_a_publication_are_no_fault_of_the_server(two, tmp_path):
+    """More of them than the failures that take a server out; each says which weights it is of."""
+    with engine(tmp_path, **given(two)) as rollout:
+        rollout.publish(weights(-1), 1)
+        until(lambda: up(rollout) == 2)
+        for stub in two:
+            post(stub.url, "/behave", {"delay": 1.0})
+        old = Sampling(8, least_version=1)
+
+        async def run() -> list:
+            asked = [asyncio.create_task(rollout.sample([at], old, key=at, last=True)) for at in range(12)]
+            await asyncio.to_thread(until, lambda: all(server.requests for server in rollout._fleet.servers))
+            await asyncio.to_thread(rollout.publish, weights(-2), 2)
+            return await asyncio.gather(*asked)
+
+        assert {version for sample in asyncio.run(run()) for version in sample.versions} <= {1, 2}
+        assert rollout._fleet.counts["taken_out"] == rollout._fleet.counts["sampled_again"] == 0
+        for stub in two:
+            post(stub.url, "/behave", {})
+        assert logprobs(sample_all(rollout, 8)) == {-2.0}, "what is asked now is answered by the new ones"

@@ -204,6 +204,30 @@ def published_meanwhile(rollout, model, version: int) -> list[dict]:
     return choices
 
 
+def test_conversations_ahead_of_the_learner_go_on_over_a_publication_with_both_versions_told(rollout, model):
+    crossing, version = [], 100
+    while not crossing:  # on a busy machine a publication may come when no answer is half drawn
+        version += 1
+        assert version < 140
+        old = copy.deepcopy(model)
+
+        def change() -> None:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn_like(parameter) * 0.05)
+            publish(rollout, model, version)  # noqa: B023
+
+        publish(rollout, model, version - 1)
+        drawn = samples(rollout, 16, Sampling(120, seed=version, least_version=version - 1), then=change)
+        assert all(set(s.versions) <= {version - 1, version} and list(s.versions) == sorted(s.versions) for s in drawn)
+        crossing = [s for s in drawn if len(set(s.versions)) == 2]
+    for s in crossing:
+        at, logprobs = s.versions.index(version), torch.tensor(s.logprobs)
+        before, after = ((logprobs - learners(weights, PROMPT, s.ids, 1.0)).abs() for weights in (old, model))
+        assert max(before[:at].max(), after[at:].max()) < 1e-3
+    assert {v for s in samples(rollout, 4, Sampling(8)) for v in s.versions} == {version}, "others ask for the last one"
+
+
 def test_a_recipe_trains_adapters_on_a_server_that_was_started_by_hand(model, tmp_path):
     """By `launch/serve.sh`, as on another machine."""
     port, lora = free_port(), "model.lora={rank: 4}"

@@ -2,16 +2,19 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.processes import torchrun
+from tests.processes import rlcore, torchrun
 from tests.rollout.servers.running import STUB, Stub, post, until
 from tests.tiny import write_recipe
 
@@ -120,3 +123,56 @@ def test_two_ranks_publish_split_adapters_alone(tmp_path):
     merged = load_file(tmp_path / "run" / "final" / "model.safetensors")
     sides = [sum(weight.shape) for name, weight in merged.items() if name.endswith("proj.weight")]
     assert {record["publish/bytes"] for record in records(tmp_path)} == {2 * sum(sides) * 4}  # rank 2, float32
+
+
+def ahead(folder: Path, count: int, **settings: object) -> Path:
+    """A recipe of servers mode whose steps are sampled `count` updates ahead."""
+    path = recipe(folder, **settings)
+    values = yaml.safe_load(path.read_text())
+    values["batch"]["ahead"] = count
+    values["stages"][1]["steps"] = 7
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def told(step: dict) -> dict:
+    """What a step was trained on and what came of it, without what time it took and how servers did."""
+    return {name: value for name, value in step.items() if not name.startswith(("time/", "publish/", "servers/"))}
+
+
+def test_a_trainer_that_is_killed_again_and_again_trains_every_step_once_from_what_it_had_sampled(tmp_path):
+    path = ahead(tmp_path, 2)
+    seen: dict[int, dict] = {}
+    for _ in range(3):
+        had, trainer = len(records(tmp_path)), train(tmp_path)
+        until(lambda: len(records(tmp_path)) > max(had, 3) or trainer.poll() is not None, 600)  # noqa: B023
+        time.sleep(random.random() / 5)
+        trainer.kill()
+        trainer.wait()
+        for step in records(tmp_path):
+            assert told(step) == seen.setdefault(step["step"], told(step)), "a step is trained again as it was"
+    assert len(seen) >= 3
+    done = rlcore("train", path, f"output={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    steps = records(tmp_path)
+    assert [step["step"] for step in steps] == list(range(1, 11))
+    assert all(told(step) == seen.get(step["step"], told(step)) for step in steps)
+    assert 0 < max(step.get("learner/lag", 0) for step in steps) <= 2
+    until(lambda: nothing_is_left(tmp_path, []))
+
+
+def test_two_ranks_of_split_weights_run_ahead_on_servers_that_only_one_of_them_watches(tmp_path):
+    stubs = [Stub(), Stub()]
+    try:
+        path = ahead(tmp_path, 2, servers=[stub.url for stub in stubs])
+        words = (f"output={tmp_path / 'run'}", "learner.zero=3", "model.lora={rank: 2}")
+        done = torchrun(2, "-m", "rlcore", "train", path, *words)
+        assert done.returncode == 0, done.stderr
+        answers = [post(stub.url, "/seen")["seen"] for stub in stubs]
+    finally:
+        for stub in stubs:
+            stub.kill()
+    assert sum(map(len, answers)) == 10 * 4 * 4 * 2  # steps, problems, group, attempts
+    assert all(answers)
+    assert 0 < max(step.get("learner/lag", 0) for step in records(tmp_path)) <= 2
+    assert len(list((tmp_path / "run" / "ledger").iterdir())) == 2

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,10 +60,10 @@ def publish(model, engine, version: int = 0) -> None:
 
 def samples(engine: RolloutEngine, prompts: list[list[int]], sampling: Sampling, seed: int = 0) -> list[Sample]:
     async def run() -> list[Sample]:
-        asked = [engine.sample(ids, sampling, key=key, last=True) for key, ids in enumerate(prompts)]
+        asked = [engine.sample(ids, seeded, key=key, last=True) for key, ids in enumerate(prompts)]
         return await asyncio.gather(*asked)
 
-    engine.seed(seed)
+    seeded = replace(sampling, seed=seed)
     return asyncio.run(run())
 
 

@@ -1,0 +1,181 @@
+"""Training steps over servers that sleep: what running ahead of the learner gains, and what the simulation says of it.
+
+    python -m tests.bench.ahead [--servers 100] [--steps 10] [--learning 1.0]
+
+100 stand-ins in one process take as long for a reply as it has tokens, drawn from a lognormal distribution. The learner
+sleeps too, as many times as long as a step's sampling takes alone as `--learning` says. Everything else is what a run
+does: conversations, routing, the ledger, publications. The simulation of `rlcore plan` is given the lengths that were
+really drawn.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from aiohttp import web
+
+from rlcore.data import load_problems
+from rlcore.plan.rates import Rates
+from rlcore.plan.simulation import simulate
+from rlcore.ranks import Ranks
+from rlcore.recipe import Recipe, load_recipe
+from rlcore.rollout import Rollout
+from rlcore.train.ahead import Ahead
+from rlcore.train.base_attempts import BaseAttempts
+from rlcore.train.collect import Collector
+from rlcore.train.ledger import Ledger
+from tests.rollout.scripted import ScriptedScorer, conversation
+from tests.rollout.servers.running import engine, until, up, weights
+from tests.tiny import write_recipe
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+TOKEN = 0.01
+"""Seconds of a token."""
+MEAN, LIMIT = 25, 250
+"""Tokens of a reply."""
+PROBLEMS, GROUP = 32, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--servers", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--learning", type=float, default=1.0, help="the learner's time over a step's sampling")
+    parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve is not None:
+        asyncio.run(serve(options.servers, options.serve))
+        return
+    print("| spread | ahead | step s | times as fast | simulated s | measured / simulated gain |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    for spread in (0.8, 1.2):
+        base = learning = None
+        for ahead in (0, 1, 2, 4):
+            with sleeping(options.servers, spread) as urls:
+                seconds, sampling, simulated, _ = measure(urls, ahead, options.steps, learning or 0.0)
+                if learning is None:  # the first run says how long sampling takes alone
+                    learning = options.learning * sampling
+                    seconds, _, simulated, _ = measure(urls, ahead, options.steps, learning)
+            base = base or (seconds, simulated)
+            gain, expected = base[0] / seconds, base[1] / simulated
+            print(f"| {spread} | {ahead} | {seconds:.2f} | {gain:.2f} | {simulated:.2f} | {gain / expected:.2f} |")
+
+
+def measure(urls: list[str], ahead: int, steps: int, learning: float) -> tuple[float, float, float, float]:
+    """Seconds of a step, of them those that the learner waited, of a simulated step, and of a publication."""
+    batch = {"problems": PROBLEMS, "group": GROUP, "ahead": ahead}
+    total = steps + 2 * ahead
+    with ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="rlcore-")))
+        rollout = {"engine": "vllm", "mode": "servers", "servers": urls, "deadline": 120.0}
+        stages = [{"name": "one", "steps": total + ahead, "kl": [0, 0]}]
+        talk = {"max_attempt_tokens": LIMIT, "max_prompt_tokens": 100}
+        path = write_recipe(folder, batch=batch, stages=stages, rollout=rollout, conversation=talk, evaluate=None)
+        recipe, made = load_recipe(path), conversation(attempts=2, **talk)
+        servers = opened.enter_context(engine(folder, servers=urls))
+        until(lambda: up(servers) == len(urls))
+        collector = collect(recipe, Rollout(recipe, servers, made, ScriptedScorer()), folder)
+        opened.enter_context(closing(collector) if isinstance(collector, Ahead) else nullcontext())
+        lengths, waited, published, begun = [], 0.0, 0.0, 0.0
+        for step in range(total):
+            if step == 2 * ahead:
+                begun, waited, published = time.perf_counter(), 0.0, 0.0
+            since = time.perf_counter()
+            groups = collector.collect(step, recipe.stages[0]).groups
+            waited += time.perf_counter() - since
+            lengths.append([[len(turn.response_ids) for turn in t.turns] for group in groups for t in group])
+            time.sleep(learning)
+            since = time.perf_counter()
+            servers.publish(weights(-step), step + 1)
+            published += time.perf_counter() - since
+        seconds = (time.perf_counter() - begun) / steps
+    publish = published / steps
+    rates = Rates(TOKEN, 0.0, 0.0, 0.0, max(learning, 1e-9), publish)
+    simulated = simulate(recipe, Drawn(lengths), rates, learners=1, samplers=1, steps=steps, ahead=ahead)
+    return seconds, waited / steps, simulated.step, publish
+
+
+def collect(recipe: Recipe, rollout: Rollout, folder: Path) -> Collector:
+    problems = load_problems(recipe.data)
+    base = BaseAttempts(folder, rollout, ALONE, lambda *_: nullcontext(id), resumed=False)
+    if not recipe.batch.ahead:
+        return Collector(recipe, ALONE, rollout, problems, base)
+    return Ahead(recipe, ALONE, rollout, problems, base, Ledger(folder / "ledger", ALONE, ""), lambda: 0)
+
+
+class Drawn:
+    """Lengths that were drawn, step by step; those of steps that were not trained are the last ones again."""
+
+    prompt, replies = 0, 2
+
+    def __init__(self, lengths: list[list[list[int]]]):
+        self._lengths = iter([*lengths, *lengths[-1:] * 8])
+
+    def draw(self, conversations: int, rng: np.random.Generator) -> np.ndarray:
+        return np.array(next(self._lengths))
+
+
+@contextmanager
+def sleeping(count: int, spread: float) -> Iterator[list[str]]:
+    """The URLs of so many stand-ins in one process."""
+    command = [sys.executable, "-m", "tests.bench.ahead", "--servers", str(count), "--serve", str(spread)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def serve(count: int, spread: float) -> None:
+    """Stand-ins that sleep; prints their URLs."""
+    urls = []
+    for _ in range(count):
+        runner = web.AppRunner(stand_in(spread))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        urls.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
+    print(json.dumps(urls), flush=True)
+    await asyncio.Event().wait()
+
+
+def stand_in(spread: float) -> web.Application:
+    variance = math.log(1 + spread**2)
+    label = ["default"]
+
+    async def generate(request: web.Request) -> web.Response:
+        draw = random.Random((await request.json())["sampling_params"]["seed"])
+        tokens = round(draw.lognormvariate(math.log(MEAN) - variance / 2, math.sqrt(variance)))
+        tokens, begun = min(max(1, tokens), LIMIT), label[0]
+        await asyncio.sleep(tokens * TOKEN)
+        half = tokens if begun == label[0] else tokens // 2
+        spans = [{"version": begun, "start": 0, "end": half}, {"version": label[0], "start": half, "end": tokens}]
+        choice = {"token_ids": [5] * tokens, "finish_reason": "stop", "weight_versions": spans}
+        return web.json_response({"choices": [choice | {"logprobs": {"content": [{"logprob": -1.0}] * tokens}}]})
+
+    async def other(request: web.Request) -> web.Response:
+        if request.path == "/finish_weight_update":
+            label[0] = (await request.json())["weight_version"]
+        known = {"/weight_info": {"weight_version": label[0]}, "/get_world_size": {"world_size": 1}}
+        return web.json_response(known.get(request.path, {}))
+
+    app = web.Application(client_max_size=1 << 26)
+    app.router.add_post("/inference/v1/generate", generate)
+    app.router.add_route("*", "/{path:.*}", other)
+    return app
+
+
+if __name__ == "__main__":
+    main()
