@@ -103,6 +103,8 @@ class Kind:
     """Whether the policy gives verdicts on its own attempts."""
     writes: bool = False
     """Whether it writes messages of its own, which may be longer than the recipe's."""
+    quotes: bool = False
+    """Whether its messages are at most a reply of the policy before one of the recipe's."""
     refusal: Callable[[Problem], str] = lambda problem: ""
     """Why a problem is unsuitable; empty if it is suitable."""
 

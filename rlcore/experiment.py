@@ -100,7 +100,8 @@ def _run_all(runs: Sequence[Recipe], console: Console) -> bool:
 
 def _base_identity(recipe: Recipe) -> str:
     """All that the evaluation of the policy that a recipe starts from depends on."""
-    parts = recipe.model_dump(mode="json", include={"seed", "model", "after", "rollout", "rewards", "evaluate"})
+    keys = {"seed", "device", "model", "data", "after", "rollout", "rewards", "evaluate"}  # a scratch model learns data
+    parts = recipe.model_dump(mode="json", include=keys)
     return repr((parts, recipe.held_out_conversation))
 
 

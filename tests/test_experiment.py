@@ -56,6 +56,8 @@ def test_a_base_that_arms_share_is_measured_once(repository: Path, tmp_path: Pat
     stage = "stages=[{name: short, steps: 1, kl: [0.1, 0.1]}]"
     main(["paper-table", *map(str, arms), "--output", str(tmp_path), "--set", *small, stage, "batch.problems=2"])
     assert measured == [("score", BASE_RESULTS), ("score", "evaluation"), ("plain", "evaluation")]
-    first, second = (json.loads((tmp_path / f"{arm}-seed0/{BASE_RESULTS}.json").read_text()) for arm in ("score", "plain"))
+    first, second = (
+        json.loads((tmp_path / f"{arm}-seed0/{BASE_RESULTS}.json").read_text()) for arm in ("score", "plain")
+    )
     assert first == second
     assert (first["arm"], first["step"]) == ("base", 0)

@@ -42,5 +42,5 @@ def _stop_or_go_on(text: str) -> Role:
     return "stop" if read_role(text) == "stop" else "critique"
 
 
-ITERATE = Kind(autonomous, AUTONOMOUS, between=1, may_end=True, writes=True)
-ITERATE_GUIDED = Kind(guided, GUIDE, between=1, writes=True)
+ITERATE = Kind(autonomous, AUTONOMOUS, between=1, may_end=True, reviews=True, quotes=True)
+ITERATE_GUIDED = Kind(guided, GUIDE, between=1, reviews=True, quotes=True)

@@ -91,7 +91,7 @@ def simulate(
         published = ended + rates.publish
     busy = (sum(sampler.busy for sampler in fleet) - counted_from[1]) / (published - counted_from[0]) / samplers
     lag = sum(sampler.lag for sampler in fleet) / sum(sampler.tokens for sampler in fleet)
-    return Simulated(*np.mean(rows[early:], axis=0).tolist(), busy, lag)
+    return Simulated(*[*np.mean(rows[early:], axis=0).tolist(), busy, lag])
 
 
 def rollout_seconds(

@@ -19,7 +19,7 @@ from rlcore.files import to_json, writing
 from rlcore.recipe.parse import parse_yaml
 from rlcore.report.render import draw, embedded, render
 from rlcore.report.run_folder import RunFolder, read_run, results_of
-from rlcore.report.style import PALETTE, name_ends, panels, short_name
+from rlcore.report.style import DASHED, PALETTE, SOLID, name_ends, panels, short_name
 from rlcore.report.table import Row, headline_rows, result_rows
 
 MODE = "sampled"
@@ -65,10 +65,13 @@ def write_compute(folder: Path, runs: Sequence[Path]) -> Path:
 
 
 def ways(runs: Sequence[RunFolder]) -> list[Way]:
-    """All ways of all arms, each arm's mean over its runs."""
+    """All ways of all arms, each arm's mean over its runs. What arms of one policy have in common appears once."""
     kinds = {result.arm: _kind(run) for run in reversed(runs) for result in run.results}
-    rows = headline_rows(result_rows(results_of(runs)), MODE)
-    return [way for row in rows for way in ways_of(row, kinds[row.arm])]
+    found: dict[tuple[str, tuple[Point, ...]], Way] = {}
+    for row in headline_rows(result_rows(results_of(runs)), MODE):
+        for way in ways_of(row, kinds[row.arm]):
+            found.setdefault((way.name, way.points), way)
+    return list(found.values())
 
 
 def ways_of(row: Row, kind: str) -> list[Way]:
@@ -115,9 +118,11 @@ def _figure(found: Sequence[Way]) -> Figure:
         tokens_N = [point.tokens for point in way.points]
         value_N, low_N, high_N = ([100 * point.accuracy[end] for point in way.points] for end in range(3))
         axes.vlines(tokens_N, low_N, high_N, color=colour, alpha=0.4, linewidth=2)
-        axes.plot(tokens_N, value_N, color=colour, marker="o", markersize=5, linewidth=1.8)
+        stroke = SOLID if number < len(PALETTE) else DASHED
+        axes.plot(tokens_N, value_N, color=colour, linestyle=stroke, marker="o", markersize=5, linewidth=1.8)
         ends.append((value_N[-1], f"{short_name(way.arm)}: {way.name}", colour))
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("tokens sampled for a problem")
     axes.set_title("Accuracy, %, and its 95 % interval")
     name_ends(axes, ends)

@@ -62,7 +62,8 @@ class Conversation:
         self._tail_ids = lru_cache(maxsize=256)(self._encode_tail)
         messages = [message for message in (self.script.instruction, self.script.review) if message]
         longest = max(len(self._tail_ids(message)) for message in messages) if self.attempts > 1 else 0
-        self._max_tail = MAX_MESSAGE_TOKENS + longest if self.kind.writes else longest
+        quoted = min(MAX_MESSAGE_TOKENS, self.max_attempt_tokens) if self.kind.quotes else 0
+        self._max_tail = longest + (MAX_MESSAGE_TOKENS if self.kind.writes else quoted)
         self.check = self._check(self._question) if self.attempts > 1 else TemplateCheck(())
         differences = (f"chat template, {difference}" for difference in self.check.differences)
         self.notes = (*self.template.notes(self._question, self.stop_ids), *differences)

@@ -11,6 +11,7 @@ from rlcore.credit.advantages import advantages
 from rlcore.credit.returns import turn_returns
 from rlcore.credit.turns import Turns
 from rlcore.data import load_problems
+from rlcore.data.sources import mbpp
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import assumed_lengths
 from rlcore.plan.memory import learner_ranks, memory_parts, peak
@@ -123,6 +124,19 @@ def test_the_papers_score_has_the_published_settings(path, lr, steps, trajectori
     assert (recipe.credit.baseline, recipe.credit.discount, recipe.credit.scale) == ("leave_one_out", 0, "none")
     assert recipe.checkpoint.final == "best"
     assert recipe.data.system == recipe.evaluate.data.system
+
+
+def test_the_worked_tasks_of_mbpp_pass_their_tests_and_are_not_trained_on():
+    recipe = load_recipe(RECIPES / "paper/code.yaml")
+    *worked, asked = recipe.data.prompt.split("\n\n")
+    assert (len(worked), asked) == (3, "{prompt}")
+    for task in worked:
+        question, program = task.removesuffix("```").split("```python\n")
+        assertions = [line for line in question.splitlines() if line.startswith("assert ")]
+        assert len(assertions) == 3
+        exec("\n".join([program, *assertions]), {})
+    trained = {task for split in recipe.data.split.split("+") for task in mbpp.SPLITS[split]}
+    assert not trained & {2, 3, 4}
 
 
 @pytest.mark.parametrize("task", ["paper/math", "paper/code", "quickstart"])

@@ -42,19 +42,24 @@ def test_adapted_arms_have_one_point():
     assert points(row(**adapted | {"trained_tokens": 0}), "correct") == {"views and votes": [(144, 0.5)]}
 
 
-def evaluated(folder, arm: str, kind: str, names: range):
+def evaluated(folder, arm: str, kind: str, names: range, **more: list[float]):
     """A folder as `rlcore eval` leaves it, of made-up figures on these problems."""
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text(f"name: {arm}\nconversation:\n  kind: {kind}\nevaluate: {{}}\n")
     rows = {"t1": [0, 1, 0, 1], "t2": [0, 1, 1, 1], "tokens_t1": [8] * 4, "tokens_t2": [8] * 4, "spent_t1": [8] * 4}
-    rows = {name: np.array(values, dtype=float) for name, values in (rows | {"spent_t2": [20] * 4}).items()}
-    save_evaluation(folder / "evaluation.json", Results(arm, 0, 0, (Evaluation.of_rows("sampled", names, rows),)))
+    rows |= {"spent_t2": [20] * 4, **more}
+    measured = Evaluation.of_rows("sampled", names, {name: np.array(row, dtype=float) for name, row in rows.items()})
+    save_evaluation(folder / "evaluation.json", Results(arm, 0, 0, (measured,)))
     return folder
 
 
 def test_one_page_and_plot_of_all_runs(tmp_path, capsys):
-    runs = [evaluated(tmp_path / "one", "refine", "critique", range(4))]
-    runs.append(evaluated(tmp_path / "two", "iterated<b>", "iterate_guided", range(4)))
+    """Votes among first answers are the policy's, whatever comes after these: told once."""
+    votes = {"maj@2_t1": [0, 1, 0, 1]}
+    runs = [
+        evaluated(tmp_path / "one", "refine", "critique", range(4), **votes),
+        evaluated(tmp_path / "two", "iterated<b>", "iterate_guided", range(4), **votes),
+    ]
     main(["report", "--compute", *map(str, runs), "--output", str(tmp_path / "page")])
     assert capsys.readouterr().out.strip() == str(tmp_path / "page" / "compute.html")
     text = (tmp_path / "page" / "compute.html").read_text()
@@ -62,10 +67,10 @@ def test_one_page_and_plot_of_all_runs(tmp_path, capsys):
     assert "iterated&lt;b&gt;" in text
     assert "cannot be compared" not in text
     told = json.loads((tmp_path / "page" / "compute.json").read_bytes())
-    assert [(way["name"], [p["tokens"] for p in way["points"]]) for way in told] == [
-        ("critique", [8, 20]), ("iterate guided", [8, 20]),
+    assert [(way["arm"], way["name"], [p["tokens"] for p in way["points"]]) for way in told] == [
+        ("refine", "parallel", [8, 16]), ("refine", "critique", [8, 20]), ("iterated<b>", "iterate guided", [8, 20]),
     ]  # fmt: skip
-    runs.append(evaluated(tmp_path / "three", "other", "correct", range(4, 8)))
+    runs[1] = evaluated(tmp_path / "three", "other", "correct", range(4, 8))
     write_compute(tmp_path / "page", runs)
     assert "cannot be compared" in (tmp_path / "page" / "compute.html").read_text()
 

@@ -1,12 +1,10 @@
 """What is sampled ahead of the learner survives: kills at any moment, other numbers of ranks, a full disk."""
 
-import os
 import random
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +14,7 @@ from rlcore.errors import UserError
 from rlcore.ranks import Ranks
 from rlcore.train.ledger import Ledger
 from rlcore.types import Problem, Trajectory, Turn
+from tests.processes import FORKED
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 PROBLEMS = [Problem(name, ({"role": "user", "content": name},)) for name in "ab"]
@@ -75,33 +74,31 @@ def test_what_no_checkpoint_needs_is_deleted_with_the_files_that_hold_nothing_el
     assert [serial for serial in range(12) if again.read(serial, PROBLEMS)] == [10, 11]
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from tests.train.test_ledger import ALONE, PROBLEMS, Ledger, group
-ledger, serial = Ledger(Path(sys.argv[1]), ALONE, "x"), int(sys.argv[2])
-rows = [[group(at, PROBLEMS[0])] for at in range(100)]
-while True:
-    ledger.write(serial, rows[serial % 100])
-    print(serial, flush=True)
-    serial += 1
-"""
+def write_on(folder: Path, serial: int, told: Connection) -> None:
+    """Rows without end; each is told of once it is written."""
+    ledger = Ledger(folder, ALONE, "x")
+    while True:
+        ledger.write(serial, [group(serial, PROBLEMS[0])])
+        told.send(serial)
+        serial += 1
 
 
 def test_a_process_killed_at_any_moment_loses_no_row_that_it_had_written_and_tears_none(tmp_path):
     known = -1
-    for _ in range(4):
-        command = [sys.executable, "-c", WRITER, str(tmp_path), str(known + 1)]
-        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        for _ in range(random.randrange(3, 40)):
-            known = int(writer.stdout.readline())
+    for _ in range(6):
+        hears, told = FORKED.Pipe(duplex=False)
+        writer = FORKED.Process(target=write_on, args=(tmp_path, known + 1, told))
+        writer.start()
+        for _ in range(random.randrange(3, 20)):
+            known = hears.recv()
         time.sleep(random.random() / 200)
-        os.kill(writer.pid, signal.SIGKILL)
-        for line in writer.communicate()[0].splitlines():
-            known = int(line)
+        writer.kill()
+        writer.join()
+        while hears.poll():
+            known = hears.recv()
     reader = Ledger(tmp_path, ALONE, "x")
     for serial in range(known + 1):
-        assert reader.read(serial, PROBLEMS) == [group(serial % 100, PROBLEMS[0])]
+        assert reader.read(serial, PROBLEMS) == [group(serial, PROBLEMS[0])]
 
 
 def test_a_full_disk_is_one_line_and_what_was_written_before_stays_whole(tmp_path, monkeypatch):
