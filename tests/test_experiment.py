@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlcore.cli import main
-from rlcore.session.evaluation import BASE, evaluate_and_save
+from rlcore.session.evaluation import BASE_RESULTS, evaluate_and_save
 
 
 def test_arms_and_seeds_in_one_table(repository: Path, tmp_path: Path, capsys):
@@ -55,7 +55,9 @@ def test_a_base_that_arms_share_is_measured_once(repository: Path, tmp_path: Pat
     small = ["data.options.count=300", "evaluate.problems=40", "evaluate.data.options.count=100", "track.wandb=off"]
     stage = "stages=[{name: short, steps: 1, kl: [0.1, 0.1]}]"
     main(["paper-table", *map(str, arms), "--output", str(tmp_path), "--set", *small, stage, "batch.problems=2"])
-    assert measured == [("score", BASE), ("score", "evaluation"), ("plain", "evaluation")]
-    first, second = (json.loads((tmp_path / f"{arm}-seed0/{BASE}.json").read_text()) for arm in ("score", "plain"))
+    assert measured == [("score", BASE_RESULTS), ("score", "evaluation"), ("plain", "evaluation")]
+    first, second = (
+        json.loads((tmp_path / f"{arm}-seed0/{BASE_RESULTS}.json").read_text()) for arm in ("score", "plain")
+    )
     assert first == second
     assert (first["arm"], first["step"]) == ("base", 0)

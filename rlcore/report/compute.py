@@ -4,27 +4,23 @@
 kinds of conversation, and `rlcore adapt`.
 """
 
-import base64
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rlcore.errors import UserError
+from rlcore.evaluate.metrics import attempts_in
 from rlcore.evaluate.results import Interval
 from rlcore.files import to_json, writing
 from rlcore.recipe.parse import parse_yaml
-from rlcore.report.run_folder import RunFolder, read_run
-from rlcore.report.style import DASHED, PALETTE, SOLID, THEMES, name_ends, short_name
-from rlcore.report.table import Row, arms_of, result_rows
+from rlcore.report.render import draw, embedded, render
+from rlcore.report.run_folder import RunFolder, read_run, results_of
+from rlcore.report.style import DASHED, PALETTE, SOLID, name_ends, panels, short_name
+from rlcore.report.table import Row, headline_rows, result_rows
 
 MODE = "sampled"
 
@@ -61,21 +57,20 @@ def write_compute(folder: Path, runs: Sequence[Path]) -> Path:
     page = folder / "compute.html"
     with writing(f"the page in {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = {theme: Markup(_embedded(path)) for theme, path in _draw(folder, found).items()}
+        pictures = embedded(draw(folder, "compute", lambda: _figure(found)))
         (folder / "compute.json").write_bytes(to_json([asdict(way) for way in found]))
-        page.write_text(_page(read, found, pictures), encoding="utf-8", errors="replace")
+        text = render("compute.html", ways=found, pictures=pictures, same=_same_problems(read))
+        page.write_text(text, encoding="utf-8", errors="replace")
     return page
 
 
 def ways(runs: Sequence[RunFolder]) -> list[Way]:
     """All ways of all arms, each arm's mean over its runs. What arms of one policy have in common appears once."""
-    results = [result for run in runs for result in run.results]
-    rows = [row for row in result_rows(results) if row.mode == MODE]
-    firsts = [next((row for row in rows if row.arm == arm), None) for arm in arms_of(results)]
     kinds = {result.arm: _kind(run) for run in reversed(runs) for result in run.results}
     found: dict[tuple[str, tuple[Point, ...]], Way] = {}
-    for way in (way for row in firsts if row for way in ways_of(row, kinds[row.arm])):
-        found.setdefault((way.name, way.points), way)
+    for row in headline_rows(result_rows(results_of(runs)), MODE):
+        for way in ways_of(row, kinds[row.arm]):
+            found.setdefault((way.name, way.points), way)
     return list(found.values())
 
 
@@ -103,7 +98,7 @@ def ways_of(row: Row, kind: str) -> list[Way]:
 def spent_tokens(row: Row) -> dict[int, float]:
     """Mean tokens sampled of a conversation up to and with each attempt: `spent_tA`, or the sum of `tokens_tA`."""
     spent, total = {}, 0.0
-    for a in range(1, 1 + sum(re.fullmatch(r"t\d+", name) is not None for name in row.metrics)):
+    for a in attempts_in(row.metrics):
         total += row.metrics.get(f"tokens_t{a}", (math.nan,))[0]
         spent[a] = row.metrics[f"spent_t{a}"][0] if f"spent_t{a}" in row.metrics else total
     return spent
@@ -115,20 +110,9 @@ def _kind(run: RunFolder) -> str:
     return str(conversation.get("kind", "correct")).replace("_", " ")
 
 
-def _draw(folder: Path, found: Sequence[Way]) -> dict[str, Path]:
-    drawn = {}
-    for theme in THEMES:
-        with rc_context(theme.rc):
-            figure = _figure(found)
-            FigureCanvasAgg(figure)
-            drawn[theme.name] = folder / f"compute-{theme.name}.png"
-            figure.savefig(drawn[theme.name], dpi=160)
-    return drawn
-
-
 def _figure(found: Sequence[Way]) -> Figure:
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    axes, ends = figure.subplots(), []
+    figure, (axes,) = panels(1, height=5)
+    ends = []
     for number, way in enumerate(found):
         colour = PALETTE[number % len(PALETTE)]
         tokens_N = [point.tokens for point in way.points]
@@ -145,20 +129,8 @@ def _figure(found: Sequence[Way]) -> Figure:
     return figure
 
 
-def _embedded(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _page(runs: Sequence[RunFolder], found: Sequence[Way], pictures: dict[str, Markup]) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(files("rlcore.report").joinpath("compute.html").read_text(encoding="utf-8"))
-    return template.render(ways=found, pictures=pictures, same=_same_problems(runs))
-
-
 def _same_problems(runs: Sequence[RunFolder]) -> bool:
     """Whether all evaluations are of the same problems."""
-    evaluations = [e for run in runs for result in run.results for e in result.evaluations if e.mode == MODE]
+    evaluations = [e for result in results_of(runs) for e in result.evaluations if e.mode == MODE]
     problems = [{name for marks in evaluation.marks.values() for name in marks} for evaluation in evaluations]
     return all(each == problems[0] for each in problems)

@@ -1,18 +1,14 @@
 """The report of one or several runs: `report.json`, plots, and one page that needs nothing but a browser."""
 
-import base64
 import re
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from importlib.resources import files
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
 from rapidfuzz.distance import Levenshtein
 
 from rlcore.errors import UserError
@@ -21,10 +17,10 @@ from rlcore.evaluate.results import Results
 from rlcore.files import Record, to_json, writing
 from rlcore.report.diagram import diagram
 from rlcore.report.plots import CURVES, arm_colours, draw_plots
-from rlcore.report.run_folder import RunFolder, read_run
-from rlcore.report.table import Row, cell, columns_of, headline_mode, headline_rows, part_rows, result_rows, vote_table
+from rlcore.report.render import embedded, render
+from rlcore.report.run_folder import RunFolder, read_run, results_of
+from rlcore.report.table import cell, columns_of, headline_mode, headline_rows, part_rows, result_rows, vote_table
 
-DATA_URI = "data:image/png;base64,"
 SHOWN = 400
 """Trajectories on the page, over all runs."""
 LONG = 6000
@@ -64,26 +60,16 @@ def _numbers(runs: Sequence[RunFolder]) -> dict[str, Any]:
             {"folder": str(run.folder), "arm": run.arm, "seed": run.seed, "finished": run.final is not None}
             for run in runs
         ],
-        "table": [asdict(row) for row in _rows(runs)],
+        "table": [asdict(row) for row in result_rows(results_of(runs))],
     }
-
-
-def _rows(runs: Sequence[RunFolder]) -> list[Row]:
-    return result_rows([result for run in runs for result in run.results])
 
 
 def _page(runs: Sequence[RunFolder], plots: Mapping[str, Mapping[str, Path]]) -> str:
-    """The page. The template escapes all text, which models may have written, and a policy forbids any other script."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(files("rlcore.report").joinpath("report.html").read_text(encoding="utf-8"))
-    rows = _rows(runs)
-    pictures = {
-        name: {theme: Markup(DATA_URI + base64.b64encode(path.read_bytes()).decode()) for theme, path in themes.items()}
-        for name, themes in plots.items()
-    }
-    return template.render(
+    """The page. Its policy forbids any script but its own."""
+    results = results_of(runs)
+    rows, pictures = result_rows(results), {name: embedded(themes) for name, themes in plots.items()}
+    return render(
+        "report.html",
         nonce=secrets.token_hex(16),
         runs=runs,
         colours=arm_colours(runs),
@@ -95,8 +81,8 @@ def _page(runs: Sequence[RunFolder], plots: Mapping[str, Mapping[str, Path]]) ->
         plots={name: drawn for name, drawn in pictures.items() if name not in CURVES},
         curves={name: drawn for name, drawn in pictures.items() if name in CURVES},
         votes=vote_table(headline_rows(rows, "sampled")),
-        parts=part_rows([result for run in runs for result in run.results], headline_mode(rows)),
-        notes=list(dict.fromkeys(note for run in runs for result in run.results for note in result.notes)),
+        parts=part_rows(results, headline_mode(rows)),
+        notes=list(dict.fromkeys(note for result in results for note in result.notes)),
         alarms=[(run, name, steps) for run in runs for name, steps in _alarms(run).items()],
         trajectories=_trajectories(runs),
         flips=[(SLUGS[kind], kind or "?", words) for kind, words in FLIPS.items()],

@@ -2,19 +2,18 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rlcore.evaluate.metrics import attempts_in
 from rlcore.evaluate.results import Interval
-from rlcore.files import writing
-from rlcore.report.run_folder import RunFolder
-from rlcore.report.style import DASHED, GREY, PALETTE, SOLID, THEMES, Style, name_ends, panels, short_name
+from rlcore.report.render import draw
+from rlcore.report.run_folder import RunFolder, results_of
+from rlcore.report.style import DASHED, GREY, PALETTE, SOLID, Style, name_ends, panels, short_name
 from rlcore.report.table import BASE_ARM, Row, arms_of, headline_mode, headline_rows, result_rows
 
 Points = dict[int, Interval]
@@ -23,27 +22,17 @@ Points = dict[int, Interval]
 
 def arm_colours(runs: Sequence[RunFolder]) -> dict[str, str]:
     """The colour of every arm, the base's included."""
-    results = [result for run in runs for result in run.results]
+    results = results_of(runs)
     arms = list(dict.fromkeys([*arms_of(results), *(run.arm for run in runs)]))
     others = [arm for arm in arms if arm != BASE_ARM]
     return {BASE_ARM: GREY} | {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(others)}
 
 
 def draw_plots(folder: Path, runs: Sequence[RunFolder]) -> dict[str, dict[str, Path]]:
-    """Draw every plot that the runs have data for: `{plot: {theme: file}}`. Raises UserError where it cannot write."""
-    drawn: dict[str, dict[str, Path]] = {}
-    for name, draw in PLOTS.items():
-        for theme in THEMES:
-            with rc_context(theme.rc):
-                figure = draw(runs, arm_colours(runs))
-                if figure is None:
-                    break
-                path = folder / f"{name}-{theme.name}.png"
-                with writing(path):
-                    FigureCanvasAgg(figure)
-                    figure.savefig(path, dpi=160)
-                drawn.setdefault(name, {})[theme.name] = path
-    return drawn
+    """Draws every plot that the runs have data for: `{plot: {theme: file}}`. Raises UserError where it cannot write."""
+    colours = arm_colours(runs)
+    drawn = {name: draw(folder, name, partial(plot, runs, colours)) for name, plot in PLOTS.items()}
+    return {name: files for name, files in drawn.items() if files}
 
 
 def accuracy(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
@@ -88,7 +77,7 @@ def kl(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
 
 def edit_ratio(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
     """How much of an attempt is changed in the next: shares of evaluated problems by edit-distance ratio."""
-    results = [result for run in runs for result in run.results if "edit_ratio" in result.histograms]
+    results = [result for result in results_of(runs) if "edit_ratio" in result.histograms]
     if not results:
         return None
     figure, (axes,) = panels(1, height=3.2)
@@ -113,7 +102,7 @@ def edit_ratio(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure 
 
 def _last_attempt(runs: Sequence[RunFolder]) -> int:
     logged = {name.removeprefix("train/") for run in runs for record in run.metrics for name in record}
-    evaluated = {name for run in runs for result in run.results for e in result.evaluations for name in e.metrics}
+    evaluated = {name for result in results_of(runs) for e in result.evaluations for name in e.metrics}
     return max(attempts_in(logged | evaluated), default=2)
 
 
@@ -152,7 +141,7 @@ def _evaluation_points(
     """An arm's measurements on held-out problems, means over its runs: circles while training, the final one a diamond
     with its interval, the base as a level line. Gives the height of the final one.
     """
-    rows = result_rows([result for run in runs for result in run.results])
+    rows = result_rows(results_of(runs))
     mode = headline_mode(rows) or "sampled"
     face = colour if style == SOLID else "none"
     steps, values_RS = _common(run.series(f"eval/{mode}/{name}") for run in runs if run.arm == arm)
@@ -225,7 +214,7 @@ def sequential(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure 
 
 
 def _sampled(runs: Sequence[RunFolder]) -> list[Row]:
-    return headline_rows(result_rows([result for run in runs for result in run.results]), "sampled")
+    return headline_rows(result_rows(results_of(runs)), "sampled")
 
 
 def parallel_votes(row: Row) -> Points:

@@ -1,6 +1,6 @@
 """Reading a run's folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ class RunFolder:
         """Steps and values of a measurement, where it was logged and finite."""
         points = [(record["step"], record[name]) for record in self.metrics if record.get(name) is not None]
         return [step for step, _ in points], [value for _, value in points]
+
+
+def results_of(runs: Iterable[RunFolder]) -> list[Results]:
+    """The evaluations of all runs."""
+    return [result for run in runs for result in run.results]
 
 
 def read_run(folder: Path) -> RunFolder:

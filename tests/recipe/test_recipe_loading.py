@@ -120,7 +120,7 @@ def test_a_stage_has_no_kl_term_unless_it_asks_for_one(base):
         ("data.prompt=Solve it.", "data: prompt must contain {prompt}"),
         ("model.scratch.vocab_size=100", "model.scratch.vocab_size: input should be greater than or equal to 259"),
         ("seed=-1", "seed: input should be greater than or equal to 0"),
-        ("data.source=gsm9k", "data.source: no source named 'gsm9k'; known: gsm8k, math"),
+        ("data.source=gsm9k", "data.source: no source named 'gsm9k'; known: gsm8k, grids"),
         ("credit.discount=1.5", "credit.discount: input should be less than or equal to 1"),
         ("stages.2.steps=1", "2 is not an entry of a list of 2"),
         ("stages.first.steps=1", "first is not an entry of a list of 2"),
