@@ -30,7 +30,8 @@ for line in config.stdout.splitlines():
         several = ("," if name == "UV_FIND_LINKS" else " ").join(ast.literal_eval(value).split())
         print(f"export {name}={shlex.quote(several)}")
 PYTHON
-    (. .venv/uv-settings && UV_INDEX_STRATEGY=unsafe-best-match uv pip install --quiet --python .venv/bin/python "$@")
+    (. .venv/uv-settings && UV_INDEX_STRATEGY=unsafe-best-match uv pip install --quiet --python .venv/bin/python "$@") ||
+        python -m pip install --quiet "$@"  # what uv makes of a setup of pip's need not be all of it
 }
 # Installed anew only when the requirements or the extras have changed.
 wanted="$(cksum pyproject.toml) $extras"
