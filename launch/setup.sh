@@ -12,7 +12,7 @@ if [ ! -x .venv/bin/python ]; then
     "${PYTHON:-python3}" -m venv .venv
 fi
 export PATH="$PWD/.venv/bin:$PATH"
-# uv installs several times as fast as pip. It gets the indexes, wheels, constraints and certificates that pip is set up with.
+# uv installs several times as fast as pip. It is told of the indexes, wheels and constraints that pip is set up with.
 fast_install() {
     python -m pip install --quiet uv
     python - >.venv/uv-settings <<'PYTHON'
@@ -27,7 +27,8 @@ config = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture
 for line in config.stdout.splitlines():
     key, _, value = line.partition("=")
     if name := NAMES.get(key.rpartition(".")[2]):
-        print(f"export {name}={shlex.quote((',' if name == 'UV_FIND_LINKS' else ' ').join(ast.literal_eval(value).split()))}")
+        several = ("," if name == "UV_FIND_LINKS" else " ").join(ast.literal_eval(value).split())
+        print(f"export {name}={shlex.quote(several)}")
 PYTHON
     (. .venv/uv-settings && UV_INDEX_STRATEGY=unsafe-best-match uv pip install --quiet --python .venv/bin/python "$@") ||
         python -m pip install --quiet "$@"  # what uv makes of a setup of pip's need not be all of it
