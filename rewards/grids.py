@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rewards.reward import Completion, text_of
+from rewards.reward import Completion, scored, text_of
 from rewards.verdict import Verdict
 
 Grid = list[list[int]]
@@ -14,17 +14,10 @@ _ROW = re.compile(r"\d( \d)*")
 _MARKS = str.maketrans("[],", "   ")
 
 
-def grid_reward(completions: Sequence[Completion], output: Sequence[Grid]) -> list[float | None]:
+@scored
+def grid_reward(completions: Sequence[Completion], output: Sequence[Grid]) -> list[Verdict]:
     """1 where the last grid of the completion is `output`, cell by cell, else 0."""
-    return [verdict.score for verdict in grid_verdicts(completions, output)]
-
-
-def grid_verdicts(completions: Sequence[Completion], output: Sequence[Grid]) -> list[Verdict]:
-    """The verdicts behind `grid_reward`."""
     return [_judge(text_of(completion), gold) for completion, gold in zip(completions, output, strict=True)]
-
-
-grid_reward.verdicts = grid_verdicts  # type: ignore[attr-defined]
 
 
 def _judge(text: str, gold: Grid) -> Verdict:

@@ -23,6 +23,7 @@ _ASSIGNMENT = re.compile(
     rf"({_NAME}|\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)|{_NAME}(?:\s*:\s*{_NAME})+)\s*(?:=|\\approx|\\in(?![a-z]))\s*(?=[^=])"
     r"|(\\text\s*\{[^{}]*(?:\bis|:)\s*\})\s*(?=\S)"
 )
+_AT_ANY = re.compile(r"(.+\()([ktnxyz])\)")  # f(x) has no value of its own: where that is constant, f(n) is the same
 _BASE = re.compile(r"([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)_\{?(\d+|\\text\{[a-z ]+\})\}?")
 _TEXT_GROUP = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"(?![A-Z]+ (?:and|or) [A-Z]+$)[A-Za-z][A-Za-z .'-]*")
@@ -109,6 +110,8 @@ def _structured(text: str) -> Answer:
     variable = "" if assignment is None or "\\text" in assignment[0] else tight(assignment[1])
     rest = text[assignment.end() :] if assignment else text
     rest = rest.split("\\approx")[0].strip()
+    if (constant := _AT_ANY.fullmatch(variable)) and constant[2] not in rest:
+        variable = constant[1]
     sides = split_top(rest, "=")
     if len(sides) > 1 and all(sides):
         return Answer(text, variable, rest, sides=sides)

@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import Any, ParamSpec
 
@@ -95,7 +95,7 @@ class Reward:
             return [Verdict(None, "error", f"{source} returned {len(values)} scores for {rows} completions")] * rows
         seconds = (time.perf_counter() - began) / max(rows, 1)
         verdicts = [Verdict.graded(value, source) for value in values]
-        return [verdict if verdict.seconds else replace(verdict, seconds=seconds) for verdict in verdicts]
+        return [v if v.seconds else Verdict(v.score, v.status, v.detail, seconds, v.parts, v.answer) for v in verdicts]
 
     def counters(self) -> dict[str, int]:
         """What the function has counted in this process, by its attribute `counters`, if it has one."""
@@ -152,10 +152,11 @@ class Reward:
             return [self._verl_row(function, completions, columns, row) for row in range(len(completions))]
         if form == "openrlhf":
             return self._openrlhf(function, completions, columns)
-        arguments: dict[str, Any] = {**columns, "completions": list(completions)}
-        if not self._takes_any:
-            arguments = {name: value for name, value in arguments.items() if name in self._parameters}
-        return _wait(function(**{**arguments, **self.kwargs}))
+        return self._call(function, {**columns, "completions": list(completions)})
+
+    def _call(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+        taken = {name: value for name, value in arguments.items() if self._takes_any or name in self._parameters}
+        return _wait(function(**{**taken, **self.kwargs}))
 
     def _verl_row(
         self, function: Callable[..., Any], completions: Sequence[Completion], columns: Mapping[str, Any], row: int
@@ -168,9 +169,7 @@ class Reward:
             "ground_truth": truth,
             "extra_info": values.get("extra_info", {}),
         }
-        if not self._takes_any:
-            arguments = {name: value for name, value in arguments.items() if name in self._parameters}
-        score = _wait(function(**{**arguments, **self.kwargs}))
+        score = self._call(function, arguments)
         return score["score"] if isinstance(score, dict) else score
 
     def _openrlhf(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rewards.answers import FINDERS, find_answer
-from rewards.reward import Completion, text_of
+from rewards.reward import Completion, scored, text_of
 from rewards.verdict import RewardError, Verdict
 
 _SCRIPTS = {
@@ -23,17 +23,14 @@ _SCRIPTS = {
 }
 
 
+@scored
 def format_reward(
     completions: Sequence[Completion], *, policy: Sequence[str] = ("boxed",), **columns: Any
-) -> list[float]:
-    r"""1 where the completion has an answer in one of the forms of `policy` (boxed, final_answer, hashes), else 0."""
-    return [verdict.score or 0.0 for verdict in format_verdicts(completions, policy=policy)]
-
-
-def format_verdicts(
-    completions: Sequence[Completion], *, policy: Sequence[str] = ("boxed",), **columns: Any
 ) -> list[Verdict]:
-    """The verdicts behind `format_reward`, with the answers that were found: votes can count them without labels."""
+    """1 where the completion has an answer in one of the forms of `policy` (boxed, final_answer, hashes), else 0.
+
+    Its verdicts have the answers that were found: votes can count them without labels.
+    """
     if not policy or not set(policy) <= set(FINDERS):
         raise RewardError(f"policy {list(policy)} is not made of: {', '.join(FINDERS)}")
     answers = [find_answer(text_of(completion), policy) for completion in completions]
@@ -41,9 +38,6 @@ def format_verdicts(
         Verdict(0.0, "no_answer") if answer is None else Verdict(1.0, "correct", answer="".join(answer.split()))
         for answer in answers
     ]
-
-
-format_reward.verdicts = format_verdicts  # type: ignore[attr-defined]
 
 
 def length_reward(

@@ -34,7 +34,7 @@ _UNIT = re.compile(
     r"|(?<![\\A-Za-z])(?P<plain>[A-Za-z]+\.?(?:[ /][A-Za-z]+\.?){0,4})(?P<plain_power>\^\{?[23]\}?)?)\.?",
     re.DOTALL,
 )
-_MONEY = re.compile(r"(?P<minus>-?)\s*(?P<sign>\\\$|[€£¥])\s*(?P<amount>\S.*)", re.DOTALL)
+_MONEY = re.compile(r"(?P<minus>-?)\s*(?P<sign>\\\$|[€£¥])\s*(?P<amount>(?!-?\s*(?:\\\$|[€£¥]))\S.*)", re.DOTALL)
 _A_UNIT = re.compile(r"\s*/\s*(?=[A-Za-z]+$)")
 IN_DEGREES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _OPERATOR = re.compile(r"\\(?:cdot|times|div|pm|mp)\s*$")
@@ -83,11 +83,8 @@ def split_unit(text: str) -> tuple[str, str, bool]:
 
 def _known(name: str, power: str) -> str:
     """A unit of the list, alone, squared, or by another one, in one spelling, or `per` one; "" if it is none."""
-    if name.startswith("per "):
-        rate = _known(name[4:], power)
-        return rate and f"/{rate}"
-    spelled = []
-    for part in re.split(r"\s*/\s*|\s+per\s+|\s+an?\s+", name):
+    spelled = [""] if name.startswith("per ") else []
+    for part in re.split(r"\s*/\s*|\s+per\s+|\s+an?\s+", name.removeprefix("per ")):
         words = part.split()
         exponent = _PREFIXES.get(words[0], "") if len(words) == 2 else ""
         unit = _UNITS.get(singular(words[-1])) or _UNITS.get(words[-1]) if words else None

@@ -18,7 +18,8 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from math import ceil
 from typing import Any
 
@@ -164,7 +165,7 @@ def _reply(rewards: Sequence[Reward], frame: bytes) -> dict[str, Any]:
         counted = {name: count - before.get(name, 0) for name, count in rewards[index].counters().items()}
     except Exception as error:  # the design: a failing reward is a verdict
         return {"failed": one_line(error)}
-    return {"verdicts": pack(verdicts), "counted": counted}
+    return {"verdicts": [*map(pack, verdicts)], "counted": counted}
 
 
 def _limit_cpu(seconds: float) -> None:
@@ -173,19 +174,21 @@ def _limit_cpu(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (ceil(usage.ru_utime + usage.ru_stime + seconds), hard))
 
 
-def pack(verdicts: Sequence[Verdict]) -> list[Any]:
-    """Verdicts as JSON can say them."""
-    return [
-        [v.score, v.status, v.detail, v.seconds, dict(zip(v.parts, pack([*v.parts.values()]), strict=True)), v.answer]
-        for v in verdicts
-    ]
+def pack(v: Verdict) -> list[Any]:
+    """A verdict as JSON can say it."""
+    return [v.score, v.status, v.detail, v.seconds, v.answer, {name: pack(part) for name, part in v.parts.items()}]
 
 
 def unpack(rows: Sequence[Sequence[Any]]) -> list[Verdict]:
-    """The inverse of `pack`."""
+    """Verdicts that were packed. Rows that say the same share one object."""
+
+    @cache
+    def plain(score: float | None, status: str, detail: str, seconds: float, answer: str | None) -> Verdict:
+        return Verdict(score, status, detail, seconds, answer=answer)
+
     return [
-        Verdict(score, status, detail, seconds, dict(zip(parts, unpack([*parts.values()]), strict=True)), answer)
-        for score, status, detail, seconds, parts, answer in rows
+        replace(plain(*told), parts=dict(zip(parts, unpack([*parts.values()]), strict=True))) if parts else plain(*told)
+        for *told, parts in rows
     ]
 
 

@@ -10,7 +10,6 @@ from rich.console import Console
 from rlcore.errors import UserError, did_you_mean
 from rlcore.evaluate.results import Results
 from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
-from rlcore.report.page import write_report
 from rlcore.report.run_folder import read_run
 from rlcore.report.table import BASE_ARM, console_table, coverage_note, difference_rows, markdown_table, result_rows
 from rlcore.session.evaluation import evaluate
@@ -78,6 +77,8 @@ def paper_table(
     page = output / "report.html"
     if not first:
         return page
+    from rlcore.report.page import write_report  # draws plots: matplotlib
+
     folders = [Path(recipe.output) for recipe in runs]
     _print_tables([result for folder in folders for result in read_run(folder).results], console, output, against)
     write_report(output, folders)

@@ -11,6 +11,29 @@ from pathlib import Path
 
 import pytest
 
+LONGEST = (
+    "learner/test_many_ranks.py",
+    "rollout/servers/test_real_servers.py",
+    "rollout/servers/test_adapters.py",
+    "rollout/servers/test_training.py",
+    "rollout/vllm/test_vllm_training.py",
+    "rollout/vllm/test_vllm_tensor_parallel.py",
+    "rollout/vllm/test_vllm_in_process.py",
+    "train/test_resume.py",
+    "sft/test_corrections.py",
+    "launch/test_launch.py",
+    "rewards/test_code.py",
+    "fuzz/test_what_is_run.py",
+    "fuzz/test_what_is_read.py",
+)
+"""Files that take longest come first, so that no worker is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    place = {here / name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
 
 @pytest.fixture(scope="module", autouse=True)
 def environment():

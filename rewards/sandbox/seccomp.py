@@ -83,7 +83,11 @@ def guard() -> None:
         (_LOAD, 0, 0, _NUMBER_AT),
         (_JUMP_EQUAL, 0, 1, _CLONE3),
         (_RETURN, 0, 0, _ERRNO | ENOSYS),  # so that libc falls back to clone, whose flags can be read
-        *_only_with(_PRLIMIT[ARCHITECTURE], (_JUMP_EQUAL, 0)),
+        (_JUMP_EQUAL, 0, 4, _PRLIMIT[ARCHITECTURE]),  # of this process alone, which it may call 0
+        (_LOAD, 0, 0, _ARGUMENTS_AT),
+        (_JUMP_EQUAL, 0, 1, 0),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _ERRNO | EPERM),
     ]
     for start, end in zip(starts, ends, strict=True):
         program += [(_JUMP_AT_LEAST, 0, 2, start), (_JUMP_ABOVE, 1, 0, end), (_RETURN, 0, 0, _ALLOW)]
@@ -128,18 +132,3 @@ def _installing(program: list[tuple[int, int, int, int]]) -> list[Any]:
     code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
     length_and_code = _Program(len(program), code)
     return [_PR_SET_SECCOMP, *words(_MODE_FILTER), ctypes.byref(length_and_code), *words(0, 0)]
-
-
-def _only_with(number: int, test: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-    """Classic BPF (code, jump if true, jump if false, operand): refuse a system call unless its first argument passes.
-
-    Any other goes on to what follows.
-    """
-    code, operand = test
-    return [
-        (_JUMP_EQUAL, 0, 4, number),
-        (_LOAD, 0, 0, _ARGUMENTS_AT),
-        (code, 0, 1, operand),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _ERRNO | EPERM),
-    ]

@@ -94,15 +94,6 @@ def simulate(
     return Simulated(*[*np.mean(rows[early:], axis=0).tolist(), busy, lag])
 
 
-def rollout_seconds(
-    lengths_CR: np.ndarray, prompt: int, group: int, slots: int, rates: Rates, *, barrier: bool = False
-) -> float:
-    """Seconds until one sampler has all replies of its conversations, whose tokens are `lengths_CR`."""
-    sampler = Sampler(prompt, group, slots, rates, barrier=barrier)
-    sampler.add(0, lengths_CR)
-    return sampler.finish(0)
-
-
 def _learning(recipe: Recipe, rates: Rates, tokens_C: np.ndarray, learners: int) -> tuple[float, float]:
     """Seconds of an update, and the share of them in which learners wait for the one with the most tokens."""
     section, sharing = recipe.learner, recipe.learner.sequence_parallel

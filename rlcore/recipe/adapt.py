@@ -1,8 +1,8 @@
 """The section `adapt`: what `rlcore adapt` does with each problem before it is answered."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from rlcore.recipe.model import LoraConfig
 from rlcore.recipe.section import Positive, Section
@@ -11,9 +11,9 @@ from rlcore.recipe.section import Positive, Section
 class AdaptConfig(Section):
     """Training at test time (Akyürek et al. 2024, arXiv 2411.07279): see recipes/test_time/README.md."""
 
-    steps: Annotated[int, Field(ge=0)] = Field(16, description="optimizer steps for each problem; 0: none is trained")
+    steps: NonNegativeInt = Field(16, description="optimizer steps for each problem; 0: none is trained")
     batch: Positive = Field(4, description="demonstrations learned in each step")
-    lr: Annotated[float, Field(gt=0)] = 1e-4
+    lr: PositiveFloat = 1e-4
     lora: LoraConfig = LoraConfig()
     tasks: Literal["leave_one_out", "alone"] = Field(
         "leave_one_out", description="a demonstration is learned with the others shown before it; alone: without them"

@@ -110,7 +110,7 @@ class BatchConfig(Section):
     resample: NonNegativeInt = Field(
         0, description="most rounds in which groups of other problems are sampled for those whose returns are all equal"
     )
-    ahead: Annotated[int, Field(ge=0)] = Field(
+    ahead: NonNegativeInt = Field(
         0, description="updates by which sampling may be ahead of the learner (rlcore/train/README.md); 0: it waits"
     )
 

@@ -4,11 +4,13 @@ Nothing sampled is ever decoded and encoded again. `Conversation` proves on load
 use, whether appending gives the same ids as rendering the whole conversation, and says where it does not.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from rich.progress import track
 from transformers import PreTrainedTokenizerBase
 
 from rlcore.entries import KINDS, Script
@@ -21,6 +23,8 @@ from rlcore.types import Message, Problem
 
 MAX_MESSAGE_TOKENS = 256
 """Most tokens of a message that is written during the conversation; a longer one is cut."""
+PART = 2000
+"""Prompts that are tokenised together."""
 PROBES = {
     "a plain answer": "The answer is 5.",
     "an answer with thinking": "<think>\n2 + 3 is 5.\n</think>\n\nThe answer is 5.",
@@ -80,10 +84,18 @@ class Conversation:
             )
         return ids
 
-    def prompt_tokens(self, problems: Sequence[Problem]) -> list[int]:
-        """Tokens of each problem's first prompt; tokenised in parallel."""
-        texts = [self.template.render(list(problem.messages)) for problem in problems]
-        return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
+    def prompt_tokens(self, problems: Sequence[Problem], *, shown: bool = False) -> list[int]:
+        """Tokens of each problem's first prompt; tokenised in parallel, under a progress bar if `shown`.
+
+        A part at a time: together, the ids of a million prompts would fill the memory.
+        """
+        counts: list[int] = []
+        starts = range(0, len(problems), PART)
+        shown = shown and len(starts) > 1 and sys.stdout.isatty()
+        for start in track(starts, "tokenizing prompts", transient=True, disable=not shown):
+            texts = [self.template.render(list(problem.messages)) for problem in problems[start : start + PART]]
+            counts += map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+        return counts
 
     def follow(self, finish: Literal["stop", "length"], message: str | None = None) -> tuple[int, ...]:
         """The tokens between a reply and the next: the message (the instruction), and the end of turn if not sampled.

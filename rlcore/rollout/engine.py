@@ -19,7 +19,7 @@ class Sampling:
     temperature: float = 1.0
     truncation: Truncation = KEEP_ALL
     stop: StopTexts | None = None
-    """An engine that cannot tell samples on, up to a stop token or the limit; the rest is cut off afterwards."""
+    """What an engine samples after them, if it does not look for them as it samples, is cut off afterwards."""
     seed: int = 0
     """Of the random numbers."""
     apart: bool = False

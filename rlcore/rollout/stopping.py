@@ -8,7 +8,7 @@ class StopTexts:
 
     def __init__(self, texts: Sequence[str], said: Callable[[Sequence[int]], str]):
         """`said` decodes ids."""
-        self._texts, self._said = tuple(texts), said
+        self.texts, self._said = tuple(texts), said
         # A token says at least one byte; a few more, since a character may begin before the window.
         self._window = max(len(text.encode()) for text in texts) + 8
 
@@ -24,8 +24,8 @@ class StopTexts:
 
     def before(self, text: str) -> str:
         """What a reply says before the first of the texts."""
-        return text[: min((at for stop in self._texts if (at := text.find(stop)) >= 0), default=len(text))]
+        return text[: min((at for stop in self.texts if (at := text.find(stop)) >= 0), default=len(text))]
 
     def _in(self, ids: Sequence[int]) -> bool:
         said = self._said(ids)
-        return any(text in said for text in self._texts)
+        return any(text in said for text in self.texts)

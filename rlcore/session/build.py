@@ -44,9 +44,9 @@ class Session:
             say(note)
         for name, problems in (("data", self.problems), ("evaluate.data", asked_of)):
             _note_control_tokens(self.conversation, problems, name, say)
-        self.problems = fitting_problems(self.conversation, self.problems, say)
+        self.problems = fitting_problems(self.conversation, self.problems, say, shown=ranks.first)
         skip = bool(recipe.evaluate and recipe.evaluate.data.skip_bad_rows)
-        self.held_out = fitting_problems(asked, asked_of, say if skip else None)
+        self.held_out = fitting_problems(asked, asked_of, say if skip else None, shown=ranks.first)
         if recipe.learner.zero < 3:  # ZeRO-3 moves it to the device in parts
             torch.nn.Module.to(self.policy.model, ranks.device)
         longest = max(self.conversation.max_tokens, asked.max_tokens)
@@ -75,14 +75,16 @@ def _texts(problem: Problem) -> Iterator[str]:
     yield from (value for value in problem.columns.values() if isinstance(value, str))
 
 
-def fitting_problems(conversation: Conversation, problems: list[Problem], say: Say | None) -> list[Problem]:
+def fitting_problems(
+    conversation: Conversation, problems: list[Problem], say: Say | None, *, shown: bool = False
+) -> list[Problem]:
     """The problems that fit `conversation.max_prompt_tokens` and suit the conversation's kind, in order.
 
-    `say` receives one line for each reason to leave problems out. Raises UserError if none is left, or, without `say`,
-    if any is left out.
+    `say` receives one line for each reason to leave problems out. Many prompts are read under a progress bar if
+    `shown`. Raises UserError if none is left, or, without `say`, if any is left out.
     """
     limit = conversation.max_prompt_tokens
-    counts = dict(zip((p.id for p in problems), conversation.prompt_tokens(problems), strict=True))
+    counts = dict(zip((p.id for p in problems), conversation.prompt_tokens(problems, shown=shown), strict=True))
     long = [name for name, count in counts.items() if count > limit]
     if long:
         worst = max(long, key=lambda name: (counts[name], name))

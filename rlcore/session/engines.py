@@ -40,7 +40,8 @@ def _in_process(recipe: "Recipe", policy: "Policy", *, device: "torch.device", m
 
     section, lora = recipe.rollout, recipe.adapters_apart
     kind = TensorParallelEngine if section.vllm.tensor_parallel > 1 else InProcessEngine
-    return kind(section, policy.model, recipe.model.path, stop_ids(policy), max_tokens, device, lora)
+    tokenizer = policy.tokenizer if section.stop else None
+    return kind(section, policy.model, recipe.model.path, stop_ids(policy), max_tokens, device, lora, tokenizer)
 
 
 def _servers(recipe: "Recipe", policy: "Policy", *, device: "torch.device", max_tokens: int) -> "RolloutEngine":
@@ -48,7 +49,8 @@ def _servers(recipe: "Recipe", policy: "Policy", *, device: "torch.device", max_
     from rlcore.rollout.servers.engine import ServersEngine
 
     section, folder, lora = recipe.rollout, Path(recipe.output) / "servers", recipe.adapters_apart
-    return ServersEngine(section, policy.model, stop_ids(policy), max_tokens, folder, device, lora)
+    tokenizer = policy.tokenizer if section.stop else None
+    return ServersEngine(section, policy.model, stop_ids(policy), max_tokens, folder, device, lora, tokenizer)
 
 
 TORCH = Engine(_embedded, weights="learner", exact=True)

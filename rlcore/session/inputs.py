@@ -1,4 +1,7 @@
-"""Digests of what a run reads beside its recipe: its problems, and the code files that the recipe names."""
+"""Digests of what a run reads beside its recipe: its problems, and the code files that the recipe names.
+
+A run that resumes says which of them have changed, and what of its recipe.
+"""
 
 import hashlib
 import json
@@ -7,13 +10,38 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from rlcore.errors import UserError
+from rlcore.files import JsonlFile, Line
 from rlcore.recipe import Recipe
+from rlcore.track import Tracker
 from rlcore.types import Problem
 
 CODE = re.compile(r"(.+\.py):\w+")
+HISTORY = "history.jsonl"
+"""What was changed when the run resumed, and after which of its steps or rounds."""
+Changes = dict[str, list[Any]]
+"""`[before, now]` by dotted key of the recipe, or by what is read."""
 Inputs = dict[str, Any]
 """Digests by name: `data` and `evaluate.data` (see `_of_problems`), and the path of each code file."""
+
+
+class DataLine(Line):
+    """The digests of problems (`_of_problems`)."""
+
+    count: int
+    order: str
+    members: str
+    content: str
+
+
+class InputsLine(Line):
+    """Digests in a record of their own; those of files of code are its other keys."""
+
+    __pydantic_extra__: dict[str, str]
+    data: DataLine
+    held_out: DataLine = Field(alias="evaluate.data")
 
 
 def read_inputs(recipe: Recipe, problems: Sequence[Problem], held_out: Sequence[Problem]) -> Inputs:
@@ -23,7 +51,7 @@ def read_inputs(recipe: Recipe, problems: Sequence[Problem], held_out: Sequence[
     return {"data": _of_problems(problems), "evaluate.data": _of_problems(held_out), **code}
 
 
-def input_changes(folder: Path, saved: Mapping[str, Any], now: Inputs) -> dict[str, list[str]]:
+def input_changes(folder: Path, saved: Mapping[str, Any], now: Inputs) -> Changes:
     """Digests that differ from those saved by the run in `folder`: `[before, now]` by name.
 
     Raises UserError if the run would meet its problems in another order.
@@ -36,6 +64,17 @@ def input_changes(folder: Path, saved: Mapping[str, Any], now: Inputs) -> dict[s
         )
     both = ((name, saved[name], now[name]) for name in now if name in saved)
     return {f"contents of {name}": [_short(old), _short(new)] for name, old, new in both if old != new}
+
+
+def note_changes(tracker: Tracker, folder: Path, changes: Changes, done: int, unit: str) -> None:
+    """Says what the run in `folder` changes as it resumes after `done` units, and adds it to the run's history."""
+    if not changes or not tracker.enabled:
+        return
+    history = JsonlFile(folder / HISTORY)
+    history.write({unit: done, "changes": changes})
+    history.close()
+    told = ", ".join(f"{key} {now} (was {before})" for key, (before, now) in changes.items())
+    tracker.say(f"from {unit} {done + 1} on: {told}")
 
 
 def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from random import Random
 from rlcore.data import ProblemOrder, rank_slice
 from rlcore.errors import UserError
 from rlcore.evaluate.results import Results, load_evaluation
-from rlcore.files import holding
+from rlcore.files import holding, read_records, write_records
 from rlcore.policy import place_policy
 from rlcore.ranks import Ranks, gather_list, start_distributed
 from rlcore.recipe import Recipe, load_recipe
@@ -17,6 +17,7 @@ from rlcore.recipe.schema import SftConfig
 from rlcore.rollout.streaming import every, grouped
 from rlcore.session.build import Session, first_policy
 from rlcore.session.evaluation import evaluate_and_save, open_tracker
+from rlcore.session.inputs import Changes, InputsLine, input_changes, note_changes
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.sft.corrections import column_rows, sampled_rows
 from rlcore.sft.trainer import Row, SftSchedule, train_supervised
@@ -26,6 +27,8 @@ from rlcore.types import Groups, Problem, Trajectory
 
 ROUND = "round-"
 """Names the folder of the policy that a round left, which lasts until the next one's."""
+INPUTS = "inputs.json"
+"""Digests of what the rounds read (`rlcore.session.inputs`)."""
 
 
 def fine_tune(recipe: Recipe) -> Results | None:
@@ -33,7 +36,8 @@ def fine_tune(recipe: Recipe) -> Results | None:
 
     The policy of the last finished round lies in the folder, and a run that ended early goes on from there: rounds
     carry nothing else over. Returns the evaluation; None for a recipe without one, or when it was asked to stop. Raises
-    UserError where too few conversations are worth learning, or the folder holds a run of another recipe.
+    UserError where too few conversations are worth learning, the folder holds a run of another recipe, or its data have
+    changed so that the next rounds would draw other problems.
     """
     ranks = start_distributed(recipe.device)
     with holding(Path(recipe.output), ranks.first):
@@ -44,8 +48,9 @@ def _fine_tune(recipe: Recipe, ranks: Ranks) -> Results | None:
     assert recipe.sft
     folder, evaluated = Path(recipe.output), Path(recipe.output) / "evaluation.json"
     done, policy = _rounds_done(folder, recipe.sft.rounds)
+    changes: Changes = {}
     if policy:
-        recipe_changes(folder, load_recipe(folder / "recipe.yaml").model_dump(mode="json"), recipe)
+        changes = recipe_changes(folder, load_recipe(folder / "recipe.yaml").model_dump(mode="json"), recipe)
     if done == recipe.sft.rounds and (evaluated.exists() or recipe.evaluate is None):
         if ranks.first:
             print(f"{folder} holds a finished run, of {done} rounds: nothing is left to do")
@@ -55,7 +60,13 @@ def _fine_tune(recipe: Recipe, ranks: Ranks) -> Results | None:
     model = recipe.model.model_copy(update={"path": str(policy), "scratch": None}) if policy else recipe.model
     session = Session(recipe.model_copy(update={"model": model}), ranks)
     try:
+        if policy and (folder / INPUTS).exists():
+            saved = read_records(folder / INPUTS, InputsLine)
+            changes |= input_changes(folder, saved[0] if saved else {}, session.inputs)
         with open_tracker(recipe, ranks, resume_step=done or None) as tracker:
+            note_changes(tracker, folder, changes, done, "round")
+            if ranks.first:
+                write_records(folder / INPUTS, [session.inputs])
             try:
                 with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():
                     return _rounds(recipe, recipe.sft, session, ranks, tracker, done)

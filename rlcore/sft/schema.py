@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from rlcore.recipe.schema import ConversationConfig, DataConfig, Fraction, Positive, ScratchConfig, Section
 
@@ -23,7 +23,7 @@ class Phase(Section):
     name: str
     attempts: Annotated[int, Field(ge=1, le=2)]
     steps: Positive
-    lr: Annotated[float, Field(gt=0)]
+    lr: PositiveFloat
     decay: Fraction = Field(0.5, description="share of the steps, the last ones, over which lr falls linearly")
     mixture: Mixture = Mixture()
 
@@ -32,7 +32,7 @@ class WarmStart(Section):
     """A policy made from scratch and trained on generated conversations about lettered pairs."""
 
     name: str
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: NonNegativeInt = 0
     output: str = Field(description="folder that the policy is written to")
     sizes: ScratchConfig
     data: DataConfig

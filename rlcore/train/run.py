@@ -12,7 +12,6 @@ from rlcore.credit import adapted_kl
 from rlcore.errors import UserError
 from rlcore.evaluate.measure import trajectory_record
 from rlcore.evaluate.results import Results, load_evaluation, save_evaluation
-from rlcore.files import JsonlFile
 from rlcore.learner import Learner
 from rlcore.policy import check_same_parameters, parameter_shapes, place_policy
 from rlcore.policy.truncation import Truncation
@@ -22,7 +21,7 @@ from rlcore.recipe.compare import recipe_changes
 from rlcore.recipe.schema import StageConfig
 from rlcore.session.build import Session
 from rlcore.session.evaluation import BASE_RESULTS, LATEST_RESULTS, evaluate_and_save, open_tracker
-from rlcore.session.inputs import input_changes
+from rlcore.session.inputs import input_changes, note_changes
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.train.ahead import Ahead
 from rlcore.train.base_attempts import BaseAttempts
@@ -32,9 +31,6 @@ from rlcore.train.ledger import Ledger, sampled_from
 from rlcore.train.step_metrics import TooManyUnscored, distributions
 from rlcore.types import Groups
 from rlcore.watchdog import enter_phase
-
-HISTORY = "history.jsonl"
-"""What was changed of the recipe when the run resumed, and from which step on."""
 
 
 class Run:
@@ -69,8 +65,7 @@ class Run:
             self.tracker = opened.enter_context(
                 open_tracker(recipe, ranks, resume_step=self._resumed_at, run_id=state.get("run_id", ""))
             )
-            if changes:
-                self._note_changes(changes)
+            note_changes(self.tracker, self.folder, changes, self.step, "step")
             for note in damaged:
                 self.tracker.say(note)
             self._open = opened.pop_all()
@@ -226,16 +221,6 @@ class Run:
         weights = self.learner.whole_weights()
         if self.ranks.first:
             place_policy(self._session.policy, self.folder / name, weights)
-
-    def _note_changes(self, changes: dict[str, list[Any]]) -> None:
-        """Says what the resumed run changes of its recipe, and adds it to the run's history."""
-        if not self.ranks.first:
-            return
-        history = JsonlFile(self.folder / HISTORY)
-        history.write({"step": self.step, "changes": changes})
-        history.close()
-        told = ", ".join(f"{key} {now} (was {before})" for key, (before, now) in changes.items())
-        self.tracker.say(f"from step {self.step + 1} on: {told}")
 
     def _new_learner(self) -> Learner:
         recipe = self.recipe

@@ -1,6 +1,6 @@
 """Training steps over servers that sleep: what running ahead of the learner gains, and what the simulation says of it.
 
-    python -m tests.bench.ahead [--servers 100] [--steps 10] [--learning 1.0]
+    python -m tests.bench.ahead [--servers 100] [--steps 10] [--learning 1.0] [--problems 32] [--token 0.01]
 
 100 stand-ins in one process take as long for a reply as it has tokens, drawn from a lognormal distribution. The learner
 sleeps too, as many times as long as a step's sampling takes alone as `--learning` says. Everything else is what a run
@@ -40,11 +40,10 @@ from tests.rollout.servers.running import engine, until, up, weights
 from tests.tiny import write_recipe
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
-TOKEN = 0.01
-"""Seconds of a token."""
 MEAN, LIMIT = 25, 250
 """Tokens of a reply."""
-PROBLEMS, GROUP = 32, 4
+GROUP = 4
+SPREADS = (0.8, 1.2)
 
 
 def main() -> None:
@@ -52,29 +51,30 @@ def main() -> None:
     parser.add_argument("--servers", type=int, default=100)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--learning", type=float, default=1.0, help="the learner's time over a step's sampling")
+    parser.add_argument("--problems", type=int, default=32, help="of a step; more than the CPUs can serve only wait")
+    parser.add_argument("--token", type=float, default=0.01, help="seconds of a token")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve is not None:
-        asyncio.run(serve(options.servers, options.serve))
+        asyncio.run(serve(options.servers, options.serve, options.token))
         return
     print("| spread | ahead | step s | times as fast | simulated s | measured / simulated gain |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
-    for spread in (0.8, 1.2):
+    for spread in SPREADS:
         base = learning = None
         for ahead in (0, 1, 2, 4):
-            with sleeping(options.servers, spread) as urls:
-                seconds, sampling, simulated, _ = measure(urls, ahead, options.steps, learning or 0.0)
-                if learning is None:  # the first run says how long sampling takes alone
-                    learning = options.learning * sampling
-                    seconds, _, simulated, _ = measure(urls, ahead, options.steps, learning)
+            with sleeping(options, spread) as urls:
+                if learning is None:  # how long sampling takes alone
+                    learning = options.learning * measure(urls, ahead, options, 0.0)[1]
+                seconds, _, simulated = measure(urls, ahead, options, learning)
             base = base or (seconds, simulated)
             gain, expected = base[0] / seconds, base[1] / simulated
             print(f"| {spread} | {ahead} | {seconds:.2f} | {gain:.2f} | {simulated:.2f} | {gain / expected:.2f} |")
 
 
-def measure(urls: list[str], ahead: int, steps: int, learning: float) -> tuple[float, float, float, float]:
-    """Seconds of a step, of them those that the learner waited, of a simulated step, and of a publication."""
-    batch = {"problems": PROBLEMS, "group": GROUP, "ahead": ahead}
+def measure(urls: list[str], ahead: int, options: argparse.Namespace, learning: float) -> tuple[float, float, float]:
+    """Seconds of a step, of them those that the learner waited, and of a simulated step."""
+    batch, steps = {"problems": options.problems, "group": GROUP, "ahead": ahead}, options.steps
     total = steps + 2 * ahead
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="rlcore-")))
@@ -100,10 +100,9 @@ def measure(urls: list[str], ahead: int, steps: int, learning: float) -> tuple[f
             servers.publish(weights(-step), step + 1)
             published += time.perf_counter() - since
         seconds = (time.perf_counter() - begun) / steps
-    publish = published / steps
-    rates = Rates(TOKEN, 0.0, 0.0, 0.0, max(learning, 1e-9), publish)
+    rates = Rates(options.token, 0.0, 0.0, 0.0, max(learning, 1e-9), published / steps)
     simulated = simulate(recipe, Drawn(lengths), rates, learners=1, samplers=1, steps=steps, ahead=ahead)
-    return seconds, waited / steps, simulated.step, publish
+    return seconds, waited / steps, simulated.step
 
 
 def collect(recipe: Recipe, rollout: Rollout, folder: Path) -> Collector:
@@ -127,9 +126,11 @@ class Drawn:
 
 
 @contextmanager
-def sleeping(count: int, spread: float) -> Iterator[list[str]]:
-    """The URLs of so many stand-ins in one process."""
-    command = [sys.executable, "-m", "tests.bench.ahead", "--servers", str(count), "--serve", str(spread)]
+def sleeping(options: argparse.Namespace, spread: float) -> Iterator[list[str]]:
+    """The URLs of stand-ins in one process."""
+    numbers = {"servers": options.servers, "token": options.token, "serve": spread}
+    words = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "tests.bench.ahead", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         yield json.loads(process.stdout.readline())
@@ -138,11 +139,11 @@ def sleeping(count: int, spread: float) -> Iterator[list[str]]:
         process.wait()
 
 
-async def serve(count: int, spread: float) -> None:
+async def serve(count: int, spread: float, token: float) -> None:
     """Stand-ins that sleep; prints their URLs."""
     urls = []
     for _ in range(count):
-        runner = web.AppRunner(stand_in(spread))
+        runner = web.AppRunner(stand_in(spread, token))
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -151,7 +152,7 @@ async def serve(count: int, spread: float) -> None:
     await asyncio.Event().wait()
 
 
-def stand_in(spread: float) -> web.Application:
+def stand_in(spread: float, token: float) -> web.Application:
     variance = math.log(1 + spread**2)
     label = ["default"]
 
@@ -159,7 +160,7 @@ def stand_in(spread: float) -> web.Application:
         draw = random.Random((await request.json())["sampling_params"]["seed"])
         tokens = round(draw.lognormvariate(math.log(MEAN) - variance / 2, math.sqrt(variance)))
         tokens, begun = min(max(1, tokens), LIMIT), label[0]
-        await asyncio.sleep(tokens * TOKEN)
+        await asyncio.sleep(tokens * token)
         half = tokens if begun == label[0] else tokens // 2
         spans = [{"version": begun, "start": 0, "end": half}, {"version": label[0], "start": half, "end": tokens}]
         choice = {"token_ids": [5] * tokens, "finish_reason": "stop", "weight_versions": spans}

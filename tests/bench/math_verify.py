@@ -18,7 +18,8 @@ from rewards.math import POLICY, math_reward
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL)
 POLICIES = ((*POLICY, "plain"), ("boxes",))
 REASONS = [  # verdict, reason, what is to be found in the pair, the gold answer before the bar
-    ("debatable", "doubled backslashes end a line in LaTeX", r"\\\\(?:left|boxed|le\b)"),
+    ("debatable", "doubled backslashes are those of JSON, or end a line", r"\\\\le\b"),
+    ("debatable", "a box that never ends holds no answer", r"boxed\{W\(n\)"),
     ("debatable", "a comma in a number separates thousands or items, never decimals", r"\d,\d\d\b(?!\d)|0,111"),
     ("debatable", "nothing marks the answer in the text", r"\d,\d{3}\.99|user$|by 100%"),
     ("debatable", "a box before it holds another value", r"10455"),

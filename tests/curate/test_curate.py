@@ -4,8 +4,6 @@ import argparse
 import json
 import math
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 
@@ -20,7 +18,7 @@ from rlcore.curate.select import band_of, select
 from rlcore.data import load_problems
 from rlcore.errors import UserError
 from rlcore.recipe import load_recipe
-from tests.processes import python, rlcore, torchrun
+from tests.processes import Started, python, rlcore, torchrun
 from tests.tiny import write_recipe
 
 TALE = "a train leaves the station at nine and meets another one that left an hour before at what time do they meet"
@@ -146,15 +144,14 @@ def test_sigterm_keeps_what_is_measured_and_the_same_command_goes_on(tmp_path):
     (tmp_path / "my_reward.py").write_text(HOLDING_REWARD.replace("HOLD", str(hold)))
     hold.touch()
     flags = ["--output", str(folder), "--samples", "2", "--near", "1", "--highest", "1"]
-    command = [sys.executable, "-m", "rlcore", "curate", str(recipe), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Started("-m", "rlcore", "curate", recipe, *flags)
     deadline = time.monotonic() + 300
     while not hold.read_text():
         assert time.monotonic() < deadline, "the curation did not get so far"
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    output = process.wait()
+    assert process.returncode == 0, output
     assert "the same command goes on from there" in output
     (file,) = folder.glob("pass_rates-*.jsonl")
     kept = file.read_text().splitlines()

@@ -2,11 +2,9 @@
 
 import dataclasses
 import math
-import os
 import signal
 import socket
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from tiny import parameters, random_batch, tiny_learner
 
 from rlcore.errors import UserError
 from rlcore.types import TokenBatch
+from tests.processes import Started, python
 
 HERE = Path(__file__).parent
 
@@ -50,7 +49,7 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run():
 
 
 def test_out_of_memory_names_the_micro_batch_and_the_setting():
-    done = subprocess.run([sys.executable, HERE / "out_of_memory.py"], capture_output=True, text=True, timeout=900)
+    done = python(HERE / "out_of_memory.py")
     assert done.returncode == 0, done.stderr[-3000:]
     tree, padded = done.stdout.splitlines()
     # Of 400 times 1,999 tokens before the last, the first is one of seven.
@@ -63,32 +62,23 @@ def test_out_of_memory_names_the_micro_batch_and_the_setting():
         assert line.endswith("lower learner.micro_batch_tokens (now 800,000)")
 
 
-def start_two(deadline: float) -> list[subprocess.Popen[str]]:
+def start_two(deadline: float) -> list[Started]:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    return [
-        subprocess.Popen(
-            [sys.executable, HERE / "endless.py", str(deadline)],
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    ranks = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in (0, 1)]
+    return [Started(HERE / "endless.py", deadline, env=rank) for rank in ranks]
 
 
 def test_a_rank_that_hangs_ends_the_others_with_the_name_of_the_phase():
     first, second = start_two(deadline=5)
     try:
-        for process in (first, second):
-            for line in process.stdout:
-                if line.startswith("step 3"):
-                    break
+        while not all("step 3\n" in process.said for process in (first, second)):
+            assert first.poll() is None, first.said
+            time.sleep(0.01)
         second.send_signal(signal.SIGSTOP)
-        _, said = first.communicate(timeout=900)
+        said = first.wait()
     finally:
         first.kill()
         second.kill()

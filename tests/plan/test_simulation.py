@@ -13,12 +13,20 @@ from rlcore.plan.command import calibrated
 from rlcore.plan.lengths import INSTRUCTION_TOKENS, Lengths
 from rlcore.plan.memory import learner_ranks
 from rlcore.plan.rates import Rates, estimated_rates, measured_run
+from rlcore.plan.samplers import Sampler
 from rlcore.plan.shapes import model_shapes
-from rlcore.plan.simulation import rollout_seconds, simulate
+from rlcore.plan.simulation import simulate
 from rlcore.recipe import load_recipe
 
 RATES = Rates(decode_step=1.0, decode_row=0.1, prompt_token=0.01, learner_token=0.002, optimizer_step=3.0, publish=2.0)
 LENGTHS = Lengths(prompt=100, response=40, limit=200, replies=2)
+
+
+def rollout_seconds(lengths_CR, prompt, group, slots, rates, *, barrier=False):
+    """Seconds until one sampler has all replies of its conversations."""
+    sampler = Sampler(prompt, group, slots, rates, barrier=barrier)
+    sampler.add(0, lengths_CR)
+    return sampler.finish(0)
 
 
 def test_two_conversations_by_hand():

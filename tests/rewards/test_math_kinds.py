@@ -78,6 +78,9 @@ PAID_WRONGLY = [
     ("-2,3", "(-2,3)"),
     (r"\{-2,3\}", r"\{2,-3\}"),
     ("a=4,b=7", "7,4"),
+    ("f(2)=3", "f(5)=3"),
+    ("P(A)=3", "P(B)=3"),
+    ("f(x)=2x", "f(t)=2x"),
     ("x=5, y=6", "(6,5)"),
     ("0", r"1/\infty"),
     # currencies and their parts
@@ -273,6 +276,7 @@ REFUSED_WRONGLY = [
     ("x<1", "-x>-1"),
     (r"x=\frac{-1\pm\sqrt5}{2}", r"\frac{-1+\sqrt5}{2}, \frac{-1-\sqrt5}{2}"),
     ("-2,3", "x_1=-2, x_2=3"),
+    (r"W(n)=1 \text{ and } W(n)=-1", "W(x)=1 or W(x)=-1"),
     (r"x\ne 2", r"(-\infty,2)\cup(2,\infty)"),
     # currencies and their parts
     (r"\$5", "5"),

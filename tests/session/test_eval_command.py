@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,7 +14,7 @@ import yaml
 
 from rlcore.policy import load_policy, save_policy
 from rlcore.recipe import load_recipe
-from tests.processes import rlcore, torchrun
+from tests.processes import Started, rlcore, torchrun
 from tests.session.chat_server import ChatServer
 from tests.tiny import write_recipe
 
@@ -45,16 +43,15 @@ def test_a_served_model_an_interruption_and_going_on(tmp_path):
     environment = {**os.environ, "OPENAI_API_KEY": "secret"}
     with ChatServer(delay=0.05).serving() as server:
         first = ["eval", str(recipe), f"evaluate.endpoint={server.url}", f"output={tmp_path / 'first'}"]
-        command = [sys.executable, "-m", "rlcore", *first]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        process = Started("-m", "rlcore", *first, env=environment)
         deadline = time.monotonic() + 120
         while len(server.asked) < 32 * 2 + 40:  # all greedy ones, and some of the sampled
             assert time.monotonic() < deadline, "the evaluation did not get so far"
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=900)
-        assert process.returncode == 0, errors
-        assert "Traceback" not in errors
+        output = process.wait()
+        assert process.returncode == 0, output
+        assert "Traceback" not in output
         assert "the same command goes on from there" in output
         assert not (tmp_path / "first" / "eval" / "evaluation.json").exists()
         stopped_at = len(server.asked)

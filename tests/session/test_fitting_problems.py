@@ -17,13 +17,16 @@ def asked(name: str, text: str) -> Problem:
     return Problem(id=name, messages=({"role": "user", "content": text},))
 
 
-def test_a_long_prompt_of_few_characters_is_found_and_left_out():
+def test_a_long_prompt_of_few_characters_is_found_and_left_out(monkeypatch, capsys):
     talk = conversation()
     problems = [asked("short", "What is 2 + 3?"), *(asked(f"{n}", "word " * 12) for n in range(70))]
     problems.append(asked("dense", "\N{GRINNING FACE}" * 50))
     limit = max(talk.prompt_tokens(problems[:-1]))
     rendered = [talk.template.render(problem.messages) for problem in problems]
-    assert talk.prompt_tokens(problems) == [len(talk.template.encode(text)) for text in rendered]
+    for part in (100, 7):
+        monkeypatch.setattr("rlcore.rollout.conversation.PART", part)
+        assert talk.prompt_tokens(problems, shown=True) == [len(talk.template.encode(text)) for text in rendered]
+    assert capsys.readouterr().out == "", "a bar is for terminals"
     talk.max_prompt_tokens = limit
     said: list[str] = []
     assert fitting_problems(talk, problems, said.append) == problems[:-1]

@@ -1,11 +1,10 @@
 """Which conversations STaR and Pair-SFT learn, what of them, and real rounds of both on one process and two."""
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from random import Random
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from rlcore.recipe import load_recipe
 from rlcore.sft.corrections import pair_rows, star_rows
 from rlcore.sft.trainer import IGNORED
 from rlcore.types import Problem, Trajectory, Turn
-from tests.processes import rlcore, torchrun
+from tests.processes import Started, rlcore, torchrun
 from tests.tiny import figures, write_recipe
 
 PROBLEM = Problem("p", ({"role": "user", "content": "?"},))
@@ -72,8 +71,7 @@ SMALL = ["sft.problems=64", "sft.samples=4", "sft.batch=8", *QUICK]
 
 def killed_in_round_2(recipe: Path, run: Path) -> None:
     """Starts the run and kills it as soon as its first round is finished."""
-    command = [sys.executable, "-m", "rlcore", "train", str(recipe), f"output={run}", "sft.rounds=2", *SMALL]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Started("-m", "rlcore", "train", recipe, f"output={run}", "sft.rounds=2", *SMALL)
     deadline = time.monotonic() + 600
     while not (run / "round-1").exists():
         assert process.poll() is None
@@ -149,6 +147,31 @@ def test_stages_after_a_supervised_recipe_start_from_its_policy(repository, tmp_
     assert done.returncode == 0, done.stderr
     supervised = load_evaluation(tmp_path / "run/before/evaluation.json").evaluations[0].metrics
     assert load_evaluation(tmp_path / "run/evaluation_base.json").evaluations[0].metrics == supervised
+
+
+def test_changes_of_what_rounds_read_are_told_or_refused(tmp_path, monkeypatch, capsys):
+    """A run of two rounds that ended after the first."""
+    from rlcore.experiment import run_experiment
+    from rlcore.sft import fine_tune
+
+    recipe = write_recipe(tmp_path, stages=[], sft={"rows": "column", "column": "letter", "rounds": 2, "batch": 4})
+    data, settings = tmp_path / "train.jsonl", [f"output={tmp_path / 'run'}", "evaluate=null"]
+    rounds = iter([fine_tune.train_supervised, Mock(side_effect=OSError("no room"))])
+    with monkeypatch.context() as ends:
+        ends.setattr(fine_tune, "train_supervised", lambda *args, **named: next(rounds)(*args, **named))
+        with pytest.raises(OSError, match="no room"):
+            run_experiment(load_recipe(recipe, settings))
+    lines = data.read_text().splitlines()
+    data.write_text("\n".join(lines[::-1]))
+    with pytest.raises(UserError, match="come to them in another order"):
+        run_experiment(load_recipe(recipe, settings))
+    data.write_text("\n".join([lines[0].replace('"letter": "a"', '"letter": "e"'), *lines[1:]]))
+    capsys.readouterr()
+    run_experiment(load_recipe(recipe, settings))
+    said = next(line for line in capsys.readouterr().out.splitlines() if "from round 2 on" in line)
+    assert "contents of data " in said
+    (entry,) = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert entry["round"] == 1
 
 
 def test_demonstrations_that_are_too_long_are_left_out(tmp_path):

@@ -3,6 +3,7 @@
 import random
 import sqlite3
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -89,13 +90,15 @@ def test_a_process_killed_at_any_moment_loses_no_row_that_it_had_written_and_tea
         hears, told = FORKED.Pipe(duplex=False)
         writer = FORKED.Process(target=write_on, args=(tmp_path, known + 1, told))
         writer.start()
+        told.close()
         for _ in range(random.randrange(3, 20)):
             known = hears.recv()
         time.sleep(random.random() / 200)
         writer.kill()
         writer.join()
-        while hears.poll():
-            known = hears.recv()
+        with suppress(EOFError):
+            while True:
+                known = hears.recv()
     reader = Ledger(tmp_path, ALONE, "x")
     for serial in range(known + 1):
         assert reader.read(serial, PROBLEMS) == [group(serial, PROBLEMS[0])]

@@ -6,14 +6,13 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.processes import python, rlcore, torchrun
+from tests.processes import Started, python, rlcore, torchrun
 from tests.tiny import REWARD, figures, write_recipe
 
 
@@ -21,9 +20,8 @@ def recipe_of(run: Path) -> Path:
     return run.parent / "recipe.yaml"
 
 
-def start(recipe: Path, output: Path, **options: bool) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rlcore", "train", str(recipe), f"output={output}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+def start(recipe: Path, output: Path) -> Started:
+    return Started("-m", "rlcore", "train", recipe, f"output={output}")
 
 
 def train(recipe: Path, output: Path, processes: int) -> str:
@@ -66,7 +64,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(finished, tmp_path):
     process = start(recipe_of(finished), run)
     wait_for_records(run, 3)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=900)
+    output = process.wait()
     assert process.returncode == 0, output
     assert "the same command goes on from there" in output
     stopped_at = len(figures(run))
@@ -121,7 +119,7 @@ def test_a_signal_to_the_whole_group_during_an_evaluation_while_training_saves(f
     recipe = write_recipe(tmp_path, rewards={"functions": [{"name": "./my_reward.py:held_reward"}], "deadline": 600})
     run, hold, asked = (tmp_path / name for name in ("run", "hold", "asked"))
     (tmp_path / "my_reward.py").write_text(REWARD + HELD_REWARD.replace("HOLD", str(hold)).replace("ASKED", str(asked)))
-    process = start(recipe, run, start_new_session=True)
+    process = start(recipe, run)
     wait_for_records(run, 1)
     hold.touch()
     while not asked.exists():
@@ -130,7 +128,7 @@ def test_a_signal_to_the_whole_group_during_an_evaluation_while_training_saves(f
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(1)
     hold.unlink()
-    output, _ = process.communicate(timeout=900)
+    output = process.wait()
     assert process.returncode == 0, output
     assert "Traceback" not in output
     stopped_at = len(figures(run))
@@ -165,7 +163,7 @@ def test_sigterm_in_the_middle_of_sampling_does_not_wait_for_its_end(finished, t
     hold.touch()
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=900)
+    output = process.wait()
     assert process.returncode == 0, output
     stopped_at = len(figures(tmp_path / "run"))
     assert (tmp_path / "run" / "checkpoints" / f"step-{stopped_at:06d}").is_dir()
@@ -194,12 +192,10 @@ def test_a_run_goes_on_with_another_number_of_ranks(finished, tmp_path):
 def test_a_signal_to_the_whole_group_saves_and_leaves_no_traceback(finished, tmp_path, number):
     """As a terminal sends Ctrl-C: to the run and to every helper that shares its process group."""
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "rlcore", "train", str(recipe_of(finished)), f"output={run}"]
-    whole = subprocess.STDOUT
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=whole, text=True, start_new_session=True)
+    process = start(recipe_of(finished), run)
     wait_for_records(run, random.randrange(1, 5))
     os.killpg(process.pid, number)
-    output, _ = process.communicate(timeout=900)
+    output = process.wait()
     assert process.returncode == 0, output
     assert "the same command goes on from there" in output
     assert "Traceback" not in output

@@ -1,8 +1,6 @@
 """Whole runs with adapters and with ZeRO-3, and the folders that come out of them."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,10 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from rlcore.errors import UserError
 from rlcore.export import export
-from tests.processes import rlcore
+from tests.processes import rlcore, torchrun
 from tests.tiny import figures, write_recipe
 
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rlcore", "train"]
 LORA = "model.lora={rank: 4, alpha: 8}"
 
 
@@ -48,9 +45,7 @@ def test_the_quickstart_with_zero_3_on_two_processes(repository, tmp_path):
     settings = ["learner.zero=3", "stages.0.steps=1", "stages.1.steps=2", "batch.problems=4", "evaluate=null"]
     sizes = "model={scratch: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, vocab_size: 300}}"
     settings += [sizes, "track.wandb=off", "conversation.max_prompt_tokens=128", f"output={tmp_path / 'run'}"]
-    done = subprocess.run(
-        [*TWO, str(repository / "recipes/quickstart.yaml"), *settings], capture_output=True, text=True, timeout=900
-    )
+    done = torchrun(2, "-m", "rlcore", "train", repository / "recipes/quickstart.yaml", *settings)
     assert done.returncode == 0, done.stderr
     records = figures(tmp_path / "run")
     assert [record["stage"] for record in records] == ["stage I", "stage II", "stage II"]

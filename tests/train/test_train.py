@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.processes import rlcore
+from tests.processes import rlcore, torchrun
 from tests.tiny import figures
 
 
@@ -78,9 +78,7 @@ def test_a_finished_run_is_not_trained_again(finished, tmp_path):
 
 def test_two_processes_share_the_problems_and_agree(finished, tmp_path):
     recipe = finished.parent / "recipe.yaml"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "rlcore", "train", str(recipe), f"output={tmp_path / 'two'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = torchrun(2, "-m", "rlcore", "train", recipe, f"output={tmp_path / 'two'}")
     assert done.returncode == 0, done.stderr
     one, two = figures(finished), figures(tmp_path / "two")
     assert [record["step"] for record in two] == [record["step"] for record in one]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlcore.errors import UserError
 from rlcore.inside_vllm.plugin import ADAPTERS
@@ -47,11 +47,13 @@ class ServersEngine:
         folder: Path,
         device: torch.device | None = None,
         lora: LoraConfig | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
     ):
         """`folder` gets what servers of ours print. The weights of `model` are published as version 0.
 
         `device`: where the learner computes, if not where the model lies; servers do on the same kind. With `lora`,
-        what is published from here on is the parameters of such adapters alone.
+        what is published from here on is the parameters of such adapters alone. `tokenizer`: of the model, where
+        `section.stop` has texts that servers of ours are to look for.
 
         Raises UserError when no server is available.
         """
@@ -68,7 +70,9 @@ class ServersEngine:
                 self._weights, self._adapters = self._shared_weights(model, section.vllm.weights_folder, lora)
                 self._first_adapters = adapters_without_effect(model, lora) if lora else iter(())
             on_cpu = self._ranks.device.type == "cpu"
-            self._processes = _processes(section, model, max_tokens, folder, self._guard, lora, on_cpu=on_cpu)
+            described = describe_model(model, None, folder / "model", tokenizer) if section.start_servers else {}
+            arguments = engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=on_cpu) | described
+            self._processes = _processes(section, arguments, folder, self._guard, lora, on_cpu=on_cpu)
         urls = all_gather(list(self._processes) or section.servers, self._ranks)[0]
         self._thread = LoopThread("rollout servers")
         self._board = Board.of(self._ranks, self._run)
@@ -218,8 +222,7 @@ def _direct(vllm: schema.VllmConfig, model: PreTrainedModel, rank: int) -> Any:
 
 def _processes(
     section: schema.RolloutConfig,
-    model: PreTrainedModel,
-    max_tokens: int,
+    arguments: dict[str, Any],
     folder: Path,
     guard: Guard,
     lora: LoraConfig | None,
@@ -227,14 +230,11 @@ def _processes(
     on_cpu: bool,
 ) -> dict[str, ServerProcess]:
     """The servers to start, by URL."""
-    vllm = section.vllm
-    arguments = engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=on_cpu)
-    arguments |= server_arguments(vllm, lora)
-    processes = {}
+    vllm, processes = section.vllm, {}
+    arguments = arguments | server_arguments(vllm, lora) | vllm.args
     for number in range(section.start_servers):
         port = free_port()
-        described = describe_model(model, None, folder / "model")
-        command = serve_command(vllm.command, port, arguments | described | vllm.args)
+        command = serve_command(vllm.command, port, arguments)
         gpus = vllm.gpus[number] if vllm.gpus else None
         environment = server_environment(gpus, on_cpu=on_cpu, ipc=vllm.transfer == "ipc", lora=bool(lora))
         log = folder / f"server-{number}.log"

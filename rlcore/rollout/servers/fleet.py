@@ -21,6 +21,7 @@ from rlcore.recipe import schema
 from rlcore.rollout.engine import Sample, Sampling
 from rlcore.rollout.servers.board import Board
 from rlcore.rollout.servers.server import Aborted, Replica, Server, ServerFault
+from rlcore.rollout.vllm.arguments import request_settings
 
 LOOK_EVERY = 0.5
 """Seconds between looks at the board."""
@@ -128,9 +129,7 @@ class Fleet:
         request = asyncio.create_task(
             server.generate(
                 ids,
-                sampling,
-                seed=seed,
-                stop_ids=self.stop_ids,
+                request_settings(sampling, self.stop_ids, seed),
                 adapters=self.adapters,
                 salt=server.label,
                 replica=replica.rank,

@@ -10,7 +10,6 @@ import aiohttp
 
 from rlcore.errors import UserError
 from rlcore.inside_vllm.plugin import ADAPTERS
-from rlcore.rollout.engine import Sampling
 
 SIGN_OF_LIFE = 30.0
 """Seconds without an answer to a probe until a server counts as hung."""
@@ -73,31 +72,21 @@ class Server:
     async def generate(
         self,
         ids: Sequence[int],
-        sampling: Sampling,
+        settings: dict[str, Any],
         *,
-        seed: int,
-        stop_ids: Sequence[int],
         adapters: str | None,
         salt: str,
         replica: int,
     ) -> dict[str, Any]:
         """One continuation of `ids`: the response's choice, with `token_ids`, `logprobs`, `finish_reason`.
 
+        `settings` are those of a request (`request_settings`).
         `salt` names the weights: the prefix cache is never shared between versions. Raises UserError for a request
         that the server refuses.
         """
         request = {
             "token_ids": list(ids),
-            "sampling_params": {
-                "max_tokens": sampling.max_tokens,
-                "temperature": sampling.temperature,
-                **sampling.truncation._asdict(),
-                "seed": seed,
-                "stop_token_ids": list(stop_ids),
-                "ignore_eos": True,  # only `stop_ids` stop, as in every other engine
-                "logprobs": 0,  # that of the sampled token alone
-                "detokenize": False,
-            },
+            "sampling_params": settings,
             "cache_salt": salt,
             "model": adapters,
         }

@@ -1,16 +1,18 @@
 """Arguments, environment and model of every vLLM engine, in this process or in a server."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlcore.errors import UserError
 from rlcore.inside_vllm.plugin import BACKEND
 from rlcore.recipe import schema
 from rlcore.recipe.schema import LoraConfig
+from rlcore.rollout.engine import Sampling
 from rlcore.rollout.vllm.adapters import adapter_arguments
 
 ENVIRONMENT = {
@@ -41,7 +43,7 @@ def engine_arguments(
     Raises UserError for a model or a quantisation that vLLM cannot run on the CPU, if that is where it is to run.
     """
     return {
-        "skip_tokenizer_init": True,
+        "skip_tokenizer_init": not section.stop,  # ids go in and come out; only texts that end a reply are read
         "dtype": str(dtype).removeprefix("torch."),
         "max_model_len": max_tokens,
         "max_num_seqs": section.slots,
@@ -69,16 +71,35 @@ def server_arguments(section: schema.VllmConfig, lora: LoraConfig | None) -> dic
     }
 
 
-def describe_model(model: PreTrainedModel, path: str | None, folder: Path) -> dict[str, Any]:
+def request_settings(sampling: Sampling, stop_ids: Sequence[int], seed: int) -> dict[str, Any]:
+    """The fields of vLLM's `SamplingParams` for one continuation of token ids."""
+    return {
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        **sampling.truncation._asdict(),
+        "seed": seed,
+        "stop_token_ids": list(stop_ids),
+        "ignore_eos": True,  # only `stop_ids` and texts stop, as in every other engine
+        "stop": list(sampling.stop.texts) if sampling.stop else [],
+        "detokenize": sampling.stop is not None,
+        "logprobs": 0,  # that of the sampled token alone
+    }
+
+
+def describe_model(
+    model: PreTrainedModel, path: str | None, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None
+) -> dict[str, Any]:
     """The arguments that say which model it is: one without weights in `folder`, as they are published anyway.
 
-    A model whose checkpoint is quantised is loaded from `path`.
+    Its tokenizer, if given, is put there too. A model whose checkpoint is quantised is loaded from `path`.
     """
     if getattr(model.config, "quantization_config", None) is not None:
         return {"model": path}
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
+    if tokenizer:
+        tokenizer.save_pretrained(folder)
     return {"model": str(folder), "load_format": "dummy"}
 
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlcore.errors import UserError, one_line
 from rlcore.inside_vllm.plugin import ADAPTERS
@@ -25,7 +25,7 @@ from rlcore.recipe.schema import LoraConfig
 from rlcore.rollout.engine import Sample, Sampling, publication_metrics
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.vllm.adapters import adapter_arguments, write_adapters
-from rlcore.rollout.vllm.arguments import ENVIRONMENT, describe_model, engine_arguments
+from rlcore.rollout.vllm.arguments import ENVIRONMENT, describe_model, engine_arguments, request_settings
 
 OWN_ENVIRONMENT = {
     **ENVIRONMENT,
@@ -48,11 +48,12 @@ class InProcessEngine:
         max_tokens: int,
         device: torch.device | None = None,
         lora: LoraConfig | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
     ):
         """`path`: where `model` was loaded from; vLLM reads weights there itself if they are quantised.
 
         `device`: where to sample, if not where the model lies. With `lora`, what is published from here on is the
-        parameters of such adapters alone.
+        parameters of such adapters alone. `tokenizer`: of the model, where `section.stop` has texts to look for.
 
         Raises UserError where vLLM is not installed or does not take the model or the settings.
         """
@@ -82,7 +83,7 @@ class InProcessEngine:
         quantised = getattr(model.config, "quantization_config", None) is not None
         with TemporaryDirectory(prefix="rlcore-") as folder, _own_threads():
             arguments = _engine_arguments(section, model, max_tokens, self._device, lora) | describe_model(
-                model, path, Path(folder)
+                model, path, Path(folder), tokenizer
             )
             self._engine = _start(arguments | section.vllm.args)
         # vLLM's own shutdown, which comes at the latest at the process's end, would end the learner's process group.
@@ -161,28 +162,20 @@ class InProcessEngine:
         request = f"{self._place}-{self._requests}"
         answer: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         # Every request draws from a seed of its own: of its conversation, and of where in it it begins.
-        self._submit(request, ids, sampling, mixed_seed(sampling.seed, key, len(ids)))
+        seed = mixed_seed(sampling.seed, key, len(ids))
+        self._submit(request, ids, request_settings(sampling, self._stop_ids, seed))
         self._answers[request] = answer
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._drive())
         return await answer
 
-    def _submit(self, name: str, ids: Sequence[int], sampling: Sampling, seed: int) -> None:
+    def _submit(self, name: str, ids: Sequence[int], settings: dict[str, Any]) -> None:
         from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
         prompt = tokens_input(list(ids), cache_salt=str(self._salt))
-        parameters = SamplingParams(
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            **sampling.truncation._asdict(),
-            seed=seed,
-            stop_token_ids=self._stop_ids,
-            logprobs=0,  # of the sampled token alone
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        parameters = SamplingParams(**settings, output_kind=RequestOutputKind.FINAL_ONLY)
         self._engine.add_request(name, prompt, parameters, lora_request=self._adapter)
 
     async def _drive(self) -> None:

@@ -10,14 +10,16 @@ import signal
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import distributed
 
-from rlcore.rollout.engine import Sampling
 from rlcore.rollout.vllm.in_process import InProcessEngine
+
+_Request = tuple[str, list[int], dict[str, Any]]
+"""Its name, the ids to continue, and vLLM's settings for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class _Word:
 
     drawn: int
     """A checksum of all answers so far, those of other ranks' requests included."""
-    requests: list[tuple[str, list[int], Sampling, int]] = field(default_factory=list)
+    requests: list[_Request] = field(default_factory=list)
     done: bool = False
     left: str | None = None
     """Why it takes no further part, if it does not."""
@@ -44,7 +46,7 @@ class TensorParallelEngine(InProcessEngine):
 
         group = get_tp_group()
         self._group, self._ranks, self._place = group.cpu_group, group.ranks, group.rank_in_group
-        self._new: list[tuple[str, list[int], Sampling, int]] = []
+        self._new: list[_Request] = []
         self._drawn = 0
         self._within_turn = False
 
@@ -66,9 +68,8 @@ class TensorParallelEngine(InProcessEngine):
                     self._exchange(_Word(self._drawn, left=reason, stopped=isinstance(error, KeyboardInterrupt)))
             raise
 
-    def _submit(self, name: str, ids: Sequence[int], sampling: Sampling, seed: int) -> None:
-        # Every rank cuts its own samples; a tokenizer need not travel.
-        self._new.append((name, list(ids), replace(sampling, stop=None), seed))
+    def _submit(self, name: str, ids: Sequence[int], settings: dict[str, Any]) -> None:
+        self._new.append((name, list(ids), settings))
 
     async def _drive(self) -> None:
         """Takes part while any rank has requests; a failure is handed to everyone here who waits."""
@@ -126,9 +127,9 @@ class TensorParallelEngine(InProcessEngine):
             if word.drawn != self._drawn:
                 raise RuntimeError(f"rank {mine} and rank {rank} share a vLLM engine, but drew different tokens")
 
-    def _take(self, name: str, ids: Sequence[int], sampling: Sampling, seed: int) -> None:
+    def _take(self, name: str, ids: Sequence[int], settings: dict[str, Any]) -> None:
         try:
-            super()._submit(name, ids, sampling, seed)
+            super()._submit(name, ids, settings)
         except Exception as error:  # on all ranks alike: whose request it is, ends
             answer = self._answers.pop(name, None)
             if answer and not answer.done():

@@ -44,7 +44,8 @@ def generate(body):
     draw = random.Random(settings["seed"])
     ids = [draw.randrange(100) for _ in range(draw.randrange(1, settings["max_tokens"] + 1))]
     with lock:
-        state["seen"].append({"ids": body["token_ids"], "salt": body["cache_salt"], "seed": settings["seed"]})
+        seen = {"ids": body["token_ids"], "salt": body["cache_salt"], "seed": settings["seed"]}
+        state["seen"].append(seen | {"stop": settings["stop"] if settings["detokenize"] else []})
     return {
         "choices": [
             {

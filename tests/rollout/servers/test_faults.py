@@ -15,6 +15,7 @@ from rlcore.rollout import Sampling
 from rlcore.rollout.loop_thread import LoopThread
 from rlcore.rollout.servers.board import Board
 from rlcore.rollout.servers.fleet import Fleet
+from rlcore.rollout.stopping import StopTexts
 from tests.rollout.servers.running import STUB, Stub, engine, post, sample_all, until, up, weights
 
 OURS = {"command": f"{sys.executable} {STUB}"}
@@ -49,6 +50,16 @@ def test_requests_are_spread_and_a_trajectory_and_its_group_stay_on_one_server(t
     groups_of = [{request["ids"][0] for request in requests} for requests in (first, second)]
     assert not groups_of[0] & groups_of[1]  # every group's eight requests went to the same server
     assert {request["salt"].rpartition(":")[2] for request in first + second} == {"3"}
+
+
+def test_servers_look_for_texts_that_end_a_reply(two, tmp_path):
+    async def ask(rollout, stop):
+        return await rollout.sample([1, 2], Sampling(8, stop=stop), key=0, last=True)
+
+    with engine(tmp_path, **given(two[:1])) as rollout:
+        for stop in (None, StopTexts(["Quest", "\n\n"], str)):
+            asyncio.run(ask(rollout, stop))
+    assert [request["stop"] for request in seen(two[:1])[0]] == [[], ["Quest", "\n\n"]]
 
 
 def test_every_answer_is_of_the_published_weights(two, tmp_path):

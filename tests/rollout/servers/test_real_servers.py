@@ -1,11 +1,10 @@
-"""Two real vLLM servers, started by rlcore, held against the learner's own model. Starting them takes a minute."""
+"""A real vLLM server, started by hand as on another machine, held against the learner's own model."""
 
 import asyncio
 import copy
 import importlib.metadata
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -23,8 +22,9 @@ from rlcore.rollout import Sample, Sampling
 from rlcore.rollout.servers.engine import ServersEngine
 from rlcore.rollout.servers.guard import kill_group
 from rlcore.rollout.servers.processes import free_port
+from rlcore.rollout.stopping import StopTexts
 from tests.processes import rlcore
-from tests.rollout.servers.running import section, until, up
+from tests.rollout.servers.running import section, until
 from tests.tiny import write_recipe
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
@@ -33,6 +33,7 @@ if not importlib.metadata.entry_points(group="vllm.general_plugins", name="rlcor
 
 STOPS = list(range(6))
 PROMPT = list(range(50, 120))
+LORA = "model.lora={rank: 4}"
 MAX_TOKENS = 200
 
 
@@ -48,15 +49,44 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def rollout(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("servers")
-    args = {"kv_cache_memory_bytes": 1 << 26, "enable_prompt_tokens_details": True}
-    # With its tokenizer, a server answers by text as well.
-    args |= {"skip_tokenizer_init": False, "tokenizer": str(model.recipe_path.parent / "policy")}
-    settings = section(start_servers=2, weights_folder=str(folder), args=args)
+def url(model, tmp_path_factory):
+    """A server of the recipe, which takes adapters too, and has a tokenizer to look for texts that end a reply."""
+    port, folder = free_port(), tmp_path_factory.mktemp("server")
+    args = "rollout.vllm.args={kv_cache_memory_bytes: 67108864, enable_prompt_tokens_details: true}"
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            ["launch/serve.sh", model.recipe_path, LORA, args, "rollout.stop=[Quest]"],
+            env={**os.environ, "PORT": str(port), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        kill_group(server.pid)
+        server.wait()
+
+
+def test_a_recipe_trains_adapters(url, model, tmp_path):
+    vllm = f"{{weights_folder: {tmp_path}, deadline: 900}}"
+    settings = f"rollout={{engine: vllm, mode: servers, servers: ['{url}'], vllm: {vllm}}}"
+    done = rlcore("train", model.recipe_path, f"output={tmp_path / 'run'}", LORA, settings)
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == 6
+    assert len({step["publish/bytes"] for step in steps}) == 1
+    assert steps[0]["publish/bytes"] < 0.2 * sum(parameter.nbytes for parameter in model.parameters())
+    assert all(abs(step["learner/mismatch_k1"]) < 1e-4 for step in steps)
+
+
+@pytest.fixture(scope="module")
+def rollout(url, model, tmp_path_factory):
+    """All weights are published from here on."""
+    folder = tmp_path_factory.mktemp("weights")
+    settings = section(servers=[url], weights_folder=str(folder))
     engine = ServersEngine(settings, model, STOPS, MAX_TOKENS, folder)
     try:
-        until(lambda: up(engine) == 2, 600)
         yield engine
     finally:
         engine.close()
@@ -67,6 +97,8 @@ def publish(rollout: ServersEngine, model: torch.nn.Module, version: int) -> Non
 
 
 def samples(rollout: ServersEngine, count: int, sampling: Sampling, then=None) -> list[Sample]:
+    """`then` is called once the server has requests to answer."""
+
     async def run() -> list[Sample]:
         asked = [asyncio.create_task(rollout.sample(PROMPT, sampling, key=k, last=True)) for k in range(count)]
         if then:
@@ -108,6 +140,18 @@ def test_tokens_stops_and_log_probabilities_are_those_of_the_learners_model(roll
         assert s.finish == ("stop" if s.ids[-1] in STOPS else "length")
         assert s.finish == "stop" or len(s.ids) == 24
     assert {s.finish for s in drawn} == {"stop", "length"}
+
+
+def test_a_reply_ends_with_the_token_that_ends_a_text(rollout, model):
+    tokenizer = AutoTokenizer.from_pretrained(model.recipe_path.parent / "policy")
+    (plain,) = samples(rollout, 1, Sampling(60, temperature=0))
+    said = [tokenizer.decode(list(plain.ids[:end])) for end in range(1, len(plain.ids) + 1)]
+    text = next(character for character in said[-1][len(said[4]) :] if character.isascii() and character.isprintable())
+    stop = StopTexts([text], tokenizer.decode)
+    (stopped,) = samples(rollout, 1, Sampling(60, temperature=0, stop=stop))
+    assert stopped.finish == "stop"
+    assert stopped.ids == plain.ids[: stop.end(plain.ids)]
+    assert len(stopped.ids) == len(stopped.logprobs) == len(stopped.versions) < len(plain.ids)
 
 
 def readable(text: str) -> str:
@@ -226,38 +270,3 @@ def test_conversations_ahead_of_the_learner_go_on_over_a_publication_with_both_v
         before, after = ((logprobs - learners(weights, PROMPT, s.ids, 1.0)).abs() for weights in (old, model))
         assert max(before[:at].max(), after[at:].max()) < 1e-3
     assert {v for s in samples(rollout, 4, Sampling(8)) for v in s.versions} == {version}, "others ask for the last one"
-
-
-def test_a_recipe_trains_adapters_on_a_server_that_was_started_by_hand(model, tmp_path):
-    """By `launch/serve.sh`, as on another machine."""
-    port, lora = free_port(), "model.lora={rank: 4}"
-    args = "rollout.vllm.args={kv_cache_memory_bytes: 67108864}"
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            ["launch/serve.sh", model.recipe_path, lora, args],
-            env={**os.environ, "PORT": str(port), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        vllm = f"{{weights_folder: {tmp_path}, deadline: 900}}"
-        settings = f"rollout={{engine: vllm, mode: servers, servers: [http://127.0.0.1:{port}], vllm: {vllm}}}"
-        done = rlcore("train", model.recipe_path, f"output={tmp_path / 'run'}", lora, settings)
-    finally:
-        kill_group(server.pid)
-        server.wait()
-    assert done.returncode == 0, done.stderr
-    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert len(steps) == 6
-    assert len({step["publish/bytes"] for step in steps}) == 1
-    assert steps[0]["publish/bytes"] < 0.2 * sum(parameter.nbytes for parameter in model.parameters())
-    assert all(abs(step["learner/mismatch_k1"]) < 1e-4 for step in steps)
-
-
-def test_a_server_killed_in_mid_rollout_costs_nothing_but_time(rollout, model):
-    victim = rollout._processes[rollout._fleet.urls[0]]._process
-    drawn = samples(rollout, 48, Sampling(max_tokens=100), then=lambda: os.kill(victim.pid, signal.SIGKILL))
-    assert len(drawn) == 48
-    assert difference(model, drawn) < 1e-3
-    until(lambda: rollout._fleet.counts["taken_out"])

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.processes import rlcore, torchrun
+from tests.processes import Started, rlcore, torchrun
 from tests.rollout.servers.running import STUB, Stub, post, until
 from tests.tiny import write_recipe
 
@@ -60,9 +59,8 @@ def nothing_is_left(folder: Path, ports: list[int]) -> bool:
     return not running(folder) and not list(folder.glob("rlcore-*"))
 
 
-def train(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "rlcore", "train", str(folder / "recipe.yaml"), f"output={folder / 'run'}"]
-    return subprocess.Popen([*command, *overrides])
+def train(folder: Path, *overrides: str) -> Started:
+    return Started("-m", "rlcore", "train", folder / "recipe.yaml", f"output={folder / 'run'}", *overrides)
 
 
 def test_a_run_goes_on_when_a_server_is_killed_and_leaves_nothing_when_it_is_stopped(tmp_path):
@@ -72,8 +70,9 @@ def test_a_run_goes_on_when_a_server_is_killed_and_leaves_nothing_when_it_is_sto
     ports = running(tmp_path)
     os.kill(next(iter(ports)), signal.SIGKILL)
     until(lambda: any(record["servers/restarted"] for record in records(tmp_path)), 600)
-    trainer.terminate()
-    assert trainer.wait(60) == 0
+    trainer.send_signal(signal.SIGTERM)
+    said = trainer.wait()
+    assert trainer.returncode == 0, said
     steps = records(tmp_path)
     assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
     assert sum(record["servers/taken_out"] for record in steps) == 1

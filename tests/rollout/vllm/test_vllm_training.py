@@ -1,7 +1,6 @@
 """Whole runs with vLLM in the learner's processes, beside the same runs with the embedded engine."""
 
 import json
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,7 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlcore.export import export
-from tests.processes import rlcore, torchrun
+from tests.processes import python, rlcore, torchrun
 from tests.tiny import figures, write_recipe
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (launch/setup_vllm_cpu.sh)")
@@ -33,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder) -> Path:
-    done = rlcore("train", *arguments(folder), "rollout.engine=vllm", f"output={folder / 'vllm'}")
+    done = rlcore("train", *arguments(folder), "rollout.engine=vllm", f"output={folder / 'vllm'}", vllm=True)
     assert done.returncode == 0, done.stderr
     return folder / "vllm"
 
@@ -104,8 +103,8 @@ def test_an_exported_policy_answers_in_vllm_as_in_transformers(finished, tmp_pat
     export(finished, tmp_path / "policy")
     questions = ["Which two add up to 13: a = 3, b = 8, c = 5, d = 9?", "Which two add up to 7: a = 1, b = 2, c = 5?"]
     settings = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    command = [sys.executable, "-c", EXPORTED, str(tmp_path / "policy"), *questions]
-    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=240)
+    (tmp_path / "ask.py").write_text(EXPORTED)
+    done = python(tmp_path / "ask.py", tmp_path / "policy", *questions, env=settings, vllm=True)
     assert done.returncode == 0, done.stderr[-3000:]
     tokenizer, model = (kind.from_pretrained(tmp_path / "policy") for kind in (AutoTokenizer, AutoModelForCausalLM))
     for question, answer in zip(questions, json.loads(done.stdout.splitlines()[-1]), strict=True):
@@ -119,7 +118,7 @@ def test_an_exported_policy_answers_in_vllm_as_in_transformers(finished, tmp_pat
 @needs_vllm
 def test_a_run_with_adapters_samples_as_its_learner(folder):
     settings = ["rollout.engine=vllm", "model.lora={rank: 4}", "learner.zero=3", "stages.0.steps=2", "evaluate=null"]
-    done = rlcore("train", *arguments(folder), f"output={folder / 'lora'}", *settings)
+    done = rlcore("train", *arguments(folder), f"output={folder / 'lora'}", *settings, vllm=True)
     assert done.returncode == 0, done.stderr
     assert [record["learner/mismatch_kl"] < 1e-6 for record in figures(folder / "lora")] == [True, True]
 
@@ -135,6 +134,7 @@ def test_a_sampler_of_quantised_weights_is_corrected_for(folder):
         "learner={lr: 1e-3, correction: {mode: mask, bounds: [0.95, 1.05]}}",
         "stages.0.steps=2",
         "evaluate=null",
+        vllm=True,
     )
     assert done.returncode == 0, done.stderr
     for record in figures(folder / "int8"):
@@ -147,7 +147,7 @@ def test_a_sampler_of_quantised_weights_is_corrected_for(folder):
 @needs_vllm
 def test_ranks_that_split_the_weights_each_publish_all_of_them_to_their_own_engine(folder):
     recipe = [*arguments(folder), "rollout.engine=vllm", "learner.zero=3", f"output={folder / 'two'}"]
-    done = torchrun(2, "-m", "rlcore", "train", *recipe, "stages.0.steps=2")
+    done = torchrun(2, "-m", "rlcore", "train", *recipe, "stages.0.steps=2", vllm=True)
     assert done.returncode == 0, done.stderr
     assert [record["learner/mismatch_kl"] < 1e-6 for record in figures(folder / "two")] == [True, True]
 
