@@ -1,6 +1,6 @@
 """The open lists: the form of their entries, with the facts that each states about itself, and the entries by name."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -103,6 +103,8 @@ class Kind:
     """Whether the policy gives verdicts on its own attempts."""
     writes: bool = False
     """Whether it writes messages of its own, which may be longer than the recipe's."""
+    says: Callable[[int], Sequence[str]] = lambda attempts: ()
+    """Texts of its own, beside the recipe's, that it may put in a conversation of so many attempts."""
     quotes: bool = False
     """Whether its messages are at most a reply of the policy before one of the recipe's."""
     refusal: Callable[[Problem], str] = lambda problem: ""

@@ -32,4 +32,8 @@ def summary_of(valid: Sequence[int]) -> str:
     return f"{named} found right. Use nothing else of what was said, and give the whole solution."
 
 
-DIAGRAM = Kind(diagram, critique.REVIEW, between=2, judges=True, writes=True)
+def _says(attempts: int) -> Sequence[str]:
+    return verify.REVIEW, summary_of(()), summary_of(range(1, attempts))
+
+
+DIAGRAM = Kind(diagram, critique.REVIEW, between=2, judges=True, says=_says)

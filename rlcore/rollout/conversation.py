@@ -64,7 +64,8 @@ class Conversation:
         self.template = Template(tokenizer)
         self._question: list[Message] = [{"role": "user", "content": "What is 2 + 3?"}]
         self._tail_ids = lru_cache(maxsize=256)(self._encode_tail)
-        messages = [message for message in (self.script.instruction, self.script.review) if message]
+        own = self.kind.says(self.attempts)
+        messages = [message for message in (self.script.instruction, self.script.review, *own) if message]
         longest = max(len(self._tail_ids(message)) for message in messages) if self.attempts > 1 else 0
         quoted = min(MAX_MESSAGE_TOKENS, self.max_attempt_tokens) if self.kind.quotes else 0
         self._max_tail = longest + (MAX_MESSAGE_TOKENS if self.kind.writes else quoted)

@@ -1,6 +1,7 @@
 """Kinds that spend more at the moment of the question: gates, iteration, and the diagram of propositions."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from rlcore.kinds import diagram, think
 from rlcore.recipe.schema import ConversationConfig, StageConfig
 from rlcore.rollout import Sampling, sample_groups
 from rlcore.types import Problem, Trajectory, Turn
-from tests.rollout.scripted import ScriptedEngine, ScriptedScorer, conversation, problem
+from tests.rollout.scripted import ScriptedEngine, conversation, problem
 
 RIGHT, WRONG = "Verdict: right", "Verdict: wrong"
 
@@ -54,8 +55,7 @@ def test_a_diagram_uses_only_the_propositions_found_valid():
 def test_each_role_of_a_diagram_has_its_own_credit():
     """Propositions 0, 1; the first verdict agrees with its score, the second does not; the summary is right."""
     trajectory, _ = converse("diagram", 3, ["4", "no", WRONG, "5", "bad", WRONG, "5"])
-    judge = ScriptedScorer(lambda problem, text: judged(text == "5"))
-    ((scored,),) = judge.score([[trajectory]])
+    scored = replace(trajectory, verdicts=tuple(judged(attempt.text == "5") for attempt in trajectory.attempts))
     stage = StageConfig(name="II", steps=1, reward=[1, 2, 3], bonus=10, kl=[0, 0, 0])
     # the critic earns what the verifier after it earns: w of the attempt that the verdict leads to, for being right
     assert turn_returns(Turns.of_groups([[scored]]), stage)[0, 0].tolist() == [0, 2, 2, 12, 0, 0, 3]

@@ -8,7 +8,7 @@ import yaml
 from tests.processes import python
 from tests.tiny import figures, write_recipe
 
-KINDS = ("critique", "verify", "feedback", "stop")
+KINDS = ("critique", "verify", "feedback", "stop", "iterate", "diagram")
 SCRIPT = """
 import sys
 from rlcore.recipe import load_recipe
@@ -31,7 +31,7 @@ def runs(tmp_path_factory):
         folder = tmp_path_factory.mktemp(kind)
         path = write_recipe(folder, evaluate=None, output=str(folder / "run"))
         recipe = yaml.safe_load(path.read_text())
-        recipe["conversation"] |= {"kind": kind, "attempts": 3}
+        recipe["conversation"] |= {"kind": kind, "attempts": 3, "review": "Look at it."}
         stages = [{**stage, "steps": 2, "reward": [0, 1, 1], "kl": [0.1, 0.1, 0.1]} for stage in recipe["stages"]]
         path.write_text(yaml.safe_dump(recipe | {"stages": stages}))
         for name in ("train.jsonl", "test.jsonl"):
@@ -55,10 +55,12 @@ def test_every_kind_trains(runs, kind):
         assert record["train/t3"] == pytest.approx(record["train/t1"] + record["train/i_to_c"] - record["train/c_to_i"])
     assert any(record["learner/grad_norm"] > 0 for record in records)
     lengths = {record.get("train/attempts") for record in records}
-    fixed = {"critique": {None}, "feedback": {3.0}}  # its programs never pass
+    fixed = {"critique": {None}, "diagram": {None}, "feedback": {3.0}}  # its programs never pass
     assert lengths == fixed[kind] if kind in fixed else all(1 <= length < 3 for length in lengths)
-    if kind == "verify":
+    if kind in ("verify", "diagram"):
         assert all(0 <= record["train/verdict_right"] <= 1 for record in records)
     trajectories = [json.loads(line) for line in (runs[kind] / "trajectories.jsonl").read_text().splitlines()]
     roles = {part["role"] for trajectory in trajectories for part in trajectory["between"]}
-    assert roles == {"critique": {"critique"}, "verify": {"verdict"}, "stop": {"stop"}, "feedback": set()}[kind]
+    said = {"critique": {"critique"}, "verify": {"verdict"}, "stop": {"stop"}, "feedback": set()}
+    said |= {"iterate": {"critique", "stop"}, "diagram": {"critique", "verdict"}}
+    assert roles == said[kind]
