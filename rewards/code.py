@@ -77,6 +77,13 @@ def code_reward(completions: Sequence[Completion], **arguments: Any) -> list[flo
 code_reward.verdicts = code_reward.__wrapped__ = code_verdicts  # type: ignore[attr-defined]
 
 
+def _start(memory_mb: int = 512, unsafe: bool = False, modules: Sequence[str] = (), **_: Any) -> None:
+    _judge_with(memory_mb, unsafe, tuple(modules)).tests(pytest=False)
+
+
+code_reward.start = _start  # type: ignore[attr-defined]
+
+
 @lru_cache(maxsize=1)
 def _judge_with(memory_mb: int, unsafe: bool, modules: tuple[str, ...]) -> Judge:
     return Judge(memory_mb, unsafe, modules=modules)

@@ -151,6 +151,8 @@ def _work(rewards: Sequence[Reward], memory_mb: int, jobs: int) -> None:
     limit = memory_mb << 20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for reward in rewards:
+        reward.start()
     send_frame(jobs, str(os.getpid()).encode())
     while True:
         send_frame(jobs, json.dumps(_reply(rewards, recv_frame(jobs))).encode())

@@ -229,6 +229,16 @@ def test_a_worker_has_not_imported_what_no_reward_needs(tmp_path):
     assert score(f"{tmp_path / 'looks.py'}:heavy", ["x"])[0].score == 0.0
 
 
+def test_what_a_worker_starts_takes_nothing_of_its_first_rows_deadline(tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import time\n"
+        "def slow(completions, pause=0.0, **columns): return [1.0] * len(completions)\n"
+        "slow.start = lambda pause: time.sleep(pause)\n"
+    )
+    with RewardPool([{"name": f"{tmp_path}/slow.py:slow", "kwargs": {"pause": 3.0}}], workers=1, deadline=2.0) as pool:
+        assert [verdict.score for verdict in pool.score(["a", "b"], {})] == [1.0, 1.0]
+
+
 def test_submit_returns_while_scoring_goes_on_and_threads_may_share_a_pool():
     with RewardPool([FUNCTIONS + "by_text"], deadline=1.0) as pool:
         slow = pool.submit(["hang"], {})
