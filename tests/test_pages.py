@@ -54,6 +54,8 @@ PLACEHOLDERS = {
     "FOLDER": "curated",
 }
 TINY = ["stages.0.steps=1", "stages.1.steps=1", "batch={problems: 2, group: 4}", "track.wandb=off"]
+SERVED = ["rollout.engine=vllm", "rollout.mode=servers", "rollout.servers=[http://node:8000]"]
+"""Overrides that slurm.sbatch puts before a command's own, with SERVERS."""
 SMALL = {
     "train": [*TINY, "evaluate=null"],
     "eval": ["evaluate.problems=4", "track.wandb=off"],
@@ -182,7 +184,7 @@ def check(words: list[str]) -> None:
         script = next(word for word in words if word.startswith("launch/"))
         assert os.access(script, os.X_OK) or (program == "sbatch" and Path(script).exists())
         if recipe := words[words.index(script) + 1 :]:
-            load_recipe(*recipe[:1], recipe[1:])
+            load_recipe(*recipe[:1], [*(SERVED if program == "sbatch" else []), *recipe[1:]])
     elif program == "kubectl":
         assert Path(rest[-1]).exists()
     elif program == "python":

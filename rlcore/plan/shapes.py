@@ -16,12 +16,14 @@ PERSISTENT_NUMEL = 100_000
 """ZeRO-3 leaves parameters with fewer elements whole on every rank (stage3_param_persistence_threshold)."""
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+QWEN2_05B = ("qwen2", 896, 24, 14, 2, 4864, 151936, True)
 QWEN2_7B = ("qwen2", 3584, 28, 28, 4, 18944, 152064, False)
 MODELS = {
     "Qwen/Qwen2.5-1.5B-Instruct": ("qwen2", 1536, 28, 12, 2, 8960, 151936, True),
+    "Qwen/Qwen2.5-0.5B-Instruct": QWEN2_05B,
     "Qwen/Qwen2.5-7B": QWEN2_7B,
     "Qwen/Qwen2.5-7B-Instruct": QWEN2_7B,
-    "Qwen/Qwen2.5-Coder-0.5B-Instruct": ("qwen2", 896, 24, 14, 2, 4864, 151936, True),
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct": QWEN2_05B,
     "Qwen/Qwen2.5-Coder-7B-Instruct": QWEN2_7B,
     "Qwen/Qwen3-4B": ("qwen3", 2560, 36, 32, 8, 9728, 151936, True),
     "HuggingFaceTB/SmolLM2-135M-Instruct": ("llama", 576, 30, 9, 3, 1536, 49152, True),
