@@ -51,12 +51,9 @@ class TorchEngine:
         live: bool = False,
     ):
         """`slots` sequences at most are sampled at once; `kv_bytes` is what their KV cache may take."""
-        self.model = model
-        self._kv_bytes = kv_bytes
-        self._live = live
+        self.model, self._kv_bytes, self._live = model, kv_bytes, live
         self.device = next(model.parameters()).device
-        self.version = 0
-        self.slots = slots
+        self.version, self.slots = 0, slots
         self._stop_ids = np.array(stop_ids)
         self._pass_tokens = PASS_TOKENS.get(self.device.type, PASS_TOKENS["cuda"])
         self._generator = torch.Generator(device=self.device)
