@@ -13,7 +13,7 @@ left() { echo $((end - SECONDS)); }
 part() { echo "== $*" && timeout --signal INT "$(left)" "$@" 2>&1 | tee -a "$out/log"; }
 
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv
-part python -m pytest -q -x tests/learner tests/rollout/test_vllm_in_process.py
+part python -m pytest -q -x tests/learner tests/rollout/vllm/test_vllm_in_process.py
 part python -m tests.bench.mfu
 part python -m tests.bench.publication --device cuda --large
 part python -m rlcore plan recipes/small/score_code_qwen2.5_coder_0.5b.yaml --gpus 1 --gpu-memory 139

@@ -77,8 +77,9 @@ def code_reward(completions: Sequence[Completion], **arguments: Any) -> list[flo
 code_reward.verdicts = code_reward.__wrapped__ = code_verdicts  # type: ignore[attr-defined]
 
 
-def _start(memory_mb: int = 512, unsafe: bool = False, modules: Sequence[str] = (), **_: Any) -> None:
-    _judge_with(memory_mb, unsafe, tuple(modules)).tests(pytest=False)
+def _start(**options: Any) -> None:
+    given = _OPTIONS | options
+    _judge_with(given["memory_mb"], given["unsafe"], tuple(given["modules"])).tests(pytest=False)
 
 
 code_reward.start = _start  # type: ignore[attr-defined]

@@ -28,6 +28,7 @@ from rewards.worker import CONTROL_LIMIT, LoadedReward, Setup, unpack
 
 _SLICE = 0.1  # seconds of work in one chunk: short enough to balance, long enough to make messages free
 _GRACE = 1.0  # seconds beyond its own limit that a self-limiting function gets
+_SERVER_ENDED = "the reward server ended"
 _START_LIMIT = 120.0  # seconds for the server to load and for a worker to come up
 
 
@@ -138,6 +139,8 @@ class Dispatcher:
             self._loop(control)
         except RewardError as error:
             self._why_closed = str(error)
+        except ConnectionError:  # a worker's end was seen before the server's, which was then asked for another
+            self._why_closed = _SERVER_ENDED
         finally:
             self._closing = True
             if not self.loaded.done():
@@ -188,7 +191,7 @@ class Dispatcher:
                     self._wake_r.recv(4096)
                     self._take_jobs()
                 elif key.fileobj is control:
-                    raise RewardError("the reward server ended")
+                    raise RewardError(_SERVER_ENDED)
                 else:
                     self._hear(key.data)
             now = time.monotonic()

@@ -100,7 +100,7 @@ class Reward:
 
     def start(self) -> None:
         """Start what the function keeps running in this process, by its attribute `start`: no row waits for that."""
-        with suppress(RewardError):  # the first row says so
+        with suppress(Exception):  # a user's may raise anything; the first row meets it again, and says so
             getattr(self.function, "start", lambda **_: None)(**self.kwargs)
 
     def counters(self) -> dict[str, int]:

@@ -109,7 +109,7 @@ class EndpointRollout:
         What is sent with each, its seed too, depends on `draw`, its problem and its number alone.
         """
 
-        held: list[Future[Verdict]] = []
+        held: list[Future[Verdict]] = []  # as long as this is read, so that equal attempts are judged once
 
         async def conversations() -> AsyncIterator[tuple[int, Trajectory]]:
             async with self._endpoint.session() as session:

@@ -78,7 +78,7 @@ class Rollout:
         """Scored trajectories of one problem at the training temperature, one for each name, among others meanwhile.
 
         The random numbers of each depend on the recipe's seed, `draw` and its name alone. No token is sampled by
-        weights before `least_version`. `branches` and `firsts` as for `attempts`.
+        weights before `least_version`. `branches` and `firsts` as for `groups`.
         """
         sampling = self._sampling(self._recipe.rollout.temperature, draw)
         sampling = replace(sampling, apart=True, least_version=least_version)
@@ -101,7 +101,7 @@ class Rollout:
         At most `rollout.slots` go on at once. The random numbers of each depend on the recipe's seed, `draw`, its
         problem and its number alone, not on what else is asked for. To be read to its end within `together`.
         """
-        held: list[Future[Verdict]] = []
+        held: list[Future[Verdict]] = []  # as long as this is read, so that equal attempts are judged once
 
         def judge(problem: Problem, attempt: Turn) -> Future[Verdict]:
             held.append(self._scorer.start(problem, attempt))

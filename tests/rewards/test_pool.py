@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -182,7 +183,8 @@ def test_a_shared_pool_whose_server_was_killed_is_replaced():
     pool = shared_pool(FUNCTIONS + "by_text", 7.0)
     assert shared_pool(FUNCTIONS + "by_text", 7.0) is pool
     for pid in started:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # the workers end with their server
+            os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: not pool.alive)
     with pytest.raises(RewardError, match="the reward server ended"):
         pool.score(["a"], {})
@@ -237,6 +239,17 @@ def test_what_a_worker_starts_takes_nothing_of_its_first_rows_deadline(tmp_path)
     )
     with RewardPool([{"name": f"{tmp_path}/slow.py:slow", "kwargs": {"pause": 3.0}}], workers=1, deadline=2.0) as pool:
         assert [verdict.score for verdict in pool.score(["a", "b"], {})] == [1.0, 1.0]
+
+
+def test_a_start_that_fails_leaves_it_to_the_rows(tmp_path):
+    """A worker that ended before its first row would be replaced for ever."""
+    (tmp_path / "broken.py").write_text(
+        "def broken(completions, **columns): return [1.0] * len(completions)\n"
+        "def start(**options): raise OSError('no room')\n"
+        "broken.start = start\n"
+    )
+    with RewardPool([f"{tmp_path}/broken.py:broken"], workers=1) as pool:
+        assert [verdict.score for verdict in pool.submit(["a", "b"], {}).result(timeout=60)] == [1.0, 1.0]
 
 
 def test_submit_returns_while_scoring_goes_on_and_threads_may_share_a_pool():
