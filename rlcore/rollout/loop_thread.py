@@ -31,11 +31,11 @@ class LoopThread:
         return self.begin(coroutine).result()
 
     def close(self) -> None:
-        """Cancels all that goes on there, and ends the thread."""
+        """Ends the thread, and cancels all that went on there, or was to: the thread may have died before."""
         if self.alive:
-            self.call(_cancel_others())
             self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
+        self.loop.run_until_complete(_cancel_others())
         self.loop.close()
 
 
