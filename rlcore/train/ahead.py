@@ -88,17 +88,14 @@ class Ahead(Collector):
         Raises UserError for a step of which no group ends within `rollout.deadline`, naming what is late and where.
         """
         self._ledger.forget(self._oldest() * self._recipe.batch.problems)
-        missing = [
-            place
-            for later in range(step, min(step + self._recipe.batch.ahead + 1, len(self._stages)))
-            if later not in self._groups
-            for place in self._begin(later)
-        ]
+        until = min(step + self._recipe.batch.ahead + 1, len(self._stages))
+        fresh = [place for later in range(step, until) if later not in self._groups for place in self._places(later)]
+        self._groups |= {place.step: {} for place in fresh}
         if self._thread is None:
-            self._sample_now(missing)
+            self._sample_now(fresh)
         else:
-            for place in missing:
-                self._groups[place.step][place.serial] = self._thread.begin(self._sampled(place))
+            for place in fresh:
+                self._groups[place.step][place.serial] = self._thread.begin(self._kept(place))
             self._wait(step)
         ended = [future.result() for _, future in sorted(self._groups.pop(step).items())]
         self._waiting.unlink(missing_ok=True)
@@ -111,13 +108,6 @@ class Ahead(Collector):
             self._thread.close()
         self._ledger.close()
 
-    def _begin(self, step: int) -> list[Place]:
-        """Takes from the ledger what it has of a step; the places whose groups are to be sampled."""
-        places = self._places(step)
-        kept = {place.serial: self._ledger.read(place.serial, place.problems) for place in places}
-        self._groups[step] = {serial: _done(groups) for serial, groups in kept.items() if groups is not None}
-        return [place for place in places if kept[place.serial] is None]
-
     def _places(self, step: int) -> list[Place]:
         """This rank's part of a step."""
         size, rounds = self._recipe.batch.problems, self._recipe.batch.resample
@@ -128,31 +118,39 @@ class Ahead(Collector):
 
     def _sample_now(self, places: list[Place]) -> None:
         async def run() -> None:
-            starts = [partial(self._sampled, place) for place in places]
+            starts = [partial(self._kept, place) for place in places]
             async for at, groups in finished(starts, window=len(starts), deadline=self._recipe.rollout.deadline):
-                self._groups[places[at].step][places[at].serial] = _done(groups)
+                self._groups[places[at].step][places[at].serial] = done = Future()
+                done.set_result(groups)
 
         with self._rollout.together(), event_loop() as runner:
             runner.run(run())
 
+    async def _kept(self, place: Place) -> Groups:
+        """The groups of a place, which are in the ledger when it returns, or were so before."""
+        groups = await asyncio.to_thread(self._ledger.read, place.serial, place.problems)
+        if groups is None:
+            async with self._room:
+                groups = await self._sampled(place)
+                await asyncio.to_thread(self._ledger.write, place.serial, groups)
+        return groups
+
     async def _sampled(self, place: Place) -> Groups:
-        """The groups of a place: dead ones, and the first that is not, or the last; on the disk when it returns."""
+        """Dead groups of a place, and the first that is not, or the last."""
         stage, groups = self._stages[place.step], list[list]()
-        offline = self._recipe.offline_first_attempts(stage)
-        async with self._room:
-            for number, problem in enumerate(place.problems):
-                group = await self._rollout.group(
-                    problem,
-                    [f"{place.serial}/{number}/{at}" for at in range(self._recipe.batch.group)],
-                    draw=("ahead",),
-                    branches=self._recipe.batch.branches,
-                    firsts=self._base.of(problem, offline),
-                    least_version=max(0, place.step - self._recipe.batch.ahead) if self._thread else None,
-                )
-                groups.append(group)
-                if credit.live_groups([group], stage, self._recipe.credit)[0]:
-                    break
-            await asyncio.to_thread(self._ledger.write, place.serial, groups)
+        firsts = self._recipe.offline_first_attempts(stage)
+        for number, problem in enumerate(place.problems):
+            group = await self._rollout.group(
+                problem,
+                [f"{place.serial}/{number}/{at}" for at in range(self._recipe.batch.group)],
+                draw=("ahead",),
+                branches=self._recipe.batch.branches,
+                firsts=self._base.of(problem, firsts),
+                least_version=max(0, place.step - self._recipe.batch.ahead) if self._thread else None,
+            )
+            groups.append(group)
+            if credit.live_groups([group], stage, self._recipe.credit)[0]:
+                break
         return groups
 
     def _wait(self, step: int) -> None:
@@ -180,9 +178,3 @@ class Ahead(Collector):
     def _missing(self, step: int, late: dict[int, Future[Groups]]) -> str:
         serials = ", ".join(map(str, sorted(late)[:NAMED])) + (", ..." if len(late) > NAMED else "")
         return f"step {step + 1} waits for the serials {serials}: {self._rollout.engine.waits_for()}"
-
-
-def _done(groups: Groups) -> Future[Groups]:
-    future: Future[Groups] = Future()
-    future.set_result(groups)
-    return future
