@@ -10,6 +10,7 @@ learner's process obey the same law in its pauses: before update n, all groups u
 """
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -23,7 +24,7 @@ from typing import Any
 from rlcore import credit
 from rlcore.data import rank_slice
 from rlcore.errors import UserError
-from rlcore.files import WAITING, writing
+from rlcore.files import WAITING, write_whole
 from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import StageConfig
@@ -72,6 +73,8 @@ class Ahead(Collector):
         super().__init__(recipe, ranks, rollout, problems, base)
         self._ledger, self._oldest = ledger, oldest
         self._waiting = Path(recipe.output) / WAITING / f"rank-{ranks.rank}.txt"
+        if ranks.first:  # what an earlier launch waited for, on other ranks too
+            shutil.rmtree(self._waiting.parent, ignore_errors=True)
         self._stages = [stage for stage in recipe.stages for _ in range(stage.steps)]
         self._groups: dict[int, dict[int, Future[Groups]]] = {}
         self._thread = LoopThread("collector") if recipe.rollout.entry.weights == "elsewhere" else None
@@ -169,9 +172,7 @@ class Ahead(Collector):
                 late, since = left, time.monotonic()
                 enter_phase(f"rollout of step {step + 1}, {len(groups) - len(late)} of {len(groups)} groups done")
             elif time.monotonic() - since > LONG:
-                with writing(self._waiting):
-                    self._waiting.parent.mkdir(parents=True, exist_ok=True)
-                    self._waiting.write_text(self._missing(step, late))
+                write_whole(self._waiting, self._missing(step, late).encode())
             if time.monotonic() - since > deadline:
                 raise UserError(f"rollout.deadline: no group ended within {deadline:g} s; {self._missing(step, late)}")
 

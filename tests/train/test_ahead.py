@@ -191,7 +191,11 @@ def test_every_serial_is_trained_once_in_the_history_that_survives_whatever_is_k
 
 
 def test_a_step_that_nothing_comes_of_names_its_serials_and_where_they_are(tmp_path):
-    run = Launch(tmp_path, 1)
+    waits = tmp_path / "runs" / "waiting"
+    waits.mkdir(parents=True)
+    (waits / "rank-7.txt").write_text("an earlier launch")
+    run = Launch(tmp_path, 1, output=str(tmp_path / "runs"))
+    assert not waits.exists()
     run.collect()
     problem = run.collectors[0]._order.batch(2, SIZE)[1]
     run.engine.stuck = {problem.messages[-1]["content"]}
