@@ -123,7 +123,7 @@ class Ahead(Collector):
         async def run() -> None:
             starts = [partial(self._kept, place) for place in places]
             async for at, groups in finished(starts, window=len(starts), deadline=self._recipe.rollout.deadline):
-                self._groups[places[at].step][places[at].serial] = done = Future()
+                done = self._groups[places[at].step][places[at].serial] = Future[Groups]()
                 done.set_result(groups)
 
         with self._rollout.together(), event_loop() as runner:

@@ -62,25 +62,23 @@ def main() -> None:
     if options.serve is not None:
         asyncio.run(serve(options.servers, options.serve, options.token))
         return
-    print("| spread | ahead | step s | times as fast | simulated s | measured / simulated gain |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| spread | ahead | publication s | step s | times as fast | simulated s | measured / simulated gain |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for spread in options.spread:
         base = learning = None
         for ahead in (0, *options.ahead):
             with sleeping(options, spread) as urls:
                 if learning is None:  # how long sampling takes alone
                     learning = options.learning * measure(urls, ahead, options, 0.0)[1]
-                seconds, _, simulated = measure(urls, ahead, options, learning)
+                seconds, _, published, simulated = measure(urls, ahead, options, learning)
             base = base or (seconds, simulated)
             gain, expected = base[0] / seconds, base[1] / simulated
-            print(
-                f"| {spread} | {ahead} | {seconds:.2f} | {gain:.2f} | {simulated:.2f} | {gain / expected:.2f} |",
-                flush=True,
-            )
+            times = f"{published:.2f} | {seconds:.2f} | {gain:.2f} | {simulated:.2f}"
+            print(f"| {spread} | {ahead} | {times} | {gain / expected:.2f} |", flush=True)
 
 
-def measure(urls: list[str], ahead: int, options: argparse.Namespace, learning: float) -> tuple[float, float, float]:
-    """Seconds of a step, of them those that the learner waited, and of a simulated step."""
+def measure(urls: list[str], ahead: int, options: argparse.Namespace, learning: float) -> tuple[float, ...]:
+    """Seconds of a step, of them those that the learner waited and of the publication, and of a simulated step."""
     batch, steps = {"problems": options.problems, "group": GROUP, "ahead": ahead}, options.steps
     total = steps + 2 * ahead
     with ExitStack() as opened:
@@ -109,7 +107,7 @@ def measure(urls: list[str], ahead: int, options: argparse.Namespace, learning: 
         seconds = (time.perf_counter() - begun) / steps
     rates = Rates(options.token, 0.0, 0.0, 0.0, max(learning, 1e-9), published / steps)
     simulated = simulate(recipe, Drawn(lengths), rates, learners=1, samplers=len(urls), steps=steps, ahead=ahead)
-    return seconds, waited / steps, simulated.step
+    return seconds, waited / steps, published / steps, simulated.step
 
 
 def collect(recipe: Recipe, rollout: Rollout, folder: Path) -> Collector:
