@@ -1,5 +1,7 @@
 """Baselines. README.md says what each does to bias, variance and α."""
 
+from operator import attrgetter
+
 import numpy as np
 
 from rlcore.credit.turns import Turns
@@ -70,10 +72,6 @@ def zero(returns_PGT: np.ndarray, classes_PGT: np.ndarray) -> np.ndarray:
     return np.zeros_like(returns_PGT)
 
 
-def outcomes(turns: Turns) -> np.ndarray:
-    return turns.outcome_PGT
-
-
 def siblings(turns: Turns) -> np.ndarray:
     """Later turns are compared with those that continue the same first attempt, first turns with all."""
     classes_PGT = np.zeros(turns.before_PGT.shape)
@@ -84,7 +82,7 @@ def siblings(turns: Turns) -> np.ndarray:
 GROUP = Baseline(mean_with_self, within_group=True, biased_by_stops=True)
 LEAVE_ONE_OUT = Baseline(mean_of_peers, within_group=True)
 TREE = Baseline(mean_of_siblings, siblings, within_group=True, needs_branches=True)
-OUTCOME = Baseline(mean_of_peers, outcomes)
-BATCH_OUTCOME = Baseline(mean_of_outcome, outcomes)
+OUTCOME = Baseline(mean_of_peers, attrgetter("outcome_PGT"))
+BATCH_OUTCOME = Baseline(mean_of_outcome, attrgetter("outcome_PGT"))
 BATCH = Baseline(mean_of_class)
 NONE = Baseline(zero, compares=False)

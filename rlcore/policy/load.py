@@ -27,7 +27,7 @@ from rlcore.errors import UserError, nearest_path, one_line
 from rlcore.files import by_umask, move_into_place, seal_files, writing
 from rlcore.hub import hub_or_cache
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
-from rlcore.recipe.schema import ModelConfig, ScratchConfig
+from rlcore.recipe.schema import ModelConfig
 
 OWN_CODE = "it brings Python of its own, which would run here: read it, then say model.trust_remote_code=true"
 
@@ -52,7 +52,9 @@ def load_policy(section: ModelConfig, texts: Iterable[str] = (), seed: int = 0, 
     if section.scratch is None:
         policy = _from_pretrained(section, embedded)
     else:
-        policy = _from_scratch(section.scratch, section.dtype, texts, seed)
+        tokenizer = scratch_tokenizer(texts, section.scratch.vocab_size)
+        model = scratch_model(section.scratch, tokenizer, seed).to(getattr(torch, section.dtype))
+        policy = Policy(model, tokenizer)
     _prepare(policy.tokenizer, section)
     known = policy.model.config.get_text_config().vocab_size
     if len(policy.tokenizer) > known:
@@ -118,11 +120,6 @@ def check_same_parameters(model: nn.Module, saved: Mapping[str, Sequence[int]], 
         if list(saved[name]) != mine[name]:
             there, here = (" x ".join(map(str, shape)) or "a scalar" for shape in (saved[name], mine[name]))
             raise UserError(f"{told}: {name} is {there} there and {here} in the recipe's model")
-
-
-def _from_scratch(sizes: ScratchConfig, dtype: str, texts: Iterable[str], seed: int) -> Policy:
-    tokenizer = scratch_tokenizer(texts, sizes.vocab_size)
-    return Policy(scratch_model(sizes, tokenizer, seed).to(getattr(torch, dtype)), tokenizer)
 
 
 def _from_pretrained(section: ModelConfig, embedded: bool) -> Policy:
