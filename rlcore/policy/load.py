@@ -2,7 +2,6 @@
 
 import copy
 import importlib.util
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,12 +69,10 @@ def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def save_policy(
-    policy: Policy, folder: str | os.PathLike[str], weights: Mapping[str, torch.Tensor] | None = None
-) -> None:
+def save_policy(policy: Policy, folder: str | Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
     """Writes a plain Hugging Face folder, with `weights` in place of the model's own if given.
 
-    Raises UserError when it cannot be written.
+    Raises UserError if it cannot be written.
     """
     with _refused(f"the policy cannot be written to {folder}"):
         Path(folder).mkdir(parents=True, exist_ok=True)  # save_pretrained only logs where this raises
@@ -84,11 +81,8 @@ def save_policy(
         by_umask(path for path in Path(folder).iterdir() if path.is_file())
 
 
-def place_policy(
-    policy: Policy, folder: str | os.PathLike[str], weights: Mapping[str, torch.Tensor] | None = None
-) -> None:
+def place_policy(policy: Policy, place: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
     """As `save_policy`, whole or not at all; an existing folder is replaced."""
-    place = Path(folder)
     partial = place.with_name(f"partial-{place.name}")
     shutil.rmtree(partial, ignore_errors=True)
     save_policy(policy, partial, weights)

@@ -1,6 +1,5 @@
 """Loading: YAML with inheritance (`extends`), `key.sub=value` overrides, and checks that answer in one line."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ FORMS = {"rewards": "a training recipe, for rlcore train", "sizes": "a warm star
 """What a file is, by a key that only files of its form have."""
 
 
-def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe at `path` with its parents merged under it and `overrides` ("key.sub=value") on top.
 
     Raises UserError as `load_section` does.
@@ -25,7 +24,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     return recipe if recipe.output else recipe.model_copy(update={"output": str(Path("runs") / recipe.name)})
 
 
-def load_section(section: type[AnySection], path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> AnySection:
+def load_section(section: type[AnySection], path: str | Path, overrides: Sequence[str] = ()) -> AnySection:
     """A YAML file of another form than a recipe's, with the same inheritance, overrides and checks.
 
     Raises UserError, in one line, for a missing or unreadable file, one of another form, an unknown key (naming the

@@ -95,5 +95,4 @@ def _read_recipe(folder: Path) -> tuple[str, _RecipeLine]:
         raise UserError(f"{folder} is not the folder of a run: cannot read {path.name}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError):
         raise UserError(f"{path} is not YAML") from None
-    check_shape(recipe, _RecipeLine, f"{path} is not a recipe")
-    return text, _RecipeLine.model_validate(recipe)
+    return text, check_shape(recipe, _RecipeLine, f"{path} is not a recipe")

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor
@@ -76,10 +75,8 @@ class Run:
         self._open.push(self._keep)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return self._open.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> bool | None:
+        return self._open.__exit__(*raised)
 
     def collector(self) -> Collector:
         """Samples this run's steps."""
@@ -164,7 +161,7 @@ class Run:
             return self._evaluate(self.recipe.evaluate.problems, "evaluation", self.step)
 
     def _return_to_best(self) -> None:
-        """Loads the checkpoint with the highest training reward, whose policy SCoRe's results are those of."""
+        """Loads the checkpoint with the highest training reward, the one whose results SCoRe reports."""
         assert self._best_step is not None
         self._checkpoints.load_best(self._best_step, self.learner)
         self.rollout.engine.publish(self.weights(), self.step + 1)  # caches tell weights by their version
@@ -176,7 +173,7 @@ class Run:
             self.recipe, self._session, self.ranks, self.tracker, problems=problems, step=step, name=name
         )
 
-    def _keep(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+    def _keep(self, kind: object, error: BaseException | None, trace: object) -> bool:
         """Saves a run that ends early but whole. Returns whether it was asked to stop, which is no failure."""
         stopped = isinstance(error, Stopped)
         if stopped or isinstance(error, TooManyUnscored):

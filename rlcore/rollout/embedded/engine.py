@@ -11,6 +11,7 @@ earliest conversation always stays, so every conversation ends.
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -54,6 +55,7 @@ class TorchEngine(RolloutEngine):
         self.model, self._kv_bytes, self._live = model, kv_bytes, live
         self.device = next(model.parameters()).device
         self.version, self.slots = 0, slots
+        self._tensor = partial(torch.as_tensor, device=self.device)
         self._stop_ids = np.array(stop_ids)
         self._pass_tokens = PASS_TOKENS.get(self.device.type, PASS_TOKENS["cuda"])
         self._generator = torch.Generator(device=self.device)
@@ -328,6 +330,3 @@ class TorchEngine(RolloutEngine):
         self._rows.move(sources, targets)
         self._active = np.sort(np.concatenate([self._active[: -len(moves)], targets]))
         self._cache.copy(np.array(sources), np.array(targets), self._rows.cached_S[targets])
-
-    def _tensor(self, values: Sequence[int] | np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values, device=self.device)

@@ -5,6 +5,7 @@ chosen list of slots (prompts and correction turns of many tokens: their keys an
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -114,7 +115,8 @@ class SlotCache(Cache):
     """KV slots of all layers, for at most `slots` sequences of fewer than `capacity` tokens."""
 
     def __init__(self, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device, slots: int, capacity: int):
-        self.slots, self.capacity, self._device = slots, capacity, device
+        self.slots, self.capacity = slots, capacity
+        self._tensor = partial(torch.as_tensor, device=device)
         self._token_bytes = token_bytes(config, dtype)
         self._budget = 0
         self.bands: list[Band] = []
@@ -215,7 +217,7 @@ class SlotCache(Cache):
                 break
             mine = slice(band.start, min(span, band.start + band.rows))
             rows, columns = mine.stop - mine.start, self._tensor(columns_S[mine, None])
-            rows_R1 = torch.arange(rows, device=self._device)[:, None]
+            rows_R1 = torch.arange(rows, device=columns.device)[:, None]
             parts.append(Part(at, mine, slice(0, rows), rows_R1, columns, int(positions_S[mine].max()) + 1))
         self._aim(parts)
 
@@ -233,9 +235,6 @@ class SlotCache(Cache):
 
     def _aim(self, parts: list[Part]) -> None:
         self.parts, self.width = parts, max(part.width for part in parts)
-
-    def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values, device=self._device)
 
 
 def decode_attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
