@@ -256,15 +256,15 @@ class Fleet:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(server.doubted.wait(), PROBE_EVERY)
             async with self.steady:
-                if not server.up:
-                    return
-                try:
-                    held = await server.weight_version()
-                except ServerFault as fault:
-                    self.take_out(server, str(fault))
-                else:
-                    if held != server.label:
-                        self.take_out(server, f"it holds the weights {held}, not {server.label}")
+                label = server.label
+            # Probed outside the lock: with many servers, or one that hangs, publications would wait for the probes.
+            try:
+                held = await server.weight_version()
+                fault = "" if held == label else f"it holds the weights {held}, not {label}"
+            except ServerFault as error:
+                fault = str(error)
+            if fault and server.label == label and not self.steady.locked():  # else weights changed meanwhile
+                self.take_out(server, fault)
 
     def _doubt(self, server: Server, reason: str) -> None:
         """Counts a failed request: the server is probed at once, or taken out if it has failed too many."""
