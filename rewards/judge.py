@@ -160,20 +160,16 @@ def _judge(endpoint: Endpoint, question: str, method: str, votes: int, scale: fl
         score = _read(reply, method, scale)
         if score is not None:
             _count(votes=1)
-            _remember(key, score)
             scores.append(score)
+            with _lock:
+                _cache[key] = score
+                if len(_cache) > _CACHE_SIZE:
+                    del _cache[next(iter(_cache))]
     seconds = time.monotonic() - began
     if not scores:
         return Verdict(None, "unscorable", "the judge gave no verdict", seconds)
     mean = sum(scores) / len(scores)
     return Verdict(mean, "correct" if mean >= 1 else "wrong", f"{len(scores)} votes", seconds)
-
-
-def _remember(key: str, score: float) -> None:
-    with _lock:
-        _cache[key] = score
-        if len(_cache) > _CACHE_SIZE:
-            del _cache[next(iter(_cache))]
 
 
 def _read(reply: Mapping[str, Any], method: str, scale: float) -> float | None:

@@ -124,10 +124,7 @@ class Sandbox:
         descriptors = [theirs.fileno(), *(other.fileno() for other in extra)]
         try:
             socket.send_fds(self._jobs, [request], descriptors)
-        except (
-            BrokenPipeError,
-            ConnectionResetError,
-        ):  # the zygote died, perhaps for want of memory
+        except ConnectionError:  # the zygote died, perhaps for want of memory
             self.close()
             self._start()
             socket.send_fds(self._jobs, [request], descriptors)
