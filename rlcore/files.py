@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -146,6 +146,9 @@ class Line(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
 
+AnyLine = TypeVar("AnyLine", bound=Line)
+
+
 class StepLine(Line):
     """A record of a step."""
 
@@ -174,10 +177,10 @@ def read_records(path: Path, shape: type[Line] = Line) -> list[Record]:
     return records
 
 
-def check_shape(record: object, shape: type[Line], told: str) -> None:
-    """UserError that begins with `told` and names the first key that is amiss, for a record of another shape."""
+def check_shape(record: object, shape: type[AnyLine], told: str) -> AnyLine:
+    """The record in this shape. Raises UserError, which begins with `told` and names the first key that is amiss."""
     try:
-        shape.model_validate(record)
+        return shape.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "it"

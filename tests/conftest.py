@@ -16,6 +16,7 @@ LONGEST = (
     "rollout/servers/test_real_servers.py",
     "rollout/servers/test_adapters.py",
     "rollout/servers/test_training.py",
+    "rollout/servers/test_training_ahead.py",
     "rollout/vllm/test_vllm_training.py",
     "rollout/vllm/test_vllm_tensor_parallel.py",
     "rollout/vllm/test_vllm_in_process.py",

@@ -37,6 +37,7 @@ FORKED.set_forkserver_preload(
         "rlcore.sft.fine_tune",
         "rlcore.report.page",
         "torch._inductor.compile_fx",
+        "tests.preloaded",
         "tests.processes",
     ]
 )
@@ -64,14 +65,15 @@ def torchrun(processes: int, *words: object, env: Environment = None, vllm: bool
 class Started:
     """`python WORDS...` that runs meanwhile: as much of `subprocess.Popen` as tests of signals need.
 
-    It leads a process group of its own; what it says on both streams is one text.
+    It leads a process group of its own; what it says on both streams is one text. With `processes` it is `torchrun`.
     """
 
-    def __init__(self, *words: object, env: Environment = None):
+    def __init__(self, *words: object, env: Environment = None, processes: int | None = None):
         self._folder = tempfile.TemporaryDirectory()
         self._said = Path(self._folder.name) / "said"
         self._said.touch()
-        job = _job(_program, [*map(str, words)], env, [self._said] * 2)
+        target, first = (_agent, [str(processes)]) if processes else (_program, [])
+        job = _job(target, [*first, *map(str, words)], env, [self._said] * 2)
         self._process = FORKED.Process(target=_begin, args=job)
         self._process.start()
         self.pid = self._process.pid
@@ -79,6 +81,17 @@ class Started:
     @property
     def returncode(self) -> int | None:
         return self._process.exitcode
+
+    def ranks(self) -> list[int]:
+        """The processes that `torchrun` started, in the order of their ranks."""
+        return sorted(pid for pid, (_, parent) in _table().items() if parent == self.pid)
+
+    def family(self) -> set[int]:
+        """It and all that it has started, at this moment."""
+        table, found = _table(), {self.pid}
+        while more := {pid for pid, (_, parent) in table.items() if parent in found} - found:
+            found |= more
+        return found
 
     @property
     def said(self) -> str:
@@ -102,6 +115,21 @@ class Started:
             self.kill()
             raise TimeoutError(self.said)
         return self.said
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those of the processes that have not ended."""
+    return {pid for pid, (state, _) in _table().items() if pid in pids and state not in "ZX"}
+
+
+def _table() -> dict[int, tuple[str, int]]:
+    """State and parent of all processes."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, parent, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            found[int(folder.name)] = state, int(parent)
+    return found
 
 
 def _finished(target: Callable[..., None], words: list[str], env: Environment, vllm: bool) -> Done:

@@ -5,5 +5,3 @@ from rlcore.credit.advantages import advantages
 from rlcore.credit.returns import turn_returns
 from rlcore.credit.streams import assign, compares, live_groups, token_batch
 from rlcore.credit.turns import Turns
-
-__all__ = ["Turns", "adapted_kl", "advantages", "assign", "compares", "live_groups", "token_batch", "turn_returns"]

@@ -1,5 +1,8 @@
 """Baselines. README.md says what each does to bias, variance and α."""
 
+from functools import partial
+from operator import attrgetter
+
 import numpy as np
 
 from rlcore.credit.turns import Turns
@@ -46,11 +49,6 @@ def _mean_of_others(returns_N: np.ndarray, class_N: np.ndarray, lone_N: np.ndarr
     return np.where(others_N > 0, total_N / np.maximum(others_N, 1), lone_N)
 
 
-def mean_with_self(returns_PGT: np.ndarray, classes_PGT: np.ndarray) -> np.ndarray:
-    """Mean return over the whole group, itself included, as in GRPO (Shao et al. 2024, arXiv 2402.03300)."""
-    return mean_of_peers(returns_PGT, classes_PGT, with_self=True)
-
-
 def mean_of_siblings(returns_PGT: np.ndarray, classes_PGT: np.ndarray) -> np.ndarray:
     """`mean_of_peers` among those with the same first attempt, whose numbers start at 0 in every group."""
     problems, group, _ = classes_PGT.shape
@@ -66,14 +64,6 @@ def mean_of_outcome(returns_PGT: np.ndarray, classes_PGT: np.ndarray) -> np.ndar
     return mean_PGT
 
 
-def zero(returns_PGT: np.ndarray, classes_PGT: np.ndarray) -> np.ndarray:
-    return np.zeros_like(returns_PGT)
-
-
-def outcomes(turns: Turns) -> np.ndarray:
-    return turns.outcome_PGT
-
-
 def siblings(turns: Turns) -> np.ndarray:
     """Later turns are compared with those that continue the same first attempt, first turns with all."""
     classes_PGT = np.zeros(turns.before_PGT.shape)
@@ -81,10 +71,11 @@ def siblings(turns: Turns) -> np.ndarray:
     return classes_PGT
 
 
-GROUP = Baseline(mean_with_self, within_group=True, biased_by_stops=True)
+# The whole group with the turn itself, as in GRPO (Shao et al. 2024, arXiv 2402.03300).
+GROUP = Baseline(partial(mean_of_peers, with_self=True), within_group=True, biased_by_stops=True)
 LEAVE_ONE_OUT = Baseline(mean_of_peers, within_group=True)
 TREE = Baseline(mean_of_siblings, siblings, within_group=True, needs_branches=True)
-OUTCOME = Baseline(mean_of_peers, outcomes)
-BATCH_OUTCOME = Baseline(mean_of_outcome, outcomes)
+OUTCOME = Baseline(mean_of_peers, attrgetter("outcome_PGT"))
+BATCH_OUTCOME = Baseline(mean_of_outcome, attrgetter("outcome_PGT"))
 BATCH = Baseline(mean_of_class)
-NONE = Baseline(zero, compares=False)
+NONE = Baseline(lambda returns_PGT, classes_PGT: np.zeros_like(returns_PGT), compares=False)

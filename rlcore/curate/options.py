@@ -3,10 +3,9 @@
 import argparse
 from typing import Annotated
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from rlcore.errors import UserError
-from rlcore.recipe.mistakes import first_mistake
+from rlcore.recipe.mistakes import validated
 from rlcore.recipe.schema import Fraction, Positive, Section
 
 
@@ -46,7 +45,4 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def parse_options(arguments: argparse.Namespace) -> CurateOptions:
     """The settings given as flags. Raises UserError for an invalid one."""
     given = {name: getattr(arguments, name) for name in CurateOptions.model_fields}
-    try:
-        return CurateOptions.model_validate(given)
-    except ValidationError as error:
-        raise UserError(f"curate: {first_mistake(error, CurateOptions)}") from None
+    return validated(CurateOptions, given, "curate")

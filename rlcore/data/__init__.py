@@ -2,5 +2,3 @@
 
 from rlcore.data.load import load_problems
 from rlcore.data.order import ProblemOrder, rank_slice
-
-__all__ = ["ProblemOrder", "load_problems", "rank_slice"]

@@ -106,7 +106,7 @@ def _rows(table: Table, section: DataConfig, source: Source, bad: BadRows, texts
         hint = "" if column in section.columns else f"; data.columns={{{column}: NAME}} says which of them it is"
         named = _with_column(named, column, bad, hint)
     for column in texts:
-        named = _with_text(named, column, bad)
+        named = _with_form(named, column, lambda value: isinstance(value, str), "text", bad)
     if source.text in shown:
         named = _with_prompt(named, source.text, bad)
     if source.in_split is None:
@@ -142,10 +142,6 @@ def _with_column(table: Table, column: str, bad: BadRows, hint: str = "") -> Tab
 
 def _blank(value: Any) -> bool:
     return value is None or value == [] or (isinstance(value, str) and not value.strip())
-
-
-def _with_text(table: Table, column: str, bad: BadRows) -> Table:
-    return _with_form(table, column, lambda value: isinstance(value, str), "text", bad)
 
 
 def _with_prompt(table: Table, column: str, bad: BadRows) -> Table:

@@ -4,14 +4,16 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
+ENDS = ((1 - 0.95) / 2, (1 + 0.95) / 2)
+"""Quantiles at the ends of a 95 % interval."""
 _CELLS = 4_000_000
 """Resampled indices held at once: bounds the memory, not the result's precision."""
 
 
 def bootstrap_ci(
-    values_NM: np.ndarray, problems_N: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000, level: float = 0.95
+    values_NM: np.ndarray, problems_N: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
 ) -> np.ndarray:
-    """Mean, low and high end of M measurements on N rows, `[M, 3]`.
+    """Mean and both ends of the 95 % interval of M measurements on N rows, `[M, 3]`.
 
     The percentile bootstrap (Efron 1979) over problems. Rows of one problem (`problems_N`) are drawn together because
     they are correlated, and all measurements together so that differences between attempts are paired. Means ignore
@@ -20,7 +22,7 @@ def bootstrap_ci(
     _, sums_PM, counts_PM = _by_problem(values_NM, problems_N)
     with np.errstate(invalid="ignore", divide="ignore"):
         means_M = sums_PM.sum(0) / counts_PM.sum(0)
-    return _with_ends(means_M, _resampled_means(sums_PM, counts_PM, seed, resamples), level)
+    return _with_ends(means_M, _resampled_means(sums_PM, counts_PM, seed, resamples))
 
 
 def problem_means(values_NM: np.ndarray, problems_N: Sequence[Hashable]) -> tuple[list[str], np.ndarray]:
@@ -30,14 +32,9 @@ def problem_means(values_NM: np.ndarray, problems_N: Sequence[Hashable]) -> tupl
 
 
 def seeds_ci(
-    marks_SPM: np.ndarray,
-    against_SPM: np.ndarray | None = None,
-    *,
-    seed: int = 0,
-    resamples: int = 2000,
-    level: float = 0.95,
+    marks_SPM: np.ndarray, against_SPM: np.ndarray | None = None, *, seed: int = 0, resamples: int = 2000
 ) -> np.ndarray:
-    """Mean, low and high end of M measurements over S seeds and P problems, `[M, 3]`; generalises to new ones of both.
+    """As `bootstrap_ci`, for M measurements over S seeds and P problems, `[M, 3]`: it generalises to new ones of both.
 
     With `against_SPM`, another arm on the same problems with seeds of its own, the interval is that of the difference,
     paired by problem. Each draw resamples problems, the same ones for all seeds and both arms, and adds the standard
@@ -61,7 +58,7 @@ def seeds_ci(
         errors_M, freedom_M = _welch(np.array(squares_AM), np.array(freedoms_A))
         draws_KRM = rng.standard_t(freedom_M, (_SEED_DRAWS, resamples, len(freedom_M)))
         drawn_RM = (drawn_RM + draws_KRM * errors_M).reshape(-1, len(freedom_M))
-    return _with_ends(means_M, drawn_RM, level)
+    return _with_ends(means_M, drawn_RM)
 
 
 def _first_minus_second(arms: Sequence[np.ndarray]) -> np.ndarray:
@@ -101,9 +98,14 @@ def _resampled_means(sums_PM: np.ndarray, counts_PM: np.ndarray, seed: int, resa
         )
 
 
-def _with_ends(means_M: np.ndarray, drawn_RM: np.ndarray, level: float) -> np.ndarray:
-    low_M, high_M = _quantiles(drawn_RM, [(1 - level) / 2, (1 + level) / 2])
-    return np.stack([means_M, low_M, high_M], axis=1)
+def _with_ends(means_M: np.ndarray, drawn_RM: np.ndarray) -> np.ndarray:
+    """The means with the ends of their intervals, ignoring resamples without a value of the measurement."""
+    if np.isnan(drawn_RM).any():
+        columns = [column[~np.isnan(column)] for column in drawn_RM.T]
+        ends_2M = np.stack([np.quantile(c, ENDS) if c.size else np.full(2, np.nan) for c in columns], axis=1)
+    else:
+        ends_2M = np.quantile(drawn_RM, ENDS, axis=0)
+    return np.stack([means_M, *ends_2M], axis=1)
 
 
 def _sum_by_problem(values_NM: np.ndarray, problem_N: np.ndarray) -> np.ndarray:
@@ -120,11 +122,3 @@ def _draws(problems: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
         rows = min(block, resamples - start)
         drawn_RP = rng.integers(0, problems, (rows, problems)) + problems * np.arange(rows)[:, None]
         yield np.bincount(drawn_RP.ravel(), minlength=rows * problems).reshape(rows, problems).astype(np.float64)
-
-
-def _quantiles(means_RM: np.ndarray, ends: list[float]) -> np.ndarray:
-    """Quantiles over resamples, `[2, M]`, ignoring resamples without a value of the measurement."""
-    if np.isnan(means_RM).any():
-        columns = [column[~np.isnan(column)] for column in means_RM.T]
-        return np.stack([np.quantile(c, ends) if c.size else np.full(2, np.nan) for c in columns], axis=1)
-    return np.quantile(means_RM, ends, axis=0)

@@ -52,12 +52,8 @@ def flip_kind(first: float | None, last: float | None) -> str | None:
 
 def answer_change(answers_NA: Sequence[Sequence[Hashable]]) -> np.ndarray:
     """The fraction of consecutive attempts in each row whose answers differ, `[N]`; NaN for a single attempt."""
-    return np.array([_changes(answers_A) for answers_A in answers_NA], dtype=np.float64)
-
-
-def _changes(answers_A: Sequence[Hashable]) -> float:
-    steps = list(pairwise(answers_A))
-    return sum(before != after for before, after in steps) / len(steps) if steps else float("nan")
+    changes = [[before != after for before, after in pairwise(answers_A)] for answers_A in answers_NA]
+    return np.array([sum(each) / len(each) if each else np.nan for each in changes], dtype=np.float64)
 
 
 def edit_ratio(first_N: Sequence[Sequence[Hashable]], second_N: Sequence[Sequence[Hashable]]) -> np.ndarray:

@@ -88,9 +88,9 @@ class Results:
     """Plain sentences on what could not be measured."""
 
 
-def histogram(values_N: np.ndarray, bins: int = 40, span: tuple[float, float] = (0.0, 1.0)) -> dict[str, list[float]]:
-    """Counts of the values in `bins` equal parts of `span`, in the form of `Results.histograms`. NaN is ignored."""
-    counts, edges = np.histogram(values_N[~np.isnan(values_N)], bins=bins, range=span)
+def histogram(values_N: np.ndarray, bins: int = 40) -> dict[str, list[float]]:
+    """Counts of the values in `bins` equal parts of [0, 1], in the form of `Results.histograms`. NaN is ignored."""
+    counts, edges = np.histogram(values_N[~np.isnan(values_N)], bins=bins, range=(0.0, 1.0))
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 

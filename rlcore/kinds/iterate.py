@@ -4,6 +4,7 @@ Radha et al. 2024 (arXiv 2409.12618). Autonomous: the dialogue may end the conve
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from rewards.answers import without_thoughts
 from rlcore.entries import Ask, Kind, Script
@@ -17,18 +18,11 @@ GUIDE = (
 AUTONOMOUS = f"{GUIDE} If the solution needs nothing more, reply with the one word {WORD}."
 
 
-async def autonomous(problem: Problem, ask: Ask, script: Script) -> None:
-    """Rounds until the dialogue says that it is enough, or the attempts are used up."""
-    await _iterate(ask, script, _stop_or_go_on)
+async def iterate(problem: Problem, ask: Ask, script: Script, *, role: Role | Callable[[str], Role]) -> None:
+    """An attempt, then for each later one an instruction that the policy writes, which may be a stop, and the attempt.
 
-
-async def guided(problem: Problem, ask: Ask, script: Script) -> None:
-    """As many rounds as the recipe says."""
-    await _iterate(ask, script, "critique")
-
-
-async def _iterate(ask: Ask, script: Script, role: Role | Callable[[str], Role]) -> None:
-    """Attempt, then for each later one: an instruction that the policy writes, and the attempt that follows it."""
+    `role` is that of the instruction.
+    """
     await ask(None, last=script.attempts == 1)
     for attempt in range(1, script.attempts):
         thought = await ask(script.review, role)
@@ -42,5 +36,5 @@ def _stop_or_go_on(text: str) -> Role:
     return "stop" if read_role(text) == "stop" else "critique"
 
 
-ITERATE = Kind(autonomous, AUTONOMOUS, between=1, may_end=True, reviews=True, quotes=True)
-ITERATE_GUIDED = Kind(guided, GUIDE, between=1, reviews=True, quotes=True)
+ITERATE = Kind(partial(iterate, role=_stop_or_go_on), AUTONOMOUS, between=1, may_end=True, reviews=True, quotes=True)
+ITERATE_GUIDED = Kind(partial(iterate, role="critique"), GUIDE, between=1, reviews=True, quotes=True)

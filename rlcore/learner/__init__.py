@@ -2,5 +2,3 @@
 
 from rlcore.learner.learner import Learner
 from rlcore.learner.loss.statistics import LearnerReport
-
-__all__ = ["Learner", "LearnerReport"]

@@ -51,8 +51,7 @@ class PolicyModule(nn.Module):
         """`(logprob_n, entropy_n, kl_n)` under the temperature; `reference` asks for the exact KL against it.
 
         Log-probabilities are those of the truncated distribution that is sampled, entropy and KL those of the whole.
-
-        `states_only` asks for `states` instead. With sequence parallelism those are of this rank's stretches alone.
+        With `states_only` it returns `states`; under sequence parallelism those of this rank's stretches.
         """
         if self.sequence is None:
             return self._scores(micro, reference, states_only, {})

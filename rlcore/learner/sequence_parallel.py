@@ -48,7 +48,8 @@ class SequenceParallel:
         if size == 1:
             return None
         world, config = torch.distributed.get_world_size(), model.config.get_text_config()
-        setting, heads, attention = f"learner.sequence_parallel {size}", config.num_attention_heads, _attention(model)
+        setting, heads = f"learner.sequence_parallel {size}", config.num_attention_heads
+        attention = model.config._attn_implementation
         keys = getattr(config, "num_key_value_heads", None) or heads
         if heads % size or (keys % size and size % keys):
             raise UserError(f"{setting} does not divide the {heads} heads of attention ({keys} of keys) of the model")
@@ -125,10 +126,6 @@ def _positions(rows: Rows, tokens: int) -> Tensor:
     if rows.positions_RT is None:
         return columns_RT
     return torch.cat([rows.positions_RT, columns_RT[:, : tokens - rows.positions_RT.shape[1]]], dim=1)
-
-
-def _attention(model: PreTrainedModel) -> str:
-    return model.config._attn_implementation
 
 
 @cache

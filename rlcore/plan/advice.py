@@ -1,4 +1,4 @@
-"""Changes to a recipe until it fits: settings tried one on top of the other, dearest in time last."""
+"""Changes to a recipe until it fits: settings tried one on top of the other, the most costly in time last."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ KV_MEMORIES = (32, 16, 8, 4, 2, 1)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An override, and the memory that it leads to with those before it."""
+    """An override, and the peak of memory with it and those before it."""
 
     override: str
     peak: int
@@ -23,7 +23,7 @@ class Change:
 
 
 def changes_until_it_fits(recipe: Recipe, shapes: Shapes, cluster: Cluster) -> list[Change]:
-    """The changes that each lower the peak, up to the one with which it fits; none where it fits as it is."""
+    """The changes that each lower the peak, up to the one with which the recipe fits; none if it fits as it is."""
     ranks, _ = learner_ranks(recipe, cluster.gpus)
     room = int((cluster.memory_gib - cluster.reserved_gib) * GIB)
 

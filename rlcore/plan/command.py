@@ -1,4 +1,4 @@
-"""`rlcore plan`: from its arguments to the plan they ask for."""
+"""The command `rlcore plan`."""
 
 import argparse
 import math
@@ -19,7 +19,7 @@ from rlcore.recipe import Recipe, load_section
 
 
 def plan(recipe: Recipe, options: argparse.Namespace) -> None:
-    """Prints the plan. Raises UserError for a cluster, a model or a run that cannot be read."""
+    """Prints the plan. Raises UserError if the cluster, the model or the run cannot be read."""
     _check(options)
     cluster = _cluster(options)
     shapes = model_shapes(recipe.model, options.model_config)
@@ -40,7 +40,7 @@ def plan(recipe: Recipe, options: argparse.Namespace) -> None:
 def calibrated(
     recipe: Recipe, shapes: Shapes, cluster: Cluster, lengths: Lengths, run: Path, gpus: int
 ) -> tuple[Rates, Lengths]:
-    """Rates and lengths with which the simulation of `recipe` on `gpus` GPUs takes as long as `run` took on them."""
+    """Rates and lengths under which the simulation of `recipe` on `gpus` GPUs takes as long as `run` took on them."""
     measured = measured_run(run)
     if measured.response > 0:
         lengths = replace(lengths, response=measured.response)
@@ -53,7 +53,7 @@ def calibrated(
 
 
 def _check(options: argparse.Namespace) -> None:
-    """UserError for a number that is none, or out of range."""
+    """Raises UserError for a number that is not finite, or out of range."""
     for name in ("gpus", "gpu_memory", "prompt_tokens", "response_tokens", "calibrate_gpus", "spread"):
         value = getattr(options, name)
         if value is not None and not 0 < value < math.inf and (name, value) != ("spread", 0):  # not true of NaN

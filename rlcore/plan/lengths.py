@@ -1,4 +1,4 @@
-"""How long prompts and responses are taken to be: lognormal with a long tail, cut off at the recipe's limit."""
+"""Assumed lengths of prompts and responses: lognormal with a long tail, cut off at the recipe's limit."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from rlcore.recipe import Recipe
 
 INSTRUCTION_TOKENS = 64
-"""Put between two attempts, with the marks of the chat template."""
+"""Tokens between two attempts: the instruction and the marks of the chat template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,6 @@ def assumed_lengths(recipe: Recipe, prompt: int | None, response: int | None, sp
 
 
 def longest_conversation(recipe: Recipe) -> int:
-    """An upper bound of a conversation's tokens, for which caches are made."""
+    """An upper bound on the tokens of a conversation, which caches have room for."""
     talk = recipe.conversation
     return talk.max_prompt_tokens + talk.replies * (talk.max_attempt_tokens + INSTRUCTION_TOKENS)

@@ -1,8 +1,8 @@
-"""Memory of each rank by part. W ranks, P parameters, b bytes of the model's dtype.
+"""Memory of each rank by part.
 
-What ZeRO keeps where: Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models",
-section 5; Adam's two moments and the master weights are float32, 12 P bytes together. The tests hold these figures
-against what DeepSpeed and the embedded engine really allocate on one and two processes.
+ZeRO's partition of the state follows Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward Training Trillion
+Parameter Models", section 5. Adam's two moments and the master weights are float32: 12 bytes a parameter. The tests
+compare these figures with what DeepSpeed and the embedded engine allocate on one and two processes.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ REDUCE_BUCKET = 500_000_000
 LIVE_PARAMETERS = 1_000_000_000
 """Most elements that ZeRO-3 keeps gathered at once (stage3_max_live_parameters)."""
 NF4_BYTES = (4 + 0.127) / 8
-"""Of a weight in four bits with its share of the doubly quantized scales: QLoRA, arXiv 2305.14314, section 3."""
+"""Bytes of a weight in four bits, with its share of the doubly quantized scales: QLoRA, arXiv 2305.14314, section 3."""
 HEAD_BUFFERS = 4
-"""Float32 matrices of a chunk of logits that the backward pass of the output head holds at once."""
+"""Float32 matrices, each a chunk of logits, that the backward pass of the output head holds at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Bytes of one rank while it samples and while it learns, and on the host beside it."""
+    """Bytes on one rank's device while it samples and while it learns, and in the host's memory."""
 
     name: str
     sampling: int
@@ -38,18 +38,18 @@ class Part:
 
 
 def memory_parts(recipe: Recipe, shapes: Shapes, ranks: int, gpu_bytes: int) -> list[Part]:
-    """The learner's parts, then the sampler's, without the empty ones."""
+    """The parts of the learner, then of the sampler, without empty ones."""
     parts = [*learner_parts(recipe, shapes, ranks), *sampler_parts(recipe, shapes, gpu_bytes)]
     return [part for part in parts if part.sampling or part.learning or part.host]
 
 
 def peak(parts: list[Part]) -> int:
-    """Bytes of the fuller phase."""
+    """Bytes in use in the phase that takes more."""
     return max(sum(part.sampling for part in parts), sum(part.learning for part in parts))
 
 
 def learner_ranks(recipe: Recipe, gpus: int) -> tuple[int, int]:
-    """Learner ranks and samplers on so many GPUs: the same ones, unless servers that rlcore starts take their own."""
+    """Numbers of learner ranks and samplers on `gpus`: they share all of them unless rlcore starts servers."""
     rollout = recipe.rollout
     if rollout.mode != "servers":
         return gpus, max(1, gpus // shared_by(rollout))
@@ -58,7 +58,7 @@ def learner_ranks(recipe: Recipe, gpus: int) -> tuple[int, int]:
 
 
 def shared_by(rollout: RolloutConfig) -> int:
-    """GPUs that hold one sampler together."""
+    """The number of GPUs that share one sampler."""
     return 1 if rollout.entry.weights == "learner" else rollout.vllm.tensor_parallel
 
 
@@ -126,7 +126,7 @@ def sampler_parts(recipe: Recipe, shapes: Shapes, gpu_bytes: int) -> list[Part]:
 
 
 def merged_bytes(recipe: Recipe, shapes: Shapes) -> int:
-    """Weights of a common decoder's layers that are copied into the form in which the embedded engine samples."""
+    """Bytes of the weights that the embedded engine copies into merged products."""
     whole = shapes.linear_parameters * dtype_bytes(recipe)
     if recipe.model.lora or whole <= MOST_MERGED:
         return whole
@@ -139,7 +139,7 @@ def kv_cache_bytes(shapes: Shapes, slots: int, tokens: int, size: int) -> int:
 
 
 def activation_bytes(shapes: Shapes, tokens: int, size: int) -> int:
-    """Bytes kept for the backward pass of Llama-like layers, attention without its matrix of scores.
+    """Bytes that Llama-like layers keep for the backward pass; attention keeps no matrix of scores.
 
     For each token and layer, in elements of the dtype: inputs, outputs and normalised values of both norms, queries,
     attention's output (8 hidden; 10 in half precision, whose norms compute in float32), keys and values (2), gate, up,
@@ -156,7 +156,7 @@ def dtype_bytes(recipe: Recipe) -> int:
 
 
 def weight_bytes(recipe: Recipe, shapes: Shapes) -> int:
-    """The model's weights on one device; in four bits (with the scales of their blocks) where QLoRA quantizes them."""
+    """Bytes of the model's weights on one device, which QLoRA holds in four bits with scales for their blocks."""
     size, lora = dtype_bytes(recipe), recipe.model.lora
     if lora is None or lora.quantize == "none":
         return shapes.parameters * size

@@ -1,4 +1,4 @@
-"""How fast a rank samples, learns and publishes: estimated from the cluster, or measured in a run's metrics.jsonl."""
+"""The speed of a rank that samples, learns and publishes: estimated from the cluster, or measured in a run."""
 
 import statistics
 from dataclasses import dataclass, replace
@@ -14,29 +14,29 @@ from rlcore.plan.shapes import Shapes
 from rlcore.recipe import Recipe
 
 WARM_UP = 2
-"""Steps at the start of a run that are left out where there are more."""
+"""Steps at the start of a run that are not counted, if it has more."""
 _PHASES = ("rollout", "learner", "publish")
 NEEDED = ("learner/tokens", *(f"time/{name}" for name in _PHASES))
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds of what one rank does."""
+    """Seconds that one rank takes."""
 
     decode_step: float
-    """Of a decoding step of no rows: the weights are read once, kernels are launched."""
+    """A decoding step without rows: the weights are read once, kernels are launched."""
     decode_row: float
-    """Of every row in a decoding step: its keys and values are read, its token is computed."""
+    """Each row of a decoding step: its keys and values are read, its token is computed."""
     prompt_token: float
-    """Of a prompt token in the sampler."""
+    """A prompt token in the sampler."""
     learner_token: float
-    """Of a token in the learner: forward, backward and, where some β > 0, the reference."""
+    """A token in the learner: forward, backward and, if some β > 0, the reference."""
     optimizer_step: float
     publish: float
-    """Of bringing new weights to the samplers."""
+    """A publication of new weights to the samplers."""
 
     def scaled(self, sampling: float, learning: float, publish: float) -> "Rates":
-        """The same with the times of sampling and learning multiplied, and a publication that takes `publish`."""
+        """These rates with the times of sampling and learning multiplied, and `publish` in place of its time."""
         factors = {"decode_step": sampling, "decode_row": sampling, "prompt_token": sampling}
         factors |= {"learner_token": learning, "optimizer_step": learning}
         return replace(self, publish=publish, **{name: getattr(self, name) * by for name, by in factors.items()})
@@ -44,7 +44,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Medians over the steps of a run: seconds of its phases, and mean tokens of a response."""
+    """Medians over the steps of a run, in seconds, and the mean tokens of a response."""
 
     rollout: float
     learner: float
@@ -81,7 +81,7 @@ def estimated_rates(recipe: Recipe, shapes: Shapes, cluster: Cluster, lengths: L
 
 
 def measured_run(run: Path) -> Measured:
-    """Medians over the steps in the metrics.jsonl of a run. Raises UserError when it holds no measured step."""
+    """The measurements in the metrics.jsonl of a run. Raises UserError if it has no measured step."""
     path = run / "metrics.jsonl" if run.is_dir() else run
     records = read_records(path, MetricsLine)
     steps = [record for record in records if all(record.get(name) is not None for name in NEEDED)]

@@ -1,4 +1,4 @@
-"""The pages of `rlcore plan`: batch, memory, time, other numbers of GPUs, and what to change."""
+"""The output of `rlcore plan`: batch, memory, time, other numbers of GPUs, and what to change."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,15 +14,15 @@ from rlcore.plan.simulation import Simulated, simulate
 from rlcore.recipe import Recipe, batch_arithmetic
 
 AHEAD = (0, 1, 2, 4)
-"""Values of `batch.ahead` that are compared."""
+"""Values of `batch.ahead` to compare."""
 PAYS = 1.05
-"""The least of them is taken that is not this much slower than the best."""
+"""The smallest value pays whose step is at most this many times as long as the shortest."""
 
 
 def print_plan(
     console: Console, recipe: Recipe, shapes: Shapes, cluster: Cluster, lengths: Lengths, rates: Rates, origin: str
 ) -> None:
-    """Everything, on `console`. `origin` says where the rates come from."""
+    """Prints all tables. `origin` says where the rates come from."""
     ranks, samplers = learner_ranks(recipe, cluster.gpus)
     console.print(
         f"[bold]{recipe.name}[/] on {cluster.name}: {shapes.name}, {shapes.parameters / 1e9:.3g}B parameters, "
@@ -48,7 +48,7 @@ def print_plan(
 
 
 def memory_table(parts: list[Part], cluster: Cluster, ranks: int) -> Table:
-    """Each part on one GPU while it samples and while it learns, and on the host of a node."""
+    """The parts of memory on one GPU while it samples and while it learns, and on the host of a node."""
     table = _table("memory", "part", "sampling", "learning", "host of a node")
     local = min(ranks, cluster.gpus_per_node)
     for part in parts:
@@ -62,7 +62,7 @@ def memory_table(parts: list[Part], cluster: Cluster, ranks: int) -> Table:
 
 
 def time_table(recipe: Recipe, lengths: Lengths, rates: Rates, learners: int, samplers: int) -> Table:
-    """A step as it runs, and as it would if second attempts waited for all first ones."""
+    """A step as it runs, and as it would run if second attempts waited for all first ones."""
     table = _table("time of a step, simulated", "", "as it runs", "if attempt 2 waited")
     ranks = {"learners": learners, "samplers": samplers}
     runs = [simulate(recipe, lengths, rates, **ranks, barrier=barrier) for barrier in (False, True)]
@@ -77,7 +77,7 @@ def time_table(recipe: Recipe, lengths: Lengths, rates: Rates, learners: int, sa
 
 
 def scaling_table(recipe: Recipe, lengths: Lengths, rates: Rates, gpus: int) -> Table:
-    """The same on other numbers of GPUs, where the problems of a step divide over them."""
+    """A step on other numbers of GPUs over which its problems divide evenly."""
     headings = ("GPUs", "step s", "sampling", "learning", "samplers wait", "trajectories/s", "each GPU")
     table = _table("on other numbers of GPUs, at the same rates of each", *headings)
     counts = sorted({count for count in (1, 8, gpus // 2, gpus, 2 * gpus, 4 * gpus) if count > 0})

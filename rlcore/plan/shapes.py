@@ -1,4 +1,4 @@
-"""The sizes of a model, from its configuration alone: no weights are read."""
+"""The sizes of a model, from its configuration: no weights are read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,46 +33,46 @@ MODELS = {
 """By hub name: type, hidden size, layers, heads of queries and of keys, width of the feed-forward layers, vocabulary,
 whether the output matrix is the embedding."""
 HEAD_DIMS = {"qwen3": 128}
-"""Of types whose heads are not hidden size / heads wide."""
+"""The size of a head by type, if it is not hidden size / heads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """Sizes that memory and time follow from."""
+    """Sizes that memory and time follow from. Parameters are counted in elements."""
 
     name: str
     parameters: int
     small_parameters: int
-    """Elements of those that ZeRO-3 does not take apart."""
+    """In parameters that ZeRO-3 leaves whole."""
     head_parameters: int
-    """Elements of the output matrix, whether it is the embedding's or not."""
+    """In the output matrix, even if that is the embedding."""
     embedding_parameters: int
     linear_parameters: int
-    """Elements of the layers' matrices, the output matrix left out."""
+    """In the layers' matrices, without the output matrix."""
     projected_parameters: int
-    """Elements of those that queries, keys and values come from."""
+    """In the projections to queries, keys and values."""
     adapter_parameters: int
-    """Elements of the recipe's low-rank adapters, if it has any."""
+    """In the recipe's low-rank adapters, if it has any."""
     layers: int
     hidden: int
     intermediate: int
     heads: int
     kv_size: int
-    """Key elements of a token in one layer: heads of keys x their size."""
+    """Elements of a token's keys in one layer: heads of keys x their size."""
     vocabulary: int
     tied: bool
     """Whether the output matrix is the embedding."""
 
     @property
     def computed(self) -> int:
-        """Parameters that every token is multiplied with; an embedding that is only looked up is not among them."""
+        """Parameters that every token is multiplied with, which leaves out an embedding that is only looked up."""
         return self.parameters - (0 if self.tied else self.embedding_parameters)
 
 
 def model_shapes(section: schema.ModelConfig, config_file: Path | None = None) -> Shapes:
-    """Sizes of a recipe's model. `config_file` is a Hugging Face config.json in its place.
+    """The sizes of a recipe's model, or of the Hugging Face config.json `config_file`.
 
-    Raises UserError, in one line, where no configuration is available, or it is of no causal language model.
+    Raises UserError if no configuration is available, or if it is not that of a causal language model.
     """
     if config_file is None and section.scratch is not None:
         return shapes_of(scratch_config(section.scratch, section.scratch.vocab_size), "model.scratch", section.lora)
@@ -83,7 +83,7 @@ def model_shapes(section: schema.ModelConfig, config_file: Path | None = None) -
 
 
 def known_config(name: str) -> Any | None:
-    """The configuration of a model of the table, as far as its sizes follow from it; None for another."""
+    """The configuration of a model in `MODELS`, as far as its sizes depend on it; None for any other."""
     if name not in MODELS:
         return None
     kind, hidden, layers, heads, kv_heads, wide, words, tied = MODELS[name]
@@ -112,7 +112,7 @@ def _read_config(where: str, trusted: bool) -> Any:
 
 
 def shapes_of(config: Any, name: str, lora: schema.LoraConfig | None = None, *, trusted: bool = False) -> Shapes:
-    """Sizes of a configuration: the model is built on the meta device, where parameters have shapes and no memory."""
+    """The sizes of a configuration's model, which is built on the meta device: parameters have shapes but no memory."""
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
@@ -150,7 +150,7 @@ def shapes_of(config: Any, name: str, lora: schema.LoraConfig | None = None, *, 
 
 
 def _adapter_parameters(linear: dict[str, tuple[int, int]], lora: schema.LoraConfig) -> int:
-    """Two matrices of `rank` for each layer that the adapters are for."""
+    """Elements of two matrices of `rank` for each layer that gets an adapter."""
     wanted = [
         sides for name, sides in linear.items() if lora.targets == "all-linear" or name.split(".")[-1] in lora.targets
     ]

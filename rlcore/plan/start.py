@@ -1,4 +1,4 @@
-"""Before a run: whether what it takes at least fits this machine's free memory."""
+"""Before a run: whether the least memory it takes is free on this machine."""
 
 import math
 import os
@@ -21,13 +21,13 @@ from rlcore.rollout.embedded.bands import MOST_WASTE
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Bytes that the fullest phase of a run takes of a rank's device, at least, and those that are free."""
+    """The least bytes that a run's fullest phase takes of each rank's device, and the bytes that are free."""
 
     device: str
     needed: int
     free: int
     remedy: str
-    """What to change where it does not fit."""
+    """What to change if it does not fit."""
 
     @property
     def fits(self) -> bool:
@@ -38,17 +38,17 @@ class Demand:
 
 
 def check_memory(recipe: Recipe, *, training: bool) -> None:
-    """Raises UserError, with the overrides that make it fit, where the recipe takes more than is free."""
+    """Raises UserError, with overrides that make it fit, if the recipe takes more memory than is free."""
     demand = memory_demand(recipe, int(os.environ.get("WORLD_SIZE", "1")), training=training)
     if demand and not demand.fits:
         raise UserError(f"memory: {recipe.name} takes some {demand}: {demand.remedy}")
 
 
 def memory_demand(recipe: Recipe, ranks: int, *, training: bool) -> Demand | None:
-    """What a recipe takes on so many ranks, if no more than one conversation is sampled at once.
+    """The memory of a recipe on `ranks` ranks if only one conversation is sampled at once.
 
-    The KV cache counts whole where `rollout.kv_memory` is given. None where the model's configuration is not on this
-    machine, or another one serves the model.
+    With `rollout.kv_memory` the whole KV cache counts. None if the model's configuration is not on this machine, or if
+    another machine serves the model.
     """
     served = recipe.evaluate is not None and recipe.evaluate.endpoint is not None and not training
     shapes = None if served else _known_shapes(recipe)
@@ -78,7 +78,7 @@ def _known_shapes(recipe: Recipe) -> Shapes | None:
             return model_shapes(recipe.model)
         kept = try_to_load_from_cache(path, "config.json")
         return model_shapes(recipe.model, Path(kept)) if isinstance(kept, str) else None
-    except (UserError, ValueError):  # to load it says what is wrong
+    except (UserError, ValueError):  # loading the model will say what is wrong
         return None
 
 
@@ -90,5 +90,5 @@ def _with_least_cache(recipe: Recipe, shapes: Shapes) -> Recipe:
 
 
 def _least_cache(recipe: Recipe, shapes: Shapes) -> float:
-    """Bytes in which one conversation of the longest kind fits."""
+    """Bytes of a cache that holds one conversation of the greatest length."""
     return MOST_WASTE * kv_cache_bytes(shapes, 1, longest_conversation(recipe) + 1, dtype_bytes(recipe))

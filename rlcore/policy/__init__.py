@@ -10,14 +10,3 @@ from rlcore.policy.load import (
     stop_ids,
 )
 from rlcore.policy.scratch import phrase_tokenizer
-
-__all__ = [
-    "Policy",
-    "check_same_parameters",
-    "load_policy",
-    "parameter_shapes",
-    "phrase_tokenizer",
-    "place_policy",
-    "save_policy",
-    "stop_ids",
-]

@@ -2,7 +2,6 @@
 
 import copy
 import importlib.util
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from rlcore.errors import UserError, nearest_path, one_line
 from rlcore.files import by_umask, move_into_place, seal_files, writing
 from rlcore.hub import hub_or_cache
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
-from rlcore.recipe.schema import ModelConfig, ScratchConfig
+from rlcore.recipe.schema import ModelConfig
 
 OWN_CODE = "it brings Python of its own, which would run here: read it, then say model.trust_remote_code=true"
 
@@ -52,7 +51,9 @@ def load_policy(section: ModelConfig, texts: Iterable[str] = (), seed: int = 0, 
     if section.scratch is None:
         policy = _from_pretrained(section, embedded)
     else:
-        policy = _from_scratch(section.scratch, section.dtype, texts, seed)
+        tokenizer = scratch_tokenizer(texts, section.scratch.vocab_size)
+        model = scratch_model(section.scratch, tokenizer, seed).to(getattr(torch, section.dtype))
+        policy = Policy(model, tokenizer)
     _prepare(policy.tokenizer, section)
     known = policy.model.config.get_text_config().vocab_size
     if len(policy.tokenizer) > known:
@@ -68,12 +69,10 @@ def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def save_policy(
-    policy: Policy, folder: str | os.PathLike[str], weights: Mapping[str, torch.Tensor] | None = None
-) -> None:
+def save_policy(policy: Policy, folder: str | Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
     """Writes a plain Hugging Face folder, with `weights` in place of the model's own if given.
 
-    Raises UserError when it cannot be written.
+    Raises UserError if it cannot be written.
     """
     with _refused(f"the policy cannot be written to {folder}"):
         Path(folder).mkdir(parents=True, exist_ok=True)  # save_pretrained only logs where this raises
@@ -82,11 +81,8 @@ def save_policy(
         by_umask(path for path in Path(folder).iterdir() if path.is_file())
 
 
-def place_policy(
-    policy: Policy, folder: str | os.PathLike[str], weights: Mapping[str, torch.Tensor] | None = None
-) -> None:
+def place_policy(policy: Policy, place: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
     """As `save_policy`, whole or not at all; an existing folder is replaced."""
-    place = Path(folder)
     partial = place.with_name(f"partial-{place.name}")
     shutil.rmtree(partial, ignore_errors=True)
     save_policy(policy, partial, weights)
@@ -118,11 +114,6 @@ def check_same_parameters(model: nn.Module, saved: Mapping[str, Sequence[int]], 
         if list(saved[name]) != mine[name]:
             there, here = (" x ".join(map(str, shape)) or "a scalar" for shape in (saved[name], mine[name]))
             raise UserError(f"{told}: {name} is {there} there and {here} in the recipe's model")
-
-
-def _from_scratch(sizes: ScratchConfig, dtype: str, texts: Iterable[str], seed: int) -> Policy:
-    tokenizer = scratch_tokenizer(texts, sizes.vocab_size)
-    return Policy(scratch_model(sizes, tokenizer, seed).to(getattr(torch, dtype)), tokenizer)
 
 
 def _from_pretrained(section: ModelConfig, embedded: bool) -> Policy:

@@ -1,25 +1,21 @@
 """Loading: YAML with inheritance (`extends`), `key.sub=value` overrides, and checks that answer in one line."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from rlcore.errors import UserError, nearest_path, one_line
-from rlcore.recipe.mistakes import first_mistake, without_removed
+from rlcore.recipe.mistakes import AnySection, validated, without_removed
 from rlcore.recipe.parse import parse_yaml
-from rlcore.recipe.schema import Recipe, Section
-
-AnySection = TypeVar("AnySection", bound=Section)
+from rlcore.recipe.schema import Recipe
 
 FORMS = {"rewards": "a training recipe, for rlcore train", "sizes": "a warm start, for rlcore sft"}
 """What a file is, by a key that only files of its form have."""
 
 
-def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe at `path` with its parents merged under it and `overrides` ("key.sub=value") on top.
 
     Raises UserError as `load_section` does.
@@ -28,7 +24,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     return recipe if recipe.output else recipe.model_copy(update={"output": str(Path("runs") / recipe.name)})
 
 
-def load_section(section: type[AnySection], path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> AnySection:
+def load_section(section: type[AnySection], path: str | Path, overrides: Sequence[str] = ()) -> AnySection:
     """A YAML file of another form than a recipe's, with the same inheritance, overrides and checks.
 
     Raises UserError, in one line, for a missing or unreadable file, one of another form, an unknown key (naming the
@@ -41,10 +37,7 @@ def load_section(section: type[AnySection], path: str | os.PathLike[str], overri
         _apply(values, override)
     _anchor_paths(values, Path())
     _read_template(values)
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_mistake(error, section)}") from None
+    return validated(section, values, path)
 
 
 def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
@@ -57,10 +50,7 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 def saved_recipe(values: Mapping[str, Any], where: object) -> Recipe:
     """A recipe that was saved with `model_dump`. Raises UserError for one that this version of rlcore cannot read."""
-    try:
-        return Recipe.model_validate(without_removed(values))
-    except ValidationError as error:
-        raise UserError(f"the recipe in {where} is of another version: {first_mistake(error, Recipe)}") from None
+    return validated(Recipe, without_removed(values), f"the recipe in {where} is of another version")
 
 
 def dump_recipe(recipe: Recipe) -> str:

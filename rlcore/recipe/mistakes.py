@@ -1,12 +1,14 @@
 """What pydantic found wrong, in one line."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from rlcore.errors import did_you_mean
-from rlcore.recipe.section import section_in
+from rlcore.errors import UserError, did_you_mean
+from rlcore.recipe.section import Section, section_in
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 REMOVED = {
     **dict.fromkeys(
@@ -19,8 +21,16 @@ REMOVED = {
 """Keys of former recipes, and what holds in their place. A saved recipe is read without them."""
 
 
-def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first mistake in values for `model`, by its dotted key, and how many more there are.
+def validated(form: type[AnySection], values: Mapping[str, Any], where: object) -> AnySection:
+    """The values as a section of this form. Raises UserError, which begins with `where`, for the first mistake."""
+    try:
+        return form.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_first_mistake(error, form)}") from None
+
+
+def _first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first mistake by its dotted key, and how many more there are.
 
     Unknown keys come first: a misspelt key is also missing under its right name.
     """

@@ -1,7 +1,7 @@
-"""What test-time compute buys: accuracy against tokens sampled for a problem, every way of spending them in one plot.
+"""Accuracy against the tokens sampled for a problem, for every way of spending test-time compute.
 
 `rlcore report --compute RUN ...` writes `compute.html` about runs that answer the same problems: evaluations of several
-kinds of conversation, and `rlcore adapt`.
+kinds of conversation, and runs of `rlcore adapt`.
 """
 
 import math
@@ -27,18 +27,18 @@ MODE = "sampled"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Tokens sampled for a problem, those that trained the policy on it before, and what they buy."""
+    """Tokens sampled for a problem, tokens that trained the policy on it before, and the accuracy they buy."""
 
     tokens: float
     accuracy: Interval
     what: str
-    """The figure that the accuracy is."""
+    """The name of the figure."""
     trained_tokens: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way in which an arm spends tokens: its points, from the cheapest on."""
+    """One way in which an arm spends tokens: its points, the cheapest first."""
 
     arm: str
     name: str
@@ -48,7 +48,7 @@ class Way:
 def write_compute(folder: Path, runs: Sequence[Path]) -> Path:
     """Writes `compute.html`, its plots and its numbers (`compute.json`) into `folder`; returns the page.
 
-    Raises UserError where a folder is not that of a run, no run was evaluated with sampling, or nothing can be written.
+    Raises UserError if a folder is not a run's, no run was evaluated with sampling, or the page cannot be written.
     """
     read = [read_run(Path(run)) for run in runs]
     found = ways(read)
@@ -65,7 +65,7 @@ def write_compute(folder: Path, runs: Sequence[Path]) -> Path:
 
 
 def ways(runs: Sequence[RunFolder]) -> list[Way]:
-    """All ways of all arms, each arm's mean over its runs. What arms of one policy have in common appears once."""
+    """The ways of all arms, each the mean over its runs. A way that arms of one policy share appears once."""
     kinds = {result.arm: _kind(run) for run in reversed(runs) for result in run.results}
     found: dict[tuple[str, tuple[Point, ...]], Way] = {}
     for row in headline_rows(result_rows(results_of(runs)), MODE):
@@ -75,11 +75,11 @@ def ways(runs: Sequence[RunFolder]) -> list[Way]:
 
 
 def ways_of(row: Row, kind: str) -> list[Way]:
-    """The ways that one arm's figures hold.
+    """The ways of one arm.
 
-    `parallel`: votes among k first answers; the kind of conversation: its attempts one after the other; `both halves`:
-    votes among the second answers of k conversations; `test-time training`: the answer that the vote of `rlcore adapt`
-    puts first, or `views and votes` where nothing was trained.
+    `parallel`: votes among k first answers; the kind of conversation: its attempts in sequence; `both halves`: votes
+    among the second answers of k conversations; `test-time training`: the answer that the vote of `rlcore adapt` puts
+    first, or `views and votes` if nothing was trained.
     """
     figures, spent = row.metrics, spent_tokens(row)
     votes = sorted((int(m[1]), int(m[2]), name) for name in figures if (m := re.fullmatch(r"maj@(\d+)_t(\d+)", name)))
@@ -96,7 +96,7 @@ def ways_of(row: Row, kind: str) -> list[Way]:
 
 
 def spent_tokens(row: Row) -> dict[int, float]:
-    """Mean tokens sampled of a conversation up to and with each attempt: `spent_tA`, or the sum of `tokens_tA`."""
+    """Mean tokens sampled in a conversation up to each attempt, included: `spent_tA`, or the sum of `tokens_tA`."""
     spent, total = {}, 0.0
     for a in attempts_in(row.metrics):
         total += row.metrics.get(f"tokens_t{a}", (math.nan,))[0]
@@ -130,7 +130,7 @@ def _figure(found: Sequence[Way]) -> Figure:
 
 
 def _same_problems(runs: Sequence[RunFolder]) -> bool:
-    """Whether all evaluations are of the same problems."""
+    """Whether all evaluations have the same problems."""
     evaluations = [e for result in results_of(runs) for e in result.evaluations if e.mode == MODE]
     problems = [{name for marks in evaluation.marks.values() for name in marks} for evaluation in evaluations]
     return all(each == problems[0] for each in problems)

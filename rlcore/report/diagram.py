@@ -1,4 +1,4 @@
-"""The graph of a conversation whose attempts are criticised and verified before the last one sums them up, as SVG."""
+"""The SVG graph of a conversation whose attempts are criticised and verified before the last one sums them up."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ WORDS = {True: "valid", False: "invalid", None: "not judged"}
 
 
 def diagram(record: Record) -> Markup | None:
-    """Propositions from left to right, what was said of each in its title, and the summary at the end.
+    """Propositions from left to right, the replies about each in its title, and the summary at the end.
 
-    Valid ones lead to the summary, any other to the next proposition, which is to mend it. None where no attempt was
+    A valid proposition leads to the summary, any other to the next one, which should correct it. None if no attempt was
     both criticised and verified.
     """
     roles = {said["role"] for said in record["between"]}
@@ -31,7 +31,7 @@ def diagram(record: Record) -> Markup | None:
 
 
 def _claim(record: Record, number: int) -> bool | None:
-    """What the last verdict on an attempt says of it."""
+    """The claim of the last verdict on an attempt."""
     said = [s["claim"] for s in record["between"] if s["role"] == "verdict" and s["after"] == number]
     return said[-1] if said else None
 

@@ -30,11 +30,10 @@ SLUGS = {"i→c": "ic", "c→i": "ci", "c→c": "cc", "i→i": "ii", None: "none
 
 
 def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], object] = lambda done: None) -> Path:
-    """Write `report.json`, `*.png` and `report.html` about the runs' folders into `folder`; returns the page.
+    """Writes `report.json`, `*.png` and `report.html` about the runs' folders into `folder`; returns the page.
 
-    A run that is not finished is shown as far as it is. `on_part` is called for each run read, then for the plots and
-    the page. Raises UserError where a folder is not that of a run or a file is damaged, and where the report cannot be
-    written.
+    An unfinished run is shown as far as it has come. `on_part` is called after each run read, then after the plots and
+    the page. Raises UserError if a folder is not a run's, a file is damaged, or the report cannot be written.
     """
     read = []
     for run in runs:
@@ -65,7 +64,7 @@ def _numbers(runs: Sequence[RunFolder]) -> dict[str, Any]:
 
 
 def _page(runs: Sequence[RunFolder], plots: Mapping[str, Mapping[str, Path]]) -> str:
-    """The page. Its policy forbids any script but its own."""
+    """The page, whose security policy forbids any script but its own."""
     results = results_of(runs)
     rows, pictures = result_rows(results), {name: embedded(themes) for name, themes in plots.items()}
     return render(
@@ -100,7 +99,7 @@ def _alarms(run: RunFolder) -> dict[str, tuple[int, int]]:
 
 
 def _trajectories(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
-    """Trajectories on the page: an equal share from each run, and in it from each stage and kind of flip."""
+    """Trajectories on the page: an equal share from each run, with stages and kinds of flip in turn."""
     shown = []
     for i, run in enumerate(runs):
         kinds = defaultdict(list)
@@ -112,7 +111,7 @@ def _trajectories(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
 
 
 def _records(run: RunFolder, known: Sequence[Results | None]) -> list[tuple[str, Record]]:
-    """Trajectories of the final evaluation, of the base's if it is not `known`, and of training, newest first."""
+    """Trajectories of the final evaluation, of the base's unless that is `known`, and of training, newest first."""
     results = [result for result in reversed(run.results) if result not in known]
     evaluated = [(result.arm, dict(record)) for result in results for record in result.examples]
     return evaluated + [(run.arm, record) for record in reversed(run.trajectories)]
@@ -138,7 +137,7 @@ def _shown(run: RunFolder, arm: str, record: Record) -> dict[str, Any]:
 
 
 def _marked(text: str, other: str) -> list[tuple[str, bool]]:
-    """The text in pieces, each with whether it differs from the other text, word by word."""
+    """The text in pieces of whole words, each with whether it differs from the other text."""
     words, others = (re.findall(r"\w+|\s+|[^\w\s]", t) for t in (text, other))
     opcodes = Levenshtein.opcodes(words, others)
     return [("".join(words[o.src_start : o.src_end]), o.tag != "equal") for o in opcodes if o.src_end > o.src_start]

@@ -1,4 +1,4 @@
-"""The pictures of a report. Every arm keeps its colour; lines carry their names at their ends instead of a legend."""
+"""The plots of a report. Every arm keeps its colour; lines have their names at their ends instead of a legend."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from rlcore.report.style import DASHED, GREY, PALETTE, SOLID, Style, name_ends, 
 from rlcore.report.table import BASE_ARM, Row, arms_of, headline_mode, headline_rows, result_rows
 
 Points = dict[int, Interval]
-"""Attempts of a problem, and the accuracy they buy."""
+"""Accuracy by the number of attempts sampled of a problem."""
 
 
 def arm_colours(runs: Sequence[RunFolder]) -> dict[str, str]:
@@ -29,7 +29,7 @@ def arm_colours(runs: Sequence[RunFolder]) -> dict[str, str]:
 
 
 def draw_plots(folder: Path, runs: Sequence[RunFolder]) -> dict[str, dict[str, Path]]:
-    """Draws every plot that the runs have data for: `{plot: {theme: file}}`. Raises UserError where it cannot write."""
+    """Draws every plot that the runs have data for: `{plot: {theme: file}}`. Raises UserError if it cannot write."""
     colours = arm_colours(runs)
     drawn = {name: draw(folder, name, partial(plot, runs, colours)) for name, plot in PLOTS.items()}
     return {name: files for name, files in drawn.items() if files}
@@ -76,7 +76,7 @@ def kl(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
 
 
 def edit_ratio(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
-    """How much of an attempt is changed in the next: shares of evaluated problems by edit-distance ratio."""
+    """Shares of evaluated problems by the edit-distance ratio between attempts."""
     results = [result for result in results_of(runs) if "edit_ratio" in result.histograms]
     if not results:
         return None
@@ -109,7 +109,7 @@ def _last_attempt(runs: Sequence[RunFolder]) -> int:
 def _training_lines(
     axes: Axes, runs: Sequence[RunFolder], name: str, scale: float, colour: str, style: Style
 ) -> float | None:
-    """The smoothed mean of one arm's runs over a band of their smoothed spread; gives the height of its end."""
+    """The smoothed mean of one arm's runs over a band of their smoothed spread; returns the height of its end."""
     steps, values_RS = _common(run.series(name) for run in runs)
     if not steps:
         return None
@@ -120,7 +120,7 @@ def _training_lines(
 
 
 def _common(series: Iterable[tuple[list[int], list[float]]]) -> tuple[list[int], np.ndarray]:
-    """The steps that all runs have that logged the measurement at all, and its values `[R, S]` there."""
+    """The steps common to all runs that logged the measurement, and its values `[R, S]` there."""
     lines = [dict(zip(steps, values, strict=True)) for steps, values in series if steps]
     steps = sorted(set.intersection(*map(set, lines))) if lines else []
     return steps, np.array([[line[step] for step in steps] for line in lines])
@@ -138,8 +138,8 @@ def _smooth(values_S: np.ndarray) -> np.ndarray:
 def _evaluation_points(
     axes: Axes, runs: Sequence[RunFolder], arm: str, name: str, colour: str, style: Style
 ) -> float | None:
-    """An arm's measurements on held-out problems, means over its runs: circles while training, the final one a diamond
-    with its interval, the base as a level line. Gives the height of the final one.
+    """An arm's means on held-out problems: circles during training, a diamond with its interval at the end, a level
+    line for the base. Returns the height of the last one.
     """
     rows = result_rows(results_of(runs))
     mode = headline_mode(rows) or "sampled"
@@ -196,7 +196,7 @@ def compute(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | N
 
 
 def sequential(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
-    """Accuracy after n attempts in a row, where there are more than two."""
+    """Accuracy after n attempts in a row, for conversations of more than two."""
     curves = {}
     for row in _sampled(runs):
         if len(numbers := attempts_in(row.metrics)) > 2:
@@ -218,12 +218,12 @@ def _sampled(runs: Sequence[RunFolder]) -> list[Row]:
 
 
 def parallel_votes(row: Row) -> Points:
-    """Attempts sampled, and the accuracy of a vote among as many first answers."""
+    """The accuracy of a vote among k first answers, by k."""
     return _votes(row, attempt=1)
 
 
 def corrected_votes(row: Row) -> Points:
-    """Attempts sampled, and the accuracy of a vote among half as many second answers."""
+    """The accuracy of a vote among k second answers, by the 2k attempts that they take."""
     return {2 * k: interval for k, interval in _votes(row, attempt=2).items()}
 
 
@@ -252,4 +252,4 @@ PLOTS: dict[str, Callable[[Sequence[RunFolder], Mapping[str, str]], Figure | Non
     "sequential": sequential,
 }
 CURVES = ("compute", "sequential")
-"""Those that show what more attempts buy."""
+"""The plots of accuracy by the number of attempts."""

@@ -1,4 +1,4 @@
-"""Reports as files: plots in every theme, and pages from templates, with their pictures inside."""
+"""Reports as files: plots in every theme, and pages from templates with their plots embedded."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -17,9 +17,9 @@ from rlcore.report.style import THEMES
 
 
 def draw(folder: Path, name: str, figure_of: Callable[[], Figure | None]) -> dict[str, Path]:
-    """Writes `NAME-THEME.png` for every theme; returns the files by theme, none where there is no figure.
+    """Writes `NAME-THEME.png` for every theme; returns the files by theme, or none if there is no figure.
 
-    Raises UserError where it cannot write.
+    Raises UserError if it cannot write.
     """
     drawn = {}
     for theme in THEMES:
@@ -41,7 +41,7 @@ def embedded(pictures: Mapping[str, Path]) -> dict[str, Markup]:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of this room, which escapes all text: models may have written it."""
+    """A page from a template of this room. All text is escaped, as models may have written it."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -18,12 +18,12 @@ METRICS, TRAJECTORIES, EVALUATION = "metrics.jsonl", "trajectories.jsonl", "eval
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """One run. A run that has not come to its end has no `final` yet; `base` is the policy it started from."""
+    """One run. An unfinished run has no `final` yet; `base` is the evaluation of the policy that it started from."""
 
     folder: Path
     recipe_text: str
     steps: int
-    """Of all stages of its recipe."""
+    """Steps of all stages of its recipe."""
     evaluates: bool
     arm: str
     seed: int
@@ -38,7 +38,7 @@ class RunFolder:
         return [result for result in (self.base, self.final) if result]
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and values of a measurement, where it was logged and finite."""
+        """The steps at which a measurement was logged and finite, and its values."""
         points = [(record["step"], record[name]) for record in self.metrics if record.get(name) is not None]
         return [step for step, _ in points], [value for _, value in points]
 
@@ -49,9 +49,9 @@ def results_of(runs: Iterable[RunFolder]) -> list[Results]:
 
 
 def read_run(folder: Path) -> RunFolder:
-    """Read a run's folder.
+    """Reads a run's folder.
 
-    Raises UserError where it is no folder of a run, or holds neither metrics nor an evaluation, or a file is damaged.
+    Raises UserError if it is not a run's, if a file is damaged, or if there are neither metrics nor an evaluation.
     """
     text, recipe = _read_recipe(folder)
     metrics, trajectories, evaluation = (folder / name for name in (METRICS, TRAJECTORIES, EVALUATION))
@@ -78,7 +78,7 @@ class _StageLine(Line):
 
 
 class _RecipeLine(Line):
-    """What is read of a recipe, which may be one of another version of rlcore."""
+    """The part of a recipe that is read, as the recipe may be that of another version of rlcore."""
 
     name: str = ""
     seed: int = 0
@@ -95,5 +95,4 @@ def _read_recipe(folder: Path) -> tuple[str, _RecipeLine]:
         raise UserError(f"{folder} is not the folder of a run: cannot read {path.name}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError):
         raise UserError(f"{path} is not YAML") from None
-    check_shape(recipe, _RecipeLine, f"{path} is not a recipe")
-    return text, _RecipeLine.model_validate(recipe)
+    return text, check_shape(recipe, _RecipeLine, f"{path} is not a recipe")

@@ -1,4 +1,4 @@
-"""How the pictures look: colours of arms, strokes, and paper for light and dark pages."""
+"""The style of plots: colours of arms, strokes, and paper for light and dark pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,18 +60,18 @@ THEMES = (Theme("light", "#ffffff", "#33363d", "#e4e5ea"), Theme("dark", "#1b1d2
 
 
 def panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of so many panels side by side; `height` in inches."""
+    """A figure with `count` panels side by side; `height` in inches."""
     figure = Figure(figsize=(11, height), layout="constrained")
     return figure, figure.subplots(1, count, squeeze=False)[0]
 
 
 def short_name(arm: str) -> str:
-    """The arm's name, cut where it would take the room of the lines."""
+    """The arm's name, cut so that it leaves room for the plot."""
     return arm if len(arm) <= 20 else arm[:19] + "…"
 
 
 def name_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """The lines' names at the right: height, text and colour of each, moved apart where they would overlap."""
+    """Writes the names of lines at the right: height, text and colour of each, moved apart if they would overlap."""
     low, high = axes.get_ylim()
     ends = sorted(ends)
     heights = [height for height, _, _ in ends]

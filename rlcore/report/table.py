@@ -1,4 +1,4 @@
-"""The result table: a row for each arm and way of sampling, in points with 95 % intervals, for console and Markdown."""
+"""The result table for console and Markdown: a row for each arm and mode of sampling, in points with 95 % intervals."""
 
 import math
 import re
@@ -30,7 +30,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The figures of one run, or the mean of all runs of an arm (`run` says which)."""
+    """The figures of one run, or the mean or difference over all runs of an arm; `run` says which."""
 
     mode: str
     arm: str
@@ -39,12 +39,12 @@ class Row:
 
     @property
     def is_mean(self) -> bool:
-        """Whether several runs stand behind the figures."""
+        """Whether the figures are means over several runs."""
         return self.run.startswith("mean")
 
     @property
     def is_difference(self) -> bool:
-        """Whether the figures are those of the arm minus those of another."""
+        """Whether the figures are the arm's minus those of another."""
         return self.run.startswith("minus")
 
 
@@ -64,7 +64,7 @@ def result_rows(results: Sequence[Results]) -> list[Row]:
 
 
 def difference_rows(results: Sequence[Results], against: str) -> list[Row]:
-    """Differences of all other arms from the arm `against`, by mode, paired by problem, over all seeds of both."""
+    """Differences of all other arms from `against`, by mode: paired by problem, over all seeds of both."""
     arms, rows = arms_of(results), []
     for mode in _modes(results):
         others = [run for _, run in _runs(results, mode, against)]
@@ -76,7 +76,7 @@ def difference_rows(results: Sequence[Results], against: str) -> list[Row]:
 
 
 def coverage_note(results: Sequence[Results]) -> str:
-    """A sentence: over what the intervals of these results are."""
+    """A sentence that says what the intervals of these results cover."""
     most = max((len({r.seed for r in results if r.arm == arm}) for arm in arms_of(results)), default=0)
     if most < 2:
         return "Intervals (95 %) are over problems alone: how much another seed would change, one run cannot say."
@@ -84,13 +84,13 @@ def coverage_note(results: Sequence[Results]) -> str:
 
 
 def headline_mode(rows: Sequence[Row]) -> str:
-    """The way of sampling that headlines and plots show: as in training where there is such an evaluation."""
+    """The mode that headlines and plots show: sampled as in training, if there is such an evaluation."""
     modes = [row.mode for row in rows]
     return "sampled" if "sampled" in modes else next(iter(modes), "")
 
 
 def headline_rows(rows: Sequence[Row], mode: str) -> list[Row]:
-    """One row an arm, its mean where there are several runs."""
+    """One row for each arm: the mean if it has several runs."""
     first: dict[str, Row] = {}
     for row in rows:
         if row.mode == mode:
@@ -99,7 +99,7 @@ def headline_rows(rows: Sequence[Row], mode: str) -> list[Row]:
 
 
 def arms_of(results: Sequence[Results]) -> list[str]:
-    """The arms in the order they are shown: the base, then as given."""
+    """The arms in the order shown: the base, then as given."""
     names = dict.fromkeys(result.arm for result in results)
     return sorted(names, key=lambda arm: arm != BASE_ARM)
 
@@ -109,9 +109,10 @@ def _modes(results: Sequence[Results]) -> list[str]:
 
 
 def _runs(results: Sequence[Results], mode: str, arm: str) -> list[tuple[int, Evaluation]]:
-    """Seed and evaluation of each run; of the base, which the folders of all runs hold, each that has other marks.
+    """Seed and evaluation of each run.
 
-    A seed does not train the base: greedy answers of it are the same under all.
+    The folders of all runs hold the base; of those only evaluations with different marks count, as greedy answers of
+    the base are the same under every seed.
     """
     runs: list[tuple[int, Evaluation]] = []
     for result in (result for result in results if result.arm == arm):
@@ -124,7 +125,7 @@ def _runs(results: Sequence[Results], mode: str, arm: str) -> list[tuple[int, Ev
 
 
 def _over_seeds(runs: Sequence[Evaluation], against: Sequence[Evaluation] = ()) -> dict[str, Interval]:
-    """`seeds_ci` of what all runs measured, on the problems that all of them have."""
+    """`seeds_ci` of the measurements and problems that all runs have in common."""
     everyone = [*runs, *against]
     names = [name for name in runs[0].metrics if all(name in run.marks for run in everyone)]
     problems = sorted(set.intersection(*({p for marks in run.marks.values() for p in marks} for run in everyone)))
@@ -139,7 +140,7 @@ def _over_seeds(runs: Sequence[Evaluation], against: Sequence[Evaluation] = ()) 
 
 
 def vote_table(rows: Sequence[Row]) -> tuple[list[str], list[tuple[Row, str, list[str]]]]:
-    """pass@k and maj@k: the ks, and a line for each arm, way of counting and attempt, with its cells."""
+    """pass@k and maj@k: the values of k, and a line of cells for each arm, measurement and attempt."""
     names = {name for row in rows for name in row.metrics if re.fullmatch(r"(pass|maj)@\d+_t\d+", name)}
     ks = sorted({int(name.split("@")[1].split("_")[0]) for name in names})
     ways = sorted({re.sub(r"@\d+", "", name) for name in names})
@@ -154,7 +155,7 @@ def vote_table(rows: Sequence[Row]) -> tuple[list[str], list[tuple[Row, str, lis
 
 
 def part_rows(results: Sequence[Results], mode: str) -> dict[str, list[tuple[str, int, Row]]]:
-    """By part (level, subject): its values with their problems and each arm's figures, means where there are seeds."""
+    """By part (level, subject): each value with its number of problems and each arm's figures, over its seeds."""
     found: dict[str, list[tuple[str, int, Row]]] = {}
     for arm in arms_of(results):
         evaluations = [e for result in results if result.arm == arm for e in result.evaluations if e.mode == mode]
@@ -167,14 +168,14 @@ def part_rows(results: Sequence[Results], mode: str) -> dict[str, list[tuple[str
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, str]:
-    """Names of the metrics that the table shows, and their labels: t1 .. tA, Δ, the flips and the answer changes."""
+    """Names and labels of the metrics in the table: t1 .. tA, Δ, the flips and the answer changes."""
     names = {name for row in rows for name in row.metrics}
     accuracies = [f"t{attempt}" for attempt in attempts_in(names)]
     return {name: LABELS.get(name, name) for name in (*accuracies, *LABELS) if name in names}
 
 
 def cell(row: Row, name: str) -> str:
-    """A figure in points with half the width of its interval: `52.4 ± 1.1`; a dash where there is none."""
+    """A figure in points with half the width of its interval: `52.4 ± 1.1`; a dash if there is none."""
     value, low, high = row.metrics.get(name, (math.nan,) * 3)
     if math.isnan(value):
         return NOTHING

@@ -6,15 +6,3 @@ from rlcore.rollout.engine import RolloutEngine, Sample, Sampling
 from rlcore.rollout.episodes import sample_groups
 from rlcore.rollout.rollout import Rollout
 from rlcore.rollout.scoring import Scorer
-
-__all__ = [
-    "Conversation",
-    "Rollout",
-    "RolloutEngine",
-    "Sample",
-    "Sampling",
-    "Scorer",
-    "TemplateCheck",
-    "TorchEngine",
-    "sample_groups",
-]

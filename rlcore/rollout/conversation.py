@@ -19,12 +19,14 @@ from rlcore.kinds.instructions import INSTRUCTIONS
 from rlcore.recipe import schema
 from rlcore.rollout.stopping import StopTexts
 from rlcore.rollout.template import MARK, Template
+from rlcore.rollout.token_counts import token_counts
 from rlcore.types import Message, Problem
 
 MAX_MESSAGE_TOKENS = 256
-"""Most tokens of a message that is written during the conversation; a longer one is cut."""
+"""The length at which a message written during the conversation is cut."""
 PART = 2000
-"""Prompts that are tokenised together."""
+"""Prompts tokenised together."""
+QUESTION: list[Message] = [{"role": "user", "content": "What is 2 + 3?"}]
 PROBES = {
     "a plain answer": "The answer is 5.",
     "an answer with thinking": "<think>\n2 + 3 is 5.\n</think>\n\nThe answer is 5.",
@@ -34,7 +36,7 @@ PROBES = {
 
 @dataclass(frozen=True, slots=True)
 class TemplateCheck:
-    """How appending differs from rendering anew; `differences` is empty if the two agree on every probe."""
+    """The probes on which appending differs from rendering anew, and how; none if the template is exact."""
 
     differences: tuple[str, ...]
 
@@ -50,7 +52,7 @@ def read_script(section: schema.ConversationConfig) -> Script:
 
 
 class Conversation:
-    """Renders the first prompt of a problem and the tokens between replies, and knows the conversation's kind."""
+    """Renders the first prompt of a problem and the tokens between replies of one kind of conversation."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, section: schema.ConversationConfig, stop_ids: Sequence[int]):
         """Raises UserError for a template that cannot take a second user turn."""
@@ -62,20 +64,19 @@ class Conversation:
         self.max_attempt_tokens = section.max_attempt_tokens
         self.stop_ids = frozenset(stop_ids)
         self.template = Template(tokenizer)
-        self._question: list[Message] = [{"role": "user", "content": "What is 2 + 3?"}]
         self._tail_ids = lru_cache(maxsize=256)(self._encode_tail)
         own = self.kind.says(self.attempts)
         messages = [message for message in (self.script.instruction, self.script.review, *own) if message]
         longest = max(len(self._tail_ids(message)) for message in messages) if self.attempts > 1 else 0
         quoted = min(MAX_MESSAGE_TOKENS, self.max_attempt_tokens) if self.kind.quotes else 0
         self._max_tail = longest + (MAX_MESSAGE_TOKENS if self.kind.writes else quoted)
-        self.check = self._check(self._question) if self.attempts > 1 else TemplateCheck(())
+        self.check = self._check() if self.attempts > 1 else TemplateCheck(())
         differences = (f"chat template, {difference}" for difference in self.check.differences)
-        self.notes = (*self.template.notes(self._question, self.stop_ids), *differences)
+        self.notes = (*self.template.notes(QUESTION, self.stop_ids), *differences)
         """Notes for the user on the template, one line each."""
 
     def open(self, problem: Problem) -> tuple[int, ...]:
-        """The prompt of attempt 1. Raises UserError when it is longer than `max_prompt_tokens`."""
+        """The prompt of attempt 1. Raises UserError if it is longer than `max_prompt_tokens`."""
         ids = self.template.encode(self.template.render(list(problem.messages)))
         if len(ids) > self.max_prompt_tokens:
             raise UserError(
@@ -85,22 +86,19 @@ class Conversation:
         return ids
 
     def prompt_tokens(self, problems: Sequence[Problem], *, shown: bool = False) -> list[int]:
-        """Tokens of each problem's first prompt; tokenised in parallel, under a progress bar if `shown`.
-
-        A part at a time: together, the ids of a million prompts would fill the memory.
-        """
+        """Tokens of each problem's first prompt; tokenised once, in parallel, under a progress bar if `shown`."""
         counts: list[int] = []
-        starts = range(0, len(problems), PART)
+        starts = range(0, len(problems), PART)  # all at once, the ids of a million prompts would fill the memory
         shown = shown and len(starts) > 1 and sys.stdout.isatty()
         for start in track(starts, "tokenizing prompts", transient=True, disable=not shown):
             texts = [self.template.render(list(problem.messages)) for problem in problems[start : start + PART]]
-            counts += map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+            counts += token_counts(self.tokenizer, texts)
         return counts
 
     def follow(self, finish: Literal["stop", "length"], message: str | None = None) -> tuple[int, ...]:
-        """The tokens between a reply and the next: the message (the instruction), and the end of turn if not sampled.
+        """The tokens between two replies: the message (by default the instruction), and the end of turn if not sampled.
 
-        A message that would take more room than was set aside loses its beginning.
+        A message longer than the room set aside for it loses its beginning.
         """
         message = self.script.instruction if message is None else message
         tail_ids = self._tail_ids(message)
@@ -111,56 +109,50 @@ class Conversation:
         return tail_ids[1:] if sampled_end else tail_ids
 
     def said(self, response_ids: Sequence[int]) -> str:
-        """The text of these tokens."""
         return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True))
 
     def text(self, response_ids: Sequence[int], stop: StopTexts | None = None) -> str:
-        """The text of an attempt that rewards read, up to a text that ends it.
-
-        It begins with the tag of a thinking block that the template opens.
-        """
+        """The text of an attempt as rewards read it: cut before a stop text, after the thinking tag of the template."""
         said = self.said(response_ids)
         return self.template.open_thought + (stop.before(said) if stop else said)
 
     @property
     def max_tokens(self) -> int:
-        """An upper bound of a whole conversation's length."""
+        """An upper bound on the length of a whole conversation."""
         return self.max_prompt_tokens + self.replies * (self.max_attempt_tokens + self._max_tail)
 
     def _encode_tail(self, message: str) -> tuple[int, ...]:
-        """The text that follows a reply in a rendered conversation when `message` comes next."""
-        text = self.template.render(self._two_turns(self._question, MARK, message))
+        """The tokens that follow a reply in a rendered conversation when `message` comes next."""
+        text = self.template.render(_two_turns(MARK, message))
         _, mark, tail = text.partition(MARK)
-        if not mark or message.strip() not in tail:
-            raise UserError(f"the chat template cannot take a second user turn: {self._misfit(text, message)}")
+        own = message.strip()
+        if not mark or own not in tail:
+            why = "it drops an earlier turn"
+            if own not in text and own.casefold() in text.casefold():
+                why = "it writes turns in other letters, so what it renders is not what was said"
+            raise UserError(f"the chat template cannot take a second user turn: {why}")
         return self.template.encode_after(tail)
 
-    @staticmethod
-    def _misfit(text: str, message: str) -> str:
-        """Why a conversation, rendered as `text`, does not end in a reply and then this message."""
-        if message.strip() not in text and message.strip().casefold() in text.casefold():
-            return "it writes turns in other letters, so what it renders is not what was said"
-        return "it drops an earlier turn"
-
-    def _two_turns(self, question: list[Message], reply: str, message: str) -> list[Message]:
-        return [*question, {"role": "assistant", "content": reply}, {"role": "user", "content": message}]
-
-    def _check(self, question: list[Message]) -> TemplateCheck:
-        first = self.template.render(question)
+    def _check(self) -> TemplateCheck:
+        first = self.template.render(QUESTION)
         differences = []
         for name, attempt in PROBES.items():
             attempt_ids = self.template.encode_after(attempt, first)
             if self.tokenizer.unk_token_id in attempt_ids:  # such an answer is never sampled
                 continue
             appended = self.template.encode(first) + attempt_ids + self._tail_ids(self.script.instruction)
-            whole = self.template.render(self._two_turns(question, attempt, self.script.instruction))
+            whole = self.template.render(_two_turns(attempt, self.script.instruction))
             rendered = self.template.encode(whole)
             if appended != rendered:
                 differences.append(f"{name}: {self._first_difference(appended, rendered)}")
         return TemplateCheck(tuple(differences))
 
     def _first_difference(self, appended: tuple[int, ...], rendered: tuple[int, ...]) -> str:
-        at = next((i for i, (a, b) in enumerate(zip(appended, rendered, strict=False)) if a != b), None)
-        at = min(len(appended), len(rendered)) if at is None else at
+        pairs, shorter = zip(appended, rendered, strict=False), min(len(appended), len(rendered))
+        at = next((i for i, (a, b) in enumerate(pairs) if a != b), shorter)
         mine, theirs = (self.tokenizer.decode(list(ids[at : at + 6])) for ids in (appended, rendered))
         return f"at token {at} the template would write {theirs!r}; what was sampled, {mine!r}, is kept"
+
+
+def _two_turns(reply: str, message: str) -> list[Message]:
+    return [*QUESTION, {"role": "assistant", "content": reply}, {"role": "user", "content": message}]

@@ -1,13 +1,12 @@
-"""Conversations by text with a model behind an OpenAI-compatible server, to measure it; training needs its tokens."""
+"""Conversations by text with a model behind an OpenAI-compatible server: for evaluations, as training needs tokens."""
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 
@@ -24,20 +23,20 @@ from rlcore.rollout.streaming import finished, iterated
 from rlcore.types import Message, Problem, Request, Role, Trajectory, Turn
 
 AT_ONCE = 64
-"""Conversations under way together, if `rollout.slots` is not fewer."""
+"""Most conversations at once; fewer if `rollout.slots` is."""
 TRIES = 5
 PASSING = (408, 425, 429, 500, 502, 503, 504)
-"""Statuses that another try may mend."""
+"""Statuses after which a request is tried again."""
 CONNECT_DEADLINE = 30.0
 """Seconds to reach the server."""
 KEY = "OPENAI_API_KEY"
 
 
 class Endpoint:
-    """`url` as servers give it, ending in /v1. Every request is one reply, under the recipe's sampling deadline."""
+    """A model at `url`, which ends in /v1. Each request is one reply within `deadline` seconds."""
 
     def __init__(self, url: str, model: str | None, deadline: float):
-        """Asks what is served: `model` where there is such, else the first. Raises UserError without an answer."""
+        """Takes the served model called `model`, else the first. Raises UserError if the server does not answer."""
         if not url.startswith(("http://", "https://")):
             raise UserError(f"evaluate.endpoint {url} is no URL: give it as http://HOST:PORT/v1")
         self.url, self._deadline = url.rstrip("/"), deadline
@@ -53,7 +52,7 @@ class Endpoint:
         )
 
     async def reply(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> dict[str, Any]:
-        """The first choice of a chat completion, with `usage`. Raises UserError for a refusal, or after some tries."""
+        """The first choice of a chat completion, with `usage`. Raises UserError if refused, or after some tries."""
         trouble = ""
         for attempt in range(TRIES):
             if attempt:
@@ -83,14 +82,8 @@ class Endpoint:
             raise UserError(f"evaluate.endpoint {self.url} does not say what it serves: {one_line(error)}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Drawing:
-    temperature: float
-    seed: int
-
-
 class EndpointRollout:
-    """Holds the conversations that a `Rollout` holds, by messages instead of token ids."""
+    """The `stream` of a `Rollout`, with messages instead of token ids."""
 
     def __init__(self, recipe: Recipe, section: ConversationConfig, endpoint: Endpoint, scorer: Scorer):
         self._settings, self._seed = recipe.rollout, recipe.seed
@@ -98,35 +91,38 @@ class EndpointRollout:
         self._endpoint, self._scorer = endpoint, scorer
 
     def together(self) -> AbstractContextManager[None]:
-        """Ranks wait for nobody."""
         return nullcontext()
 
     def stream(
         self, requests: Sequence[Request], *, temperature: float, draw: tuple[str | int, ...]
     ) -> Iterator[tuple[int, Trajectory]]:
-        """Scored conversations in the order in which they come, each with the place of its request.
+        """Scored conversations as they end, each with the place of its request.
 
-        What is sent with each, its seed too, depends on `draw`, its problem and its number alone.
+        The seed of each depends only on the recipe's seed, `draw`, its problem and its number.
         """
 
-        held: list[Future[Verdict]] = []  # as long as this is read, so that equal attempts are judged once
+        held: list[Future[Verdict]] = []  # so that equal attempts are judged once while this is read
+        window = min(AT_ONCE, self._settings.slots)
 
         async def conversations() -> AsyncIterator[tuple[int, Trajectory]]:
             async with self._endpoint.session() as session:
+                seeds = (mixed_seed(self._seed, *draw, problem.id, number) for problem, number in requests)
                 starts = (
-                    partial(
-                        self._episode, session, problem, _Drawing(temperature, mixed_seed(*name, problem.id, at)), held
-                    )
-                    for problem, at in requests
+                    partial(self._episode, session, problem, temperature, seed, held)
+                    for (problem, _), seed in zip(requests, seeds, strict=True)
                 )
                 async for ended in finished(starts, window=window, deadline=self._settings.deadline):
                     yield ended
 
-        name, window = (self._seed, *draw), min(AT_ONCE, self._settings.slots)
         yield from iterated(conversations())
 
     async def _episode(
-        self, session: aiohttp.ClientSession, problem: Problem, drawing: _Drawing, held: list[Future[Verdict]]
+        self,
+        session: aiohttp.ClientSession,
+        problem: Problem,
+        temperature: float,
+        seed: int,
+        held: list[Future[Verdict]],
     ) -> Trajectory:
         messages: list[Message] = list(problem.messages)
         turns: list[Turn] = []
@@ -141,38 +137,27 @@ class EndpointRollout:
         ) -> Turn:
             if message is not None:
                 messages.append({"role": "user", "content": message})
-            choice = await self._endpoint.reply(session, self._body(messages, drawing, len(turns)))
+            body = self._body(messages, temperature, mixed_seed(seed, len(turns)) >> 32)
+            choice = await self._endpoint.reply(session, body)
             text = str(choice["message"].get("content") or "")
             messages.append({"role": "assistant", "content": text})
-            turns.append(
-                Turn(
-                    (),
-                    (),
-                    (),
-                    "length" if choice.get("finish_reason") == "length" else "stop",
-                    text,
-                    (),
-                    role(text) if callable(role) else role,
-                    claim(text) if claim else None,
-                    tokens_served=int(choice["usage"].get("completion_tokens") or 0),
-                )
-            )
-            if turns[-1].role == "attempt":
-                coming.append(self._scorer.start(problem, turns[-1]))
+            said = role(text) if callable(role) else role
+            judged = claim(text) if claim else None
+            finish: Literal["stop", "length"] = "length" if choice.get("finish_reason") == "length" else "stop"
+            tokens = int(choice["usage"].get("completion_tokens") or 0)
+            turn = Turn((), (), (), finish, text, (), said, judged, tokens_served=tokens)
+            turns.append(turn)
+            if turn.role == "attempt":
+                coming.append(self._scorer.start(problem, turn))
                 held.append(coming[-1])
-            return turns[-1]
+            return turn
 
         await self._run(problem, ask, self._script)
         return Trajectory(problem, tuple(turns), await verdicts(coming))
 
-    def _body(self, messages: list[Message], drawing: _Drawing, number: int) -> dict[str, Any]:
-        body = {
-            "messages": messages,
-            "max_tokens": self._section.max_attempt_tokens,
-            "temperature": drawing.temperature,
-            "seed": mixed_seed(drawing.seed, number) >> 32,
-        }
-        # Only what the recipe changes: top_k and min_p are not every server's.
-        settings = self._settings.model_dump(include={"top_p", "top_k", "min_p"}, exclude_defaults=True)
-        stop = {"stop": self._settings.stop} if self._settings.stop else {}
-        return {**body, **stop, **(settings if drawing.temperature else {})}
+    def _body(self, messages: list[Message], temperature: float, seed: int) -> dict[str, Any]:
+        limit = self._section.max_attempt_tokens
+        # Of the rest only what the recipe changes: not every server knows top_k and min_p.
+        names = {"stop", "top_p", "top_k", "min_p"} if temperature else {"stop"}
+        changed = self._settings.model_dump(include=names, exclude_defaults=True)
+        return {"messages": messages, "max_tokens": limit, "temperature": temperature, "seed": seed, **changed}

@@ -1,7 +1,7 @@
-"""The one interface of everything that samples attempts."""
+"""The interface of everything that samples attempts."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -19,19 +19,17 @@ class Sampling:
     temperature: float = 1.0
     truncation: Truncation = KEEP_ALL
     stop: StopTexts | None = None
-    """What an engine samples after them, if it does not look for them as it samples, is cut off afterwards."""
+    """Texts that end a reply. An engine may ignore them: the reply is cut after the first of them in any case."""
     seed: int = 0
-    """Of the random numbers."""
     apart: bool = False
-    """Whether a conversation's random numbers depend on `seed` and its key alone, whatever else is sampled. Engines of
-    which that is always true need not look."""
+    """Whether a conversation's random numbers must depend on `seed` and its key alone, whatever else is sampled."""
     least_version: int | None = None
-    """Of the weights that may sample a token; None: those published last. Only an engine that holds others looks."""
+    """The oldest weights that may sample a token; None: those published last. Servers may hold several versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One continuation: its ids, the stop token included; of each, its log-probability and the weights' version."""
+    """One continuation: its ids, the stop token included, and the log-probability and weight version of each."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -44,36 +42,42 @@ class Sample:
 
 
 class RolloutEngine(Protocol):
-    """Samples continuations of token ids. Requests run together; each is answered the moment it ends."""
+    """Samples continuations of token ids. Requests run concurrently; each is answered the moment it ends.
+
+    The defaults are those of an engine that lives in the learner's process and shares its memory.
+    """
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
-        """Continues `ids`. A conversation's requests share a `key`, which no other has that goes on meanwhile.
+        """Continues `ids`. `key` identifies the conversation and its KV cache among those running; `last` frees it."""
 
-        By it the conversation's KV cache is found; `last` frees it.
-        """
+    def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Loads all weights, or the adapters alone. Tokens sampled from here on carry `version`."""
 
     def release(self, key: int) -> None:
         """Frees what is kept of a conversation that ended without a `last` request."""
+        return
 
     def waits_for(self) -> str:
-        """Where the requests are that are not answered yet, for a line about who is late."""
-
-    def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
-        """Loads all weights, or the adapters alone; what is sampled from here on carries `version`."""
+        """Where unanswered requests are, for the line that reports a delay."""
+        return "this process"
 
     def sleep(self) -> None:
-        """Gives up memory, where the engine holds any of its own, until the next `publish`."""
+        """Gives up the engine's own memory until the next `publish`."""
+        return
 
     def together(self) -> AbstractContextManager[None]:
-        """Around all requests of a phase, before ranks meet elsewhere: those that share an engine leave it together."""
+        """Wraps all requests of a phase. Ranks that share an engine leave it together; others wait for nobody."""
+        return nullcontext()
 
     def metrics(self) -> dict[str, float]:
-        """Figures to log since the last `publish`, and of it."""
+        """Figures to log of the last `publish` and of what has happened since."""
+        return {}
 
     def close(self) -> None:
         """Ends whatever the engine runs."""
+        return
 
 
 def publication_metrics(size: int, seconds: float) -> dict[str, float]:
-    """What is logged of a publication of `size` bytes."""
+    """The figures of a publication of `size` bytes."""
     return {"publish/bytes": float(size), "publish/seconds": seconds, "publish/gb_per_s": size / seconds / 1e9}

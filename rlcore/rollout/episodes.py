@@ -1,4 +1,4 @@
-"""Episodes: one coroutine a trajectory, so that a turn starts the moment the one before it in its trajectory ends."""
+"""Episodes: one coroutine per trajectory, so that a turn starts the moment the one before it ends."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -30,8 +30,8 @@ def sample_groups(
 ) -> Groups:
     """`group` trajectories of each problem, with verdicts if there is a `judge`.
 
-    Raises UserError where none of them ends within `deadline` seconds. `branches` and `firsts`, a few of each problem:
-    as for `group_episodes`.
+    `branches`, and `firsts` of each problem, are as for `group_episodes`. Raises UserError if none of the trajectories
+    ends within `deadline` seconds.
     """
 
     async def run() -> Groups:
@@ -58,15 +58,14 @@ def group_episodes(
     sampling: Sampling,
     keys: Sequence[int],
     *,
-    branches: int = 1,
-    firsts: Sequence[Turn] = (),
-    judge: Judge | None = None,
+    branches: int,
+    firsts: Sequence[Turn],
+    judge: Judge | None,
 ) -> list["Episode"]:
     """The conversations of one group, one for each key, to be run in the event loop in which they are made.
 
-    With `branches` above 1, so many that follow each other go on from one first attempt; it is sampled, and trained, in
-    the first of them. The first attempts in `firsts` are taken as they are, without training them, before others are
-    sampled.
+    Every `branches` consecutive conversations continue one first attempt, which is sampled and trained in the first of
+    them. The first attempts `firsts` come first; they are context, and not trained.
     """
     prompt, episodes = conversation.open(problem), list[Episode]()
     for place, key in enumerate(keys):
@@ -80,7 +79,7 @@ def group_episodes(
 
 
 class Episode:
-    """One conversation as it goes on: `ask` is what its kind calls for every turn."""
+    """A running conversation: its kind calls `ask` for every turn."""
 
     def __init__(
         self,
@@ -93,7 +92,7 @@ class Episode:
         judge: Judge | None,
         shared: "asyncio.Future[Turn] | None" = None,
     ):
-        """To be made in an event loop. `shared`: the first reply, if it is not this episode that samples it."""
+        """Must be made in an event loop. `shared`: the first reply, if another episode samples it."""
         self._engine, self._conversation, self._problem = engine, conversation, problem
         self._prompt, self._sampling, self._key, self._judge = prompt, sampling, key, judge
         self._ids: list[int] = []
@@ -121,7 +120,15 @@ class Episode:
         if self._shared and not self._turns:
             turn = replace(await self._shared, trained=False)
         else:
-            turn = await self._sample(message, role, claim, last)
+            prompt = self._prompt if message is None else self._conversation.follow(self._ended(), message)
+            sample = await self._engine.sample([*self._ids, *prompt], self._sampling, key=self._key, last=last)
+            self._released, stop = last, self._sampling.stop
+            if stop and (end := stop.end(sample.ids)):
+                sample = sample.stopped_after(end)
+            text = self._conversation.text(sample.ids, stop)
+            said = role(text) if callable(role) else role
+            judged = claim(text) if claim else None
+            turn = Turn(prompt, sample.ids, sample.logprobs, sample.finish, text, sample.versions, said, judged)
         self._ids += turn.prompt_ids + turn.response_ids
         self._turns.append(turn)
         if not self.first.done():
@@ -130,37 +137,12 @@ class Episode:
             self._verdicts.append(self._judge(self._problem, turn))
         return turn
 
-    async def _sample(
-        self,
-        message: str | None,
-        role: Role | Callable[[str], Role],
-        claim: Callable[[str], bool | None] | None,
-        last: bool,
-    ) -> Turn:
-        stop = self._sampling.stop
-        prompt = self._prompt if message is None else self._conversation.follow(self._ended(), message)
-        sample = await self._engine.sample([*self._ids, *prompt], self._sampling, key=self._key, last=last)
-        self._released = last
-        if stop and (end := stop.end(sample.ids)):
-            sample = sample.stopped_after(end)
-        text = self._conversation.text(sample.ids, stop)
-        return Turn(
-            prompt,
-            sample.ids,
-            sample.logprobs,
-            sample.finish,
-            text,
-            sample.versions,
-            role(text) if callable(role) else role,
-            claim(text) if claim else None,
-        )
-
     def _ended(self) -> Literal["stop", "length"]:
-        """How the last reply ended: one that ended at a text, too, lacks the token that ends a turn."""
+        """How the last reply ended. One that a text ended counts as cut: it lacks the token that ends a turn."""
         turn = self._turns[-1]
         return turn.finish if self._conversation.stop_ids.intersection(turn.response_ids[-1:]) else "length"
 
 
 async def verdicts(coming: Sequence[Future[Verdict]]) -> tuple[Verdict, ...]:
-    """Waits for verdicts. What a conversation that is stopped waits for is judged all the same: others may, too."""
+    """Waits for verdicts. Cancelling the wait does not cancel a verdict: other conversations may wait for it too."""
     return tuple(await asyncio.shield(asyncio.gather(*map(asyncio.wrap_future, coming)))) if coming else ()

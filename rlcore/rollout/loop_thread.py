@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own: what goes on in it goes on while the main thread computes or waits."""
+"""An event loop in a thread of its own, which runs on while the main thread computes or waits."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ Answer = TypeVar("Answer")
 
 
 class LoopThread:
-    """It ends with `close`, or with the process."""
+    """Runs coroutines until `close`, or until the process ends."""
 
     def __init__(self, name: str):
         self.loop = asyncio.new_event_loop()
@@ -19,23 +19,22 @@ class LoopThread:
 
     @property
     def alive(self) -> bool:
-        """Whether anything still goes on in it."""
         return self._thread.is_alive()
 
     def begin(self, coroutine: Coroutine[Any, Any, Answer]) -> Future[Answer]:
-        """Runs it there, whatever else goes on."""
+        """Starts a coroutine in the thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def call(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
-        """Runs it there, and waits for its end."""
+        """Runs a coroutine in the thread and waits for its end."""
         return self.begin(coroutine).result()
 
     def close(self) -> None:
-        """Cancels all that goes on there, and ends the thread."""
+        """Ends the thread, and cancels all that ran there or was to: the thread may have died before."""
         if self.alive:
-            self.call(_cancel_others())
             self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
+        self.loop.run_until_complete(_cancel_others())
         self.loop.close()
 
 

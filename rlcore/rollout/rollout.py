@@ -35,7 +35,7 @@ class Rollout:
         self._stop = StopTexts(texts, conversation.said) if texts else None
 
     def together(self) -> AbstractContextManager[None]:
-        """Around all attempts of a phase, before ranks meet elsewhere: those that share an engine leave it together."""
+        """Wraps all attempts of a phase (see `RolloutEngine.together`)."""
         return self.engine.together()
 
     def groups(
@@ -48,10 +48,9 @@ class Rollout:
         branches: int = 1,
         firsts: Sequence[Sequence[Turn]] = (),
     ) -> Groups:
-        """`group` scored trajectories of each problem, of which every `branches` share a first attempt.
+        """`group` scored trajectories of each problem.
 
-        `firsts` are first attempts of each problem that are there already. The same `draw` names the same random
-        numbers.
+        `branches`, and `firsts` of each problem, are as for `group_episodes`. `draw` names the random numbers.
         """
         return sample_groups(
             self.engine,
@@ -75,33 +74,32 @@ class Rollout:
         firsts: Sequence[Turn] = (),
         least_version: int | None = None,
     ) -> list[Trajectory]:
-        """Scored trajectories of one problem at the training temperature, one for each name, among others meanwhile.
+        """Scored trajectories of one problem at the training temperature, one for each name; calls may overlap.
 
-        The random numbers of each depend on the recipe's seed, `draw` and its name alone. No token is sampled by
-        weights before `least_version`. `branches` and `firsts` as for `groups`.
+        The random numbers of each depend only on the recipe's seed, `draw` and its name. No token is sampled by weights
+        older than `least_version`. `branches` and `firsts` are as for `group_episodes`.
         """
         sampling = self._sampling(self._recipe.rollout.temperature, draw)
         sampling = replace(sampling, apart=True, least_version=least_version)
-        keys = [mixed_seed(name) for name in names]
-        talk, judge = self._conversation, self._scorer.start
+        keys, talk, judge = [mixed_seed(name) for name in names], self._conversation, self._scorer.start
         episodes = group_episodes(
             self.engine, talk, problem, sampling, keys, branches=branches, firsts=firsts, judge=judge
         )
         return list(await asyncio.gather(*(episode.run() for episode in episodes)))
 
     def reward_counts(self) -> Counter[str]:
-        """What the rewards have counted on this rank since the last call, as REWARD/COUNTER."""
+        """The rewards' counters on this rank since the last call, by REWARD/COUNTER."""
         return self._scorer.counts()
 
     def stream(
         self, requests: Sequence[Request], *, temperature: float, draw: tuple[str | int, ...]
     ) -> Iterator[tuple[int, Trajectory]]:
-        """Scored conversations in the order in which they come, each with the place of its request.
+        """Scored conversations as they end, each with the place of its request. Read it to its end within `together`.
 
-        At most `rollout.slots` go on at once. The random numbers of each depend on the recipe's seed, `draw`, its
-        problem and its number alone, not on what else is asked for. To be read to its end within `together`.
+        At most `rollout.slots` run at once. The random numbers of each depend only on the recipe's seed, `draw`, its
+        problem and its number, not on the other requests.
         """
-        held: list[Future[Verdict]] = []  # as long as this is read, so that equal attempts are judged once
+        held: list[Future[Verdict]] = []  # so that equal attempts are judged once while this is read
 
         def judge(problem: Problem, attempt: Turn) -> Future[Verdict]:
             held.append(self._scorer.start(problem, attempt))
@@ -110,14 +108,14 @@ class Rollout:
         yield from self._stream(self._conversation, requests, temperature, draw, judge)
 
     def first_attempts(self, requests: Sequence[Request], *, draw: tuple[str | int, ...]) -> Iterator[tuple[int, Turn]]:
-        """As `stream`, but of each conversation the first attempt alone, not scored."""
+        """As `stream`, but only the first attempt of each conversation, unscored."""
         section = self._recipe.conversation.model_copy(update={"kind": "correct", "attempts": 1})
         alone = Conversation(self._conversation.tokenizer, section, list(self._conversation.stop_ids))
         for place, trajectory in self._stream(alone, requests, self._recipe.rollout.temperature, draw):
             yield place, trajectory.turns[0]
 
     def first_turn(self, problem: Problem, ids: Sequence[int], finish: Literal["stop", "length"]) -> Turn:
-        """A first attempt that was sampled before, as context: its log-probabilities are not known (0)."""
+        """A stored first attempt as context: it is not trained, and its log-probabilities are 0."""
         text = self._conversation.text(ids, self._stop)
         prompt = self._conversation.open(problem)
         return Turn(prompt, tuple(ids), (0.0,) * len(ids), finish, text, (0,) * len(ids), trained=False)

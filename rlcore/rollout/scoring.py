@@ -3,24 +3,23 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
 from rewards import RewardError, RewardPool, Verdict
 from rlcore.errors import UserError
 from rlcore.recipe import schema
-from rlcore.types import Message, Problem, Turn
+from rlcore.types import Problem, Turn
 
 CHUNK = 256
-"""Attempts sent to the workers together: large enough that messages cost nothing, small enough to overlap."""
+"""Attempts sent to the workers together: enough that messages cost nothing, few enough to overlap with sampling."""
 FLUSH = 0.01
 """Seconds that an attempt waits for others to be sent with."""
 
 Key = tuple[str, tuple[int, ...], str]
-"""A problem's id, and the tokens and the text of an attempt at it (where a server gave text alone, no tokens)."""
+"""A problem's id, and the tokens (none if a server returned text alone) and the text of an attempt at it."""
 
 
 class Scorer:
@@ -29,18 +28,20 @@ class Scorer:
     def __init__(self, section: schema.RewardsConfig):
         """Raises UserError for a reward that does not exist or cannot be loaded."""
         specs = [function.model_dump() for function in section.functions]
-        with _told():
+        try:
             self._pool = RewardPool(specs, workers=section.workers, deadline=section.deadline)
+        except RewardError as error:
+            raise _refused(error) from None
         self._counted: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._waiting: list[tuple[Problem, Turn, Future[Verdict]]] = []
         self._known: WeakValueDictionary[Key, Future[Verdict]] = WeakValueDictionary()
 
     def start(self, problem: Problem, attempt: Turn) -> Future[Verdict]:
-        """Begins to score an attempt that just ended; to be called in an event loop.
+        """Begins to score an attempt that just ended. Must be called in an event loop.
 
-        Equal attempts at a problem are judged once, as long as somebody holds the verdict. It is a UserError where the
-        rewards refuse the attempt or are gone.
+        Equal attempts at a problem share one verdict for as long as somebody holds it. It is a UserError if the rewards
+        refuse the attempt or have died.
         """
         key = problem.id, attempt.response_ids, attempt.text
         with self._lock:
@@ -57,7 +58,7 @@ class Scorer:
         return verdict
 
     def counts(self) -> Counter[str]:
-        """What the rewards have counted since the last call, as REWARD/COUNTER; for most it is nothing."""
+        """The rewards' counters since the last call, by REWARD/COUNTER; most rewards have none."""
         counted = Counter({f"{reward}/{name}": n for reward, c in self._pool.counters.items() for name, n in c.items()})
         new, self._counted = counted - self._counted, counted
         return new
@@ -88,34 +89,21 @@ class Scorer:
 
 
 def for_rewards(attempts: Sequence[tuple[Problem, Sequence[int], str]]) -> tuple[list[Any], dict[str, list[Any]]]:
-    """Completions and columns as rewards take them, in TRL's form, of `(problem, ids, text)` of each attempt.
+    """Completions and columns in TRL's form, which rewards take, from `(problem, ids, text)` of each attempt.
 
-    Prompts and completions are messages where the data hold messages, else texts.
+    Prompts and completions are messages if the data hold messages, else texts.
     """
     problems = [problem for problem, _, _ in attempts]
     names = sorted({name for problem in problems for name in problem.columns})
     columns: dict[str, list[Any]] = {name: [problem.columns.get(name) for problem in problems] for name in names}
-    columns["prompts"] = [_prompt(problem) for problem in problems]
+    columns["prompts"] = [list(p.messages) if p.conversational else p.messages[-1]["content"] for p in problems]
     columns["completion_ids"] = [list(ids) for _, ids, _ in attempts]
-    return [_completion(problem, text) for problem, _, text in attempts], columns
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """UserError for what the rewards refuse, and for rewards that are gone."""
-    try:
-        yield
-    except RewardError as error:
-        raise _refused(error) from None
+    completions = [
+        [{"role": "assistant", "content": text}] if problem.conversational else text for problem, _, text in attempts
+    ]
+    return completions, columns
 
 
 def _refused(error: BaseException) -> BaseException:
+    """What rewards refuse, and rewards that have died, as a UserError."""
     return UserError(f"rewards: {error}") if isinstance(error, RewardError) else error
-
-
-def _prompt(problem: Problem) -> str | list[Message]:
-    return list(problem.messages) if problem.conversational else problem.messages[-1]["content"]
-
-
-def _completion(problem: Problem, text: str) -> str | list[Message]:
-    return [{"role": "assistant", "content": text}] if problem.conversational else text

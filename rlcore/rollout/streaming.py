@@ -1,4 +1,4 @@
-"""Many conversations, a bounded number at once: each is yielded as it ends, and makes room for the next."""
+"""Many conversations, a bounded number at once: each is yielded as it ends and makes room for the next."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
@@ -17,8 +17,7 @@ Start = Callable[[], Coroutine[Any, Any, Item]]
 async def finished(starts: Iterable[Start[Item]], *, window: int, deadline: float) -> AsyncIterator[tuple[int, Item]]:
     """Yields results as they arrive, each with its place in `starts`; at most `window` conversations run at once.
 
-    Raises what a conversation raises, and UserError if none ends within `deadline` seconds. The others are then
-    cancelled.
+    Raises what a conversation raises, and UserError if none ends within `deadline` seconds; either cancels the others.
     """
     waiting = enumerate(starts)
     places: dict[asyncio.Task[Item], int] = {}
@@ -53,7 +52,7 @@ async def finished(starts: Iterable[Start[Item]], *, window: int, deadline: floa
 
 
 def iterated(items: AsyncIterator[Item]) -> Iterator[Item]:
-    """The items one by one, in an event loop of their own that runs only while the next one is awaited."""
+    """The items one by one, from an event loop that runs only while the next one is awaited."""
 
     async def following() -> list[Item]:
         async for item in items:
@@ -67,29 +66,29 @@ def iterated(items: AsyncIterator[Item]) -> Iterator[Item]:
 
 @contextmanager
 def event_loop() -> Iterator[asyncio.Runner]:
-    """An event loop that an error of a signal's may leave at any moment, also as what it runs just ends."""
+    """An event loop that an exception from a signal handler may leave at any moment."""
     with asyncio.Runner() as runner:
         try:
             yield runner
         finally:
-            # Left in the same round in which its task ended, the loop still holds that task's order to stop, which
-            # would stop the cancelling of the other tasks: this round carries it out.
+            # If it is left in the round in which its task ends, the loop still holds that task's order to stop, which
+            # would stop the cancelling of the other tasks. This round carries it out.
             loop = runner.get_loop()
             loop.call_soon(loop.stop)
             loop.run_forever()
 
 
 def every(problems: Sequence[Problem], samples: int) -> list[Request]:
-    """Requests for so many conversations on each problem."""
+    """Requests for `samples` conversations on each problem."""
     return [(problem, sample) for problem in problems for sample in range(samples)]
 
 
 def grouped(
-    ended: Iterable[tuple[int, Item]], size: int, on_item: Callable[[int], object] = lambda done: None
+    ended: Iterable[tuple[int, Item]], size: int, on_item: Callable[[int], object]
 ) -> Iterator[tuple[int, list[Item]]]:
-    """Joins the items of every `size` places, in order, and yields each group as its last item arrives.
+    """Joins the items of every `size` places, in order; yields each group, with its number, as its last item arrives.
 
-    A group comes with its place among the groups. `on_item` is called at every item.
+    `on_item` is called with 1 at every item.
     """
     begun: dict[int, dict[int, Item]] = {}
     for place, item in ended:

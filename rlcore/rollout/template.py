@@ -1,4 +1,4 @@
-"""A tokenizer's chat template: from messages to text and ids, with checks for what would go wrong silently."""
+"""A tokenizer's chat template: from messages to text and ids, with checks for silent failures."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,11 +12,11 @@ from rlcore.types import Message
 
 MARK = "⁅REPLY⁆"
 OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>\s*\Z", re.IGNORECASE)
-"""The end of a prompt whose answer begins inside a thinking block."""
+"""The end of a prompt whose reply begins inside a thinking block."""
 
 
 class Template:
-    """Renders and encodes. Content is passed as text, or in parts for templates of models that see images."""
+    """Renders and encodes messages. Content is passed as text, or in parts to templates of vision models."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         """Raises UserError for a template that omits the user's message."""
@@ -28,10 +28,13 @@ class Template:
                 raise failure
         opened = OPEN_THOUGHT.search(self.render([{"role": "user", "content": MARK}]))
         self.open_thought = opened[0] if opened else ""
-        """The tag of a thinking block at the end of prompts, with the space after it; empty without one."""
+        """The thinking tag at the end of every prompt, with the space after it; empty if there is none."""
 
     def render(self, messages: Sequence[Message], *, asking: bool = True) -> str:
-        """The text of a conversation, with `asking` up to the assistant's next turn. Raises UserError."""
+        """The text of a conversation; with `asking` it ends where the assistant's next turn begins.
+
+        Raises UserError if the template fails.
+        """
         shown: list[Any] = list(messages)
         if self._in_parts:
             shown = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
@@ -45,16 +48,16 @@ class Template:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode_after(self, text: str, before: str = MARK) -> tuple[int, ...]:
-        """The ids of a text that continues another: some tokenizers add a space at the beginning of a text."""
+        """The ids of a text that continues another, without the space that some tokenizers put before a text."""
         first, whole = self.encode(before), self.encode(before + text)
         return whole[len(first) :] if whole[: len(first)] == first else self.encode(text)
 
     def control_tokens(self, messages: Iterable[Message]) -> set[str]:
-        """Control tokens spelled out in contents, which the model would not read as text."""
+        """Control tokens spelled out in the messages, which the model would not read as text."""
         return {found for message in messages for found in self._control_pattern.findall(message["content"])}
 
     def notes(self, question: Sequence[Message], stop_ids: Iterable[int]) -> list[str]:
-        """Notes for the user on a template that can be trained with."""
+        """Warnings about a template that can be trained with."""
         told: list[str] = []
         try:
             text = self.render([*question, {"role": "assistant", "content": MARK}], asking=False)
@@ -78,7 +81,6 @@ class Template:
 
     @cached_property
     def _control(self) -> dict[int, str]:
-        """The control tokens, by id."""
         return {at: token.content for at, token in self.tokenizer.added_tokens_decoder.items() if token.special}
 
     @cached_property
@@ -87,7 +89,7 @@ class Template:
         return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def _failure(self) -> UserError | None:
-        """Why content in its present form is not rendered."""
+        """Why the template does not render content in its present form; None if it does."""
         try:
             shown = MARK.casefold() in self.render([{"role": "user", "content": MARK}]).casefold()
         except UserError as error:

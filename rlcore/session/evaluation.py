@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,18 @@ LATEST_RESULTS = "evaluation_latest"
 """The latest evaluation during training: fewer problems, one conversation each."""
 FORMAT = "conversations"
 """Identifies the format of the journal and the naming of random numbers."""
+EXAMPLES = 200
+"""Conversations of each mode stored as examples."""
+NO_VOTES = "majority votes are left out: the reward reads no answers that could be compared"
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One way of sampling, with `samples` conversations of each problem."""
+
+    name: str
+    temperature: float
+    samples: int
 
 
 def evaluate(recipe: Recipe) -> Results | None:
@@ -45,26 +57,16 @@ def evaluate(recipe: Recipe) -> Results | None:
     """
     if recipe.evaluate is None:
         raise UserError(f"recipe {recipe.name} has no evaluate section to say what to measure on")
-    ranks = start_distributed(recipe.device)
-    folder = Path(recipe.output)
-    served = recipe.evaluate.endpoint is not None
+    ranks, folder = start_distributed(recipe.device), Path(recipe.output)
+    problems, served = recipe.evaluate.problems, recipe.evaluate.endpoint is not None
     with (
         holding(folder, ranks.first),
         closing(ServedSession(recipe) if served else Session(recipe, ranks, training=False)) as session,
         closing(Journal(folder / f"attempts-{ranks.rank}.jsonl", identity(recipe, ranks, session.inputs))) as journal,
+        open_tracker(recipe, ranks, resume_step=None) as tracker,
     ):
-        return _evaluate_alone(recipe, ranks, session, journal)
-
-
-def _evaluate_alone(
-    recipe: Recipe, ranks: Ranks, session: "Session | ServedSession", journal: Journal
-) -> Results | None:
-    assert recipe.evaluate is not None
-    folder = Path(recipe.output)
-    with open_tracker(recipe, ranks, resume_step=None) as tracker:
         if journal.done:
             tracker.say(f"what {folder} holds of this evaluation is not sampled again; another output samples anew")
-        problems = recipe.evaluate.problems
         try:
             with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():
                 results = evaluate_and_save(recipe, session, ranks, tracker, problems=problems, step=0, journal=journal)
@@ -90,23 +92,28 @@ def evaluate_and_save(
     name: str = "evaluation",
     journal: Journal | None = None,
 ) -> Results:
-    """Evaluates on the first `problems` held-out problems, under a progress bar, and writes `NAME.json`."""
-    held_out, full, journal = session.held_out[:problems], name != LATEST_RESULTS, journal or Journal()
-    mine = len(held_out[ranks.rank :: ranks.world])
-    conversations = mine * sum(mode.samples for mode in modes_of(recipe, full=full))
+    """Evaluates on the first `problems` held-out problems, under a progress bar, and writes `NAME.json`.
+
+    The figures are those of all ranks; random numbers depend on the recipe's seed alone. Conversations that this rank's
+    `journal` holds are not sampled again, and each new one is written to it as it ends.
+    """
+    assert recipe.evaluate is not None
+    samples = 1 if name == LATEST_RESULTS else recipe.evaluate.samples
+    modes = Mode("greedy", 0.0, 1), Mode("sampled", recipe.evaluate.temperature, samples)
+    mine, journal = session.held_out[:problems][ranks.rank :: ranks.world], journal or Journal()
+    conversations = len(mine) * sum(mode.samples for mode in modes)
+    evaluations, examples, histograms, notes = [], [], {}, []
     with tracker.progress(name.replace("_", " "), conversations - journal.done) as advance:
-        results = evaluate_policy(
-            recipe,
-            session.held_out_rollout,
-            held_out,
-            ranks,
-            step=step,
-            full=full,
-            journal=journal,
-            on_conversation=advance,
-        )
-    if name == BASE_RESULTS:
-        results = replace(results, arm="base")
+        for mode in modes:
+            with session.held_out_rollout.together():
+                records = _sampled(mode, session.held_out_rollout, mine, journal, step, advance)
+            evaluation, values_N, voted = _measure(mode, records, recipe, ranks)
+            evaluations.append(evaluation)
+            histograms = {"edit_ratio": histogram(values_N)} if values_N is not None else {}
+            notes = [] if voted else [NO_VOTES]
+            examples += _examples(records)
+    arm = "base" if name == BASE_RESULTS else recipe.name
+    results = Results(arm, recipe.seed, step, tuple(evaluations), histograms, examples, notes)
     if ranks.first:
         save_evaluation(Path(recipe.output) / f"{name}.json", results)
     tracker.evaluated(results)
@@ -156,57 +163,6 @@ def open_tracker(recipe: Recipe, ranks: Ranks, *, resume_step: int | None, run_i
         enabled=ranks.first,
         total_steps=recipe.steps,
     )
-
-
-EXAMPLES = 200
-"""Conversations of each mode stored as examples."""
-NO_VOTES = "majority votes are left out: the reward reads no answers that could be compared"
-
-
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """One way of sampling, with `samples` conversations of each problem."""
-
-    name: str
-    temperature: float
-    samples: int
-
-
-def modes_of(recipe: Recipe, *, full: bool) -> tuple[Mode, Mode]:
-    """Greedy, and sampled: `evaluate.samples` conversations of each problem in a full evaluation, else one."""
-    assert recipe.evaluate is not None
-    samples = recipe.evaluate.samples if full else 1
-    return Mode("greedy", 0.0, 1), Mode("sampled", recipe.evaluate.temperature, samples)
-
-
-def evaluate_policy(
-    recipe: Recipe,
-    asks: Rollout | EndpointRollout,
-    problems: Sequence[Problem],
-    ranks: Ranks,
-    *,
-    step: int,
-    full: bool,
-    journal: Journal | None = None,
-    on_conversation: Callable[[int], object] = lambda done: None,
-) -> Results:
-    """Figures of a policy at `step`, the same on all ranks; random numbers depend on the recipe's seed alone.
-
-    Conversations that this rank's `journal` holds are not sampled again; each new one is written to it as it ends, and
-    `on_conversation` is called.
-    """
-    mine = problems[ranks.rank :: ranks.world]
-    journal = journal or Journal()
-    evaluations, examples, histograms, notes = [], [], {}, []
-    for mode in modes_of(recipe, full=full):
-        with asks.together():
-            records = _sampled(mode, asks, mine, journal, step, on_conversation)
-        evaluation, values_N, voted = _measure(mode, records, recipe, ranks)
-        evaluations.append(evaluation)
-        histograms = {"edit_ratio": histogram(values_N)} if values_N is not None else {}
-        notes = [] if voted else [NO_VOTES]
-        examples += _examples(records)
-    return Results(recipe.name, recipe.seed, step, tuple(evaluations), histograms, examples, notes)
 
 
 def _sampled(

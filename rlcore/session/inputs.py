@@ -47,7 +47,7 @@ class InputsLine(Line):
 def read_inputs(recipe: Recipe, problems: Sequence[Problem], held_out: Sequence[Problem]) -> Inputs:
     """Digests of a run's problems, its held-out problems, and the code files that its recipe names."""
     files = [path for path in map(Path, sorted(set(_code(recipe.model_dump())))) if path.is_file()]
-    code = {str(path): _of(path.read_bytes()) for path in files}
+    code = {str(path): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in files}
     return {"data": _of_problems(problems), "evaluate.data": _of_problems(held_out), **code}
 
 
@@ -57,7 +57,9 @@ def input_changes(folder: Path, saved: Mapping[str, Any], now: Inputs) -> Change
     Raises UserError if the run would meet its problems in another order.
     """
     before, data = saved.get("data"), now["data"]
-    if before and (before["count"] != data["count"] or _moved(before, data)):
+    # An edited problem is another one: only the same problems can be in another order.
+    moved = before and before["members"] == data["members"] and before["order"] != data["order"]
+    if before and (before["count"] != data["count"] or moved):
         raise UserError(
             f"the data of the run in {folder} have changed: {data['count']:,} problems, {before['count']:,} before, so "
             "that it would come to them in another order; restore the data, or give another output"
@@ -77,11 +79,6 @@ def note_changes(tracker: Tracker, folder: Path, changes: Changes, done: int, un
     tracker.say(f"from {unit} {done + 1} on: {told}")
 
 
-def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether the same problems come in another order; an edited problem is not the same."""
-    return before["members"] == now["members"] and before["order"] != now["order"]
-
-
 def _of_problems(problems: Sequence[Problem]) -> dict[str, Any]:
     """Their number, and digests of their ids in order, of the set of ids, and of their content."""
     names = [problem.id for problem in problems]
@@ -92,10 +89,6 @@ def _of_problems(problems: Sequence[Problem]) -> dict[str, Any]:
         "members": _of_lines(sorted(names)),
         "content": _of_lines(rows),
     }
-
-
-def _of(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _of_lines(lines: Iterable[str]) -> str:

@@ -2,5 +2,3 @@
 
 from rlcore.sft.schema import WarmStart
 from rlcore.sft.warm_start import warm_start
-
-__all__ = ["WarmStart", "warm_start"]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,31 +56,26 @@ def open_wandb(
     not keep a run from training. `say` is given the line that tells how to synchronise an offline run.
     """
     wandb.setup(wandb.Settings(silent=True))
-    if section.wandb == "auto":
-        try:
-            if wandb.login(prompt=False, verify=False):
-                return WandbRun(_start(folder, section, recipe, name, run_id, "online"))
-        except wandb.Error as error:
-            wandb.teardown()  # else the id stays taken by the run that did not start
-            say(f"W&B cannot be reached, so the run is kept offline: {one_line(error)}")
-    run = _start(folder, section, recipe, name, run_id, "offline")
-    say(f"W&B is offline; to see the run there: wandb sync {run.settings.sync_dir}")
-    return WandbRun(run)
-
-
-def _start(
-    folder: Path, section: TrackConfig, recipe: Mapping[str, Any], name: str, run_id: str, mode: Any
-) -> "wandb.Run":
-    return wandb.init(
+    start = partial(
+        wandb.init,
         project=section.project,
         name=name,
         id=run_id,
         dir=str(folder),
         config=dict(recipe),
-        mode=mode,
         resume="allow",
         settings=wandb.Settings(silent=True, console="off"),
     )
+    if section.wandb == "auto":
+        try:
+            if wandb.login(prompt=False, verify=False):
+                return WandbRun(start(mode="online"))
+        except wandb.Error as error:
+            wandb.teardown()  # else the id stays taken by the run that did not start
+            say(f"W&B cannot be reached, so the run is kept offline: {one_line(error)}")
+    run = start(mode="offline")
+    say(f"W&B is offline; to see the run there: wandb sync {run.settings.sync_dir}")
+    return WandbRun(run)
 
 
 def _shown(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -87,8 +88,11 @@ def _heading(run: RunFolder) -> Text:
 
 def _waiting(run: RunFolder) -> list[Text]:
     """What ranks wait for that takes long."""
-    files = sorted((run.folder / WAITING).glob("*.txt"))
-    return [Text(f"{path.stem.replace('-', ' ')}: {path.read_text()}", style="yellow") for path in files]
+    found = []
+    for path in sorted((run.folder / WAITING).glob("*.txt")):
+        with suppress(FileNotFoundError):  # it went meanwhile: the wait is over
+            found.append(Text(f"{path.stem.replace('-', ' ')}: {path.read_text()}", style="yellow"))
+    return found
 
 
 def _accuracies(run: RunFolder) -> Table:

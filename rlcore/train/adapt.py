@@ -32,18 +32,18 @@ from rlcore.train.few_steps import Row, adapters, learn
 from rlcore.types import Problem
 
 TOP = 2
-"""Answers to a problem that are kept, as many as ARC allows."""
+"""Answers kept of each problem: as many as ARC allows."""
 Advance = Callable[[int], object]
 Talk = tuple[Copy, Record]
-"""A conversation that was held: what was asked, and its record."""
+"""What was asked in a conversation, and its record."""
 
 
 def adapt(recipe: Recipe) -> Results | None:
     """Answers the held-out problems, each by the policy as its demonstrations have trained it, and writes a report.
 
-    Conversations are kept as they end, so that the same command goes on where it was stopped; a problem that lacks some
-    is trained again, the same. Every rank has problems of its own. Returns None when it was asked to stop. Raises
-    UserError for problems without demonstrations, and for a rollout engine that does not sample from the model itself.
+    Each rank answers problems of its own. Conversations are stored as they end, so that the same command resumes; a
+    problem that lacks some is trained again in the same way. Returns None when asked to stop. Raises UserError for
+    problems without demonstrations, and for a rollout engine that does not sample from the model itself.
     """
     section = _checked(recipe)
     ranks, folder = start_distributed(recipe.device), Path(recipe.output)
@@ -57,7 +57,8 @@ def adapt(recipe: Recipe) -> Results | None:
         ):
             try:
                 with Interrupt(ranks) as interrupt, interrupt.nothing_to_save():
-                    adapted = _all_records(recipe, section, session, ranks, journal, tracker)
+                    mine = session.held_out[ranks.rank :: ranks.world]
+                    adapted = _Adaptation(recipe, section, session, journal).talks(mine, tracker)
             except Stopped:
                 tracker.say(f"stopped; what is done is kept in {folder}, and the same command goes on from there")
                 return None
@@ -77,75 +78,65 @@ def _checked(recipe: Recipe) -> AdaptConfig:
     return recipe.adapt
 
 
-def _all_records(
-    recipe: Recipe, section: AdaptConfig, session: Session, ranks: Ranks, journal: Journal, tracker: Tracker
-) -> dict[str, list[Talk]]:
-    """The conversations of this rank's problems by problem, view by view."""
-    assert recipe.evaluate
-    mine, template = session.held_out[ranks.rank :: ranks.world], recipe.evaluate.data.prompt
-    asked = [copy for problem in mine for copy in copies(problem, section, template, recipe.seed)]
-    records = {at: record for at, copy in enumerate(asked) if (record := _read(journal, copy))}
-    apart = section.steps and not section.shared
-    with tracker.progress("adapting", len(asked) - len(records)) as advance:
-        for part in [[problem] for problem in mine] if apart else [mine]:
-            missing = [at for at, copy in enumerate(asked) if copy.problem in part and at not in records]
-            if missing:
-                found = _answer(recipe, section, session, part, [asked[at] for at in missing], journal, advance)
-                records |= {missing[at]: record for at, record in found.items()}
-    by_problem: dict[str, list[Talk]] = {problem.id: [] for problem in mine}
-    for at, copy in enumerate(asked):
-        by_problem[copy.problem.id].append((copy, records[at]))
-    return by_problem
+class _Adaptation:
+    """Trains adapters on problems and holds the conversations with them in place."""
 
+    def __init__(self, recipe: Recipe, section: AdaptConfig, session: Session, journal: Journal):
+        assert recipe.evaluate
+        self._recipe, self._section, self._session, self._journal = recipe, section, session, journal
+        self._template, self._temperature = recipe.evaluate.data.prompt, recipe.evaluate.temperature
 
-def _read(journal: Journal, copy: Copy) -> Record | None:
-    return journal.read(f"view {copy.view}", copy.problem.id, copy.sample)
+    def talks(self, problems: Sequence[Problem], tracker: Tracker) -> dict[str, list[Talk]]:
+        """The conversations on each problem, by its id, view by view; those in the journal are not held again."""
+        section = self._section
+        asked = [copy for p in problems for copy in copies(p, section, self._template, self._recipe.seed)]
+        found = [self._journal.read(f"view {copy.view}", copy.problem.id, copy.sample) for copy in asked]
+        records = {at: record for at, record in enumerate(found) if record}
+        apart = section.steps and not section.shared
+        with tracker.progress("adapting", len(asked) - len(records)) as advance:
+            for part in [[problem] for problem in problems] if apart else [problems]:
+                missing = [at for at, copy in enumerate(asked) if copy.problem in part and at not in records]
+                if missing:
+                    answers = self._answer(part, [asked[at] for at in missing], advance)
+                    records |= {missing[at]: record for at, record in answers.items()}
+        by_problem: dict[str, list[Talk]] = {problem.id: [] for problem in problems}
+        for at, copy in enumerate(asked):
+            by_problem[copy.problem.id].append((copy, records[at]))
+        return by_problem
 
+    def _answer(self, problems: Sequence[Problem], asked: Sequence[Copy], advance: Advance) -> dict[int, Record]:
+        """Trains adapters on the problems, holds the conversations `asked` with them, and drops them."""
+        section, model, rollout = self._section, self._session.policy.model, self._session.held_out_rollout
+        rows, limit = self._rows(problems), self._recipe.learner.micro_batch_tokens
+        seed = mixed_seed(self._recipe.seed, "adapt", *(problem.id for problem in problems))
+        loss, trained = math.nan, sum(row.tokens for row in rows) / len(problems)
+        records = {}
+        with adapters(model, section.lora, seed) if rows else nullcontext(), rollout.together():
+            if rows:
+                loss = learn(model, rows, batch=section.batch, lr=section.lr, micro_batch_tokens=limit, seed=seed)
+            requests = [(copy.posed, 0) for copy in asked]
+            for at, talk in rollout.stream(requests, temperature=self._temperature, draw=("adapt",)):
+                copy = asked[at]
+                told = trajectory_record(talk, step=0, stage=f"view {copy.view}")
+                own = {"problem_id": copy.problem.id, "transformation": copy.transformation.name}
+                record = {**told, **own, "trained_tokens": trained, "loss": loss}
+                records[at] = self._journal.write(record, copy.sample)
+                advance(1)
+        return records
 
-def _answer(
-    recipe: Recipe,
-    section: AdaptConfig,
-    session: Session,
-    problems: Sequence[Problem],
-    asked: Sequence[Copy],
-    journal: Journal,
-    advance: Advance,
-) -> dict[int, Record]:
-    """Trains adapters on the problems, holds the conversations with them in place, and drops them."""
-    assert recipe.evaluate
-    model, rollout = session.policy.model, session.held_out_rollout
-    rows = _rows_to_learn(recipe, section, session, problems)
-    seed = mixed_seed(recipe.seed, "adapt", *(problem.id for problem in problems))
-    loss, trained = math.nan, sum(row.tokens for row in rows) / len(problems)
-    records = {}
-    with adapters(model, section.lora, seed) if rows else nullcontext(), rollout.together():
-        if rows:
-            limit = recipe.learner.micro_batch_tokens
-            loss = learn(model, rows, batch=section.batch, lr=section.lr, micro_batch_tokens=limit, seed=seed)
-        requests = [(copy.posed, 0) for copy in asked]
-        for at, talk in rollout.stream(requests, temperature=recipe.evaluate.temperature, draw=("adapt",)):
-            copy = asked[at]
-            told = trajectory_record(talk, step=0, stage=f"view {copy.view}")
-            own = {"problem_id": copy.problem.id, "transformation": copy.transformation.name}
-            records[at] = journal.write({**told, **own, "trained_tokens": trained, "loss": loss}, copy.sample)
-            advance(1)
-    return records
-
-
-def _rows_to_learn(recipe: Recipe, section: AdaptConfig, session: Session, problems: Sequence[Problem]) -> list[Row]:
-    """The tasks of all these problems as token ids, in a drawn order where there are several."""
-    assert recipe.evaluate
-    template, talk, tokenizer = recipe.evaluate.data.prompt, session.conversation, session.policy.tokenizer
-    rows = []
-    for problem in problems:
-        for lesson in lessons(problem, section, template, recipe.seed):
-            answer = tokenizer(lesson.columns["answer"], add_special_tokens=False)["input_ids"]
-            rows.append(Row(talk.open(lesson), (*answer, tokenizer.eos_token_id)))
-    return rows if len(problems) == 1 else Random(recipe.seed).sample(rows, len(rows))
+    def _rows(self, problems: Sequence[Problem]) -> list[Row]:
+        """The tasks to learn of all these problems; of several, in a drawn order."""
+        talk, tokenizer, seed = self._session.conversation, self._session.policy.tokenizer, self._recipe.seed
+        rows = []
+        for problem in problems:
+            for lesson in lessons(problem, self._section, self._template, seed):
+                answer = tokenizer(lesson.columns["answer"], add_special_tokens=False)["input_ids"]
+                rows.append(Row(talk.open(lesson), (*answer, tokenizer.eos_token_id)))
+        return rows if len(problems) == 1 else Random(seed).sample(rows, len(rows))
 
 
 def _results(recipe: Recipe, section: AdaptConfig, adapted: Mapping[str, Sequence[Talk]], ranks: Ranks) -> Results:
-    """The figures over all ranks' problems: of single conversations, and of the votes."""
+    """The figures of single conversations and of the votes, over the problems of all ranks."""
     records = [record for each in adapted.values() for _, record in each]
     names = gather_list([record["problem_id"] for record in records], ranks)
     rows = gather_rows(record_rows(records, recipe.held_out_conversation) if records else {}, ranks)
@@ -157,10 +148,10 @@ def _results(recipe: Recipe, section: AdaptConfig, adapted: Mapping[str, Sequenc
 
 
 def voted_row(talks: Sequence[Talk], votes: str) -> dict[str, float]:
-    """What is measured of one problem with all its conversations.
+    """The measurements of one problem.
 
-    `top1`, `top2`: whether the first, or one of the two answers that the vote keeps is right, as the samples that gave
-    it were judged (NaN where none was scored); `sampled_tokens` and `trained_tokens`, what that cost.
+    `top1` and `top2`: whether the first, or one of the two answers that the vote keeps was judged right (NaN if none of
+    its samples was scored). `sampled_tokens` and `trained_tokens`: the cost.
     """
     answers: dict[int, list[str | None]] = {}
     right: dict[str, float] = {}
@@ -187,7 +178,7 @@ def _vote(answers_VN: Sequence[Answers], votes: str) -> list[str]:
 
 
 def _show(results: Results, folder: Path, ranks: Ranks, tracker: Tracker) -> None:
-    """Writes the evaluation and its report, and says what came of the votes."""
+    """Writes the evaluation and its report, and prints the figures of the votes."""
     if ranks.first:
         save_evaluation(folder / "evaluation.json", results)
     tracker.evaluated(results)

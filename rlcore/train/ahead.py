@@ -10,6 +10,7 @@ learner's process obey the same law in its pauses: before update n, all groups u
 """
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -23,7 +24,7 @@ from typing import Any
 from rlcore import credit
 from rlcore.data import rank_slice
 from rlcore.errors import UserError
-from rlcore.files import WAITING, writing
+from rlcore.files import WAITING, write_whole
 from rlcore.ranks import Ranks
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import StageConfig
@@ -72,6 +73,8 @@ class Ahead(Collector):
         super().__init__(recipe, ranks, rollout, problems, base)
         self._ledger, self._oldest = ledger, oldest
         self._waiting = Path(recipe.output) / WAITING / f"rank-{ranks.rank}.txt"
+        if ranks.first:  # what an earlier launch waited for, on other ranks too
+            shutil.rmtree(self._waiting.parent, ignore_errors=True)
         self._stages = [stage for stage in recipe.stages for _ in range(stage.steps)]
         self._groups: dict[int, dict[int, Future[Groups]]] = {}
         self._thread = LoopThread("collector") if recipe.rollout.entry.weights == "elsewhere" else None
@@ -88,17 +91,14 @@ class Ahead(Collector):
         Raises UserError for a step of which no group ends within `rollout.deadline`, naming what is late and where.
         """
         self._ledger.forget(self._oldest() * self._recipe.batch.problems)
-        missing = [
-            place
-            for later in range(step, min(step + self._recipe.batch.ahead + 1, len(self._stages)))
-            if later not in self._groups
-            for place in self._begin(later)
-        ]
+        until = min(step + self._recipe.batch.ahead + 1, len(self._stages))
+        fresh = [place for later in range(step, until) if later not in self._groups for place in self._places(later)]
+        self._groups |= {place.step: {} for place in fresh}
         if self._thread is None:
-            self._sample_now(missing)
+            self._sample_now(fresh)
         else:
-            for place in missing:
-                self._groups[place.step][place.serial] = self._thread.begin(self._sampled(place))
+            for place in fresh:
+                self._groups[place.step][place.serial] = self._thread.begin(self._kept(place))
             self._wait(step)
         ended = [future.result() for _, future in sorted(self._groups.pop(step).items())]
         self._waiting.unlink(missing_ok=True)
@@ -111,13 +111,6 @@ class Ahead(Collector):
             self._thread.close()
         self._ledger.close()
 
-    def _begin(self, step: int) -> list[Place]:
-        """Takes from the ledger what it has of a step; the places whose groups are to be sampled."""
-        places = self._places(step)
-        kept = {place.serial: self._ledger.read(place.serial, place.problems) for place in places}
-        self._groups[step] = {serial: _done(groups) for serial, groups in kept.items() if groups is not None}
-        return [place for place in places if kept[place.serial] is None]
-
     def _places(self, step: int) -> list[Place]:
         """This rank's part of a step."""
         size, rounds = self._recipe.batch.problems, self._recipe.batch.resample
@@ -128,31 +121,39 @@ class Ahead(Collector):
 
     def _sample_now(self, places: list[Place]) -> None:
         async def run() -> None:
-            starts = [partial(self._sampled, place) for place in places]
+            starts = [partial(self._kept, place) for place in places]
             async for at, groups in finished(starts, window=len(starts), deadline=self._recipe.rollout.deadline):
-                self._groups[places[at].step][places[at].serial] = _done(groups)
+                done = self._groups[places[at].step][places[at].serial] = Future[Groups]()
+                done.set_result(groups)
 
         with self._rollout.together(), event_loop() as runner:
             runner.run(run())
 
+    async def _kept(self, place: Place) -> Groups:
+        """The groups of a place, which are in the ledger when it returns, or were so before."""
+        groups = await asyncio.to_thread(self._ledger.read, place.serial, place.problems)
+        if groups is None:
+            async with self._room:
+                groups = await self._sampled(place)
+                await asyncio.to_thread(self._ledger.write, place.serial, groups)
+        return groups
+
     async def _sampled(self, place: Place) -> Groups:
-        """The groups of a place: dead ones, and the first that is not, or the last; on the disk when it returns."""
+        """Dead groups of a place, and the first that is not, or the last."""
         stage, groups = self._stages[place.step], list[list]()
-        offline = self._recipe.offline_first_attempts(stage)
-        async with self._room:
-            for number, problem in enumerate(place.problems):
-                group = await self._rollout.group(
-                    problem,
-                    [f"{place.serial}/{number}/{at}" for at in range(self._recipe.batch.group)],
-                    draw=("ahead",),
-                    branches=self._recipe.batch.branches,
-                    firsts=self._base.of(problem, offline),
-                    least_version=max(0, place.step - self._recipe.batch.ahead) if self._thread else None,
-                )
-                groups.append(group)
-                if credit.live_groups([group], stage, self._recipe.credit)[0]:
-                    break
-            await asyncio.to_thread(self._ledger.write, place.serial, groups)
+        firsts = self._recipe.offline_first_attempts(stage)
+        for number, problem in enumerate(place.problems):
+            group = await self._rollout.group(
+                problem,
+                [f"{place.serial}/{number}/{at}" for at in range(self._recipe.batch.group)],
+                draw=("ahead",),
+                branches=self._recipe.batch.branches,
+                firsts=self._base.of(problem, firsts),
+                least_version=max(0, place.step - self._recipe.batch.ahead) if self._thread else None,
+            )
+            groups.append(group)
+            if credit.live_groups([group], stage, self._recipe.credit)[0]:
+                break
         return groups
 
     def _wait(self, step: int) -> None:
@@ -171,18 +172,10 @@ class Ahead(Collector):
                 late, since = left, time.monotonic()
                 enter_phase(f"rollout of step {step + 1}, {len(groups) - len(late)} of {len(groups)} groups done")
             elif time.monotonic() - since > LONG:
-                with writing(self._waiting):
-                    self._waiting.parent.mkdir(parents=True, exist_ok=True)
-                    self._waiting.write_text(self._missing(step, late))
+                write_whole(self._waiting, self._missing(step, late).encode())
             if time.monotonic() - since > deadline:
                 raise UserError(f"rollout.deadline: no group ended within {deadline:g} s; {self._missing(step, late)}")
 
     def _missing(self, step: int, late: dict[int, Future[Groups]]) -> str:
         serials = ", ".join(map(str, sorted(late)[:NAMED])) + (", ..." if len(late) > NAMED else "")
         return f"step {step + 1} waits for the serials {serials}: {self._rollout.engine.waits_for()}"
-
-
-def _done(groups: Groups) -> Future[Groups]:
-    future: Future[Groups] = Future()
-    future.set_result(groups)
-    return future

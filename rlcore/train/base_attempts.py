@@ -1,7 +1,7 @@
-"""First attempts of the policy that a run starts from: contexts in which a later policy learns to correct.
+"""First attempts of the policy that a run starts from, after which a later policy learns to correct.
 
-SCoRe mixes them into stage II (Kumar et al. 2024, section 5.2), so that second attempts are trained not only after the
-policy's present first attempts. They are sampled once, before the first step, and stored in the run's folder.
+SCoRe mixes them into stage II (Kumar et al. 2024, section 5.2), so that second attempts are not trained only after the
+present policy's first attempts. They are sampled once, before the first step, and stored in the run's folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from rlcore.watchdog import enter_phase
 FILE = "first_attempts.jsonl"
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
-"""Shows the progress of a task of so many parts; yields a function to call with the number done."""
+"""From a description and a number of parts to a progress bar, which yields a function to call with the number done."""
 
 
 class _AttemptLine(Line):
@@ -34,18 +34,18 @@ class _BaseLine(Line):
 
 
 class BaseAttempts:
-    """Offline first attempts at problems, as many of each as the stage that needs most."""
+    """Offline first attempts at problems, as many of each as the most demanding stage needs."""
 
     def __init__(self, folder: Path, rollout: Rollout, ranks: Ranks, progress: Progress, *, resumed: bool):
-        """`folder` is the run's. A `resumed` run has other weights by now, so it reads the stored attempts."""
+        """`folder` is the run's. A `resumed` run, whose weights have changed, reads the stored attempts."""
         self._path, self._resumed = folder / FILE, resumed
         self._rollout, self._ranks, self._progress = rollout, ranks, progress
         self._turns: dict[str, list[Turn]] = {}
 
     def prepare(self, problems: Sequence[Problem], count: int) -> None:
-        """Samples `count` first attempts of each problem, or reads them. All ranks call it together.
+        """Samples or reads `count` first attempts at each problem. All ranks call it together.
 
-        Raises UserError if those of a resumed run are lost.
+        Raises UserError if those of a resumed run are missing.
         """
         if not problems:
             return
@@ -57,7 +57,7 @@ class BaseAttempts:
             write_records(self._path, map(_record, self._turns, self._turns.values()))
 
     def of(self, problem: Problem, count: int) -> list[Turn]:
-        """The first `count` at a problem."""
+        """The first `count` attempts at a problem."""
         return self._turns[problem.id][:count] if count else []
 
     def _sample(self, problems: Sequence[Problem], count: int) -> dict[str, list[Turn]]:

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or not there at all, proven by a manifest of hashes, with older ones kept by rule."""
+"""Checkpoints of a run: whole or absent, verified by a manifest of hashes, and pruned by the recipe's rules."""
 
 import json
 import os
@@ -20,14 +20,14 @@ from rlcore.train.random_state import random_state, restore_random_state
 
 LEARNER, STATE = "learner", "state.json"
 STEP = re.compile(r"step-(\d{6,})")
-"""The name of a checkpoint; a copy beside it (`step-000050.bak`) is none."""
+"""The name of a checkpoint. A copy beside it (`step-000050.bak`) does not count."""
 Result = TypeVar("Result")
 
 
 class Checkpoints:
-    """The folders `step-000050` below `folder`, which all ranks see.
+    """The folders `step-000050` and so on below `folder`, which all ranks see.
 
-    Each becomes visible only once everything in it is on the disk. Every method but `steps` is called by all ranks.
+    Each appears only once everything in it is on the disk. All ranks call every method together, except `steps`.
     """
 
     def __init__(self, folder: Path, section: CheckpointConfig, ranks: Ranks):
@@ -40,13 +40,13 @@ class Checkpoints:
         return list(saved_checkpoints(self.folder))
 
     def oldest(self) -> int:
-        """The oldest step at which a run may go on where the newest checkpoint is damaged; 0 without checkpoints."""
+        """The oldest step from which a run may resume if newer checkpoints are damaged; 0 without checkpoints."""
         return min(self.steps()[-self._section.keep_last :], default=0)
 
     def newest(self) -> tuple[Path | None, list[str]]:
         """The latest whole checkpoint, and a line about each damaged one after it, which is set aside.
 
-        Raises UserError when there are only damaged ones.
+        Raises UserError if all are damaged.
         """
         found: Path | None = None
         notes: list[str] = []
@@ -67,14 +67,14 @@ class Checkpoints:
         return found, notes
 
     def load(self, checkpoint: Path, learner: Learner) -> None:
-        """Puts the learner and the random number generators where they were when the checkpoint was written."""
+        """Restores the learner and the random number generators."""
         learner.load(checkpoint / LEARNER)
         path = checkpoint / _random_file(self._ranks.rank)
-        if path.exists():  # a rank that was not there then goes on with its own
+        if path.exists():  # there is none for a rank that the run did not have then
             restore_random_state(json.loads(path.read_text()))
 
     def load_best(self, step: int, learner: Learner) -> None:
-        """As `load`, the checkpoint of a step that was saved as the best. Raises UserError where it is damaged."""
+        """Loads the checkpoint of the best step. Raises UserError if it is damaged."""
         path = self._path(step)
         reason = all_gather(damage(path) if self._ranks.first else None, self._ranks)[0]
         if reason:
@@ -84,8 +84,8 @@ class Checkpoints:
     def save(self, step: int, learner: Learner, state: dict[str, Any], best: int | None) -> None:
         """Writes a checkpoint beside the others, renames it into place, and removes those that no rule keeps.
 
-        `best` is the step of the one with the highest reward. Raises UserError on all ranks when any cannot write; the
-        earlier checkpoints are then as they were.
+        `best` is the step with the highest reward. Raises UserError on all ranks if any cannot write; the earlier
+        checkpoints then remain.
         """
         partial = self.folder / f"partial-{step:06d}"
         self._write(step, lambda: self._prepare(partial))
@@ -112,7 +112,7 @@ class Checkpoints:
         return [*learner.save(partial / LEARNER), random_file]
 
     def _write(self, step: int, part: Callable[[], Result]) -> list[Result]:
-        """Runs a part of saving on every rank and gives what each returned."""
+        """Runs a part of saving on every rank; returns the results of all."""
         result, failure = None, ""
         try:
             result = part()
@@ -144,18 +144,18 @@ class Checkpoints:
 
 
 def saved_checkpoints(folder: Path) -> dict[int, Path]:
-    """The checkpoints in a folder by their steps, whole or not, in order."""
+    """The checkpoints in a folder by step, whole or not, in order."""
     found = {int(name[1]): path for path in folder.glob("step-*") if (name := STEP.fullmatch(path.name))}
     return dict(sorted(found.items()))
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The trainer's own state in a checkpoint."""
+    """The run's own state in a checkpoint."""
     return json.loads((checkpoint / STATE).read_text())
 
 
 def _free(path: Path) -> Path:
-    """`path`, or `PATH-2`, `PATH-3` and so on: the first that is not there."""
+    """The first of `path`, `PATH-2`, `PATH-3` and so on that does not exist."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
     return next(place for place in chain([path], numbered) if not place.exists())
 

@@ -1,4 +1,4 @@
-"""The trajectories of a step: groups of its problems, with offline first attempts, and replacements of dead groups."""
+"""The trajectories of a step: groups of its problems, with offline first attempts and replacements of dead groups."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ class Collected:
     """The trajectories of one step on this rank."""
 
     groups: Groups
-    """Trained on."""
+    """The groups to train on."""
     measured: Groups
-    """All that the policy sampled from the first token on, dead groups included; accuracies are measured on these."""
+    """All that the policy sampled from the first token on, dead groups included: accuracies are measured on these."""
 
 
 class Collector:
-    """Samples the steps of a run. The samples of a step depend on recipe and weights alone."""
+    """Samples the steps of a run. The samples of a step depend only on the recipe and the weights."""
 
     def __init__(self, recipe: Recipe, ranks: Ranks, rollout: Rollout, problems: Sequence[Problem], base: BaseAttempts):
-        """Trains on `problems`; `base` is prepared with those that a stage needs offline first attempts at."""
+        """Draws from `problems`, and prepares `base` for those that need offline first attempts."""
         self._recipe, self._ranks, self._rollout, self._base = recipe, ranks, rollout, base
         self._order = ProblemOrder(problems, recipe.seed)
         self._spares = ProblemOrder(problems, recipe.seed + SPARE_SEED)
@@ -40,7 +40,7 @@ class Collector:
         base.prepare(self._problems_from_base(), most)
 
     def collect(self, step: int, stage: StageConfig) -> Collected:
-        """The groups of a step, dead ones replaced by groups of other problems in at most `batch.resample` rounds."""
+        """The groups of a step; in up to `batch.resample` rounds groups of other problems replace dead ones."""
         rounds = self._recipe.batch.resample
         with self._rollout.together():
             groups = self._sample(self._own_problems(self._order, step), stage, ("train", step, self._ranks.rank))

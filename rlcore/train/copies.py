@@ -1,4 +1,4 @@
-"""What is made of one problem with demonstrations at test time: tasks to learn, and transformed copies to ask."""
+"""The copies of one problem with demonstrations that test-time training makes: tasks to learn, and views to ask."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from rlcore.types import Problem
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One conversation to hold on a problem: a view of it, its number in the view, and the problem as it is posed."""
+    """One conversation to hold on a problem: its view, its number in the view, and the problem as posed."""
 
     problem: Problem
     """The original."""
@@ -23,7 +23,7 @@ class Copy:
     posed: Problem
 
     def undone(self, answer: str | None) -> str | None:
-        """The answer to the original that an answer to this copy is; None where it is no grid."""
+        """An answer to this copy as the answer to the original that it means; None if it is no grid."""
         if answer is None or self.transformation == IDENTITY:
             return answer
         grid = read_grid(answer)
@@ -31,9 +31,9 @@ class Copy:
 
 
 def copies(problem: Problem, section: AdaptConfig, template: str, seed: int) -> list[Copy]:
-    """All conversations on a problem, view by view. The first is the problem as it is.
+    """All conversations on a problem, view by view. The first view is the problem itself.
 
-    Text, which cannot be transformed, has views that differ in the order of demonstrations alone.
+    Views of text, which cannot be transformed, differ only in the order of the demonstrations.
     """
     rng = Random(f"{seed} copies {problem.id}")
     grids = isinstance(problem.columns["input"], list)
@@ -49,9 +49,9 @@ def copies(problem: Problem, section: AdaptConfig, template: str, seed: int) -> 
 
 
 def lessons(problem: Problem, section: AdaptConfig, template: str, seed: int) -> Iterator[Problem]:
-    """The tasks that are learned, as many as all steps take: each demonstration in turn, in drawn copies.
+    """The tasks to learn, as many as all steps take: each demonstration in turn, randomly transformed.
 
-    They are made of the demonstrations alone; what the problem asks is in none of them.
+    They are made only of the demonstrations; none contains what the problem asks.
     """
     rng = Random(f"{seed} lessons {problem.id}")
     tasks = (leave_one_out if section.tasks == "leave_one_out" else alone)(dict(problem.columns))

@@ -1,4 +1,4 @@
-"""A few supervised steps of low-rank adapters that come and go, over a model whose own weights never change."""
+"""A few supervised steps of temporary low-rank adapters, in a model whose own weights never change."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,13 +13,13 @@ from rlcore.policy.lora import add_lora, drop_lora, lora_dropout
 from rlcore.recipe.schema import LoraConfig
 
 IGNORED = -100
-"""Label of a token that is not learned, as transformers has it."""
+"""transformers' label of a token that is not learned."""
 MAX_GRAD_NORM = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Token ids of one conversation, of which those after the prompt are learned."""
+    """The token ids of one conversation; those after the prompt are learned."""
 
     prompt_ids: tuple[int, ...]
     learned_ids: tuple[int, ...]
@@ -31,7 +31,7 @@ class Row:
 
 @contextmanager
 def adapters(model: PreTrainedModel, section: LoraConfig, seed: int) -> Iterator[None]:
-    """Fresh adapters in the model, in float32, for as long as this lasts; then it is the same model, bit by bit."""
+    """Puts fresh float32 adapters into the model. Afterwards the model is what it was, bit for bit."""
     trained = [parameter.requires_grad for parameter in model.parameters()]
     add_lora(model, section, seed)
     for parameter in model.parameters():
@@ -48,10 +48,10 @@ def adapters(model: PreTrainedModel, section: LoraConfig, seed: int) -> Iterator
 def learn(
     model: PreTrainedModel, rows: Sequence[Row], *, batch: int, lr: float, micro_batch_tokens: int, seed: int
 ) -> float:
-    """One pass of AdamW over the rows, `batch` of them a step, for what of the model is trained: its adapters.
+    """Trains the model's trainable parameters by one pass of AdamW over the rows, `batch` of them in each step.
 
-    A step's loss is the mean over the learned tokens of its rows; that of the last step is returned. At most
-    `micro_batch_tokens` padded tokens are in one forward pass, or one row. `seed` is that of the adapters' dropout.
+    Returns the loss of the last step, the mean over its learned tokens. A forward pass takes at most
+    `micro_batch_tokens` padded tokens, or one row. `seed` is that of the adapters' dropout.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
@@ -68,7 +68,7 @@ def learn(
 
 
 def _backward(model: PreTrainedModel, rows: Sequence[Row], micro_batch_tokens: int) -> float:
-    """Adds up the gradient of the mean loss over the learned tokens, and returns that loss."""
+    """Accumulates the gradient of the mean loss over the learned tokens; returns that loss."""
     learned, total = sum(len(row.learned_ids) for row in rows), 0.0
     at_once = max(1, micro_batch_tokens // max(row.tokens for row in rows))
     for start in range(0, len(rows), at_once):

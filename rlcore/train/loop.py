@@ -16,10 +16,8 @@ from rlcore.train.step_metrics import Clock, check_scored, reward_counts, step_m
 def train(recipe: Recipe, base: Results | None = None) -> Results | None:
     """Runs a recipe's stages to their end, from its newest checkpoint if there is one.
 
-    `base` is the evaluation of the policy before the first step, where that has been measured.
-
-    Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop. Raises
-    UserError, in one line, for what the recipe's author has to mend.
+    `base` is the evaluation of the policy before the first step, if it is known. Returns the evaluation at the end;
+    None for a recipe without one, or when asked to stop. Raises UserError for mistakes in the recipe.
     """
     ranks = start_distributed(recipe.device, timedelta(seconds=recipe.learner.deadline))
     with holding(Path(recipe.output), ranks.first), Run(recipe, ranks) as run:
@@ -28,7 +26,7 @@ def train(recipe: Recipe, base: Results | None = None) -> Results | None:
         for step, stage in run.steps():
             clock = Clock(step)
             clock.start("rollout")
-            with run.stoppable():
+            with run.interrupt.stoppable():
                 collected = collector.collect(step, stage)
             check_scored(collected.measured, recipe.rewards.max_failed, ranks)
             clock.start("credit")

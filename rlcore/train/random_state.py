@@ -1,6 +1,6 @@
 """The state of all global random number generators of a process, as JSON.
 
-Sampling, data order and minibatches draw from seeds of their own; these are for whatever else draws: dropout, rewards.
+Sampling, data order and minibatches have seeds of their own; dropout and rewards use these generators.
 """
 
 import random
@@ -26,7 +26,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Restores the generators; CUDA's only if there is a device now and was one then."""
+    """Restores the generators; CUDA's only if there was a device then and is one now."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, *rest = state["numpy"]

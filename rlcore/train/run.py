@@ -1,9 +1,8 @@
-"""A training run: a session, its learner and its folder, opened together, saved together and closed together."""
+"""A training run: a session, its learner and its folder, which are opened, saved and closed together."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor
@@ -37,7 +36,7 @@ class Run:
     """The state of one run in its folder; a context manager that ends its workers and writers."""
 
     def __init__(self, recipe: Recipe, ranks: Ranks):
-        """Raises UserError for what the recipe's author has to mend, before anything in the folder is changed."""
+        """Raises UserError, before anything in the folder is changed, if the recipe cannot run here."""
         self.recipe, self.ranks = recipe, ranks
         self.folder = Path(recipe.output)
         if recipe.batch.problems % ranks.world:
@@ -51,7 +50,7 @@ class Run:
         self._saved = 0
         self._best_step: int | None = None
         self._rewards: list[float] = []
-        self._interrupt = Interrupt(ranks)
+        self.interrupt = Interrupt(ranks)
         self._kl: list[float] = []
         self._measured_kl: list[float | None] = []
         with ExitStack() as opened:  # what is open when the next thing fails is closed
@@ -71,54 +70,44 @@ class Run:
             self._open = opened.pop_all()
 
     def __enter__(self) -> "Run":
-        self._open.enter_context(self._interrupt)
+        self._open.enter_context(self.interrupt)
         self._open.callback(enter_phase, "")
         self._open.push(self._keep)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return self._open.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> bool | None:
+        return self._open.__exit__(*raised)
 
     def collector(self) -> Collector:
-        """What samples this run's steps."""
+        """Samples this run's steps."""
         base = BaseAttempts(
             self.folder, self.rollout, self.ranks, self.tracker.progress, resumed=self._resumed_at is not None
         )
         recipe, problems = self.recipe, self._session.problems
-        with self.preparing():
+        with self.interrupt.nothing_to_save():
             if not recipe.batch.ahead:
                 return Collector(recipe, self.ranks, self.rollout, problems, base)
             ledger = Ledger(self.folder / "ledger", self.ranks, sampled_from(recipe, self._session.inputs))
             ahead = Ahead(recipe, self.ranks, self.rollout, problems, base, ledger, self._checkpoints.oldest)
             return self._open.enter_context(closing(ahead))
 
-    def stoppable(self) -> AbstractContextManager[None]:
-        """Around what a request to stop may end at once, and the run with it: it is done again when the run goes on."""
-        return self._interrupt.stoppable()
-
-    def preparing(self) -> AbstractContextManager[None]:
-        """Around what comes before the first step: a request to stop ends it at once, and nothing is saved."""
-        return self._interrupt.nothing_to_save()
-
-    def measure_base(self, known: Results | None = None) -> None:
-        """Evaluates the policy before its first step, unless that is known: what sandbagging is measured against."""
+    def measure_base(self, known: Results | None) -> None:
+        """Evaluates the policy before its first step, unless that is known: sandbagging is measured against it."""
         if self.step or not self.recipe.evaluate:
             return
         if known and self.ranks.first:
             save_evaluation(self.folder / f"{BASE_RESULTS}.json", known)
             self.tracker.evaluated(known)
-        with self.preparing():
+        with self.interrupt.nothing_to_save():
             results = known or self._evaluate(self.recipe.evaluate.problems, BASE_RESULTS, self.step)
         self.base_t1 = results.evaluations[-1].metrics["t1"][0]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """What the rollout engine is given: all of the policy's weights, or its adapters alone."""
+        """The weights to publish: all of the policy's, or its adapters alone."""
         return self.learner.adapters() if self.recipe.adapters_apart else self.learner.weights()
 
     def steps(self) -> Iterator[tuple[int, StageConfig]]:
-        """Step numbers, from the one to go on at, with their stage and its β, each saved where the recipe says."""
+        """The numbers of the steps left, with their stage and its present β. Saves where the recipe says so."""
         stages = [(stage, step) for stage in self.recipe.stages for step in range(stage.steps)]
         every = self.recipe.checkpoint.every
         while self.step < len(stages):
@@ -129,13 +118,13 @@ class Run:
             if stage.kl_target:
                 self._kl = adapted_kl(self._kl, stage.kl, stage.kl_target, self._measured_kl)
             self.step += 1
-            if self._interrupt.requested():
+            if self.interrupt.requested():
                 raise Stopped
             if self.step == len(stages) or (every and self.step % every == 0):
                 self._save()
 
     def record(self, stage: StageConfig, groups: Groups, metrics: dict[str, float]) -> None:
-        """Writes down a step, with an evaluation where the recipe asks for one."""
+        """Records a step, after an evaluation if the recipe asks for one."""
         step, section = self.step + 1, self.recipe.evaluate
         self._rewards.append(metrics["train/reward"])
         if section and section.every and step % section.every == 0 and step < self.recipe.steps:
@@ -153,7 +142,7 @@ class Run:
             self.tracker.distributions(step, distributions(flat, self.recipe.conversation))
 
     def finish(self) -> Results | None:
-        """The policy and its evaluation at the end; None where the run stopped before it or has no evaluation."""
+        """Writes the final policy and evaluates it. None if the run stopped before its end or has no evaluation."""
         if self.step < self.recipe.steps:
             return None
         final, done = self.folder / "final", self.folder / "evaluation.json"
@@ -168,11 +157,11 @@ class Run:
         self._export("final")
         if not self.recipe.evaluate:
             return None
-        with self._interrupt.nothing_to_save():
+        with self.interrupt.nothing_to_save():
             return self._evaluate(self.recipe.evaluate.problems, "evaluation", self.step)
 
     def _return_to_best(self) -> None:
-        """Takes up the checkpoint with the highest training reward, as SCoRe's results do."""
+        """Loads the checkpoint with the highest training reward, the one whose results SCoRe reports."""
         assert self._best_step is not None
         self._checkpoints.load_best(self._best_step, self.learner)
         self.rollout.engine.publish(self.weights(), self.step + 1)  # caches tell weights by their version
@@ -184,8 +173,8 @@ class Run:
             self.recipe, self._session, self.ranks, self.tracker, problems=problems, step=step, name=name
         )
 
-    def _keep(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        """Saves a run that ends early but whole. Whether it was asked to: then that is no failure."""
+    def _keep(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        """Saves a run that ends early but whole. Returns whether it was asked to stop, which is no failure."""
         stopped = isinstance(error, Stopped)
         if stopped or isinstance(error, TooManyUnscored):
             self._save()
@@ -194,7 +183,7 @@ class Run:
         return stopped
 
     def _save(self) -> None:
-        """Writes a checkpoint; `best/` too when the mean reward since the one before is the highest so far."""
+        """Writes a checkpoint; also `best/`, if the mean reward since the checkpoint before is the highest so far."""
         if self.step == self._saved:
             return
         enter_phase(f"saving step {self.step}")

@@ -20,7 +20,7 @@ from rlcore.watchdog import enter_phase
 
 
 class Clock:
-    """Seconds of the phases of a step, by name; each has a deadline."""
+    """Measures the phases of a step, and tells the watchdog of each."""
 
     def __init__(self, step: int) -> None:
         self._step = step
@@ -32,7 +32,7 @@ class Clock:
         self._starts[phase] = time.perf_counter()
 
     def metrics(self) -> dict[str, float]:
-        """`time/PHASE`, the last until now, and `time/step` for all."""
+        """Seconds by `time/PHASE`, of the last phase up to now, and `time/step`, their sum."""
         stops = [*self._starts.values(), time.perf_counter()]
         laps = {f"time/{phase}": stops[at + 1] - start for at, (phase, start) in enumerate(self._starts.items())}
         return {**laps, "time/step": stops[-1] - stops[0]}
@@ -43,9 +43,9 @@ def step_metrics(
 ) -> dict[str, float]:
     """The `train/`, `learner/` and `time/` figures of a step, over the trajectories of all ranks.
 
-    `train/dead_groups` is the share of comparisons (a group and an attempt) in which all rewards are equal;
-    `train/resampled` is how many groups were sampled in place of dead ones, as share of a step's groups;
-    `train/sandbagging` is how far attempt 1 lies below the base policy's, `base_t1`.
+    `train/dead_groups` is the share of comparisons (a group and an attempt) in which all rewards are equal,
+    `train/resampled` the groups sampled in place of dead ones as a share of a step's groups, `train/sandbagging` how
+    far attempt 1 is below that of the base policy, `base_t1`.
     """
     section = recipe.conversation
     flat = [trajectory for group in groups for trajectory in group]
@@ -67,13 +67,13 @@ def step_metrics(
 
 
 def reward_counts(counts: Counter[str], ranks: Ranks) -> dict[str, float]:
-    """`rewards/REWARD/COUNTER`: the rewards' counters, summed over ranks."""
+    """The rewards' counters, summed over ranks, by `rewards/REWARD/COUNTER`."""
     total = sum(all_gather(counts, ranks), Counter[str]())
     return {f"rewards/{name}": float(count) for name, count in total.items()}
 
 
 def distributions(trajectories: Sequence[Trajectory], section: ConversationConfig) -> dict[str, np.ndarray]:
-    """Values for histograms of N trajectories: reward_tA and tokens_tA of each attempt, and edit_ratio, `[N]` each."""
+    """Values `[N]` for histograms of N trajectories: reward_tA and tokens_tA of each attempt, and edit_ratio."""
     rows = trajectory_rows(trajectories, section)
     rewards_NA = _rewards(trajectories, section)
     shown = {name: rows[name] for name in rows if name.startswith("tokens_t") or name == "edit_ratio"}
@@ -86,13 +86,13 @@ def _rewards(trajectories: Sequence[Trajectory], section: ConversationConfig) ->
 
 
 class TooManyUnscored(UserError):
-    """Rewards failed too often. All ranks raise it together between steps, so the run can be saved as it is."""
+    """Rewards failed too often. All ranks raise it together between steps, so that the run can be saved."""
 
 
 def check_scored(groups: Groups, limit: float, ranks: Ranks | None = None) -> None:
-    """Raises TooManyUnscored when more than this share of the attempts got no score.
+    """Raises TooManyUnscored if more than `limit` of the attempts have no score.
 
-    With `ranks` it is collective, and counts the attempts of all ranks.
+    With `ranks` it is collective and counts the attempts of all ranks.
     """
     verdicts = [verdict for group in groups for trajectory in group for verdict in trajectory.verdicts]
     reasons = Counter(f"{verdict.status}: {verdict.detail}" for verdict in verdicts if verdict.score is None)

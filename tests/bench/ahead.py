@@ -1,11 +1,12 @@
 """Training steps over servers that sleep: what running ahead of the learner gains, and what the simulation says of it.
 
-    python -m tests.bench.ahead [--servers 100] [--steps 10] [--learning 1.0] [--problems 32] [--token 0.01]
+    python -m tests.bench.ahead [--servers 100] [--spread 0.8 1.2] [--ahead 1 2 4] [--steps 10] [--learning 1.0]
+        [--problems 32] [--token 0.01]
 
-100 stand-ins in one process take as long for a reply as it has tokens, drawn from a lognormal distribution. The learner
-sleeps too, as many times as long as a step's sampling takes alone as `--learning` says. Everything else is what a run
-does: conversations, routing, the ledger, publications. The simulation of `rlcore plan` is given the lengths that were
-really drawn.
+100 stand-ins in one process take as long for a reply as it has tokens, drawn from a lognormal distribution, and stand
+still while they are paused. The learner sleeps too, as many times as long as a step's sampling takes alone as
+`--learning` says. Everything else is what a run does: conversations, routing, the ledger, publications. The simulation
+of `rlcore plan` is given the lengths that were really drawn.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +44,15 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 MEAN, LIMIT = 25, 250
 """Tokens of a reply."""
 GROUP = 4
-SPREADS = (0.8, 1.2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--servers", type=int, default=100)
+    parser.add_argument(
+        "--spread", type=float, nargs="+", default=[0.8, 1.2], help="deviation of a length over its mean"
+    )
+    parser.add_argument("--ahead", type=int, nargs="+", default=[1, 2, 4], help="values of batch.ahead, beside 0")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--learning", type=float, default=1.0, help="the learner's time over a step's sampling")
     parser.add_argument("--problems", type=int, default=32, help="of a step; more than the CPUs can serve only wait")
@@ -58,22 +62,23 @@ def main() -> None:
     if options.serve is not None:
         asyncio.run(serve(options.servers, options.serve, options.token))
         return
-    print("| spread | ahead | step s | times as fast | simulated s | measured / simulated gain |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
-    for spread in SPREADS:
+    print("| spread | ahead | publication s | step s | times as fast | simulated s | measured / simulated gain |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    for spread in options.spread:
         base = learning = None
-        for ahead in (0, 1, 2, 4):
+        for ahead in (0, *options.ahead):
             with sleeping(options, spread) as urls:
                 if learning is None:  # how long sampling takes alone
                     learning = options.learning * measure(urls, ahead, options, 0.0)[1]
-                seconds, _, simulated = measure(urls, ahead, options, learning)
+                seconds, _, published, simulated = measure(urls, ahead, options, learning)
             base = base or (seconds, simulated)
             gain, expected = base[0] / seconds, base[1] / simulated
-            print(f"| {spread} | {ahead} | {seconds:.2f} | {gain:.2f} | {simulated:.2f} | {gain / expected:.2f} |")
+            times = f"{published:.2f} | {seconds:.2f} | {gain:.2f} | {simulated:.2f}"
+            print(f"| {spread} | {ahead} | {times} | {gain / expected:.2f} |", flush=True)
 
 
-def measure(urls: list[str], ahead: int, options: argparse.Namespace, learning: float) -> tuple[float, float, float]:
-    """Seconds of a step, of them those that the learner waited, and of a simulated step."""
+def measure(urls: list[str], ahead: int, options: argparse.Namespace, learning: float) -> tuple[float, ...]:
+    """Seconds of a step, of them those that the learner waited and of the publication, and of a simulated step."""
     batch, steps = {"problems": options.problems, "group": GROUP, "ahead": ahead}, options.steps
     total = steps + 2 * ahead
     with ExitStack() as opened:
@@ -101,8 +106,8 @@ def measure(urls: list[str], ahead: int, options: argparse.Namespace, learning: 
             published += time.perf_counter() - since
         seconds = (time.perf_counter() - begun) / steps
     rates = Rates(options.token, 0.0, 0.0, 0.0, max(learning, 1e-9), published / steps)
-    simulated = simulate(recipe, Drawn(lengths), rates, learners=1, samplers=1, steps=steps, ahead=ahead)
-    return seconds, waited / steps, simulated.step
+    simulated = simulate(recipe, Drawn(lengths), rates, learners=1, samplers=len(urls), steps=steps, ahead=ahead)
+    return seconds, waited / steps, published / steps, simulated.step
 
 
 def collect(recipe: Recipe, rollout: Rollout, folder: Path) -> Collector:
@@ -154,19 +159,32 @@ async def serve(count: int, spread: float, token: float) -> None:
 
 def stand_in(spread: float, token: float) -> web.Application:
     variance = math.log(1 + spread**2)
-    label = ["default"]
+    label, paused, running = ["default"], asyncio.Event(), asyncio.Event()
+    running.set()
+
+    async def sample(seconds: float) -> None:
+        while seconds > 0:
+            await running.wait()
+            since = time.perf_counter()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(paused.wait(), seconds)
+            seconds -= time.perf_counter() - since
 
     async def generate(request: web.Request) -> web.Response:
         draw = random.Random((await request.json())["sampling_params"]["seed"])
         tokens = round(draw.lognormvariate(math.log(MEAN) - variance / 2, math.sqrt(variance)))
         tokens, begun = min(max(1, tokens), LIMIT), label[0]
-        await asyncio.sleep(tokens * token)
+        await sample(tokens * token)
         half = tokens if begun == label[0] else tokens // 2
         spans = [{"version": begun, "start": 0, "end": half}, {"version": label[0], "start": half, "end": tokens}]
         choice = {"token_ids": [5] * tokens, "finish_reason": "stop", "weight_versions": spans}
         return web.json_response({"choices": [choice | {"logprobs": {"content": [{"logprob": -1.0}] * tokens}}]})
 
     async def other(request: web.Request) -> web.Response:
+        if request.path in ("/pause", "/resume"):
+            now, then = (paused, running) if request.path == "/pause" else (running, paused)
+            now.set()
+            then.clear()
         if request.path == "/finish_weight_update":
             label[0] = (await request.json())["weight_version"]
         known = {"/weight_info": {"weight_version": label[0]}, "/get_world_size": {"world_size": 1}}

@@ -39,6 +39,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_ranks_wait_for_for_long_is_shown(run: Path, capsys):
     (run / "waiting").mkdir()
+    (run / "waiting" / "rank-2.txt").symlink_to("gone")  # as what goes between the look at the folder and at the file
     (run / "waiting" / "rank-3.txt").write_text("step 61 waits for the serials 1922: 1 requests on http://node5:8000")
     main(["watch", str(run), "--once"])
     assert "rank 3: step 61 waits for the serials 1922: 1 requests on http://node5:8000" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Sampling ahead of the learner: the law, in this process, over engines that answer when they are told to."""
 
 import asyncio
+import gc
 import random
 from contextlib import nullcontext
 
@@ -190,7 +191,11 @@ def test_every_serial_is_trained_once_in_the_history_that_survives_whatever_is_k
 
 
 def test_a_step_that_nothing_comes_of_names_its_serials_and_where_they_are(tmp_path):
-    run = Launch(tmp_path, 1)
+    waits = tmp_path / "runs" / "waiting"
+    waits.mkdir(parents=True)
+    (waits / "rank-7.txt").write_text("an earlier launch")
+    run = Launch(tmp_path, 1, output=str(tmp_path / "runs"))
+    assert not waits.exists()
     run.collect()
     problem = run.collectors[0]._order.batch(2, SIZE)[1]
     run.engine.stuck = {problem.messages[-1]["content"]}
@@ -204,7 +209,7 @@ def test_a_step_that_nothing_comes_of_names_its_serials_and_where_they_are(tmp_p
     run.close()
 
 
-def test_a_failure_of_a_later_step_ends_the_run_at_once_and_a_dead_collector_is_named(tmp_path):
+def test_a_failure_of_a_later_step_ends_the_run_at_once_and_a_dead_collector_is_named(tmp_path, recwarn):
     run = Launch(tmp_path, 2)
     run.collect()
 
@@ -226,6 +231,9 @@ def test_a_failure_of_a_later_step_ends_the_run_at_once_and_a_dead_collector_is_
     thread.loop.call_soon_threadsafe(thread.loop.stop)
     with pytest.raises(UserError, match=r"the collector of rank 0 has ended; step 2 waits for the serials 4, 5, 6, 7"):
         run.collect()
+    run.close()
+    gc.collect()
+    assert not recwarn.list, "what a dead collector was to sample is given up too"
 
 
 @pytest.mark.parametrize("kind", ["correct", "critique", "verify", "stop"])

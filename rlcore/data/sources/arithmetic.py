@@ -11,12 +11,12 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, model_validator
 
 from rlcore.data.table import Row, Table
 from rlcore.entries import Source
 from rlcore.errors import UserError
-from rlcore.recipe.mistakes import first_mistake
+from rlcore.recipe.mistakes import validated
 from rlcore.recipe.schema import Positive, Section
 
 SPLITS = {"test": (0,), "validation": (1,), "train": range(2, 10)}
@@ -33,13 +33,19 @@ class Options(Section):
     count: Positive = 20_000
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _numbers_suffice(self) -> "Options":
+        if self.letters > self.max_number:
+            raise ValueError(f"{self.letters} letters need max_number of at least {self.letters}")
+        return self
+
 
 def generate(options: dict[str, Any], split: str) -> Table:
     """Distinct problems of one split. A split is chosen by the numbers and target, whatever letters they stand at.
 
     Raises UserError for an unknown split or option, or when the split has fewer problems than asked for.
     """
-    settings = _check(options)
+    settings = validated(Options, options, "data.options")
     if split not in SPLITS:
         raise UserError(f"data split {split} is unknown to the arithmetic source; it has {', '.join(SPLITS)}")
     rng = random.Random(f"{settings.seed} {split}")
@@ -90,16 +96,6 @@ def _row(numbers: tuple[int, ...], target: int) -> Row:
         "numbers": json.dumps(lettered),
         "target": target,
     }
-
-
-def _check(options: dict[str, Any]) -> Options:
-    try:
-        settings = Options.model_validate(options)
-    except ValidationError as error:
-        raise UserError(f"data.options: {first_mistake(error, Options)}") from None
-    if settings.letters > settings.max_number:
-        raise UserError(f"data.options: {settings.letters} letters need max_number of at least {settings.letters}")
-    return settings
 
 
 ARITHMETIC = Source(text="prompt", gold=("numbers", "target"), make=generate)

@@ -8,7 +8,7 @@ from itertools import permutations
 from random import Random
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from rewards.grids import Grid
 from rlcore.data.table import Table
@@ -16,7 +16,7 @@ from rlcore.data.tasks import GOLD, written_row
 from rlcore.data.transformations import SAME_COLOURS, SYMMETRIES, Transformation
 from rlcore.entries import Row, Source
 from rlcore.errors import UserError
-from rlcore.recipe.mistakes import first_mistake
+from rlcore.recipe.mistakes import validated
 from rlcore.recipe.schema import Positive, Section
 
 SPLITS = {"test": (0, 1), "validation": (2,), "train": range(3, 10)}
@@ -39,10 +39,7 @@ def generate(options: dict[str, Any], split: str) -> Table:
 
     Raises UserError for an unknown split or option, or where no rule of these options belongs to the split.
     """
-    try:
-        settings = Options.model_validate(options)
-    except ValidationError as error:
-        raise UserError(f"data.options: {first_mistake(error, Options)}") from None
+    settings = validated(Options, options, "data.options")
     if split not in SPLITS:
         raise UserError(f"data split {split} is unknown to the grids source; it has {', '.join(SPLITS)}")
     rules = [rule for rule in _rules(settings) if zlib.crc32(rule.name.encode()) % 10 in SPLITS[split]]

@@ -8,14 +8,14 @@ import json
 import zlib
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from rewards import RewardError
 from rewards.reasoning_gym import generated, generator
 from rlcore.data.table import Table
 from rlcore.entries import Source
 from rlcore.errors import UserError
-from rlcore.recipe.mistakes import first_mistake
+from rlcore.recipe.mistakes import validated
 from rlcore.recipe.schema import Positive, Section
 
 SPLITS = {"test": (0,), "validation": (1,), "train": range(2, 10)}
@@ -38,12 +38,10 @@ def generate(options: dict[str, Any], split: str) -> Table:
 
     Raises UserError for an unknown split, option, task or setting of it, or when the split has too few problems.
     """
+    wanted = validated(Options, options, "data.options")
+    task = json.dumps({"name": wanted.task, "seed": wanted.seed, **wanted.settings}, sort_keys=True)
     try:
-        wanted = Options.model_validate(options)
-        task = json.dumps({"name": wanted.task, "seed": wanted.seed, **wanted.settings}, sort_keys=True)
         generator(task)
-    except ValidationError as error:
-        raise UserError(f"data.options: {first_mistake(error, Options)}") from None
     except RewardError as error:
         raise UserError(f"data.options: {error}") from None
     if split not in SPLITS:

@@ -135,7 +135,7 @@ def micro_batches(
     for planned in plan:
         yield (_tree if tree else _rows)(batch, planned, device)
     for _ in range(count - len(plan)):
-        yield _empty(device, tree=tree)
+        yield _empty(batch, device, tree=tree)
 
 
 def _rows(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBatch:
@@ -195,22 +195,17 @@ def _tree(batch: TokenBatch, planned: Planned, device: torch.device) -> MicroBat
     )
 
 
-def _empty(device: torch.device, *, tree: bool) -> MicroBatch:
+def _empty(batch: TokenBatch, device: torch.device, *, tree: bool) -> MicroBatch:
     """One padding token and no loss token: its forward and backward pass take part in collectives and add nothing."""
-    nothing, floats = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, device=device)
-    first_RT = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    nothing, first_RT = np.zeros(0, dtype=np.int64), torch.zeros(1, 1, dtype=torch.int64, device=device)
     # ZeRO reduces gradients in the order in which a backward pass gives them: this one goes the way of the others.
     one = Nodes(first_RT[0], first_RT[0], [Paths.of(first_RT, 0)], first_RT[0])
     return MicroBatch(
         one if tree else Rows(first_RT, positions_RT=first_RT),
-        source_u=nothing,
-        target_u=nothing,
+        source_u=_on(device, nothing),
+        target_u=_on(device, nothing),
         prediction_n=None,
-        turn_n=nothing,
-        advantage_n=floats,
-        kl_weight_n=floats,
-        sampler_logprob_n=floats,
-        index_n=np.zeros(0, dtype=np.int64),
+        **_streams(batch, nothing, device),
     )
 
 

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from rlcore.recipe.schema import CorrectionConfig
 
+Clip = tuple[float, float]
+TokenLoss = tuple[Tensor, Tensor]
+"""The loss of each token, and whether the clip changed its gradient (bool), `[n]` each."""
 
-def ppo(
-    logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
+
+def ppo(logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: Clip) -> TokenLoss:
     """The smaller of ratio · A and clipped ratio · A, as a loss; the ratio is kept within [1 - low, 1 + high].
 
     Schulman et al. 2017, equation 7, with the two sides apart as in DAPO, Yu et al. 2025, equation 10.
@@ -24,9 +26,7 @@ def ppo(
     return -torch.minimum(free_n, clipped_n), clipped_n < free_n
 
 
-def cispo(
-    logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
+def cispo(logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: Clip) -> TokenLoss:
     """REINFORCE weighted by the clipped ratio, a constant: every token keeps a gradient.
 
     MiniMax-M1, Chen et al. 2025, equation 4.
@@ -37,9 +37,7 @@ def cispo(
     return -weight_n * advantage_n * logprob_n, weight_n != ratio_n
 
 
-def sapo(
-    logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
+def sapo(logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: Clip) -> TokenLoss:
     """A · 4/τ · sigmoid(τ (ratio - 1)), as a loss: a gate that closes gradually instead of a clip.
 
     Soft Adaptive Policy Optimization, arXiv 2511.20347. `clip` holds its τ for advantages up to 0 and for those above.
@@ -49,9 +47,7 @@ def sapo(
     return -gate_n * advantage_n, torch.zeros_like(advantage_n, dtype=torch.bool)
 
 
-def reinforce(
-    logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
+def reinforce(logprob_n: Tensor, log_ratio_n: Tensor, advantage_n: Tensor, clip: Clip) -> TokenLoss:
     """Minus A · log π, whatever the ratio: Williams 1992. Right only on policy: for one optimizer step a batch."""
     return -advantage_n * logprob_n, torch.zeros_like(advantage_n, dtype=torch.bool)
 

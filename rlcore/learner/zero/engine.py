@@ -87,8 +87,11 @@ def engine_settings(section: LearnerConfig, module: nn.Module, device: torch.dev
     """
     parameters = trained_parameters(module)
     dtype = parameters[0].dtype
-    if dtype == torch.float16 and not _computes_in_float16():
-        raise UserError("model.dtype float16: DeepSpeed trains it on CUDA alone; take bfloat16 or float32")
+    if dtype == torch.float16:
+        from deepspeed.accelerator import get_accelerator
+
+        if not get_accelerator().is_fp16_supported():
+            raise UserError("model.dtype float16: DeepSpeed trains it on CUDA alone; take bfloat16 or float32")
     stage = max(section.zero, int(dtype != torch.float32))
     host = {"device": "cpu", "pin_memory": device.type == "cuda"}
     settings = {
@@ -118,12 +121,6 @@ def engine_settings(section: LearnerConfig, module: nn.Module, device: torch.dev
         },
     }
     return with_further(settings, section.deepspeed)
-
-
-def _computes_in_float16() -> bool:
-    from deepspeed.accelerator import get_accelerator
-
-    return bool(get_accelerator().is_fp16_supported())
 
 
 def loss_scale(engine: Any) -> dict[str, float]:

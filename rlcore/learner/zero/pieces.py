@@ -5,13 +5,15 @@ own, cut without regard to where a parameter begins or ends. A piece names what 
 by one number of ranks and ZeRO stage and read by another.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 WEIGHT = "weight"
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,20 @@ def pieces(engine: Any, model: nn.Module) -> list[Piece]:
     else:
         found = [_piece_of_zero12(optimizer, name, parameter) for name, parameter in named]
     return [piece for piece in found if piece is not None]
+
+
+def in_buckets(items: Iterable[Item], size: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """Consecutive items of at most `most` bytes together; a larger one by itself."""
+    bucket: list[Item] = []
+    total = 0
+    for item in items:
+        if bucket and total + size(item) > most:
+            yield bucket
+            bucket, total = [], 0
+        bucket.append(item)
+        total += size(item)
+    if bucket:
+        yield bucket
 
 
 def replicated(engine: Any) -> bool:

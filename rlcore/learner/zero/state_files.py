@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rlcore.errors import UserError
-from rlcore.learner.zero.pieces import WEIGHT, moments, pieces, refresh_weights, replicated
+from rlcore.learner.zero.pieces import WEIGHT, in_buckets, moments, pieces, refresh_weights, replicated
 from rlcore.ranks import Ranks
 
 FILE_BYTES = 2 << 30
-"""A file holds about so much: more is not copied off a device at once."""
+"""The size of a file: more is not copied off a device at once."""
 COUNTERS = "counters.json"
 
 
@@ -32,24 +32,15 @@ def save_state(engine: Any, model: nn.Module, folder: Path, ranks: Ranks, counte
     mine = pieces(engine, model)
     if replicated(engine):
         mine = mine[ranks.rank :: ranks.world]
+    tensors = (
+        (f"{kind}:{piece.start}:{piece.name}", piece.of(tensor).cpu())
+        for piece in mine
+        for kind, tensor in {WEIGHT: piece.flat, **moments(engine, piece)}.items()
+    )
     written: list[Path] = []
-    tensors: dict[str, Tensor] = {}
-    size = 0
-
-    def flush() -> None:
-        nonlocal tensors, size
+    for bucket in in_buckets(tensors, lambda named: named[1].nbytes, FILE_BYTES):
         written.append(folder / f"rank-{ranks.rank:05d}-{len(written):03d}.safetensors")
-        save_file(tensors, written[-1])
-        tensors, size = {}, 0
-
-    for piece in mine:
-        for kind, tensor in {WEIGHT: piece.flat, **moments(engine, piece)}.items():
-            tensors[f"{kind}:{piece.start}:{piece.name}"] = view = piece.of(tensor).cpu()
-            size += view.nbytes
-        if size >= FILE_BYTES:
-            flush()
-    if tensors:
-        flush()
+        save_file(dict(bucket), written[-1])
     if ranks.first:
         applied = next((state["step"] for state in engine.basic_optimizer.state.values() if "step" in state), 0)
         written.append(folder / COUNTERS)

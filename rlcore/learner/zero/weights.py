@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from rlcore.learner.zero.pieces import in_buckets
 from rlcore.policy.lora import is_adapter, lora_layers, merged_weight, plain_name, quantized, whole_weight
 
 BUCKET_BYTES = 512 << 20
@@ -44,7 +45,7 @@ def _gathered(model: nn.Module, weights: list[_Weight]) -> Iterator[tuple[str, T
         return
     import deepspeed  # takes seconds
 
-    for bucket in _buckets(weights):
+    for bucket in in_buckets(weights, _bytes, BUCKET_BYTES):
         with deepspeed.zero.GatheredParameters([part for weight in bucket for part in weight.parts]):
             for weight in bucket:
                 yield weight.name, weight.value()
@@ -66,16 +67,6 @@ def _weights(model: nn.Module) -> list[_Weight]:
     return weights
 
 
-def _buckets(weights: list[_Weight]) -> Iterator[list[_Weight]]:
-    """Consecutive weights of at most `BUCKET_BYTES`, by `ds_numel`: `numel()` of a split parameter is 0."""
-    bucket: list[_Weight] = []
-    size = 0
-    for weight in weights:
-        needed = sum(part.ds_numel * part.element_size() for part in weight.parts)  # type: ignore[attr-defined]
-        if bucket and size + needed > BUCKET_BYTES:
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(weight)
-        size += needed
-    if bucket:
-        yield bucket
+def _bytes(weight: _Weight) -> int:
+    """The size of the whole weight: `numel()` of a split parameter is 0."""
+    return sum(part.ds_numel * part.element_size() for part in weight.parts)  # type: ignore[attr-defined]

@@ -1,9 +1,9 @@
-"""How the embedded engine's KV cache is laid out.
+"""The layout of the embedded engine's KV cache.
 
-Rows of about one length lie together in a band, a rectangle with a little room to grow; slots are numbered through the
-bands. So the cache holds at most `MOST_WASTE` times the tokens of live sequences, and a step attends band by band, each
-only as far as its own longest row. When a band is full, or too much of the cache is unused, all live rows are sorted
-into new bands. A cache that is small in any case is a single band of all slots, and is never rearranged.
+Rows of similar length share a band, a rectangle with a little room to grow; slots are numbered through the bands. The
+cache thus holds at most `MOST_WASTE` times the tokens of live sequences, and a step attends band by band, each only as
+far as its longest row. When a band is full, or too much of the cache is unused, all live rows are sorted into new
+bands. A small cache is a single band of all slots, which is never rearranged.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ import torch
 from transformers import PreTrainedConfig
 
 MOST_WASTE = 1.25
-"""Columns of the cache for each token of live sequences, at most (of conversations above some 50 tokens)."""
+"""Most columns of the cache per token of live sequences, for conversations above some 50 tokens."""
 SPREAD = ROOM = 10
-"""Rows of a band are at most a tenth shorter than the longest, which has a tenth of its length left to grow."""
+"""Rows of a band are at most a tenth shorter than the longest, which has room to grow by a tenth."""
 LEAST_ROOM = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Slots from `start` on, in rows of `capacity` columns, the last of which is for padding."""
+    """`rows` slots from `start` on, each of `capacity` columns, the last of which takes padding."""
 
     start: int
     rows: int
@@ -30,7 +30,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The rows of a forward pass that lie in one band, which are read up to column `width`."""
+    """The rows of a forward pass in one band, which are read up to column `width`."""
 
     band: int
     of_batch: slice | torch.Tensor
@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Rows of an old band that go to a new one, with their first `width` columns."""
+    """Rows that move from an old band to a new one, with their first `width` columns."""
 
     source: int
     target: int
@@ -53,7 +53,7 @@ class Move:
 
 
 def bands_of(lengths_R: np.ndarray) -> list[Band]:
-    """The bands for rows of these lengths, which are sorted, the longest first."""
+    """The bands for rows of these lengths, sorted with the longest first."""
     bands: list[Band] = []
     start = 0
     while start < len(lengths_R):

@@ -1,9 +1,9 @@
 """The forward pass of the common decoders, for sampling: transformers' arithmetic, with few operations.
 
-Decoding a step of few rows of a small model is bound by the number of operations, not by their size. So before attempts
-are sampled the weights of the layers are copied into another form: projections of one input are one product, with the
-weight of the norm before them and what adapters add; and numbers that a rotation turns into each other stand side by
-side, as the parts of a complex number. Of a large model only the projections of attention's input are copied.
+Decoding a step of few rows of a small model is bound by the number of operations, not by their size. So the weights of
+the layers are copied into another form before sampling: projections of one input become one product, which includes the
+weight of the norm before them and the adapters; and numbers that a rotation turns into each other lie side by side, as
+the parts of a complex number. Of a large model only the projections of attention's input are copied.
 
 Shapes: R rows of Q tokens, N = R · Q, of the model's width D, which see W columns of the cache; H heads of queries and
 G of keys, each of size d.
@@ -23,7 +23,7 @@ from rlcore.rollout.embedded.slots import FEW_QUERIES, SlotCache, SlotLayer, uns
 
 
 class FewOperations:
-    """A common decoder (`policy/family.py`) whose layers have the weights of the moment when this was made."""
+    """A common decoder (`policy/common_decoder.py`) with the weights that it has when this is made."""
 
     @torch.no_grad()
     def __init__(self, model: PreTrainedModel):
@@ -35,7 +35,7 @@ class FewOperations:
         self._rotations_CX = torch.empty(0)
 
     def last_logits(self, ids_RQ: Tensor, positions_RQ: Tensor, cache: SlotCache) -> Tensor:
-        """Logits `[R, V]` after the last token of each row. `cache` says where to write, and how far to read."""
+        """Logits `[R, V]` after the last token of each row, which `cache` has been aimed at."""
         decoder, shape = self._model.model, ids_RQ.shape
         if len(self._rotations_CX) < cache.capacity:
             self._rotations_CX = rotations(decoder, torch.arange(cache.capacity, device=ids_RQ.device))
@@ -88,7 +88,7 @@ class _Layer:
         return turned.narrow(2, 0, heads), turned.narrow(2, heads, self._groups), values
 
     def masks(self, positions_RQ: Tensor, parts: list[Part], dtype: torch.dtype) -> list[Tensor]:
-        """What is added to the scores of each part, in the shape in which `attended` computes them."""
+        """The mask to add to the scores of each part, in the shape in which `attended` computes them."""
         return [self._mask(positions_RQ[part.of_batch], part.width, dtype) for part in parts]
 
     def _mask(self, positions_RQ: Tensor, width: int, dtype: torch.dtype) -> Tensor:
@@ -98,7 +98,7 @@ class _Layer:
         return unseen(places.reshape(len(positions_RQ) * self._groups, -1), width, dtype)
 
     def attended(self, queries_RQHd: Tensor, slots: SlotLayer, parts: list[Part], masks: list[Tensor]) -> Tensor:
-        """What attention mixes for each token, `[N, H · d]`: each part of the rows by itself."""
+        """The output of attention for each token, `[N, H · d]`, computed part by part."""
         if len(parts) == 1:
             return self._attended(queries_RQHd, *slots.read(parts[0]), masks[0])
         mixed_RX = torch.empty_like(queries_RQHd).flatten(1)
@@ -123,7 +123,7 @@ class _Layer:
         return mixed.view(grouped.shape).transpose(1, 2).reshape(rows * queries, -1)
 
     def mixed(self, hidden_ND: Tensor, attended_NX: Tensor) -> Tensor:
-        """The hidden states after this layer, from those before it and what attention gave."""
+        """The hidden states after this layer, from those before it and attention's output."""
         hidden_ND = self._out.added(hidden_ND, attended_NX)
         gate, up = self._gate_and_up.parts(self._output_norm(hidden_ND))
         return self._down.added(hidden_ND, functional.silu(gate, inplace=True).mul_(up))

@@ -4,14 +4,14 @@ Requests wait in a queue; free slots take them, prompts that several requests sh
 decoding step advances all active rows by one token. A row whose attempt ends is answered at once and leaves the batch;
 its KV cache stays in its slot until the conversation's next request continues it, or is freed when there is none.
 
-Where the KV cache fills its memory, requests wait for those before them. Rows that have outgrown it all the same leave
-it: first those of conversations between two requests, then those of the latest conversations. They are computed again
-when there is room. The earliest one always stays, so every conversation ends.
+When the KV cache fills its memory, new requests wait. If rows outgrow it all the same, some leave it and are computed
+again when there is room: first those of conversations between two requests, then those of the latest conversations. The
+earliest conversation always stays, so every conversation ends.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,24 +21,25 @@ from transformers import PreTrainedModel
 from rlcore.errors import UserError
 from rlcore.machine import free_bytes
 from rlcore.policy.common_decoder import is_common_decoder
+from rlcore.rollout.embedded.bands import bands_of
 from rlcore.rollout.embedded.decoder import FewOperations
 from rlcore.rollout.embedded.rows import Request, Rows
 from rlcore.rollout.embedded.slots import PADDING, SlotCache, unseen, use_decode_attention
-from rlcore.rollout.engine import Sample, Sampling
+from rlcore.rollout.engine import RolloutEngine, Sample, Sampling
 from rlcore.rollout.sampling import draw, mixed_seed, uniform
 
 ADMIT_SHARE = 0.25
 """A forward pass over new prompt tokens runs once they wait for this share of the rows that are decoding."""
 PASS_TOKENS = {"cpu": 1024, "cuda": 16384}
-"""Padded prompt tokens in one forward pass: what lies between layers fits into caches, or memory."""
+"""Padded prompt tokens in one forward pass: activations fit into the CPU's caches, or into the GPU's memory."""
 GROWTH = 0.25
-"""The share of the tokens that it may still sample for which a row is given room when it is admitted."""
+"""A row is admitted if the cache has room for this share of the tokens it may still sample."""
 FREE_SHARE = 0.5
-"""Of the memory that is free when sampling begins, what the KV cache may take where nothing else is said."""
+"""The share of free memory that the KV cache may take unless the recipe sets a limit."""
 
 
-class TorchEngine:
-    """Samples attempts from `model`. A `live` model is the learner's own: then publishing copies nothing."""
+class TorchEngine(RolloutEngine):
+    """Samples attempts from `model`. A `live` model is the learner's own: publishing then copies nothing."""
 
     def __init__(
         self,
@@ -50,10 +51,11 @@ class TorchEngine:
         kv_bytes: int | None = None,
         live: bool = False,
     ):
-        """`slots` sequences at most are sampled at once; `kv_bytes` is what their KV cache may take."""
+        """At most `slots` sequences are sampled at once; their KV cache takes at most `kv_bytes`."""
         self.model, self._kv_bytes, self._live = model, kv_bytes, live
         self.device = next(model.parameters()).device
         self.version, self.slots = 0, slots
+        self._tensor = partial(torch.as_tensor, device=self.device)
         self._stop_ids = np.array(stop_ids)
         self._pass_tokens = PASS_TOKENS.get(self.device.type, PASS_TOKENS["cuda"])
         self._generator = torch.Generator(device=self.device)
@@ -65,29 +67,13 @@ class TorchEngine:
         self._forget()
         use_decode_attention(model)
 
-    def waits_for(self) -> str:
-        return "this process"
-
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
-        """Copies the weights into the model, unless they are the model's own."""
         if not self._live:
             own = dict(self.model.named_parameters())
             with torch.no_grad():
                 for name, tensor in weights:
                     own[name].copy_(tensor)
         self.version = version
-
-    def sleep(self) -> None:
-        """The model stays: it may be the learner's."""
-
-    def together(self) -> AbstractContextManager[None]:
-        return nullcontext()  # ranks wait for nobody
-
-    def metrics(self) -> dict[str, float]:
-        return {}
-
-    def close(self) -> None:
-        """There is nothing to end."""
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
         if not sampling.apart and sampling.seed != self._seed:  # one stream of numbers serves all such rows
@@ -101,7 +87,6 @@ class TorchEngine:
         return await answer
 
     def release(self, key: int) -> None:
-        """Frees the slot of a conversation that has no more requests."""
         slot = self._parked.pop(key, None)
         if slot is not None:
             self._rows.requests[slot] = None
@@ -166,7 +151,7 @@ class TorchEngine:
         self._compute(opened)
 
     def _room(self) -> float:
-        """Tokens of the cache that are neither used nor soon will be."""
+        """Tokens of the cache that are free and will not be needed soon by rows already in it."""
         if self._cache.whole:
             return float("inf")
         live_R, rows = self._rows.live(), self._rows
@@ -174,7 +159,7 @@ class TorchEngine:
         return float(self._cache.most_tokens - rows.length_S[live_R].sum() - soon)
 
     def _fit(self) -> None:
-        """Makes room for the next token of every row, at the cost of the latest where there is none for all."""
+        """Makes room for the next token of every row, at the cost of the latest rows if there is too little."""
         if self._cache.whole:
             return
         rows = self._rows
@@ -191,7 +176,7 @@ class TorchEngine:
         if self._cache.holds(live_R, rows.length_S[live_R]):
             return
         live_R = live_R[np.argsort(-rows.length_S[live_R], kind="stable")]
-        self._cache.arrange(live_R, rows.length_S[live_R], rows.cached_S[live_R])
+        self._cache.arrange(bands_of(rows.length_S[live_R]), live_R, rows.cached_S[live_R])
         targets_R = np.arange(len(live_R))
         now_S = np.zeros(self.slots, dtype=np.int64)
         now_S[live_R] = targets_R
@@ -200,7 +185,7 @@ class TorchEngine:
         self._parked = {key: int(now_S[slot]) for key, slot in self._parked.items()}
 
     def _put_off(self, slot: int) -> None:
-        """Takes a row out of the cache; if it was being sampled, it goes on from where it is when it enters again."""
+        """Takes a row out of the cache; one that was being sampled will continue where it stopped."""
         request = self._rows.request(slot)
         if self._parked.pop(request.key, None) is None:
             request.sampled = self._rows.attempt(slot)
@@ -209,7 +194,7 @@ class TorchEngine:
         self._rows.requests[slot] = None
 
     def _compute(self, opened: Sequence[Request]) -> None:
-        """Samples the first token of these requests, but for those that had to leave again."""
+        """Samples the first token of these requests, except those that had to leave again."""
         slot_of = {id(request): slot for slot, request in enumerate(self._rows.requests) if request}
         firsts: dict[tuple[int, ...], list[int]] = {}
         continued = []
@@ -241,7 +226,7 @@ class TorchEngine:
         self._sample_at(slots_R, logits_PV[self._tensor(owner_R)])
 
     def _extend(self, slots_R: np.ndarray) -> torch.Tensor:
-        """Runs the tokens of these rows that are not in the cache yet; logits after the last of them, `[R, V]`."""
+        """Runs the tokens of these rows that are not cached yet; returns the logits after the last one, `[R, V]`."""
         new_R = self._rows.length_S[slots_R] - self._rows.cached_S[slots_R]
         order_R = np.argsort(-new_R, kind="stable")
         start, parts = 0, []
@@ -345,6 +330,3 @@ class TorchEngine:
         self._rows.move(sources, targets)
         self._active = np.sort(np.concatenate([self._active[: -len(moves)], targets]))
         self._cache.copy(np.array(sources), np.array(targets), self._rows.cached_S[targets])
-
-    def _tensor(self, values: Sequence[int] | np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values, device=self.device)

@@ -1,4 +1,4 @@
-"""The products with a layer's weights, for sampling: from a merged copy of them, or from the weights themselves."""
+"""Products with a layer's weights, for sampling: from a merged copy of them, or from the weights themselves."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,7 @@ from rlcore.policy.common_decoder import in_pairs
 from rlcore.policy.lora import present_weight, quantized
 
 MOST_MERGED = 256 << 20
-"""Bytes of the layers' weights up to which a second, merged copy of them pays. Above, products take so long that their
-number does not matter."""
+"""Bytes of the layers' weights up to which a merged copy of them pays: larger products are few enough as they are."""
 
 
 def are_large(layers: nn.Module) -> bool:
@@ -21,7 +20,7 @@ def are_large(layers: nn.Module) -> bool:
 
 
 class Norm:
-    """x / √(|x|² + D ε): the root-mean-square norm (arXiv 1910.07467) but for its weight, which here includes √D."""
+    """x / √(|x|² + D ε): the root-mean-square norm (arXiv 1910.07467) without its weight, which here includes √D."""
 
     def __init__(self, norm: Any):
         size = len(norm.weight)
@@ -34,7 +33,7 @@ class Norm:
 
 
 class MergedProduct:
-    """x · W + b for layers of one input side by side, which `norm` has normed but for its weight."""
+    """x · W + b for layers of one input side by side; the weight of `norm`, which normed the input, is merged in."""
 
     def __init__(self, *layers: Any, norm: Norm | None = None, paired: tuple[int, ...] = ()):
         sizes = paired or (0,) * len(layers)
@@ -53,7 +52,7 @@ class MergedProduct:
         return torch.addmm(self._bias_O, states_NI, self._weight_IO)
 
     def parts(self, states_NI: Tensor) -> Sequence[Tensor]:
-        """What each layer gives."""
+        """The output of each layer."""
         return self(states_NI).split(self._outputs, dim=1)
 
     def added(self, to_NO: Tensor, states_NI: Tensor) -> Tensor:
@@ -66,15 +65,14 @@ class OwnProduct:
     """The same from the layers' own weights, which are not copied."""
 
     def __init__(self, *layers: Any, norm: Norm | None = None):
-        self._norm = norm
-        self._layers = layers
+        self._layers, self._norm = layers, norm
 
     def __call__(self, states_NI: Tensor) -> Tensor:
         (states_NO,) = self.parts(states_NI)
         return states_NO
 
     def parts(self, states_NI: Tensor) -> Sequence[Tensor]:
-        """What each layer gives."""
+        """The output of each layer."""
         if self._norm:
             states_NI = states_NI * self._norm.weight
         return [_linear(states_NI, layer.weight, layer.bias) for layer in self._layers]
@@ -85,7 +83,7 @@ class OwnProduct:
 
 
 def product(*layers: Any, norm: Norm | None = None, large: bool) -> MergedProduct | OwnProduct:
-    """From their own weights if these are `large`, and are all that the layers multiply by."""
+    """A product from the layers' own weights if these are `large`, and neither adapted nor quantised."""
     own = large and not any(hasattr(layer, "get_delta_weight") or quantized(layer.weight) for layer in layers)
     return OwnProduct(*layers, norm=norm) if own else MergedProduct(*layers, norm=norm)
 

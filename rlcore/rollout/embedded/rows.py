@@ -1,4 +1,4 @@
-"""What the engine's slots hold, as arrays over all of them: a step's bookkeeping costs the same for 1 row and 512."""
+"""The engine's slots as arrays over all of them, so that a step's bookkeeping costs the same for 1 row and 512."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from rlcore.rollout.engine import Sample, Sampling
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One attempt to sample: the ids that it continues, and who waits for it."""
+    """One attempt to sample: the ids that it continues, and the future that waits for it."""
 
     key: int
     ids: tuple[int, ...]
@@ -18,37 +18,37 @@ class Request:
     last: bool
     answer: "asyncio.Future[Sample]"
     sampled: tuple[tuple[int, ...], tuple[float, ...]] = ((), ())
-    """Ids and log-probabilities of the attempt's tokens from before it had to leave the batch."""
+    """Ids and log-probabilities that were sampled before the attempt had to leave the batch."""
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """All that is there when it enters."""
+        """The ids known when the request enters the batch."""
         return self.ids + self.sampled[0]
 
 
 class Rows:
-    """The tokens of every slot, and how far each has come. All counts are in tokens."""
+    """The tokens of every slot and its progress. All counts are in tokens."""
 
     def __init__(self, slots: int, capacity: int):
         self.ids_SC = np.zeros((slots, capacity), dtype=np.int64)
         self.logprobs_SC = np.zeros((slots, capacity), dtype=np.float32)
         self.length_S = np.zeros(slots, dtype=np.int64)
         self.cached_S = np.zeros(slots, dtype=np.int64)
-        """The KV cache holds so many of the tokens."""
+        """How many of the tokens are in the KV cache."""
         self.start_S = np.zeros(slots, dtype=np.int64)
-        """Where the attempt being sampled starts."""
+        """The position at which the attempt being sampled starts."""
         self.limit_S = np.zeros(slots, dtype=np.int64)
         """The length at which it is cut."""
         self.kinds: list[Sampling] = []
-        """The different settings that requests have asked for."""
+        """The distinct settings of the requests so far."""
         self.kind_S = np.zeros(slots, dtype=np.int64)
-        """Which of them each slot's request asks for."""
+        """The index into `kinds` of each slot's request."""
         self.seed_S = np.zeros(slots, dtype=np.uint64)
-        """Of the random numbers of each slot's conversation."""
+        """The seed of each slot's conversation."""
         self.requests: list[Request | None] = [None] * slots
 
     def open(self, slot: int, request: Request, cached: int) -> None:
-        """A request enters: the slot's KV cache already holds its first `cached` tokens."""
+        """Enters a request into a slot, whose KV cache already holds its first `cached` tokens."""
         start, length = len(request.ids), len(request.tokens)
         self.ids_SC[slot, cached:length] = request.tokens[cached:]
         self.logprobs_SC[slot, start:length] = request.sampled[1]
@@ -61,7 +61,7 @@ class Rows:
         self.requests[slot] = request
 
     def append(self, slots_R: np.ndarray, tokens_R: np.ndarray, logprobs_R: np.ndarray) -> None:
-        """One sampled token for each of these rows."""
+        """Appends one sampled token to each of these rows."""
         at_R = self.length_S[slots_R]
         self.ids_SC[slots_R, at_R] = tokens_R
         self.logprobs_SC[slots_R, at_R] = logprobs_R
@@ -73,7 +73,7 @@ class Rows:
         return tuple(self.ids_SC[slot, span].tolist()), tuple(self.logprobs_SC[slot, span].tolist())
 
     def stopped(self, slot: int) -> bool:
-        """Whether the attempt has come to a text that ends it."""
+        """Whether a stop text ends the attempt here."""
         stop = self.kinds[self.kind_S[slot]].stop
         return stop is not None and stop.reached(self.ids_SC[slot, self.start_S[slot] : self.length_S[slot]].tolist())
 
@@ -83,15 +83,15 @@ class Rows:
         return request
 
     def free(self, span: int) -> list[int]:
-        """The slots below `span` that nobody uses."""
+        """The slots below `span` that are free."""
         return [slot for slot, request in enumerate(self.requests[:span]) if request is None]
 
     def live(self) -> np.ndarray:
-        """The slots that somebody uses."""
+        """The slots in use."""
         return np.array([slot for slot, request in enumerate(self.requests) if request is not None], dtype=np.int64)
 
     def move(self, sources: list[int], targets: list[int]) -> None:
-        """Takes rows to other slots, which are free or among those that are left."""
+        """Moves rows to other slots, which are free or among the `sources`."""
         counts = (self.length_S, self.cached_S, self.start_S, self.limit_S, self.kind_S, self.seed_S)
         for values in (self.ids_SC, self.logprobs_SC, *counts):
             values[targets] = values[sources]

@@ -5,6 +5,7 @@ chosen list of slots (prompts and correction turns of many tokens: their keys an
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -19,11 +20,11 @@ from rlcore.rollout.embedded.bands import MOST_WASTE, Band, Move, Part, bands_of
 
 ATTENTION = "rlcore_decode"
 FEW_QUERIES = 64
-"""Up to so many query tokens the whole matrix of scores is small, and no fused kernel pays."""
+"""Query tokens up to which the whole matrix of scores is small and no fused kernel pays."""
 FAR = 1e30
-"""How far below all others the scores of unseen columns are for each column between."""
+"""Subtracted from the score of an unseen column, times its distance from the last column that is seen."""
 SMALL = 256 << 20
-"""Bytes of a cache that is not worth rearranging."""
+"""Bytes up to which a cache is not worth rearranging."""
 GIB = 1 << 30
 PADDING = -1
 """The column that padding is written to: a row's last, which is never read."""
@@ -34,9 +35,9 @@ Bands = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class SlotLayer(CacheLayerMixin):
-    """Of each band keys `[rows, kv_heads, head_dim, capacity]` and values `[rows, kv_heads, capacity, head_dim]`.
+    """Keys `[rows, kv_heads, head_dim, capacity]` and values `[rows, kv_heads, capacity, head_dim]` of each band.
 
-    Few queries are multiplied with keys much faster if those of consecutive columns lie side by side.
+    Consecutive columns of keys lie side by side, which makes their product with few queries much faster.
     """
 
     def __init__(self, owner: "SlotCache"):
@@ -45,12 +46,12 @@ class SlotLayer(CacheLayerMixin):
         self.bands: Bands = []
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Makes room in the shapes of these states, `[R, kv_heads, tokens, head_dim]`."""
+        """Allocates the bands for states of this shape, `[R, kv_heads, tokens, head_dim]`."""
         self.bands = [_zeros(band, key_states, value_states) for band in self.owner.bands]
         self.is_initialized = True
 
     def write(self, keys_RQGd: torch.Tensor, values_RQGd: torch.Tensor) -> None:
-        """Takes up the keys and values of new tokens."""
+        """Stores the keys and values of new tokens."""
         if not self.is_initialized:
             self.lazy_initialization(keys_RQGd.transpose(1, 2), values_RQGd.transpose(1, 2))
         for part in self.owner.parts:
@@ -67,7 +68,7 @@ class SlotLayer(CacheLayerMixin):
         return keys.index_select(0, part.rows_R), values.index_select(0, part.rows_R)
 
     def update(self, key_states, value_states, *args, **kwargs):
-        """Writes and reads; all are `[R, kv_heads, tokens, head_dim]`, as transformers has them."""
+        """Writes and reads states in transformers' shape, `[R, kv_heads, tokens, head_dim]`."""
         self.write(key_states.transpose(1, 2), value_states.transpose(1, 2))
         read = [self.read(part) for part in self.owner.parts]
         if len(read) == 1:
@@ -80,19 +81,16 @@ class SlotLayer(CacheLayerMixin):
         return keys, values
 
     def arrange(self, bands: Sequence[Band], moves: Sequence[Move]) -> None:
-        """Takes rows into new bands, and gives the old ones up."""
+        """Moves rows into new bands and drops the old ones."""
         if not self.is_initialized:
             return
         old, (keys, values) = self.bands, self.bands[0]
         self.bands = [_zeros(band, keys.transpose(2, 3), values) for band in bands]
         self.is_initialized = bool(bands)
-        self._move(old, moves)
+        self.copy(old, moves)
 
-    def copy(self, moves: Sequence[Move]) -> None:
-        """Copies rows onto others."""
-        self._move(self.bands, moves)
-
-    def _move(self, old: Bands, moves: Sequence[Move]) -> None:
+    def copy(self, old: Bands, moves: Sequence[Move]) -> None:
+        """Copies rows of the bands `old` onto rows of the present ones."""
         for move in moves:
             for dim, before, after in zip((3, 2), old[move.source], self.bands[move.target], strict=True):
                 after.narrow(dim, 0, move.width)[move.to_R] = before.narrow(dim, 0, move.width)[move.from_R]
@@ -117,7 +115,8 @@ class SlotCache(Cache):
     """KV slots of all layers, for at most `slots` sequences of fewer than `capacity` tokens."""
 
     def __init__(self, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device, slots: int, capacity: int):
-        self.slots, self.capacity, self._device = slots, capacity, device
+        self.slots, self.capacity = slots, capacity
+        self._tensor = partial(torch.as_tensor, device=device)
         self._token_bytes = token_bytes(config, dtype)
         self._budget = 0
         self.bands: list[Band] = []
@@ -133,23 +132,24 @@ class SlotCache(Cache):
 
     @property
     def most_tokens(self) -> int:
-        """How many tokens live sequences may have together."""
+        """The most tokens of all live sequences together."""
         return int(self._budget / self._token_bytes / MOST_WASTE)
 
     def begin(self, budget: int) -> None:
-        """Starts to sample within so many bytes. Raises UserError where not even one sequence fits."""
+        """Starts to sample within `budget` bytes. Raises UserError if not even one sequence fits."""
         self._budget = budget
         if self.whole and not self.bands:
             self.bands = [Band(0, self.slots, self.capacity)]
         self._check()
 
     def end(self) -> None:
-        """Gives up what is not small."""
+        """Frees the cache, unless it is small."""
         if not self.whole:
-            self.arrange(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+            nobody = np.zeros(0, dtype=np.int64)
+            self.arrange([], nobody, nobody)
 
     def reserve(self, tokens: int) -> bool:
-        """Makes room for sequences of this many tokens; says whether it had to. Raises UserError as `begin` does."""
+        """Makes room for sequences of `tokens`; returns whether it had to. Raises UserError as `begin` does."""
         if tokens < self.capacity:
             return False
         rows = np.arange(self.slots) if self.whole else None
@@ -157,7 +157,7 @@ class SlotCache(Cache):
         self.capacity = -(-(tokens + 1) // 64) * 64
         self._check()
         if rows is not None:
-            self._arrange([Band(0, self.slots, self.capacity)], rows, cached_S)
+            self.arrange([Band(0, self.slots, self.capacity)], rows, cached_S)
         return True
 
     def _check(self) -> None:
@@ -171,7 +171,7 @@ class SlotCache(Cache):
         )
 
     def holds(self, slots_R: np.ndarray, lengths_R: np.ndarray) -> bool:
-        """Whether rows of these lengths fit where they are, and little else is kept."""
+        """Whether rows of these lengths fit where they are, without much waste."""
         capacity_S = np.zeros(self.slots, dtype=np.int64)
         for band in self.bands:
             capacity_S[band.start : band.start + band.rows] = band.capacity
@@ -182,11 +182,8 @@ class SlotCache(Cache):
             return True
         return bool(columns <= sum(band.rows * band.capacity for band in bands_of(np.sort(lengths_R)[::-1])))
 
-    def arrange(self, slots_R: np.ndarray, lengths_R: np.ndarray, cached_R: np.ndarray) -> None:
-        """Puts the rows of these slots, the longest first, into new bands in this order, with their cached columns."""
-        self._arrange(bands_of(lengths_R), slots_R, cached_R)
-
-    def _arrange(self, bands: list[Band], slots_R: np.ndarray, cached_R: np.ndarray) -> None:
+    def arrange(self, bands: list[Band], slots_R: np.ndarray, cached_R: np.ndarray) -> None:
+        """Moves the rows of these slots into the slots of new `bands`, in this order, with their cached columns."""
         moves = self._moves(bands, slots_R, np.arange(len(slots_R)), cached_R)
         for layer in self.slot_layers:
             layer.arrange(bands, moves)
@@ -196,12 +193,12 @@ class SlotCache(Cache):
         """Copies the cached columns of slots onto other slots."""
         moves = self._moves(self.bands, sources_R, targets_R, cached_R)
         for layer in self.slot_layers:
-            layer.copy(moves)
+            layer.copy(layer.bands, moves)
 
     def _moves(
         self, bands: list[Band], sources_R: np.ndarray, targets_R: np.ndarray, cached_R: np.ndarray
     ) -> list[Move]:
-        """How slots of the present bands get to slots of `bands`, with their cached columns."""
+        """The moves from slots of the present bands to slots of `bands`, with their cached columns."""
         moves = []
         for (source, before), (target, after) in product(enumerate(self.bands), enumerate(bands)):
             from_R, to_R = sources_R - before.start, targets_R - after.start
@@ -213,19 +210,19 @@ class SlotCache(Cache):
         return moves
 
     def aim_first(self, columns_S: np.ndarray, positions_S: np.ndarray) -> None:
-        """The next forward pass is of the first slots: where each writes its token, which sees up to its position."""
+        """Prepares a forward pass of the first slots: where each writes its token, which sees up to its position."""
         parts, span = [], len(columns_S)
         for at, band in enumerate(self.bands):
             if band.start >= span:
                 break
             mine = slice(band.start, min(span, band.start + band.rows))
             rows, columns = mine.stop - mine.start, self._tensor(columns_S[mine, None])
-            rows_R1 = torch.arange(rows, device=self._device)[:, None]
+            rows_R1 = torch.arange(rows, device=columns.device)[:, None]
             parts.append(Part(at, mine, slice(0, rows), rows_R1, columns, int(positions_S[mine].max()) + 1))
         self._aim(parts)
 
     def aim(self, slots_R: np.ndarray, columns_RQ: np.ndarray) -> None:
-        """The next forward pass is of these slots: where they write their tokens, the last of which sees all."""
+        """Prepares a forward pass of these slots: where they write their tokens, the last of which sees all."""
         parts = []
         for at, band in enumerate(self.bands):
             mine = np.flatnonzero((slots_R >= band.start) & (slots_R < band.start + band.rows))
@@ -239,12 +236,9 @@ class SlotCache(Cache):
     def _aim(self, parts: list[Part]) -> None:
         self.parts, self.width = parts, max(part.width for part in parts)
 
-    def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values, device=self._device)
-
 
 def decode_attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
-    """A few query tokens a row: grouped heads read keys and values in place instead of a repeated copy of them."""
+    """Attention of few query tokens a row: grouped heads read keys and values in place instead of a repeated copy."""
     rows, heads, queries, size = query.shape
     few = queries <= FEW_QUERIES and attention_mask is not None and not torch.is_grad_enabled()
     if not few or kwargs.get("softcap") or kwargs.get("position_bias") is not None:
@@ -259,7 +253,7 @@ def decode_attention(module, query, key, value, attention_mask, scaling=None, **
 
 
 def unseen(positions: torch.Tensor, width: int, dtype: torch.dtype) -> torch.Tensor:
-    """What is added to scores of queries at these positions: `[*positions, width]`, 0 up to the own one."""
+    """The mask to add to scores of queries at these positions: `[*positions, width]`, 0 up to their own column."""
     columns_W = torch.arange(width, device=positions.device, dtype=torch.float32)
     return (positions.unsqueeze(-1) - columns_W).clamp_(max=0).mul_(FAR).to(dtype)
 
@@ -269,6 +263,6 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def use_decode_attention(model: PreTrainedModel) -> None:
-    """Lets a model that takes attention functions decode with the one above; others keep their own."""
+    """Lets a model that takes attention functions decode with `decode_attention`; others keep their own."""
     if getattr(model, "_supports_attention_backend", False) and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(ATTENTION)

@@ -1,4 +1,4 @@
-"""How the servers are, from the rank that watches them to all others: a note in the store of their process group."""
+"""The state of the servers, which the rank that watches them leaves for the others in the process group's store."""
 
 import json
 from datetime import timedelta
@@ -10,15 +10,15 @@ from rlcore.ranks import Ranks
 
 
 class Board:
-    """The first rank writes it and the others read it, so that no server is asked by more than one rank."""
+    """Written by the first rank and read by the others, so that only one rank asks the servers."""
 
     def __init__(self, store: Any, run: str):
-        """`run` tells it from the notes of other engines in the same store."""
+        """`run` distinguishes it from the notes of other engines in the same store."""
         self._store, self._key = store, f"rlcore/servers/{run}"
 
     @classmethod
     def of(cls, ranks: Ranks, run: str) -> "Board | None":
-        """None for a rank that is alone: it has nobody to tell."""
+        """The board of this rank; None for a single rank."""
         if ranks.world == 1:
             return None
         # A connection of its own: the process group's may be held by a collective.
@@ -28,9 +28,9 @@ class Board:
         return cls(store, run)
 
     def write(self, note: Any) -> None:
-        """Replaces what stands there by a value that JSON holds."""
+        """Replaces the note by a JSON value."""
         self._store.set(self._key, json.dumps(note))
 
     def read(self) -> Any:
-        """What stands there; waits for the first note."""
+        """The present note; waits for the first one."""
         return json.loads(self._store.get(self._key))

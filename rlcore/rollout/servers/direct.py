@@ -27,14 +27,14 @@ from rlcore.errors import UserError, one_line
 from rlcore.rollout.servers.processes import free_port
 
 BUFFER_BYTES = 1 << 30
-"""Size of the buffers that weights travel in; a larger tensor makes them as large as itself."""
+"""Size of the buffers that weights are sent in; they are as large as the largest tensor if that is larger."""
 
 Place = tuple[str, int]
 """A server's URL and its number of GPU workers."""
 
 
 class LearnerSource(WeightSource):
-    """The learner's whole weights. What they are called and look like is known before any is gathered."""
+    """The learner's whole weights. Their names, dtypes and shapes are known before any is gathered."""
 
     def __init__(self, model: nn.Module, device: torch.device):
         """`model` before ZeRO-3 splits it; its weights are sent from `device`, wherever they lie."""
@@ -62,7 +62,7 @@ class LearnerSource(WeightSource):
 
 
 class ManyServers:
-    """vLLM's client of one server, made one of many: each call goes to all at once. Errors name phase and server."""
+    """vLLM's client of one server for many: each call goes to all at once. Errors name the phase and the server."""
 
     def __init__(self, places: Sequence[Place], deadline: float):
         self.places = places
@@ -89,7 +89,7 @@ class ManyServers:
         self._all("end of the update", lambda at: self._clients[at].finish_weight_update(label))
 
     def disconnect(self) -> None:
-        """Lets the servers give up their end of the connection."""
+        """Closes the servers' end of the connection."""
         self._all("disconnection", lambda at: self._clients[at].shutdown_weight_transfer_engine())
 
     def _all(self, phase: str, call: Callable[[int], None]) -> None:
@@ -102,7 +102,7 @@ class ManyServers:
 
 
 class DirectTransfer:
-    """Connects the learner's ranks with servers, and sends. Connects anew when the servers are others than before."""
+    """Connects the learner's ranks with the servers and sends weights; connects again if the servers have changed."""
 
     def __init__(self, backend: Literal["nccl", "ipc"], model: nn.Module, rank: int, deadline: float):
         self._backend = backend
@@ -115,8 +115,8 @@ class DirectTransfer:
     def send(self, weights: Iterable[tuple[str, torch.Tensor]], places: Sequence[Place], label: str) -> int:
         """Sends weights to paused servers, which hold `label` afterwards; returns the bytes.
 
-        Raises UserError, naming phase and servers, when it fails or takes longer than the deadline: NCCL cannot be
-        called back, so the run ends, and the same command resumes it from its last checkpoint.
+        Raises UserError, which names the phase and the servers, if it fails or exceeds the deadline. NCCL cannot be
+        interrupted, so the run ends; the same command resumes it from its last checkpoint.
         """
         failed: list[BaseException] = []
 

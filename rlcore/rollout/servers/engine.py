@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from rlcore.policy.lora import adapters_without_effect
 from rlcore.ranks import all_gather, present_ranks
 from rlcore.recipe import schema
 from rlcore.recipe.schema import LoraConfig
-from rlcore.rollout.engine import Sample, Sampling, publication_metrics
+from rlcore.rollout.engine import RolloutEngine, Sample, Sampling, publication_metrics
 from rlcore.rollout.loop_thread import LoopThread
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.servers.board import Board
@@ -32,10 +31,10 @@ from rlcore.rollout.vllm.adapters import AdapterFolders
 from rlcore.rollout.vllm.arguments import describe_model, engine_arguments, server_arguments
 
 
-class ServersEngine:
-    """Samples from servers that run already, or from ones that it starts. All ranks make one, and publish together.
+class ServersEngine(RolloutEngine):
+    """Samples from running servers, or from servers that it starts. Every rank has one, and all publish together.
 
-    Requests, probes and repairs run in a thread with an event loop of its own, also while the learner computes.
+    Requests, probes and repairs run in a thread with an event loop of its own, even while the learner computes.
     """
 
     def __init__(
@@ -49,13 +48,13 @@ class ServersEngine:
         lora: LoraConfig | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ):
-        """`folder` gets what servers of ours print. The weights of `model` are published as version 0.
+        """`folder` receives the logs of servers started here. The weights of `model` are published as version 0.
 
-        `device`: where the learner computes, if not where the model lies; servers do on the same kind. With `lora`,
-        what is published from here on is the parameters of such adapters alone. `tokenizer`: of the model, where
-        `section.stop` has texts that servers of ours are to look for.
+        `device`: where the learner computes, by default where the model lies; servers use the same kind. With `lora`,
+        only the parameters of such adapters are published from here on. `tokenizer` is needed if `section.stop` has
+        texts and servers are started here.
 
-        Raises UserError when no server is available.
+        Raises UserError if no server is available.
         """
         if getattr(model.config, "quantization_config", None) is not None:
             raise UserError("rollout.mode servers takes no model that is quantised already; in_process does")
@@ -86,31 +85,27 @@ class ServersEngine:
             raise
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
-        """Draws from a seed of the request's own: of its conversation and its place in it.
+        """Draws from the request's own seed, that of its conversation and its place in it.
 
-        A request that has to be sent again draws the same tokens again: long attempts, which meet more accidents, are
-        not replaced by shorter ones.
+        A request that is sent again thus draws the same tokens. Long attempts, which meet more failures, would else be
+        replaced by shorter ones.
         """
         seed = mixed_seed(sampling.seed, key, len(ids))
         request = self._fleet.sample(ids, sampling, seed=seed, key=key, last=last)
         return await asyncio.wrap_future(self._thread.begin(request))
 
     def waits_for(self) -> str:
-        """How many requests are unanswered, and at which servers."""
+        """The number of unanswered requests on each server."""
         loads = {server.url: len(server.requests) for server in self._fleet.servers if server.requests}
         return ", ".join(f"{count} requests on {url}" for url, count in loads.items()) or "no server"
 
     def release(self, key: int) -> None:
-        """Forgets where a conversation was."""
         self._thread.loop.call_soon_threadsafe(self._fleet.router.forget, key)
-
-    def sleep(self) -> None:
-        """Servers keep their memory: it is not the learner's."""
 
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Gives weights, or adapters alone, to all servers; returns when at least one of them is up.
 
-        Raises UserError when no server is left, or where the weights cannot be written.
+        Raises UserError if no server is left, or if the weights cannot be written.
         """
         began = time.perf_counter()
         self._thread.call(self._fleet.steady.acquire())
@@ -126,18 +121,14 @@ class ServersEngine:
             self._thread.call(self._fleet.look(self._board))
         self._measure(size, seconds)
 
-    def together(self) -> AbstractContextManager[None]:
-        """Ranks wait for nobody."""
-        return nullcontext()
-
     def metrics(self) -> dict[str, float]:
-        """Of the last publication and of what happened since the one before it, over all ranks."""
+        """Figures of the last publication and of the time since the one before it, over all ranks."""
         return self._metrics
 
     def close(self) -> None:
-        """Ends the servers that were started here, and takes the weights' files away."""
+        """Ends the servers that were started here, and removes the weights' files."""
         self._thread.call(self._fleet.close())
-        self._thread.close()  # a server that is being started is so to its end, and ended below
+        self._thread.close()  # it waits for a server that is just being started, which is ended below
         if self._ranks.first:
             if self._processes:
                 with ThreadPoolExecutor(len(self._processes)) as pool:
@@ -147,7 +138,7 @@ class ServersEngine:
     def _shared_weights(
         self, model: PreTrainedModel, parent: str, lora: LoraConfig | None
     ) -> tuple[SharedWeights, AdapterFolders | None]:
-        """In a new folder, which goes away with this process."""
+        """Files in a new folder, which is removed when this process ends."""
         folder = Path(parent) / f"rlcore-{self._run}"
         self._guard.remove(folder)
         try:
@@ -160,7 +151,7 @@ class ServersEngine:
             raise UserError(f"rollout.vllm.weights_folder {parent} cannot be used: {error.strerror}") from None
 
     def _write(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
-        """Through files; returns the bytes."""
+        """Publishes through files; returns the bytes."""
         if self._keeper is None:
             for _ in weights:  # gathering a split parameter needs all ranks
                 pass
@@ -184,7 +175,7 @@ class ServersEngine:
         return all_gather(size, self._ranks)[0]
 
     def _send(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
-        """From GPU to GPU; returns the bytes."""
+        """Publishes from GPU to GPU; returns the bytes."""
         places = all_gather(self._thread.call(self._keeper.pause_all()) if self._keeper else [], self._ranks)[0]
         size = self._direct.send(weights, places, label)
         if self._keeper:

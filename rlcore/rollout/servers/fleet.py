@@ -1,10 +1,10 @@
-"""All rollout servers as one learner rank sees them: requests go where there is room, and what fails is dealt with.
+"""All rollout servers as one learner rank sees them: requests go where there is room, and failures are handled.
 
-A server is *up* while it can be reached and holds weights of this run. One that dies, hangs, fails requests or lost its
-weights is taken out: its requests are sampled again elsewhere, and it comes back once it holds the current weights.
+A server is *up* while it can be reached and holds weights of this run. A server that dies, hangs, fails requests or
+loses its weights is taken out: its requests are sampled again elsewhere, and it returns once it holds current weights.
 
-The first rank, the keeper, watches the servers and brings them back (it starts its own anew and gives them the
-weights); the others read from a board how they are. Everything here runs in one event loop.
+The first rank, the keeper, watches the servers and brings them back: it restarts its own and gives them the weights.
+The others read the servers' state from a board. Everything here runs in one event loop.
 """
 
 import asyncio
@@ -26,31 +26,31 @@ from rlcore.rollout.vllm.arguments import request_settings
 LOOK_EVERY = 0.5
 """Seconds between looks at the board."""
 SHUN = 30.0
-"""Seconds for which a rank that only reads the board sends nothing to a server that failed its own requests."""
+"""Seconds for which a rank that only reads the board avoids a server that failed its requests."""
 PROBE_EVERY = 2.0
-"""Seconds between looks at a server that is up; one whose request failed is looked at at once."""
+"""Seconds between probes of a server that is up; a failed request causes one at once."""
 FAILURES = 3
-"""Requests in a row that a server may fail before it is taken out; repairs in a row before it is given up."""
+"""Failed requests in a row after which a server is taken out, and failed repairs in a row before it is given up."""
 TRIES = 8
-"""Times a request is sent before the run ends: one that brings down whatever it meets must not go round for ever."""
+"""Times a request is sent before the run ends: a request that crashes every server must not go round for ever."""
 
 log = logging.getLogger("rlcore.rollout")
 
 
 BringBack = Callable[[Server], Awaitable[None]]
-"""Returns once a server holds the current weights. Raises ServerFault, or UserError if it never will."""
+"""Gives a server the current weights. Raises ServerFault, or UserError if it never will hold them."""
 
 
 class Fleet:
     """`label` names the weights published last, `RUN:VERSION`; it is None until there are any.
 
-    Servers hold them, or earlier ones while a publication goes on: a request says which are too old for it.
+    During a publication some servers still hold earlier weights; a request says which are too old for it.
     """
 
     def __init__(
         self, section: schema.VllmConfig, urls: Sequence[str], stop_ids: Sequence[int], adapters: str | None = None
     ):
-        """`adapters`: what servers call those that they are to sample with."""
+        """`adapters`: the servers' name for the adapters to sample with, if any."""
         self.section = section
         self.adapters = adapters
         self.urls = list(urls)
@@ -59,17 +59,17 @@ class Fleet:
         self.label: str | None = None
         self.counts: Counter[str] = Counter()
         self.steady = asyncio.Lock()
-        """Held by the keeper while weights are published: what servers hold is then about to change."""
+        """Held while weights are published, as the servers' weights then change."""
         self.router = Router()
         self._news = asyncio.Event()
         self._fatal: Exception | None = None
         self.lost: dict[Server, str] = {}
-        """Servers that did not come back in time, and why."""
+        """Servers that did not return in time, and the reason."""
         self._watches: list[asyncio.Task[None]] = []
         self._board: Board | None = None
 
     async def open(self, bring_back: BringBack | None, board: Board | None) -> None:
-        """Begins to watch the servers, if `bring_back` is the keeper's; else to follow what it writes on the board."""
+        """Starts to watch the servers, with the keeper's `bring_back`, or else to follow the board."""
         # Idle connections are dropped before the server drops them, else a request may meet a closed one.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3)
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
@@ -89,7 +89,7 @@ class Fleet:
     # Sampling.
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, seed: int, key: int, last: bool) -> Sample:
-        """Continues `ids` on some server. Raises UserError when none is left, or for a hopeless request."""
+        """Continues `ids` on some server. Raises UserError if none is left, or if the request keeps failing."""
         for _ in range(TRIES):
             replica = self.router.place(key, ids, await self.replicas(sampling.least_version))
             try:
@@ -107,9 +107,9 @@ class Fleet:
         raise UserError(f"a request of {len(ids)} tokens failed {TRIES} times, the last time so: {last_fault}")
 
     async def replicas(self, least: int | None = None) -> list[Replica]:
-        """Those of the servers that are up and hold version `least` (None: the last one) or a later one.
+        """The replicas of servers that are up and hold version `least` (None: the last one) or a later one.
 
-        Waits until there are some. Raises UserError when no server is left.
+        Waits until there are some. Raises UserError if no server is left.
         """
         while True:
             self.check()
@@ -120,7 +120,7 @@ class Fleet:
             await self.news()
 
     def check(self) -> None:
-        """Raises UserError when no server is left."""
+        """Raises UserError if no server is left."""
         if self._fatal is not None:
             raise self._fatal
 
@@ -150,7 +150,7 @@ class Fleet:
         return sample
 
     def _least(self, asked: int | None) -> int:
-        """The version of the weights that a request has to be answered with at least."""
+        """The oldest version of the weights that may answer a request."""
         return self._version(self.label or "") if asked is None else asked
 
     def _version(self, label: str) -> int:
@@ -159,7 +159,7 @@ class Fleet:
         return int(number) if run and run == (self.label or label).rpartition(":")[0] else -1
 
     def _read(self, choice: dict[str, Any], server: Server, least: int) -> Sample:
-        """Reads an answer. Raises ServerFault for one that is not whole, or sampled by older weights than asked for."""
+        """Reads an answer. Raises ServerFault if it is incomplete, or sampled by weights older than asked for."""
         try:
             ids = tuple(choice["token_ids"])
             logprobs = tuple(float(token["logprob"]) for token in choice["logprobs"]["content"])
@@ -190,7 +190,7 @@ class Fleet:
             self._board.write({"servers": servers, "fatal": str(self._fatal) if self._fatal else None})
 
     def take_out(self, server: Server, reason: str) -> None:
-        """No request goes there until it is brought back; those that run there are sampled again elsewhere."""
+        """Sends a server no request until it is brought back; those that run there are sampled again elsewhere."""
         if not server.up:
             return
         log.warning("rollout server %s is taken out: %s", server.url, reason)
@@ -202,7 +202,7 @@ class Fleet:
         self.tell()
 
     async def look(self, board: Board) -> None:
-        """Takes from the board how the servers are."""
+        """Reads the servers' state from the board."""
         note = await asyncio.to_thread(board.read)
         now = asyncio.get_running_loop().time()
         before = [(server.up, server.label) for server in self.servers]
@@ -250,7 +250,7 @@ class Fleet:
             failures = 0
 
     async def _while_up(self, server: Server) -> None:
-        """Returns when the server is taken out, by this look at it or otherwise."""
+        """Probes a server until it is taken out, by a failed probe or otherwise."""
         while server.up:
             server.doubted.clear()
             with contextlib.suppress(TimeoutError):
@@ -267,7 +267,7 @@ class Fleet:
                         self.take_out(server, f"it holds the weights {held}, not {server.label}")
 
     def _doubt(self, server: Server, reason: str) -> None:
-        """A request failed there: look at once, or take it out if it was not the first."""
+        """Counts a failed request: the server is probed at once, or taken out if it has failed too many."""
         server.failures += 1
         if server.failures >= FAILURES:
             self.take_out(server, reason)
@@ -275,7 +275,7 @@ class Fleet:
         server.doubted.set()
 
     def _give_up(self, server: Server) -> None:
-        """It does not come back, though it is still tried; the run ends when that is so of all servers."""
+        """Counts a server as lost, though it is still tried; the run ends when all servers are."""
         self.lost[server] = server.reason
         if len(self.lost) == len(self.servers):
             self._fatal = UserError(f"no rollout server is left: {'; '.join(self.lost.values())}")
@@ -283,7 +283,7 @@ class Fleet:
 
 
 FOLLOW = 16
-"""Requests by which a replica may be busier than the least busy one and still get another of a prompt it has seen."""
+"""A replica that has seen a prompt gets its requests unless it has so many more than the least busy one."""
 
 
 class Router:
@@ -294,8 +294,7 @@ class Router:
         self._prompts: dict[int, Replica] = {}
 
     def place(self, key: int, ids: Sequence[int], replicas: Sequence[Replica]) -> Replica:
-        """One of `replicas` (not empty): the conversation's own; else one that computes the same prompt; else the least
-        busy one."""
+        """One of `replicas` (not empty): the conversation's own, else one with the same prompt, else the least busy."""
         home = self._homes.get(key)
         if home is not None and home in replicas:
             return home
@@ -308,10 +307,10 @@ class Router:
         return chosen
 
     def forget(self, key: int) -> None:
-        """The conversation has ended, or has to go elsewhere."""
+        """Forgets a conversation that has ended or must move."""
         self._homes.pop(key, None)
 
     def clear(self) -> None:
-        """Weights or servers are others: no KV cache that a request would find is of use."""
+        """Forgets everything: weights or servers have changed, so no KV cache is of use."""
         self._homes.clear()
         self._prompts.clear()

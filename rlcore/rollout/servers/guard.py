@@ -1,8 +1,8 @@
-"""A small process that outlives the trainer by a moment: when the trainer is gone, however it went, it cleans up.
+"""A small process that outlives the trainer by a moment and cleans up after it, however it ended.
 
-It runs as a plain script that imports nothing else of rlcore. The trainer writes lines to its standard input, `watch
-PROCESS_GROUP`, `forget PROCESS_GROUP` or `remove FOLDER`; when the pipe ends (the trainer closed it, or was killed) the
-watched process groups are killed and the folders removed.
+It runs as a plain script that imports nothing else of rlcore. The trainer writes lines to its standard input: `watch
+PROCESS_GROUP`, `forget PROCESS_GROUP` or `remove FOLDER`. When the pipe ends, because the trainer closed it or was
+killed, the watched process groups are killed and the folders removed.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 KILL_SECONDS = 10.0
-"""A process that the kernel holds longer is left to it."""
+"""Seconds after which a process that the kernel does not let go is given up."""
 
 
 class Guard:
-    """The trainer's end of it."""
+    """The trainer's end of the pipe."""
 
     def __init__(self) -> None:
         # A session of its own: Ctrl-C in the trainer's terminal does not reach it.
@@ -29,19 +29,19 @@ class Guard:
         )
 
     def watch(self, group: int) -> None:
-        """Kill this process group when the trainer is gone."""
+        """Has this process group killed when the trainer is gone."""
         self._write(f"watch {group}")
 
     def forget(self, group: int) -> None:
-        """This process group has ended; its number may come to mean another."""
+        """Unwatches a process group that has ended, as its number may be used again."""
         self._write(f"forget {group}")
 
     def remove(self, folder: Path) -> None:
-        """Remove this folder when the trainer is gone."""
+        """Has this folder removed when the trainer is gone."""
         self._write(f"remove {folder}")
 
     def close(self) -> None:
-        """Clean up now; returns when it is done."""
+        """Cleans up now; returns when that is done."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=60)
@@ -55,7 +55,7 @@ class Guard:
 def kill_group(group: int) -> None:
     """Kills a process group, if it still exists.
 
-    Python's resource trackers are spared: with their users gone they remove the shared memory those left, and end.
+    Python's resource trackers are spared: once their users are gone they remove the shared memory left, and end.
     """
     deadline = time.monotonic() + KILL_SECONDS
     while (alive := [pid for pid in _members(group) if not _is_tracker(pid)]) and time.monotonic() < deadline:
@@ -69,7 +69,7 @@ def kill_group(group: int) -> None:
 
 
 def _members(group: int) -> list[int]:
-    """Processes of a group that are not dead."""
+    """The living processes of a group."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -86,7 +86,7 @@ def _is_tracker(pid: int) -> bool:
 
 
 def keep_watch(lines: Iterable[str]) -> None:
-    """Reads orders until there are no more, then carries them out."""
+    """Reads orders until the pipe ends, then carries them out."""
     groups: set[int] = set()
     folders: list[str] = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""The first rank's part in the fleet: it starts servers, gives them weights, and brings back those that failed."""
+"""The first rank's part in the fleet: it starts servers, gives them weights, and brings back failed ones."""
 
 import asyncio
 import logging
@@ -15,20 +15,20 @@ log = logging.getLogger("rlcore.rollout")
 
 
 class Weights:
-    """Published weights, part by part: servers take the parts that are there while others are still being written."""
+    """Published weights, part by part: servers take the first parts while later ones are still being written."""
 
     def __init__(self) -> None:
         self._parts: list[dict[str, Any]] = []
         self._news = asyncio.Event()
 
     def add(self, part: dict[str, Any]) -> None:
-        """The next part, as `SharedWeights.write` gives it."""
+        """Adds the next part, as `SharedWeights.write` yields it."""
         self._parts.append(part)
         self._news.set()
         self._news = asyncio.Event()
 
     async def parts(self) -> AsyncIterator[dict[str, Any]]:
-        """All parts, from the first on, waiting for those to come."""
+        """All parts in order; waits for those still to come."""
         for number in count():
             while number == len(self._parts):
                 await self._news.wait()
@@ -48,16 +48,15 @@ class Keeper:
         self._weights: Weights | None = None
         self._adapters: str | None = None
         self._label = ""
-        """Of the weights to give."""
+        """The label of the weights to give."""
         self._waiting: set[Server] = set()
-        """Servers that need weights and can get them only when the learner sends them to all (NCCL, IPC)."""
+        """Servers that need weights but get them only when the learner sends them to all (NCCL, IPC)."""
 
     async def publish(self, weights: Weights | None, adapters: str | None, label: str) -> None:
-        """Gives weights to every server that is up; those that fail to take them are taken out. The fleet is held.
+        """Gives weights to every server that is up; servers that fail to take them are taken out. The fleet is held.
 
-        Each bears their label once it holds them: what it was asked before is answered with either.
-
-        `adapters` is a folder. Without `weights` they are changed alone, and the weights under them stay.
+        A server bears the new label once it holds the weights. Requests that run meanwhile may mix both versions.
+        `adapters` is a folder; without `weights` only the adapters are replaced.
         """
         fleet = self._fleet
         self._weights, self._adapters, self._label = weights or self._weights, adapters, label
@@ -96,9 +95,9 @@ class Keeper:
             await self._wait_for_weights(server)
 
     async def pause_all(self) -> list[tuple[str, int]]:
-        """Pauses all servers that are up or wait for weights; URL and number of workers of each. The fleet is held.
+        """Pauses all servers that are up or wait for weights; returns URL and workers of each. The fleet is held.
 
-        The first time it waits for every server, else until there is one. Raises UserError where none can be paused.
+        The first time it waits for every server, later for at least one. Raises UserError if none can be paused.
         """
         fleet = self._fleet
         while not (found := [server for server in fleet.servers if server.up or server in self._waiting]) or (
@@ -121,7 +120,7 @@ class Keeper:
         return [(server.url, server.workers) for server, fault in zip(found, faults, strict=True) if not fault]
 
     async def resume_all(self, urls: Collection[str], label: str) -> None:
-        """Resumes servers, which hold the weights `label` now."""
+        """Resumes servers, which now hold the weights `label`."""
         fleet = self._fleet
         for server in [server for server in fleet.servers if server.url in urls]:
             try:
@@ -134,7 +133,7 @@ class Keeper:
         fleet.tell()
 
     async def _wait_for_weights(self, server: Server) -> None:
-        """Until the learner has sent weights with this server among those that got them."""
+        """Waits until the learner has sent weights to this server among others."""
         self._waiting.add(server)
         self._fleet.tell()
         try:
@@ -145,7 +144,7 @@ class Keeper:
             self._waiting.discard(server)
 
     async def _give(self, server: Server, *, whole: bool) -> None:
-        """One publication to one server. What fails leaves it paused: it samples from no mixture of weights."""
+        """Publishes to one server. A failure leaves it paused, as its weights may be partly replaced."""
         label = self._label
         await server.pause()
         if whole:
@@ -158,7 +157,7 @@ class Keeper:
         server.label = label
 
     async def _give_weights(self, server: Server, label: str | None) -> None:
-        """Replaces all weights of a paused server. Without a `label` they have none yet: adapters are to follow."""
+        """Replaces all weights of a paused server. They get no `label` yet if adapters are to follow."""
         assert self._weights is not None
         try:
             await server.start_update()
@@ -170,7 +169,7 @@ class Keeper:
         await server.finish_update(label)
 
     async def _needs_no_start(self, server: Server, process: ServerProcess) -> bool:
-        """Whether a server of ours needs no new start: it lives, answers, and was not in trouble before."""
+        """Whether a server started here needs no restart: it lives, answers, and was not in trouble before."""
         if not process.alive or server.trouble > 1:
             return False
         try:

@@ -1,4 +1,4 @@
-"""vLLM servers that rlcore starts itself: their command line, their processes, and their end."""
+"""vLLM servers that rlcore starts: their command line, their processes, and their end."""
 
 import contextlib
 import json
@@ -18,13 +18,13 @@ from rlcore.rollout.servers.guard import Guard, kill_group
 from rlcore.rollout.vllm.arguments import ENVIRONMENT
 
 RANK_SETTINGS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""`torchrun` sets them for the learner's ranks; a server must not take them for its own."""
+"""Variables that `torchrun` sets for the learner's ranks, and a server must not see."""
 GRACE = 15.0
 """Seconds that a server has to end after SIGTERM."""
 
 
 class ServerProcess:
-    """One `vllm serve` process and all it starts, in a process group of its own."""
+    """One `vllm serve` process and its children, in a process group of their own."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, guard: Guard):
         self._command = list(command)
@@ -38,7 +38,7 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Starts it, after ending what is left of an earlier one. Raises UserError where the command does not exist."""
+        """Starts the server, after killing what is left of an earlier one. Raises UserError if it cannot be run."""
         self.kill()
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
@@ -56,7 +56,7 @@ class ServerProcess:
         self._guard.watch(self._process.pid)
 
     def stop(self) -> None:
-        """Asks it to end, and kills what is left after `GRACE` seconds."""
+        """Asks the server to end, and kills what is left after `GRACE` seconds."""
         if self._process is not None and self.alive:
             self._process.send_signal(signal.SIGTERM)
             deadline = time.monotonic() + GRACE
@@ -65,7 +65,7 @@ class ServerProcess:
         self.kill()
 
     def kill(self) -> None:
-        """Ends the whole process group at once: a server's engine and workers may outlive the server itself."""
+        """Kills the whole process group, as a server's engine and workers may outlive it."""
         if self._process is None:
             return
         kill_group(self._process.pid)
@@ -75,7 +75,7 @@ class ServerProcess:
         self._process = None
 
     def last_words(self) -> str:
-        """How it ended: by which signal, if by one; the last error in its log, else its last line; where the log is."""
+        """How the server ended: the signal, if any, the last error or line in its log, and the log's path."""
         text = self._log.read_bytes()[-20_000:].decode(errors="replace") if self._log.exists() else ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         errors = [line for line in lines if re.search(r"^(?!.*WARNING).*(\w(Error|Exception)\b|\berror:)", line)]
@@ -99,7 +99,7 @@ def serve_command(command_line: str, port: int, arguments: Mapping[str, Any], ho
 
 
 def server_environment(gpus: str | None, *, on_cpu: bool, ipc: bool, lora: bool) -> dict[str, str]:
-    """The trainer's environment without its place among the learner's ranks, with vLLM's routes for RL switched on."""
+    """The trainer's environment without the variables of its rank, and with vLLM's routes for RL switched on."""
     environment = ENVIRONMENT | {key: value for key, value in os.environ.items() if key not in RANK_SETTINGS}
     environment = {key: value for key, value in environment.items() if not key.startswith("TORCHELASTIC_")}
     environment["VLLM_SERVER_DEV_MODE"] = "1"
@@ -117,7 +117,7 @@ def server_environment(gpus: str | None, *, on_cpu: bool, ipc: bool, lora: bool)
 
 
 def free_port() -> int:
-    """A port that nothing listens on at the moment."""
+    """A port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

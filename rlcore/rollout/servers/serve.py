@@ -1,6 +1,6 @@
 """`python -m rlcore.rollout.servers.serve RECIPE [key=value ...]`: becomes the vLLM server of a recipe, at $PORT.
 
-It listens on all addresses: for learners on other machines, which name its URL as `rollout.servers`.
+It listens on all addresses, for learners on other machines that name its URL in `rollout.servers`.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from rlcore.rollout.servers.processes import serve_command, server_environment
 from rlcore.rollout.vllm.arguments import engine_arguments, server_arguments
 
 AS_A_SERVER = "engine=vllm", "mode=servers", "servers=[]", "start_servers=1", "vllm.gpus=[]"
-"""The recipe's rollout, whatever it says, as one that starts a single server."""
+"""Overrides that make any recipe one that starts a single server."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""One vLLM server, over HTTP: token ids in, token ids and log-probabilities out, and its routes for weight updates."""
+"""One vLLM server over HTTP: token ids in, token ids and log-probabilities out, and its routes for weight updates."""
 
 import asyncio
 import json
@@ -12,19 +12,19 @@ from rlcore.errors import UserError
 from rlcore.inside_vllm.plugin import ADAPTERS
 
 SIGN_OF_LIFE = 30.0
-"""Seconds without an answer to a probe until a server counts as hung."""
+"""Seconds without an answer to a probe after which a server counts as hung."""
 LORA = "adapters"
-"""The phase of a publication in which they are changed."""
+"""The phase of a publication that changes adapters."""
 LORA_OPTIONS = {
     "LoRA is not enabled": "--enable-lora",
     "max_lora_rank": "--max-lora-rank of at least model.lora.rank",
     "no attribute 'load_adapters'": "--worker-extension-cls rlcore.inside_vllm.extension.WorkerExtension",
 }
-"""By what vLLM says of it: the option that a server lacks."""
+"""The option that a server lacks, by vLLM's message."""
 
 
 class ServerFault(Exception):
-    """A server failed: in which phase, which server, and why."""
+    """A server failed. The text names the phase, the server and the reason."""
 
 
 class Aborted(ServerFault):
@@ -38,13 +38,13 @@ class Replica:
         self.server = server
         self.rank = rank
         self.load = 0
-        """Requests that wait for its answer."""
+        """Unanswered requests."""
 
 
 class Server:
-    """Requests to one server, in `deadline` seconds each; failures are raised as `ServerFault`.
+    """Requests to one server, of at most `deadline` seconds each; failures are raised as `ServerFault`.
 
-    `up` says whether requests go there: it can be reached and holds weights of this run. Otherwise `reason` says why.
+    It is `up` while it can be reached and holds weights of this run; else `reason` says why not.
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession, deadline: float):
@@ -52,20 +52,20 @@ class Server:
         self.up = False
         self.reason = "it has not been reached yet"
         self.label = ""
-        """Of the weights that it holds, as far as they are this run's."""
+        """The label of its weights, if they are this run's."""
         self.shunned_until = 0.0
-        """On the event loop's clock: when a rank that read of it as up will ask it again."""
+        """The event loop's time until which a rank that only reads the board avoids it."""
         self.replicas = [Replica(self, 0)]
         self.workers = 1
         """Processes that hold (parts of) the weights, over all replicas."""
         self.failures = 0
-        """Requests in a row that it failed."""
+        """Failed requests in a row."""
         self.trouble = 0
-        """Times in a row that it was taken out without having answered a request since."""
+        """Times in a row that it was taken out without having answered a request in between."""
         self.saw_weights = False
-        """Whether it ever took weights of this run."""
+        """Whether it has ever taken weights of this run."""
         self.doubted = asyncio.Event()
-        """Set when a request failed: look at it now."""
+        """Set when a request failed, so that it is probed at once."""
         self.requests: set[asyncio.Task[Any]] = set()
         self._session, self._deadline = session, deadline
 
@@ -80,9 +80,8 @@ class Server:
     ) -> dict[str, Any]:
         """One continuation of `ids`: the response's choice, with `token_ids`, `logprobs`, `finish_reason`.
 
-        `settings` are those of a request (`request_settings`).
-        `salt` names the weights: the prefix cache is never shared between versions. Raises UserError for a request
-        that the server refuses.
+        `settings` are those of `request_settings`. `salt` names the weights, as versions must not share a prefix cache.
+        Raises UserError if the server refuses the request.
         """
         request = {
             "token_ids": list(ids),
@@ -101,33 +100,33 @@ class Server:
         raise Aborted(f"sampling on {self.url}: the answer ended with {choice['finish_reason']}")
 
     async def weight_version(self) -> str:
-        """The label of the weights it holds. Its engine answers, so a stuck engine shows."""
+        """The label of its weights. The engine answers, so this detects a stuck one."""
         answer = await self._call("probe", "GET", "/weight_info")
         if "weight_version" not in answer:
             raise UserError(f"{self.url} answers, but is no vLLM server")
         return str(answer["weight_version"])
 
     async def look(self) -> None:
-        """Learns how many workers and data-parallel engines it has."""
+        """Asks for its numbers of workers and data-parallel engines."""
         whole = await self._call("probe", "GET", "/get_world_size")
         one = await self._call("probe", "GET", "/get_world_size?include_dp=false")
         self.workers = int(whole["world_size"])
         self.has_replicas(max(1, self.workers // max(1, int(one["world_size"]))))
 
     def has_replicas(self, count: int) -> None:
-        """So many data-parallel engines."""
+        """Sets the number of its data-parallel engines."""
         if count != len(self.replicas):
             self.replicas = [Replica(self, rank) for rank in range(count)]
 
     async def pause(self) -> None:
-        """Freezes running requests, whose KV cache is computed anew under the next weights."""
+        """Freezes running requests. Their KV cache is computed again under the next weights."""
         await self._call("pause", "POST", "/pause?mode=keep")
 
     async def start_update(self) -> None:
         await self._call("start of the update", "POST", "/start_weight_update")
 
     async def update(self, payload: dict[str, Any]) -> None:
-        """Raises UserError where the first weights are in a folder that it does not see."""
+        """Updates weights. Raises UserError if the first ones are in a folder that the server does not see."""
         try:
             await self._call("update", "POST", "/update_weights", {"update_info": payload})
         except ServerFault as fault:
@@ -144,7 +143,7 @@ class Server:
         await self._call("end of the update", "POST", "/finish_weight_update", body)
 
     async def add_adapters(self, folder: str) -> None:
-        """Registers adapters after an update of the weights under them, anew if there were some before."""
+        """Registers adapters after an update of the weights under them, in place of any before."""
         known = await self._call(LORA, "GET", "/v1/models")
         name = {"lora_name": ADAPTERS}
         if any(model["id"] == ADAPTERS for model in known["data"]):
@@ -152,7 +151,7 @@ class Server:
         await self._call(LORA, "POST", "/v1/load_lora_adapter", {**name, "lora_path": folder})
 
     async def change_adapters(self, folder: str, label: str) -> None:
-        """Replaces the registered adapters, and gives weights and adapters together their new label."""
+        """Replaces the registered adapters, and labels weights and adapters together."""
         await self._call(LORA, "POST", "/collective_rpc", {"method": "load_adapters", "args": [folder]})
         await self._call(LORA, "POST", "/update_weight_version", {"new_version": label})
 

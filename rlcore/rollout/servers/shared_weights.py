@@ -1,8 +1,8 @@
-"""Weights handed over as a file that the other side maps: shared memory on one machine, a shared folder on several.
+"""Weights in a file that the servers map: in shared memory on one machine, in a shared folder on several.
 
-The trainer writes the file part by part and tells the servers of each, so that they load one part while it writes the
-next; a server that comes back later is given the whole file. Two files take turns, so that the pages of the one before
-are used again, and nobody reads what is being written.
+The trainer writes the file part by part and announces each, so that the servers load one part while it writes the next;
+a server that returns later is given the whole file. Two files alternate, so that memory pages are used again and nobody
+reads a file that is being written.
 """
 
 import mmap
@@ -17,18 +17,18 @@ from torch import nn
 from rlcore.inside_vllm.mapped_files import view_tensor
 
 ALIGNMENT = 64
-"""Bytes: tensors start at multiples of it."""
+"""Tensors start at multiples of so many bytes."""
 PART_BYTES = 1 << 27
-"""Written between two notices to the servers: to copy as much takes several times as long as a request."""
+"""Bytes written between two announcements: copying them takes several times as long as a request."""
 
 
 class SharedWeights:
-    """The trainer's side: files in `folder`, mapped for good, laid out for the parameters of `model`."""
+    """The trainer's side: files in `folder` with the layout of the parameters of `model`, which stay mapped."""
 
     def __init__(self, folder: Path, model: nn.Module, files: int = 2):
-        """`model` before ZeRO-3 splits it; one of the `files` is enough for weights that are written once.
+        """`model` must not have been split by ZeRO-3. One of the `files` is enough for weights written only once.
 
-        Raises OSError where the folder cannot hold the files.
+        Raises OSError if the folder cannot hold the files.
         """
         self._places: dict[str, tuple[str, list[int], int]] = {}
         self.size = 0
@@ -49,11 +49,10 @@ class SharedWeights:
     def write(
         self, weights: Iterable[tuple[str, torch.Tensor]], part_bytes: int = PART_BYTES
     ) -> Iterator[dict[str, Any]]:
-        """Writes all of them; gives what `MappedFiles` needs of each part that is there, as plain JSON values.
+        """Writes all weights; yields each finished part as the JSON values that `MappedFiles` needs.
 
-        A part is complete with the tensor that brings it to `part_bytes`.
-
-        Raises ValueError for weights that are not those of the model.
+        A part ends with the tensor that brings it to `part_bytes`. Raises ValueError for weights that are not the
+        model's.
         """
         self._files.reverse()
         path, mapping, targets = self._files[0]

@@ -1,4 +1,4 @@
-"""LoRA adapters as vLLM takes them: in folders that hold nothing else, laid out as peft does."""
+"""LoRA adapters in the form that vLLM takes: folders in peft's layout that hold nothing else."""
 
 import shutil
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from rlcore.policy.lora import save_adapter
 from rlcore.recipe.schema import LoraConfig
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks that vLLM makes room for; adapters of a lower rank fit in."""
+"""Ranks that vLLM allocates; adapters of a lower rank fit into the next one."""
 
 
 def adapter_arguments(lora: LoraConfig) -> dict[str, Any]:
@@ -25,21 +25,21 @@ def adapter_arguments(lora: LoraConfig) -> dict[str, Any]:
 
 
 def write_adapters(folder: Path, lora: LoraConfig, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
-    """Writes what `gathered_adapters` gives into `folder`; returns the bytes."""
+    """Writes the adapters of `gathered_adapters` into `folder`; returns their bytes."""
     tensors = {name: tensor.to("cpu", copy=True) for name, tensor in weights}
     save_adapter(folder, lora, tensors, None)
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
 class AdapterFolders:
-    """A new folder in `parent` for each publication: who still reads an older one finds no part of a newer in it."""
+    """A new folder in `parent` for each publication, so that a reader of an older one never sees a part of a newer."""
 
     def __init__(self, parent: Path, lora: LoraConfig):
         self._parent, self._lora = parent, lora
         self._count = 0
 
     def write(self, weights: Iterable[tuple[str, torch.Tensor]]) -> tuple[str, int]:
-        """The new folder and its bytes; of the older ones, the last stays. Raises UserError for a failed write."""
+        """The new folder and its bytes. The one before it stays. Raises UserError if the write fails."""
         self._count += 1
         folder = self._parent / f"adapters-{self._count}"
         try:

@@ -16,10 +16,10 @@ from rlcore.rollout.engine import Sampling
 from rlcore.rollout.vllm.adapters import adapter_arguments
 
 ENVIRONMENT = {
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # whose threads run where is not vLLM's to say
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding threads to cores is not vLLM's decision
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""Set before vLLM is imported, where the user has not set them."""
+"""Set before vLLM is imported, unless the user has set them."""
 EXTENSION = "rlcore.inside_vllm.extension.WorkerExtension"
 CPU_ARGUMENTS = {
     "enforce_eager": True,  # compiling a model for the CPU takes longer than it saves
@@ -30,17 +30,17 @@ CPU_ARGUMENTS = {
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Head sizes that vLLM's attention on the CPU is compiled for."""
 CPU_QUANTIZATIONS = ("fp8_per_channel", "int8_per_channel_weight_only")
-"""Forms that vLLM 0.32 can quantise weights to on the CPU."""
+"""Quantisations that vLLM 0.32 has on the CPU."""
 CPU_PASS = 4096
-"""Prompt tokens in one forward pass on the CPU, or one whole prompt if that is longer."""
+"""Prompt tokens in one forward pass on the CPU; a longer prompt takes one pass of its own."""
 
 
 def engine_arguments(
     section: schema.RolloutConfig, config: PretrainedConfig, dtype: torch.dtype, max_tokens: int, *, on_cpu: bool
 ) -> dict[str, Any]:
-    """Arguments of vLLM's engine for an exact sampler of a model, before what the mode and the recipe add.
+    """Arguments of vLLM's engine for an exact sampler of a model; mode and recipe add theirs.
 
-    Raises UserError for a model or a quantisation that vLLM cannot run on the CPU, if that is where it is to run.
+    Raises UserError if it is to run on the CPU and vLLM cannot run the model or the quantisation there.
     """
     return {
         "skip_tokenizer_init": not section.stop,  # ids go in and come out; only texts that end a reply are read
@@ -58,7 +58,7 @@ def engine_arguments(
 
 
 def server_arguments(section: schema.VllmConfig, lora: LoraConfig | None) -> dict[str, Any]:
-    """Further arguments of a server: its GPUs, its routes, and how it takes weights, and adapters by themselves."""
+    """Further arguments of a server: its GPUs, its routes, and how it receives weights or adapters alone."""
     return {
         "tensor_parallel_size": section.tensor_parallel,
         "data_parallel_size": section.data_parallel,
@@ -87,11 +87,11 @@ def request_settings(sampling: Sampling, stop_ids: Sequence[int], seed: int) -> 
 
 
 def describe_model(
-    model: PreTrainedModel, path: str | None, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None
+    model: PreTrainedModel, path: str | None, folder: Path, tokenizer: PreTrainedTokenizerBase | None
 ) -> dict[str, Any]:
-    """The arguments that say which model it is: one without weights in `folder`, as they are published anyway.
+    """The arguments that name the model: one written to `folder` without weights, which are published later.
 
-    Its tokenizer, if given, is put there too. A model whose checkpoint is quantised is loaded from `path`.
+    The tokenizer, if given, is written there too. A model whose checkpoint is quantised is loaded from `path`.
     """
     if getattr(model.config, "quantization_config", None) is not None:
         return {"model": path}

@@ -1,14 +1,14 @@
 """vLLM in the trainer's process: its scheduler, its worker and the learner share one process and one device.
 
-The engine advances all requests by one step at a time, like the embedded engine, and weights go straight from the
-learner's tensors into the worker's: nothing is serialised and no other process can be lost.
+Like the embedded engine it advances all requests one step at a time. Weights are copied from the learner's tensors
+straight into the worker's: nothing is serialised, and there is no other process that could die.
 """
 
 import asyncio
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,7 @@ from rlcore.inside_vllm.plugin import ADAPTERS
 from rlcore.ranks import present_ranks
 from rlcore.recipe import schema
 from rlcore.recipe.schema import LoraConfig
-from rlcore.rollout.engine import Sample, Sampling, publication_metrics
+from rlcore.rollout.engine import RolloutEngine, Sample, Sampling, publication_metrics
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.vllm.adapters import adapter_arguments, write_adapters
 from rlcore.rollout.vllm.arguments import ENVIRONMENT, describe_model, engine_arguments, request_settings
@@ -32,12 +32,12 @@ OWN_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs here, not in a child process
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
-"""Set before vLLM is imported, where the user has not set them."""
+"""Set before vLLM is imported, unless the user has set them."""
 CPU_LAUNCHER = "rlcore.inside_vllm.launcher.CpuLauncher"
 
 
-class InProcessEngine:
-    """Samples with vLLM from a copy of `model` of its own. On many ranks each has its whole engine."""
+class InProcessEngine(RolloutEngine):
+    """Samples with vLLM from its own copy of `model`. Each rank has an engine of its own."""
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class InProcessEngine:
         lora: LoraConfig | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ):
-        """`path`: where `model` was loaded from; vLLM reads weights there itself if they are quantised.
+        """`path`: where `model` was loaded from; vLLM reads quantised weights there itself.
 
-        `device`: where to sample, if not where the model lies. With `lora`, what is published from here on is the
-        parameters of such adapters alone. `tokenizer`: of the model, where `section.stop` has texts to look for.
+        `device`: where to sample, by default where the model lies. With `lora`, only the parameters of such adapters
+        are published from here on. `tokenizer` is needed if `section.stop` has texts.
 
-        Raises UserError where vLLM is not installed or does not take the model or the settings.
+        Raises UserError if vLLM is not installed, or does not take the model or the settings.
         """
         if find_spec("vllm") is None:
             raise UserError(
@@ -76,7 +76,7 @@ class InProcessEngine:
         self._metrics: dict[str, float] = {}
         self._salt = 0
         self._place = 0
-        """Among the ranks that share the engine."""
+        """This rank's place among those that share the engine."""
         self._requests = 0
         self._answers: dict[str, asyncio.Future[Sample]] = {}
         self._driver: asyncio.Task[None] | None = None
@@ -91,14 +91,8 @@ class InProcessEngine:
         if not quantised:
             self._load_weights((name, parameter.data) for name, parameter in model.named_parameters())
 
-    def release(self, key: int) -> None:
-        """No-op: vLLM drops a conversation's prefix cache when others need the room."""
-
-    def waits_for(self) -> str:
-        return "this process"
-
     def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
-        """Copies the weights in, and wakes up if asleep. KV caches of earlier weights are never used again."""
+        """Copies the weights in, and wakes the engine. KV caches of earlier weights are never used again."""
         began = time.perf_counter()
         if self._asleep:
             self._engine.wake_up(["weights"])
@@ -111,17 +105,12 @@ class InProcessEngine:
         self._salt += 1
 
     def sleep(self) -> None:
-        """Gives memory back, as much as `sleep_level` says, until weights are published. Nothing may be running."""
+        """Frees as much memory as `sleep_level` says until weights are published. No request may be running."""
         if self._sleep_level:
             self._engine.sleep(self._sleep_level)
             self._asleep = True
 
-    def together(self) -> AbstractContextManager[None]:
-        """Nothing is shared."""
-        return nullcontext()
-
     def metrics(self) -> dict[str, float]:
-        """Of the last publication to this rank's engine."""
         return self._metrics
 
     def close(self) -> None:
@@ -133,7 +122,7 @@ class InProcessEngine:
         destroy_model_parallel()
 
     def _load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
-        """Returns the bytes."""
+        """Returns the weights' bytes."""
         from rlcore.inside_vllm.loading import load_weights
 
         size = 0
@@ -148,7 +137,7 @@ class InProcessEngine:
         return size
 
     def _load_adapters(self, lora: LoraConfig, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
-        """As vLLM loads them, from a folder: they are small, and it is there for that moment only. Gives the bytes."""
+        """Hands adapters over in a temporary folder, as vLLM's own loader wants them. Returns their bytes."""
         from vllm.lora.request import LoRARequest
 
         with TemporaryDirectory(prefix="rlcore-") as folder:
@@ -161,7 +150,7 @@ class InProcessEngine:
         self._requests += 1
         request = f"{self._place}-{self._requests}"
         answer: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
-        # Every request draws from a seed of its own: of its conversation, and of where in it it begins.
+        # Every request draws from a seed of its own: that of its conversation and its place in it.
         seed = mixed_seed(sampling.seed, key, len(ids))
         self._submit(request, ids, request_settings(sampling, self._stop_ids, seed))
         self._answers[request] = answer
@@ -179,7 +168,7 @@ class InProcessEngine:
         self._engine.add_request(name, prompt, parameters, lora_request=self._adapter)
 
     async def _drive(self) -> None:
-        """Advances all requests until none is left; a failure is handed to everyone who waits."""
+        """Advances all requests until none is left; a failure is raised to all who wait."""
         try:
             with self._uncompiled():
                 while self._engine.has_unfinished_requests():

@@ -1,8 +1,8 @@
-"""Tensor parallelism in the trainer's processes: consecutive ranks hold one vLLM engine, a part of every layer each.
+"""Tensor parallelism in the trainer's processes: consecutive ranks share one vLLM engine, a part of every layer each.
 
-vLLM has a scheduler on each of these ranks, and they all have to decide alike (its `external_launcher`). So before
-every step the ranks tell each other their new requests, and each adds those of all, in the order of ranks. Seeds go
-with the requests and all ranks see the same logits, so each draws the tokens of all requests, and answers its own.
+vLLM runs a scheduler on each of these ranks, and all of them must decide alike (its `external_launcher`). So the ranks
+exchange their new requests before every step, and each adds all of them in the order of ranks. Seeds travel with the
+requests and all ranks see the same logits, so each draws the tokens of all requests, and answers its own.
 """
 
 import asyncio
@@ -31,16 +31,15 @@ class _Word:
     requests: list[_Request] = field(default_factory=list)
     done: bool = False
     left: str | None = None
-    """Why it takes no further part, if it does not."""
+    """Why the rank has left; None if it has not."""
     stopped: bool = False
     """Whether it left because it was asked to stop."""
 
 
 class TensorParallelEngine(InProcessEngine):
-    """This rank's part of an engine that consecutive ranks hold together. They sample within `together` only."""
+    """This rank's part of an engine that consecutive ranks share. They sample only within `together`."""
 
     def __init__(self, *settings: Any, **named: Any):
-        """As `InProcessEngine`, on all ranks together."""
         super().__init__(*settings, **named)
         from vllm.distributed.parallel_state import get_tp_group
 
@@ -52,10 +51,10 @@ class TensorParallelEngine(InProcessEngine):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Around the requests of each rank; it ends when those of all ranks are answered.
+        """Wraps the requests of each rank; it ends when those of all ranks are answered.
 
-        A rank that leaves it by an exception tells the others, on which it then ends too: with the same request to
-        stop, or a RuntimeError that says why.
+        If an exception ends it on one rank it ends on the others too: by the same request to stop, or by a RuntimeError
+        with the reason.
         """
         try:
             yield
@@ -72,7 +71,7 @@ class TensorParallelEngine(InProcessEngine):
         self._new.append((name, list(ids), settings))
 
     async def _drive(self) -> None:
-        """Takes part while any rank has requests; a failure is handed to everyone here who waits."""
+        """Takes part while any rank has requests; a failure is raised to all who wait on this rank."""
         try:
             with self._uncompiled():
                 while self._new or self._engine.has_unfinished_requests():
@@ -84,13 +83,13 @@ class TensorParallelEngine(InProcessEngine):
                     answer.set_exception(error)
 
     async def _serve(self) -> None:
-        """Takes part until all ranks are done. Between turns a request to stop can end it."""
+        """Takes part until all ranks are done. A request to stop can end it between turns."""
         with self._uncompiled():
             while not self._turn(done=True):
                 await asyncio.sleep(0)
 
     def _turn(self, *, done: bool = False) -> bool:
-        """One step of all requests, those that are new on any rank included. Whether all ranks are done."""
+        """One step of all requests, including those new on any rank. Returns whether all ranks are done."""
         self._within_turn = True
         new, self._new = self._new, []
         words = self._exchange(_Word(self._drawn, new, done))
@@ -105,7 +104,7 @@ class TensorParallelEngine(InProcessEngine):
         return all(word.done for word in words)
 
     def _exchange(self, mine: _Word) -> list[_Word]:
-        """The words of all ranks. Before most steps none has new requests: then only a few numbers are sent."""
+        """The words of all ranks. Most steps bring no new requests: then only a few numbers are sent."""
         numbers = torch.tensor([not mine.requests and mine.left is None, mine.done, mine.drawn])
         everyones = [torch.empty_like(numbers) for _ in self._ranks]
         distributed.all_gather(everyones, numbers, group=self._group)
@@ -117,7 +116,7 @@ class TensorParallelEngine(InProcessEngine):
         return words
 
     def _check(self, words: list[_Word]) -> None:
-        """Raises RuntimeError where a rank has left, or has drawn other tokens than this one."""
+        """Raises RuntimeError if a rank has left, or has drawn other tokens than this one."""
         mine = self._ranks[self._place]
         for rank, word in zip(self._ranks, words, strict=True):
             if word.stopped:

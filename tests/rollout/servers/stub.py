@@ -4,11 +4,14 @@ It samples nothing: a request is answered with tokens that follow from its seed,
 the log-probability of each, so that a test sees which weights answered; what the adapters hold is added to it if the
 request names them. `POST /behave` sets how it goes on: `{"status": 500}` fails requests, `{"delay": 1.0}` answers them
 late, `{"fail": "update"}` or `"adapters"` fails that part of the next publication, `{"refuse": "update"}` of all,
-`{"lacks": "..."}` says so where adapters are loaded, `{"without": "_lora_"}` answers 404 on such routes, and
-`{"root": "/elsewhere"}` looks for files there, as on another machine. `GET /seen` lists the requests it answered.
+`{"lacks": "..."}` says so where adapters are loaded, `{"without": "_lora_"}` answers 404 on such routes,
+`{"root": "/elsewhere"}` looks for files there, as on another machine, and `{"holds_after": 9}`, or `--holds-after 9`
+from the start, answers so many requests and leaves others waiting until it is told otherwise. `GET /seen` lists the
+requests it answered.
 """
 
 import json
+import math
 import random
 import sys
 import threading
@@ -35,7 +38,7 @@ class NoRoute(Exception):
 
 def generate(body):
     with lock:
-        lock.wait_for(lambda: not state["paused"])
+        lock.wait_for(lambda: not state["paused"] and len(state["seen"]) < behaviour.get("holds_after", math.inf))
         label, weight = state["label"], -abs(state["weight"] + (adapters["loaded"] if body["model"] else 0))
     time.sleep(float(behaviour.get("delay", 0)))
     if behaviour.get("status"):
@@ -163,6 +166,7 @@ class Handler(BaseHTTPRequestHandler):
             elif path == "/behave":
                 behaviour.clear()
                 behaviour.update(body)
+                lock.notify_all()
             elif path == "/seen":
                 return {"seen": state["seen"], "weight": state["weight"], "init": state["init"]}
             else:
@@ -175,5 +179,7 @@ class Handler(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     port = int(sys.argv[sys.argv.index("--port") + 1])
+    if "--holds-after" in sys.argv:
+        behaviour["holds_after"] = int(sys.argv[sys.argv.index("--holds-after") + 1])
     ThreadingHTTPServer.request_queue_size = 512
     ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
