@@ -33,6 +33,7 @@ _MESSAGE_LIMIT = INLINE_LIMIT + 1024
 _ROOM = socket.CMSG_LEN(2 * 4)  # for two descriptors
 _KILL = int(signal.SIGKILL)
 _NEW_POOL = 3 << 10  # bytes in a row that no pool in use has
+_MOST_BLOCKS = 2000  # of a size: an interpreter without these pools would take blocks for ever
 _BYTES_HEADER = sys.getsizeof(b"")
 _COLLECT_AFTER = 10_000  # objects made: a collection of the usual 700 writes to all of them
 
@@ -176,11 +177,13 @@ def _fill_pools() -> list[bytes]:
     filled = []
     for size in range(48, 513, 16):  # of the blocks in a pool
         together = last = 0
-        while together < _NEW_POOL:
+        for _ in range(_MOST_BLOCKS):
             filled.append(bytes(size - _BYTES_HEADER))
             together = together + size if id(filled[-1]) == last + size else 0
             last = id(filled[-1])
-        del filled[-together // size :]  # the new pool is theirs
+            if together >= _NEW_POOL:
+                break
+        del filled[len(filled) - together // size :]  # the new pool is theirs
     return filled
 
 
