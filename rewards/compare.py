@@ -13,6 +13,7 @@ from fractions import Fraction
 from rewards import formula
 from rewards.notation import MANY_DIGITS, Answer, read, split_top
 from rewards.typeset import tight
+from rewards.units import agree
 
 Pair = tuple[str, str]  # gold formula, predicted formula
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
@@ -90,7 +91,7 @@ def _is_curve(answer: Answer) -> bool:
 
 
 def _compare_measures(gold: Answer, found: Answer) -> bool | Open:
-    if gold.unit != found.unit and ((gold.unit and found.unit) or not (gold.sure_unit and found.sure_unit)):
+    if gold.unit != found.unit and not (gold.sure_unit and found.sure_unit and agree(gold.unit, found.unit)):
         return False
     if (gold.percent and found.unit) or (gold.unit and found.percent):
         return False

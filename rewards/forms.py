@@ -1,11 +1,4 @@
-"""Public data sets with columns of their own: a row of each, turned into the few columns that `rewards.suites` reads.
-
-| data set | its columns | read as |
-| --- | --- | --- |
-| SYNTHETIC-1 of PrimeIntellect, open-r1 | `verification_info` with `language` and `test_cases` | `tests` |
-| CodeContests | `public_tests`, `private_tests`, `generated_tests`; `input_file`, `output_file` | `input_output` |
-| BigCodeBench | `complete_prompt`, `test` with a unittest class, `entry_point` | `prompt`, `test` |
-"""
+"""PrimeIntellect's, open-r1's, CodeContests' and BigCodeBench's rows in the few columns that `rewards.suites` reads."""
 
 from __future__ import annotations
 

@@ -14,12 +14,10 @@ import re
 import socket
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from rewards.answers import without_thoughts
@@ -52,37 +50,15 @@ _REPLY_LIMIT = 1 << 20
 _CACHE_SIZE = 1 << 14
 
 
-@dataclass
-class Usage:
-    """What the judge has cost this process, and the votes it gave; a failure is a completion left without a score."""
-
-    requests: int = 0
-    retries: int = 0
-    votes: int = 0
-    cache_hits: int = 0
-    failures: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def add(self, **counts: int) -> None:
-        """Add to the counters by name, from any thread."""
-        with self.lock:
-            for name, count in counts.items():
-                setattr(self, name, getattr(self, name) + count)
-
-    def counts(self) -> dict[str, int]:
-        """The counters by name."""
-        with self.lock:
-            return {f.name: getattr(self, f.name) for f in fields(self) if f.type == "int"}
+usage = dict.fromkeys(
+    ("requests", "retries", "votes", "cache_hits", "failures", "prompt_tokens", "completion_tokens"), 0
+)
+"""What the judge has cost this process, and the votes it gave; a failure is a completion left without a score."""
+_cache: dict[str, float] = {}
+_lock = threading.Lock()
 
 
-usage = Usage()
-_cache: OrderedDict[str, float] = OrderedDict()
-
-
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where and how the judge is asked. `key_variable` names the environment variable that holds the API key."""
 
     url: str
@@ -135,11 +111,17 @@ def judge_reward(
     with ThreadPoolExecutor(max_workers=concurrency) as threads:
         asked = [threads.submit(_judge, endpoint, question, method, votes, scale, timeout) for question in questions]
         verdicts = [future.result() for future in asked]
-    usage.add(failures=sum(verdict.score is None for verdict in verdicts))
+    _count(failures=sum(verdict.score is None for verdict in verdicts))
     return verdicts
 
 
-judge_reward.counters = usage.counts  # type: ignore[attr-defined]
+judge_reward.counters = usage.copy  # type: ignore[attr-defined]
+
+
+def _count(**counts: int) -> None:
+    with _lock:
+        for name, count in counts.items():
+            usage[name] += count
 
 
 def _quoted(completion: Completion) -> str:
@@ -163,10 +145,10 @@ def _judge(endpoint: Endpoint, question: str, method: str, votes: int, scale: fl
     began = time.monotonic()
     scores: list[float] = []
     for vote in range(votes):
-        key = json.dumps([*astuple(endpoint), question, method, scale, vote])
+        key = json.dumps([*endpoint, question, method, scale, vote])
         known = _cache.get(key)
         if known is not None:
-            usage.add(votes=1, cache_hits=1)
+            _count(votes=1, cache_hits=1)
             scores.append(known)
             continue
         try:
@@ -177,21 +159,17 @@ def _judge(endpoint: Endpoint, question: str, method: str, votes: int, scale: fl
             return Verdict(None, "error", str(error), time.monotonic() - began)
         score = _read(reply, method, scale)
         if score is not None:
-            usage.add(votes=1)
-            _remember(key, score)
+            _count(votes=1)
             scores.append(score)
+            with _lock:
+                _cache[key] = score
+                if len(_cache) > _CACHE_SIZE:
+                    del _cache[next(iter(_cache))]
     seconds = time.monotonic() - began
     if not scores:
         return Verdict(None, "unscorable", "the judge gave no verdict", seconds)
     mean = sum(scores) / len(scores)
     return Verdict(mean, "correct" if mean >= 1 else "wrong", f"{len(scores)} votes", seconds)
-
-
-def _remember(key: str, score: float) -> None:
-    with usage.lock:
-        _cache[key] = score
-        if len(_cache) > _CACHE_SIZE:
-            _cache.popitem(last=False)
 
 
 def _read(reply: Mapping[str, Any], method: str, scale: float) -> float | None:
@@ -233,7 +211,7 @@ def _ask(endpoint: Endpoint, question: str, logprobs: bool, deadline: float) -> 
         body |= {"logprobs": True, "top_logprobs": 20}
     pause, trouble = _FIRST_PAUSE, "no answer"
     while (left := deadline - time.monotonic()) > 0:
-        usage.add(requests=1)
+        _count(requests=1)
         try:
             status, text = _post(endpoint, json.dumps(body).encode(), left)
         except (OSError, http.client.HTTPException) as error:
@@ -242,10 +220,7 @@ def _ask(endpoint: Endpoint, question: str, logprobs: bool, deadline: float) -> 
             try:
                 reply = json.loads(text)
                 counts = reply.get("usage") or {}
-                usage.add(
-                    prompt_tokens=int(counts.get("prompt_tokens") or 0),
-                    completion_tokens=int(counts.get("completion_tokens") or 0),
-                )
+                _count(**{name: int(counts.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")})
                 return reply
             except (ValueError, AttributeError, TypeError):
                 trouble = "the reply is not JSON of the expected form"
@@ -253,7 +228,7 @@ def _ask(endpoint: Endpoint, question: str, logprobs: bool, deadline: float) -> 
             raise OSError(f"judge at {endpoint.url} answered {status}: {text[:200]!r}")
         elif status:
             trouble = f"status {status}"
-        usage.add(retries=1)
+        _count(retries=1)
         time.sleep(max(min(pause, deadline - time.monotonic()), 0))
         pause *= 2
     raise TimeoutError(f"judge at {endpoint.url} did not answer in time; last: {trouble}"[:300])

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rewards.verdict import RewardError, one_line
+from rewards.verdict import RewardError, did_you_mean, one_line
 
 
 class UnknownName(RewardError):
@@ -37,9 +37,7 @@ def find(what: str, name: str, registered: Mapping[str, str]) -> Any:
     except Exception as error:  # whatever a user's file does when it is loaded
         raise UnknownName(f"{what} '{name}': {one_line(error)}") from error
     if not hasattr(module, attribute):
-        public = [key for key in vars(module) if not key.startswith("_")]
-        nearest = difflib.get_close_matches(attribute, public, 1)
-        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        hint = did_you_mean(attribute, [key for key in vars(module) if not key.startswith("_")])
         raise UnknownName(f"{what} '{name}': nothing called '{attribute}' there{hint}")
     return getattr(module, attribute)
 

@@ -19,7 +19,9 @@ _NAME = (
     r"(?:\\(?:text|overline)\s*\{[^{}]*\}|m?\\angle\s*[A-Z]{1,3}|\|[A-Z]{2}\||\\[a-z]+|[a-zA-Z]{1,3})"
     r"(?:_\{?\w+\}?)?'*(?:\([^()=]*\))?"
 )
+_KIND = r"(?!(?i:not?|never|except|unless|without|and|or)\b)[A-Za-z]{3,}(?: [a-z]{2,})?"  # of what is named after it
 _ASSIGNMENT = re.compile(
+    rf"(?:(?:\\text\s*\{{\s*{_KIND}\s*\}}\s*|(?=[A-Za-z]{{4}}){_KIND}\s+)(?=[a-zA-Z]))?"
     rf"({_NAME}|\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)|{_NAME}(?:\s*:\s*{_NAME})+)\s*(?:=|\\approx|\\in(?![a-z]))\s*(?=[^=])"
     r"|(\\text\s*\{[^{}]*(?:\bis|:)\s*\})\s*(?=\S)"
 )
@@ -107,7 +109,7 @@ def _structured(text: str) -> Answer:
         return point
     assignment = _ASSIGNMENT.match(text)
     # a name in words says what the value is of; it does not have to be the gold answer's
-    variable = "" if assignment is None or "\\text" in assignment[0] else tight(assignment[1])
+    variable = "" if assignment is None or "\\text" in (assignment[1] or "\\text") else tight(assignment[1])
     rest = text[assignment.end() :] if assignment else text
     rest = rest.split("\\approx")[0].strip()
     if (constant := _AT_ANY.fullmatch(variable)) and constant[2] not in rest:

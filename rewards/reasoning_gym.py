@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
 from rewards.answers import find_answer, without_thoughts
 from rewards.reward import Completion, scored, text_of
-from rewards.verdict import RewardError, Verdict
+from rewards.verdict import RewardError, Verdict, did_you_mean
 
 _TAGS = ("<answer>", "</answer>")
 _POLICY = ("boxed", "final_answer", "hashes", "plain")
@@ -54,8 +53,7 @@ def generator(task: str) -> Any:
     settings = json.loads(task)
     name = settings.pop("name")
     if name not in DATASETS:
-        near = "".join(f"; did you mean {found}?" for found in get_close_matches(name, DATASETS, n=1))
-        raise RewardError(f"Reasoning Gym has no task {name}{near}")
+        raise RewardError(f"Reasoning Gym has no task '{name}'{did_you_mean(name, DATASETS)}")
     try:
         return reasoning_gym.create_dataset(name, **settings)
     except (ValueError, TypeError, AssertionError) as error:

@@ -1,19 +1,11 @@
-"""A loaded reward: a function of any of the usual forms, called the same way.
+"""A loaded reward: a function of TRL's, verl's or OpenRLHF's form, told apart by its parameters, called the same way.
 
-Forms, told apart by their parameters:
-
-- TRL: `reward(completions, **columns) -> list[float | None]`, sync or async. `prompts`, `completion_ids` and every
-  other column arrive by name, each a list as long as `completions`; a function without `**kwargs` gets those it names.
-- verl: `compute_score(data_source, solution_str, ground_truth, extra_info)`, called once a row; returns a number or a
-  dict with `score`. `ground_truth` falls back to `reward_model["ground_truth"]`, then to `answer`.
-- OpenRLHF: `reward_func(queries, prompts, labels)`, called once a batch; returns numbers or a dict with `rewards`.
-  `labels` falls back to `answer`.
+verl's `ground_truth` falls back to `reward_model["ground_truth"]`, then to `answer`; OpenRLHF's `labels` to `answer`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import difflib
 import inspect
 import os
 import threading
@@ -24,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import Any, ParamSpec
 
-from rewards.verdict import RewardError, Verdict
+from rewards.verdict import RewardError, Verdict, did_you_mean
 
 _ASYNC_AT_ONCE = 64
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
@@ -71,8 +63,7 @@ class Reward:
         known = {name for name in parameters if not self.built_in or parameters[name].kind is _BY_NAME}
         unknown = sorted(set(self.kwargs) - known)
         if unknown and (self.built_in or not self._takes_any):
-            near = difflib.get_close_matches(unknown[0], known, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else f"; it takes {', '.join(sorted(known)) or 'none'}"
+            hint = did_you_mean(unknown[0], known) or f"; it takes {', '.join(sorted(known)) or 'none'}"
             raise RewardError(f"reward '{self.name}' takes no argument '{unknown[0]}'{hint}")
 
     def __call__(self, completions: Sequence[Completion], **columns: Any) -> Any:

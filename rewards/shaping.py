@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,18 +10,11 @@ from rewards.answers import FINDERS, find_answer
 from rewards.reward import Completion, scored, text_of
 from rewards.verdict import RewardError, Verdict
 
+_BY_THEIR_OWN_NAME = ("latin", "greek", "cyrillic", "hebrew", "arabic", "devanagari", "thai", "hangul")
 _SCRIPTS = {
-    "latin": [(0x41, 0x24F), (0x1E00, 0x1EFF)],
-    "greek": [(0x370, 0x3FF)],
-    "cyrillic": [(0x400, 0x52F)],
-    "hebrew": [(0x590, 0x5FF)],
-    "arabic": [(0x600, 0x6FF), (0x750, 0x77F)],
-    "devanagari": [(0x900, 0x97F)],
-    "thai": [(0xE00, 0xE7F)],
-    "hangul": [(0x1100, 0x11FF), (0xAC00, 0xD7AF)],
-    "kana": [(0x3040, 0x30FF)],
-    "han": [(0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0x20000, 0x2FA1F)],
-}
+    **{name: (name.upper(),) for name in _BY_THEIR_OWN_NAME}, "kana": ("HIRAGANA", "KATAKANA"), "han": ("CJK",),
+}  # fmt: skip
+"""How Unicode begins the names of a script's letters."""
 
 
 @scored
@@ -88,6 +82,5 @@ def language_reward(completions: Sequence[Completion], *, script: str = "latin",
 
 
 def _share_in_script(text: str, script: str) -> float:
-    letters = [ord(character) for character in text if character.isalpha()]
-    inside = sum(any(low <= letter <= high for low, high in _SCRIPTS[script]) for letter in letters)
-    return inside / len(letters) if letters else 1.0
+    letters = [unicodedata.name(character, "") for character in text if character.isalpha()]
+    return sum(name.startswith(_SCRIPTS[script]) for name in letters) / len(letters) if letters else 1.0

@@ -1,14 +1,4 @@
-"""The tests of a programming problem, read from the columns of the usual data sets.
-
-| form | columns |
-| --- | --- |
-| MBPP | `test_list`, and `test_setup_code`, `test_imports`, `challenge_test_list` |
-| HumanEval | `prompt`, `test` with `check(candidate)`, `entry_point` |
-| KodCode, BigCodeBench | `test`, a file of pytest's or unittest's, and `prompt` |
-| LiveCodeBench | `public_test_cases`, `private_test_cases`, and `metadata` with `func_name` |
-| DeepCoder | `tests`, a list of cases |
-| TACO, APPS | `input_output` (or `tests`) with `inputs`, `outputs` and, for functions, `fn_name` |
-"""
+"""The tests of a programming problem, read from the columns of the usual data sets: README.md has a table of them."""
 
 from __future__ import annotations
 
@@ -31,6 +21,7 @@ COLUMNS = (
     "prompt", "test", "entry_point", "test_list", "test_setup_code", "test_imports", "challenge_test_list", "tests",
     "input_output", "public_test_cases", "private_test_cases", "metadata", *forms.COLUMNS,
 )  # fmt: skip
+_SHORT = 1 << 15  # characters of a row
 _MOST_INPUT = 64 << 20  # bytes that the scratch folder of a sandbox holds
 _FILES = {"tmp_path", "tmp_path_factory", "tmpdir", "tmpdir_factory", "tempfile", "shutil", "open", "os.mkdir",
           "os.makedirs"}  # fmt: skip
@@ -63,7 +54,8 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
     """The tests in one row's columns. Raises BadTests, in one line, for none or unreadable ones."""
     given = {name: value for name, value in row.items() if value is not None and name in COLUMNS}
     try:
-        suite = _read_once(json.dumps(given, sort_keys=True), challenge)
+        text = json.dumps(given, sort_keys=True)
+        suite = (_read_short if len(text) < _SHORT else _read_long)(text, challenge)
     except BadTests:
         raise
     except (SyntaxError, ValueError, KeyError, TypeError, zlib.error, pickle.UnpicklingError, EOFError) as error:
@@ -75,10 +67,12 @@ def read_suite(row: Mapping[str, Any], challenge: bool) -> Suite:
     return suite
 
 
-@lru_cache(maxsize=32)
-def _read_once(row: str, challenge: bool) -> Suite:
-    # The attempts of a group share their problem's tests, which may have many megabytes.
+def _read_text(row: str, challenge: bool) -> Suite:
     return _read(usual(json.loads(row)), challenge)
+
+
+# The attempts of a group share their problem's tests, and so do those of the next epoch unless they take much memory.
+_read_short, _read_long = lru_cache(maxsize=1024)(_read_text), lru_cache(maxsize=32)(_read_text)
 
 
 def _read(row: Mapping[str, Any], challenge: bool) -> Suite:

@@ -26,6 +26,7 @@ SCALES: dict[str, Fraction] = {
     "seventh": Fraction(1, 7), "eighth": Fraction(1, 8), "ninth": Fraction(1, 9), "tenth": Fraction(1, 10),
     "hundredth": Fraction(1, 100), "thousandth": Fraction(1, 1000), "halve": Fraction(1, 2),
 }  # fmt: skip
+_CURRENCIES = {"dollar", "cent", "euro", "yen"}
 _PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 _UNIT = re.compile(
     r"(?P<body>.*(?:[\d)}!]|\d\.)|.*\\[a-zA-Z]+|)(?P<space>\s*)"
@@ -38,6 +39,8 @@ _MONEY = re.compile(r"(?P<minus>-?)\s*(?P<sign>\\\$|[€£¥])\s*(?P<amount>(?!-
 _A_UNIT = re.compile(r"\s*/\s*(?=[A-Za-z]+$)")
 IN_DEGREES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _OPERATOR = re.compile(r"\\(?:cdot|times|div|pm|mp)\s*$")
+_RATE = re.compile(r"^(?:per|an?(?= [a-z]{3}))\s+")
+_PER = re.compile(r"\s*\bper\s+")
 _WORD = re.compile(r"(?=...).*[aeiou]")  # letters without a vowel are a product
 _NOT_UNITS = re.compile(
     r"\b(?:or|and|to|is|not|no|pi|sqrt|approx|about|if|plus|minus|over|times|mod|base|squared|cubed|factorial|inf|"
@@ -76,15 +79,30 @@ def split_unit(text: str) -> tuple[str, str, bool]:
         return body, known, not letter
     if not words or _NOT_UNITS.search(" ".join(words)) or re.search(r"[\d=,:<>]", name):
         return text, "", True
-    if not _WORD.search(words[0]) or (bare and (not match["space"] or len(words[0]) < 4)):
+    if not _WORD.search(words[0]) or (bare and (not match["space"] or len(words[0]) < 4) and words[0] != "per"):
         return text, "", True
-    return body, " ".join(map(singular, words)) + power, True
+    counted, slash, per = _PER.sub("/", " ".join(map(singular, words))).partition("/")
+    return body, _UNITS.get(counted, counted) + slash + per + power, True
+
+
+def agree(unit: str, other: str) -> bool:
+    """Whether two units may be one: either may be left out, or the first part of a rate, or what money is per.
+
+    No other rate may: `3 km` is not `3 km/h`.
+    """
+    if not unit or not other:
+        return True
+    (counted, _, per), (also, _, other_per) = unit.partition("/"), other.partition("/")
+    if counted and also and counted != also:
+        return False
+    return per == other_per or ((not per or not other_per) and (counted or also) in _CURRENCIES)
 
 
 def _known(name: str, power: str) -> str:
     """A unit of the list, alone, squared, or by another one, in one spelling, or `per` one; "" if it is none."""
-    spelled = [""] if name.startswith("per ") else []
-    for part in re.split(r"\s*/\s*|\s+per\s+|\s+an?\s+", name.removeprefix("per ")):
+    rate = _RATE.sub("", name)
+    spelled = [""] if rate != name else []
+    for part in re.split(r"\s*/\s*|\s+per\s+|\s+an?\s+", rate):
         words = part.split()
         exponent = _PREFIXES.get(words[0], "") if len(words) == 2 else ""
         unit = _UNITS.get(singular(words[-1])) or _UNITS.get(words[-1]) if words else None

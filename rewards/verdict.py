@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,12 @@ class Verdict:
 def one_line(error: BaseException) -> str:
     """Type and message of an exception on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:300]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'X'?` for the known name that is spelt most like this one, or nothing if none is."""
+    near = difflib.get_close_matches(name, known, 1)  # type: ignore[type-var]
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def printable(text: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 
 _HEADER = struct.Struct("!Q")
+_AT_ONCE = 1 << 12
 HEADER_SIZE = _HEADER.size
 
 
@@ -53,6 +55,34 @@ def recv_frame(descriptor: int, limit: int | None = None) -> bytes:
     if limit is not None and size > limit:
         raise ValueError(f"frame of {size} bytes, limit {limit}")
     return _recv_exactly(descriptor, size)
+
+
+class Frames:
+    """The frames that arrive where `read` reads, which takes a number of bytes and returns that many or fewer.
+
+    What arrives together, such as several short frames, is read together.
+    """
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read, self._received = read, bytearray()
+
+    def receive(self, limit: int | None = None) -> bytes:
+        """Receive one frame. Raises EOFError when the peer is gone, ValueError for one of more than `limit` bytes."""
+        size = int.from_bytes(self._take(HEADER_SIZE), "big")
+        if limit is not None and size > limit:
+            raise ValueError(f"frame of {size} bytes, limit {limit}")
+        return self._take(size)
+
+    def _take(self, size: int) -> bytes:
+        received = self._received
+        while (lacking := size - len(received)) > 0:
+            piece = self._read(min(max(lacking, _AT_ONCE), 1 << 20))
+            if not piece:
+                raise EOFError("peer closed the socket")
+            received += piece
+        taken = bytes(received[:size])
+        del received[:size]
+        return taken
 
 
 def _recv_exactly(descriptor: int, size: int) -> bytes:

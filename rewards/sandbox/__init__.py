@@ -24,11 +24,10 @@ from rewards.sandbox.modules import files_of
 from rewards.sandbox.root import readable_paths
 from rewards.sandbox.zygote import BUBBLEWRAP, INLINE_LIMIT, TIERS, UNSAFE
 from rewards.verdict import RewardError
-from rewards.wire import HEADER_SIZE, framed
+from rewards.wire import Frames, framed
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 1 << 16
 _START_LIMIT = 30.0
 _END_LIMIT = 10.0
 _ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +54,7 @@ class Job:
 
     def __init__(self, sandbox: Sandbox, channel: socket.socket, deadline: float) -> None:
         self._sandbox, self.channel, self._deadline = sandbox, channel, deadline
-        self._received = bytearray()
+        self._frames = Frames(self._read)
 
     def send(self, payload: bytes) -> None:
         """Send one frame. Raises TimeoutError at the deadline, JobOver when the job is gone."""
@@ -69,10 +68,14 @@ class Job:
 
     def receive(self, limit: int = OUTPUT_LIMIT) -> bytes:
         """Receive one frame. Raises TimeoutError at the deadline, JobOver when the job is gone or floods."""
-        size = int.from_bytes(self._take(HEADER_SIZE), "big")
-        if size > limit:
-            raise JobOver("the program's answer is too large")
-        return self._take(size)
+        try:
+            return self._frames.receive(limit)
+        except TimeoutError:
+            raise
+        except (EOFError, OSError) as error:
+            raise JobOver("the program ended") from error
+        except ValueError as error:
+            raise JobOver("the program's answer is too large") from error
 
     def __enter__(self) -> Job:
         return self
@@ -81,22 +84,9 @@ class Job:
         self.channel.close()
         self._sandbox.end_job()
 
-    def _take(self, size: int) -> bytes:
-        """The next bytes received. What arrives together, such as several short answers, is read together."""
-        while len(self._received) < size:
-            self._wait()
-            try:
-                chunk = self.channel.recv(_AT_ONCE)
-            except TimeoutError:
-                raise
-            except OSError as error:
-                raise JobOver("the program ended") from error
-            if not chunk:
-                raise JobOver("the program ended")
-            self._received += chunk
-        taken = bytes(self._received[:size])
-        del self._received[:size]
-        return taken
+    def _read(self, size: int) -> bytes:
+        self._wait()
+        return self.channel.recv(size)
 
     def _wait(self) -> None:
         left = self._deadline - time.monotonic()
@@ -134,10 +124,7 @@ class Sandbox:
         descriptors = [theirs.fileno(), *(other.fileno() for other in extra)]
         try:
             socket.send_fds(self._jobs, [request], descriptors)
-        except (
-            BrokenPipeError,
-            ConnectionResetError,
-        ):  # the zygote died, perhaps for want of memory
+        except ConnectionError:  # the zygote died, perhaps for want of memory
             self.close()
             self._start()
             socket.send_fds(self._jobs, [request], descriptors)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
-from rewards.verdict import RewardError
+from rewards.verdict import RewardError, did_you_mean
 
 _NAME = re.compile(r"[\w.-]+")
 
@@ -45,9 +44,7 @@ def _owners(package: str) -> Sequence[str]:
         return installed[package]
     if find_spec(package):
         return []
-    nearest = difflib.get_close_matches(package, installed, 1)
-    hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-    raise RewardError(f"modules: no module '{package}' is installed here{hint}")
+    raise RewardError(f"modules: no module '{package}' is installed here{did_you_mean(package, installed)}")
 
 
 def _top_level(item: Distribution) -> set[str]:

@@ -11,17 +11,19 @@ The tests' peer is wary: the program may only call what it was handed, read its 
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import threading
 import types
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from rewards.sandbox.remote import OPERATORS, Remote, RemoteType, label, make_class, make_object, reference
-from rewards.sandbox.values import IMMUTABLE, MAX_LENGTH, MUTABLE, base_of, dumps, loads
+from rewards.sandbox.values import IMMUTABLE, MAX_LENGTH, MUTABLE, base_of, decoder, dumps
 from rewards.verdict import one_line
-from rewards.wire import recv_frame, send_frame
+from rewards.wire import Frames, send_frame
 
 QUESTION, VALUE, CHANGED, RAISED, PRINTED = b"?", b"v", b"w", b"e", b"p"
 _ANSWER_LIMIT = MAX_LENGTH + 64
@@ -47,9 +49,11 @@ class Peer:
     def __init__(self, channel: int, root: Any = None, wary: bool = False) -> None:
         self.root, self.wary = root, wary
         self.makes = False  # whether objects of the other's classes are made here, to be tested
-        self.last_call = ""  # what the latest call of a function of the other's gave
+        self.last_call: tuple[Any, ...] = ()  # of a function of the other's: that, its arguments, what came of it
         self.raised: BaseException | None = None  # the latest exception that came from the other
         self._channel = channel
+        self._frames = Frames(partial(os.read, channel))
+        self._decode = decoder(self._resolve)
         self._lock = threading.RLock()
         self._kept: list[Any] = []
         self._numbers: dict[int, int] = {}
@@ -77,9 +81,17 @@ class Peer:
             for position, new in changed.items():
                 _updated(lent[position], new)
             value = lent[same] if same is not None else value
-        if self.wary:
-            self.last_call = f"{_shown_call(function, arguments, named)} gave {_shown(value)}"
+        self.last_call = function, arguments, named, "gave", value
         return value
+
+    def shown_call(self) -> str:
+        """What the latest call of a function of the other's gave or raised, in words; "" if there was none."""
+        if not self.last_call:
+            return ""
+        function, arguments, named, verb, value = self.last_call
+        shown = [*map(_shown, arguments), *(f"{name}={_shown(item)}" for name, item in named.items())]
+        outcome = _shown(value) if verb == "gave" else one_line(value)
+        return f"{label(function)}({', '.join(shown)})"[:100] + f" {verb} {outcome}"
 
     def printed(self, stream: int, text: str) -> None:
         """Tell the other what was written to a standard stream here."""
@@ -99,15 +111,15 @@ class Peer:
                 elif kind == RAISED:
                     self.raised = self.raisable(content)
                     if question == "call":
-                        self.last_call = f"{_shown_call(*operands)} raised {one_line(self.raised)}"
+                        self.last_call = *operands, "raised", self.raised
                     raise self.raised from None
                 elif kind in (VALUE, CHANGED):
                     return kind, content
 
     def _receive(self) -> tuple[bytes, Any]:
         try:
-            frame = recv_frame(self._channel, _ANSWER_LIMIT if self.wary else None)
-            kind, content = frame[:1], loads(frame[1:], self._resolve)
+            frame = self._frames.receive(_ANSWER_LIMIT if self.wary else None)
+            kind, content = frame[:1], self._decode(frame[1:])
         except (EOFError, OSError) as error:
             raise Ended("the program ended") from error
         except ValueError as error:
@@ -270,11 +282,6 @@ def _updated(old: Any, new: Any) -> Any:
     else:
         old[:] = new
     return old
-
-
-def _shown_call(function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> str:
-    shown = [*map(_shown, arguments), *(f"{name}={_shown(value)}" for name, value in named.items())]
-    return f"{label(function)}({', '.join(shown)})"[:100]
 
 
 def _shown(value: Any) -> str:

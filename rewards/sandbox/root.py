@@ -88,11 +88,6 @@ def _build_root(root: str, visible: Sequence[str]) -> None:
     kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
 
 
-def _mount_scratch() -> None:
-    data = f"size={SCRATCH_MB}m,nr_inodes=2048,mode=777"
-    kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, data)
-
-
 def empty_scratch() -> None:
     """Have an empty scratch folder and be in it, whatever a job has made of it and wherever it was killed."""
     try:  # noqa: SIM105  (contextlib.suppress would write to more pages of memory)
@@ -101,9 +96,10 @@ def empty_scratch() -> None:
         pass
     if os.listdir(SCRATCH):
         kernel.unmount(SCRATCH)
-    if not os.path.ismount(SCRATCH):
-        _mount_scratch()
-    os.chdir(SCRATCH)  # a new folder is another than the one of that name that this process was in
+    if os.stat(SCRATCH).st_dev == os.stat("/").st_dev:  # nothing is mounted there
+        data = f"size={SCRATCH_MB}m,nr_inodes=2048,mode=777"
+        kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, data)
+        os.chdir(SCRATCH)  # another folder than the one of that name that this process was in
 
 
 def new_case() -> int:

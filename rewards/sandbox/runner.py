@@ -89,13 +89,13 @@ def _failure(error: BaseException, job: dict[str, Any], peer: Peer) -> str:
         raise CannotTest(f"the tests cannot be run: {one_line(error)}") from error
     if isinstance(error, Ended):
         return str(error)
-    return peer.last_call or (type(error).__name__ if isinstance(error, AssertionError) else one_line(error))
+    return peer.shown_call() or (type(error).__name__ if isinstance(error, AssertionError) else one_line(error))
 
 
 def _run_steps(job: dict[str, Any], peer: Peer, findings: Findings) -> None:
     namespace = _namespace(job, peer)
     for code, counts in job["steps"]:
-        peer.last_call, failure = "", None
+        peer.last_call, failure = (), None
         try:
             exec(code, namespace)
         except BaseException as error:
@@ -115,13 +115,13 @@ def _run_calls(job: dict[str, Any], peer: Peer, findings: Findings) -> None:
         return
     of_class = "Solution" in found and not peer.ask("own", name)
     for arguments, expected, wrapped in job["calls"]:
-        peer.last_call, failure = "", None
+        peer.last_call, failure = (), None
         try:
             called = getattr(found["Solution"](), name) if of_class else function
             set_label(called, name)
             value = called(*arguments)
             if not (same_json(value, expected) or (wrapped and same_json([value], expected))):
-                failure = peer.last_call
+                failure = peer.shown_call()
         except BaseException as error:
             failure = _failure(error, job, peer)
         if not findings.add(failure):
@@ -153,7 +153,7 @@ def _run_module(job: dict[str, Any], peer: Peer, findings: Findings) -> None:
     except BaseException as error:
         findings.first = _failure(error, job, peer)
         return
-    begin = partial(setattr, peer, "last_call", "")
+    begin = partial(setattr, peer, "last_call", ())
     run_items(findings, begin, lambda error: _failure(error, job, peer))
 
 

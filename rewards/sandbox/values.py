@@ -14,7 +14,7 @@ import datetime
 import decimal
 import fractions
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_ITEMS = 1 << 20
@@ -84,10 +84,32 @@ def dumps(value: Any, refer: Refer | None = None) -> bytes:
 
 def loads(data: bytes, resolve: Resolve | None = None) -> Any:
     """Decode a value; `resolve` makes an object of what `refer` made. Raises ValueError for what is no value."""
-    try:
-        return _decode(json.loads(data), resolve)
-    except (RecursionError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
-        raise ValueError(f"not a value: {type(error).__name__}") from error
+    return decoder(resolve)(data)
+
+
+def decoder(resolve: Resolve | None = None) -> Callable[[bytes], Any]:
+    """`loads` with this `resolve`, for many values."""
+
+    def untagged(tagged: dict[str, Any]) -> Any:
+        ((tag, content),) = tagged.items()
+        if type(content) not in (list, str):  # an object would be asked what it contains
+            raise ValueError("not a value")
+        if tag == "o" and resolve is not None:
+            return resolve(content)
+        return _TAGS[tag](content)
+
+    read = json.JSONDecoder(object_hook=untagged).raw_decode
+
+    def decode(data: bytes) -> Any:
+        try:
+            value, end = read(data.decode())
+        except (RecursionError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
+            raise ValueError(f"not a value: {type(error).__name__}") from error
+        if end != len(data):
+            raise ValueError("more than a value")
+        return value
+
+    return decode
 
 
 def base_of(value: Any) -> Any:
@@ -129,63 +151,38 @@ class _Encoder:
             if len(value) > MAX_LENGTH:
                 raise ValueError("the value is too large")
             return value if kind is str else {_TEXTS[kind]: value.hex()}
-        return self._parts(value, depth) if kind is list else dict([self._tagged(value, kind, depth)])
+        return self._parts(value, depth) if kind is list else self._tagged(value, kind, depth)
 
-    def _tagged(self, value: Any, kind: type, depth: int) -> tuple[str, Any]:
+    def _tagged(self, value: Any, kind: type, depth: int) -> dict[str, Any]:
         if kind in _LISTED:
-            return _LISTED[kind], self._parts(value, depth)
+            return {_LISTED[kind]: self._parts(value, depth)}
         if kind is dict:
-            return "d", [self._parts(pair, depth) for pair in value.items()]
+            return {"d": [self._parts(pair, depth) for pair in value.items()]}
         if kind is int:
-            return "i", hex(value)
+            return {"i": hex(value)}
         if kind is complex:
-            return "c", [value.real, value.imag]
+            return {"c": [value.real, value.imag]}
         if kind in _MADE:
-            return "m", self._parts((_NAMES.get(id(kind), kind.__name__), *_MADE[kind](value)), depth)
+            return {"m": self._parts((_NAMES.get(id(kind), kind.__name__), *_MADE[kind](value)), depth)}
         if id(value) in _NAMES:
-            return "g", _NAMES[id(value)]
+            return {"g": _NAMES[id(value)]}
         if self.refer is None:
             raise ValueError(f"a {kind.__name__} is no plain value")
-        return "o", self._parts(self.refer(value), depth)
+        return {"o": self._parts(self.refer(value), depth)}
 
     def _parts(self, items: Iterable[Any], depth: int) -> list[Any]:
         return [self.encode(item, depth + 1) for item in items]
 
 
-def _decode(data: Any, resolve: Resolve | None) -> Any:
-    if isinstance(data, list):
-        return [_decode(item, resolve) for item in data]
-    if not isinstance(data, dict):
-        return data
-    ((tag, content),) = data.items()
-    return _TAGS[tag](content, resolve)
-
-
-def _make(content: Any, resolve: Resolve | None) -> Any:
-    name, *arguments = _items(content, resolve)
-    return _MAKERS[name](*arguments)
-
-
-def _refer_back(content: Any, resolve: Resolve | None) -> Any:
-    if resolve is None:
-        raise ValueError("not a plain value")
-    return resolve(list(_items(content, resolve)))
-
-
-def _items(content: Any, resolve: Resolve | None) -> Iterator[Any]:
-    return (_decode(item, resolve) for item in content)
-
-
-_TAGS: dict[str, Callable[[Any, Any], Any]] = {
-    "i": lambda content, resolve: int(content, 16),
-    "c": lambda content, resolve: complex(*content),
-    "b": lambda content, resolve: bytes.fromhex(content),
-    "B": lambda content, resolve: bytearray.fromhex(content),
-    "t": lambda content, resolve: tuple(_items(content, resolve)),
-    "s": lambda content, resolve: set(_items(content, resolve)),
-    "f": lambda content, resolve: frozenset(_items(content, resolve)),
-    "d": lambda content, resolve: {key: item for key, item in map(lambda pair: _items(pair, resolve), content)},
-    "m": _make,
-    "g": lambda content, resolve: _NAMED[content],
-    "o": _refer_back,
+_TAGS: dict[str, Callable[[Any], Any]] = {
+    "i": lambda digits: int(digits, 16),
+    "c": lambda parts: complex(*parts),
+    "b": bytes.fromhex,
+    "B": bytearray.fromhex,
+    "t": tuple,
+    "s": set,
+    "f": frozenset,
+    "d": dict,
+    "m": lambda name_and_parts: _MAKERS[name_and_parts[0]](*name_and_parts[1:]),
+    "g": _NAMED.__getitem__,
 }

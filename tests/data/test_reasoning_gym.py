@@ -60,7 +60,7 @@ def test_settings_go_to_the_task():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"task": "chain_summ"}, "did you mean chain_sum"),
+        ({"task": "chain_summ"}, "did you mean 'chain_sum'"),
         ({"settings": {"terms": 3}}, "terms"),
         ({"settings": {"min_terms": 9, "max_terms": 2}}, "max_terms must be >= min_terms"),
         ({"counts": 3}, "counts"),

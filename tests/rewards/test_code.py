@@ -11,6 +11,7 @@ from rewards import RewardPool, score
 from rewards.assertions import program_names
 from rewards.code import code_reward
 from rewards.program import find_program
+from rewards.suites import read_suite
 from tests.rewards.data import columns, rows
 
 SQUARE = "def f(x):\n    return x * x\n"
@@ -197,31 +198,41 @@ def altered(program: str, names: set[str]) -> str:
     return program + ALTERED + "".join(f"{name} = _altered({name})\n" for name in names)
 
 
-def judge_all(table, programs):
+@pytest.fixture(scope="module")
+def judge_all():
+    """Judges a program for each row of a table, in workers that both data sets share."""
     with RewardPool([{"name": "code", "kwargs": {"timeout": 600.0}}]) as pool:
-        verdicts = pool.score(programs, columns(table))
-    return [(row["task_id"], verdict) for row, verdict in zip(table, verdicts, strict=True)]
+
+        def judge_all(table, programs):
+            verdicts = pool.score(programs, columns(table))
+            return [(row["task_id"], verdict) for row, verdict in zip(table, verdicts, strict=True)]
+
+        yield judge_all
 
 
-def test_every_canonical_solution_of_humaneval(benchmark_data):
+def test_every_canonical_solution_of_humaneval(benchmark_data, judge_all):
     table = rows(benchmark_data / "HumanEval.jsonl.gz")
     assert len(table) == 164
     right = judge_all(table, [row["canonical_solution"] for row in table])
     assert [item for item in right if item[1].score != 1.0] == []
-    programs = [altered(row["prompt"] + row["canonical_solution"] + "\n", {row["entry_point"]}) for row in table]
-    assert [item for item in judge_all(table, programs) if item[1].score != 0.0] == []
+    some = table[::4]
+    programs = [altered(row["prompt"] + row["canonical_solution"] + "\n", {row["entry_point"]}) for row in some]
+    assert [item for item in judge_all(some, programs) if item[1].score != 0.0] == []
 
 
-def test_every_canonical_solution_of_mbpp(benchmark_data):
+def test_every_canonical_solution_of_mbpp(benchmark_data, judge_all):
     table = rows(benchmark_data / "mbpp.jsonl")
     assert len(table) == 974
     right = judge_all(table, [row["code"] for row in table])
     assert [item for item in right if item[1].score != 1.0] == []
+    counted = [(row["task_id"], read_suite(row, challenge=False).tests.total) for row in table]
+    assert [item for item in counted if item[1] < 1] == []  # no row is passed for want of tests
+    some = table[::12]
     programs = []
-    for row in table:
+    for row in some:
         functions = {node.name for node in ast.parse(row["code"]).body if isinstance(node, ast.FunctionDef)}
         programs.append(altered(row["code"] + "\n", functions & program_names(ast.parse("\n".join(row["test_list"])))))
-    assert [item for item in judge_all(table, programs) if item[1].score != 0.0] == []
+    assert [item for item in judge_all(some, programs) if item[1].score != 0.0] == []
 
 
 @pytest.mark.parametrize(

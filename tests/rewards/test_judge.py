@@ -65,11 +65,12 @@ def test_nobody_there():
 
 
 def test_concurrency_cache_and_counters(server):
-    before = (usage.requests, usage.cache_hits, usage.prompt_tokens)
+    before = dict(usage)
     texts = ["slow"] + [f"slow {n}" for n in range(7)]
     ask(server, ["slow"] * 1, concurrency=4)
     assert ask(server, ["slow"])[0].score == 1.0
-    assert (usage.requests - before[0], usage.cache_hits - before[1], usage.prompt_tokens - before[2]) == (1, 1, 10)
+    cost = {name: usage[name] - before[name] for name in ("requests", "cache_hits", "prompt_tokens")}
+    assert cost == {"requests": 1, "cache_hits": 1, "prompt_tokens": 10}
     ask(server, texts, concurrency=4)
     assert server.most_at_once <= 4
 

@@ -164,32 +164,36 @@ def test_no_answer_is_ever_run(tmp_path: Path):
     assert not mark.exists()
 
 
-def test_gold_of_every_gsm8k_row(benchmark_data):
+@pytest.fixture(scope="module")
+def pool():
+    """Workers that know computer algebra, which takes seconds to load."""
+    with RewardPool(["math"], deadline=PATIENT) as pool:
+        yield pool
+
+
+def test_gold_of_every_gsm8k_row(benchmark_data, pool):
     table = rows(benchmark_data / "gsm8k_train.jsonl") + rows(benchmark_data / "gsm8k_test.jsonl")
     assert len(table) == 8792
-    with RewardPool(["math"]) as pool:
-        verdicts = pool.score([row["answer"] for row in table], {"answer": [row["answer"] for row in table]})
+    verdicts = pool.score([row["answer"] for row in table], {"answer": [row["answer"] for row in table]})
     assert [row["answer"] for row, verdict in zip(table, verdicts, strict=True) if verdict.score != 1.0] == []
 
 
-def test_gold_of_every_math_row_as_it_is_and_beside_an_answer_column(benchmark_data):
+def test_gold_of_every_math_row_as_it_is_and_beside_an_answer_column(benchmark_data, pool):
     table = rows(benchmark_data / "math_test5000.jsonl")
     assert len(table) == 5000
-    with RewardPool(["math"], deadline=PATIENT) as pool:
-        verdicts = pool.score([row["solution"] for row in table], columns(table))
-        short = rows(benchmark_data / "math500.jsonl")
-        against_answers = pool.score([row["solution"] for row in short], columns(short))
+    verdicts = pool.score([row["solution"] for row in table], columns(table))
+    short = rows(benchmark_data / "math500.jsonl")
+    against_answers = pool.score([row["solution"] for row in short], columns(short))
     assert [row["idx"] for row, verdict in zip(table, verdicts, strict=True) if verdict.score != 1.0] == []
     assert [row["unique_id"] for row, v in zip(short, against_answers, strict=True) if v.score != 1.0] == []
 
 
-def test_gold_of_a_math_row_is_no_other_rows_answer(benchmark_data):
+def test_gold_of_a_math_row_is_no_other_rows_answer(benchmark_data, pool):
     from rewards.answers import find_gold
 
     golds = [find_gold(row["solution"]) for row in rows(benchmark_data / "math_test5000.jsonl")]
     pairs = [(a, b) for a, b in pairwise(golds[::5]) if a != b]
-    with RewardPool(["math"], deadline=PATIENT) as pool:
-        verdicts = pool.score([rf"\boxed{{{b}}}" for _, b in pairs], {"answer": [a for a, _ in pairs]})
+    verdicts = pool.score([rf"\boxed{{{b}}}" for _, b in pairs], {"answer": [a for a, _ in pairs]})
     paid = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict.score == 1.0]
     assert all(judge(b, a) == 1.0 for a, b in paid)
     assert len(paid) < 10

@@ -66,12 +66,13 @@ def test_policies_to_ask_for(policy, attempt, gold, expected):
 
 
 def test_a_timeout_has_no_score_or_the_one_that_was_asked_for():
-    attempt, columns = r"\boxed{99999999!}", {"answer": ["5"]}
-    with RewardPool(["math"], deadline=2.0) as pool:
-        assert pool.score([attempt], columns)[0].score is None
-    with RewardPool([{"name": "math", "kwargs": {"late": 0.0}}], deadline=2.0) as pool:
-        verdict = pool.score([attempt], columns)[0]
-    assert (verdict.score, verdict.status) == (0.0, "timeout")
+    attempt = r"\boxed{99999999!}"
+    with RewardPool(["math", {"name": "math", "kwargs": {"late": 0.0}}], deadline=2.0) as pool:
+        parts = pool.score([attempt], {"answer": ["5"]})[0].parts
+    assert {name: (part.score, part.status) for name, part in parts.items()} == {
+        "math": (None, "timeout"),
+        "math#2": (0.0, "timeout"),
+    }
     assert math_reward([attempt], answer=["5"], deadline=0.5, late=0.0) == [0.0]
 
 

@@ -147,7 +147,19 @@ def test_plain_values_survive_exactly(value):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"[" * 99_999, b'{"t": 5}', b'{"x": 1}', b'{"i": "zz"}', b'{"s": [[1]]}', b'{"t": 1, "s": 1}', b"\xff"],
+    [
+        b"",
+        b"{",
+        b"[" * 99_999,
+        b'{"t": 5}',
+        b'{"x": 1}',
+        b'{"i": "zz"}',
+        b'{"s": [[1]]}',
+        b'{"t": 1, "s": 1}',
+        b'{"t": {"d": []}}',
+        b"1 1",
+        b"\xff",
+    ],
     ids=lambda data: repr(data[:20]),
 )
 def test_what_is_no_value_is_refused(data):
