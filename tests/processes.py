@@ -37,6 +37,7 @@ FORKED.set_forkserver_preload(
         "rlcore.sft.fine_tune",
         "rlcore.report.page",
         "torch._inductor.compile_fx",
+        "tests.preloaded",
         "tests.processes",
     ]
 )

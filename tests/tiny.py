@@ -21,6 +21,7 @@ def write_recipe(folder: Path, **changes: object) -> Path:
     data = {"source": "jsonl", "columns": {"prompt": "question"}}
     recipe = {
         "name": "tiny",
+        "output": str(folder / "run"),
         "device": "cpu",
         "model": {"scratch": {"hidden_size": 32, "layers": 1, "heads": 2, "kv_heads": 1, "vocab_size": 300}},
         "data": {**data, "path": "./train.jsonl"},

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from transformers import Qwen2Config
 
-from tests.processes import torchrun
+from tests.processes import python, torchrun
 from tests.tiny import figures, write_recipe
 
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -142,10 +142,7 @@ def test_two_nodes_train_like_one_node_of_two_processes_and_go_on_after_a_signal
     assert "scontrol requeue 7" in (tmp_path / "said").read_text()
     assert len(list((output / "checkpoints").glob("step-*"))) >= 1
 
-    again = slurm(tmp_path, recipe, f"output={output}", TRAIN="yes")
-    printed, _ = again.communicate(timeout=900)
-    assert again.returncode == 0, printed
-    assert (tmp_path / "said").read_text().count("requeue") == 1
+    assert torchrun(2, "-m", "rlcore", "train", recipe, f"output={output}").returncode == 0
     one, two = figures(tmp_path / "alone"), figures(output)
     assert [record["step"] for record in two] == [1, 2, 3, 4]
     for record, expected in zip(two, one, strict=True):
@@ -186,11 +183,8 @@ def test_the_server_command_follows_the_recipe(tmp_path):
     settings["command"] = f"{tmp_path}/vllm serve"
     environment = {**os.environ, "PORT": "8123", "PYTHONPATH": str(LAUNCH.parent)}
 
-    def serve(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [LAUNCH / "serve.sh", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-
-    done = serve(path, "rollout.slots=99", f"rollout.vllm={json.dumps(settings)}")
+    command = [LAUNCH / "serve.sh", path, "rollout.slots=99", f"rollout.vllm={json.dumps(settings)}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"1 serve {tmp_path}/model --host 0.0.0.0 --port 8123 ")
     for option in (
@@ -205,7 +199,7 @@ def test_the_server_command_follows_the_recipe(tmp_path):
         "--seed 3",
     ):
         assert f" {option}" in done.stdout
-    refused = serve("no.yaml")
+    refused = python("-m", "rlcore.rollout.servers.serve", "no.yaml")
     assert refused.returncode == 2
     assert refused.stderr.startswith("rlcore: ")
     assert "Traceback" not in refused.stderr

@@ -10,14 +10,20 @@ import pytest
 
 from tests.processes import python, torchrun
 
-ARMS = ["0,exact", "1,k3", "2,exact", "3,exact", "3,k3", "0,k3,grpo", "2,exact,dr_grpo", "0,k1,gspo", "0,k2,cispo"]
-ARMS += ["0,k3,lora", "3,exact,lora", "1,k3,bf16", "3,k3,bf16", "0,k3,minibatches"]
+ARMS = [
+    "0,exact",
+    "1,k3",
+    "2,exact",
+    "3,exact",
+    "0,k3,grpo",
+    "2,exact,dr_grpo",
+    "0,k1,gspo",
+    "3,exact,lora",
+    "3,k3,bf16",
+]
 ARMS += ["2,k3,pairs,minibatches", "0,k1,gspo,sequence", "3,exact,sequence,recomputed", "1,exact,sequence,one_key,lora"]
 ARMS += ["0,k3,dead", "2,k3,dead,minibatches", "3,k3,dead"]
-MOVED = {
-    1: ["0,exact", "1,k3", "2,exact", "3,exact", "3,exact,lora"],
-    4: ["0,exact", "3,exact", "2,k3,pairs,minibatches"],
-}
+MOVED = {1: ["1,k3", "2,exact", "3,exact,lora"], 4: ["0,exact", "3,exact", "2,k3,pairs,minibatches"]}
 Results = dict[str, np.ndarray]
 
 

@@ -39,6 +39,25 @@ def test_a_long_prompt_of_few_characters_is_found_and_left_out(monkeypatch, caps
         fitting_problems(talk, problems[-1:], said.append)
 
 
+def test_prompts_are_tokenised_once_for_a_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    problems = [asked(f"{n}", f"{n} words " * (n % 5)) for n in range(1200)]
+    counts = conversation().prompt_tokens(problems)
+    (kept,) = tmp_path.rglob("*.i4")
+    talk = conversation()
+    with monkeypatch.context() as patch:
+        patch.setattr("rlcore.rollout.token_counts._count", lambda tokenizer, texts: pytest.fail("counted again"))
+        assert talk.prompt_tokens(problems) == counts
+    talk.tokenizer.add_tokens(["words"])
+    assert talk.prompt_tokens(problems) != counts, "another tokenizer"
+    assert talk.prompt_tokens([*problems[:-1], asked("last", "")]) != counts
+    assert len(list(tmp_path.rglob("*.i4"))) == 3
+    kept.write_bytes(b"torn!")
+    assert conversation().prompt_tokens(problems) == counts
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    assert conversation().prompt_tokens(problems) == counts, "where nothing can be kept"
+
+
 def test_rows_that_share_an_id_are_two_problems(tmp_path):
     rows = [{"id": "x", "prompt": "Write a.", "letter": "a"}, {"id": "x", "prompt": "Write a.", "letter": "b"}]
     path = tmp_path / "rows.jsonl"

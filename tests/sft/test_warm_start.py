@@ -75,7 +75,7 @@ def test_wrong_choices_are_never_learned_but_their_checks_are(rows):
 def test_the_command_makes_a_policy_that_loads_and_answers(tmp_path, repository, monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)  # a user's shell has none, and accelerate takes it for torchrun's
     main(["sft", str(repository / "recipes/quickstart_base.yaml"), f"output={tmp_path / 'base'}", "batch=8",
-          "phases.0.steps=2", "phases.1.steps=2"])  # fmt: skip
+          "data.options.count=2000", "phases.0.steps=2", "phases.1.steps=2", "phases.2.steps=2"])  # fmt: skip
     policy = load_policy(schema.ModelConfig(path=str(tmp_path / "base")))
     assert policy.tokenizer.unk_token_id not in policy.tokenizer(" b and c: 8 + 5 = 13")["input_ids"]
     assert policy.model.num_parameters() < 500_000

@@ -14,9 +14,18 @@ from rlcore.policy.lora import add_lora
 from rlcore.ranks import Ranks, start_distributed
 from rlcore.recipe.schema import LoraConfig, RolloutConfig
 from rlcore.rollout import Sample, Sampling
+from rlcore.rollout.stopping import StopTexts
 from rlcore.rollout.vllm.tensor_parallel import TensorParallelEngine
 from rlcore.session.interrupt import Interrupt, Stopped
-from tests.rollout.vllm.test_vllm_in_process import PROMPT, STOP, learners_logprobs, publish, random_model, samples
+from tests.rollout.vllm.test_vllm_in_process import (
+    PROMPT,
+    STOP,
+    TOKENIZER,
+    learners_logprobs,
+    publish,
+    random_model,
+    samples,
+)
 
 GREEDY = Sampling(16, temperature=0)
 
@@ -32,6 +41,7 @@ def main(folder: Path) -> None:
         else:
             found |= (
                 requests(model, engine, ranks)
+                | stop_texts(engine, ranks)
                 | publications(model, engine)
                 | leaving(engine, ranks)
                 | parting(engine, ranks)
@@ -42,8 +52,8 @@ def main(folder: Path) -> None:
 
 def started(model: Qwen2ForCausalLM, lora: LoraConfig | None) -> TensorParallelEngine:
     section = {"tensor_parallel": 2, "args": {"kv_cache_memory_bytes": 1 << 26}}
-    settings = RolloutConfig.model_validate({"engine": "vllm", "slots": 32, "vllm": section})
-    return TensorParallelEngine(settings, model, None, stop_ids=[STOP], max_tokens=256, lora=lora)
+    settings = RolloutConfig.model_validate({"engine": "vllm", "slots": 32, "stop": ["Quest"], "vllm": section})
+    return TensorParallelEngine(settings, model, None, stop_ids=[STOP], max_tokens=256, lora=lora, tokenizer=TOKENIZER)
 
 
 def requests(model: Qwen2ForCausalLM, engine: TensorParallelEngine, ranks: Ranks) -> dict[str, object]:
@@ -69,6 +79,22 @@ def requests(model: Qwen2ForCausalLM, engine: TensorParallelEngine, ranks: Ranks
         "differences drawn": [difference(model, PROMPT, answer) for answer in drawn],
         "drawn": [answer.ids for answer in drawn],
         "refused": refused,
+    }
+
+
+def stop_texts(engine: TensorParallelEngine, ranks: Ranks) -> dict[str, object]:
+    """Each rank's reply ends at a text of its own, and where it would have ended had its text been cut afterwards."""
+    with engine.together():
+        (plain,) = samples(engine, [PROMPT], Sampling(60), seed=ranks.rank)
+    said = TOKENIZER.decode(plain.ids[10:])
+    stop = StopTexts([next(letter for letter in said if letter.isascii() and letter.isprintable())], TOKENIZER.decode)
+    with engine.together():
+        (stopped,) = samples(engine, [PROMPT], Sampling(60, stop=stop), seed=ranks.rank)
+    expected = plain.stopped_after(stop.end(plain.ids))
+    apart = [abs(mine - theirs) for mine, theirs in zip(stopped.logprobs, expected.logprobs, strict=True)]
+    return {
+        "stopped": (stopped.ids, stopped.finish) == (expected.ids, expected.finish) and max(apart) < 1e-4,
+        "stopped early": len(plain.ids) - len(stopped.ids),
     }
 
 

@@ -28,6 +28,12 @@ def test_each_rank_is_answered_its_own_requests_as_the_learners_model_would(foun
     assert len(set(drawn)) == 8
 
 
+def test_a_reply_ends_with_the_token_that_ends_a_text(found):
+    for rank in found:
+        assert rank["stopped"]
+        assert rank["stopped early"] > 0
+
+
 def test_a_request_that_is_refused_fails_on_its_rank_alone(found):
     assert found[0]["refused"] == ""
     assert "length 257" in found[1]["refused"]
@@ -90,7 +96,7 @@ def trained(folder: Path, **vllm: object) -> tuple[list[dict], list[dict], dict]
 def test_ranks_that_share_an_engine_train_as_ranks_that_have_one_each(tmp_path):
     shared, own = trained(tmp_path / "shared", tensor_parallel=2), trained(tmp_path / "own")
     for ours, theirs in zip(shared[0], own[0], strict=True):
-        assert ours["learner/mismatch_kl"] < 1e-6
+        assert max(ours["learner/mismatch_kl"], theirs["learner/mismatch_kl"]) < 1e-6
         assert ours == pytest.approx(theirs, abs=1e-3)
     assert shared[1] == own[1]
     assert shared[2]["evaluations"][0]["metrics"] == own[2]["evaluations"][0]["metrics"]

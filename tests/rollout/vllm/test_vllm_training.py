@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlcore.export import export
-from tests.processes import python, rlcore, torchrun
+from tests.processes import python, rlcore
 from tests.tiny import figures, write_recipe
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (launch/setup_vllm_cpu.sh)")
@@ -142,14 +142,6 @@ def test_a_sampler_of_quantised_weights_is_corrected_for(folder):
         assert 0 < record["learner/corrected"] < 0.5
         assert record["learner/correction"] == pytest.approx(1, abs=0.5)
         assert record["learner/skipped"] == 0
-
-
-@needs_vllm
-def test_ranks_that_split_the_weights_each_publish_all_of_them_to_their_own_engine(folder):
-    recipe = [*arguments(folder), "rollout.engine=vllm", "learner.zero=3", f"output={folder / 'two'}"]
-    done = torchrun(2, "-m", "rlcore", "train", *recipe, "stages.0.steps=2", vllm=True)
-    assert done.returncode == 0, done.stderr
-    assert [record["learner/mismatch_kl"] < 1e-6 for record in figures(folder / "two")] == [True, True]
 
 
 @needs_vllm
