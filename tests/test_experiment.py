@@ -1,5 +1,6 @@
 """Every arm of a folder with every seed by one command, and the table that compares them."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def test_a_base_that_arms_share_is_measured_once(repository: Path, tmp_path: Pat
     small = ["data.options.count=300", "evaluate.problems=40", "evaluate.data.options.count=100", "track.wandb=off"]
     stage = "stages=[{name: short, steps: 1, kl: [0.1, 0.1]}]"
     main(["paper-table", *map(str, arms), "--output", str(tmp_path), "--set", *small, stage, "batch.problems=2"])
+    assert gc.get_freeze_count() == 0, "runs that follow each other leave nothing to each other"
     assert measured == [("score", BASE_RESULTS), ("score", "evaluation"), ("plain", "evaluation")]
     first, second = (
         json.loads((tmp_path / f"{arm}-seed0/{BASE_RESULTS}.json").read_text()) for arm in ("score", "plain")

@@ -62,6 +62,7 @@ class Session:
     def close(self) -> None:
         self._scorer.close()
         self._engine.close()
+        gc.unfreeze()  # runs may follow each other in one process
 
 
 def first_policy(recipe: Recipe, problems: list[Problem]) -> Policy:
