@@ -19,7 +19,7 @@ from rlcore.kinds.instructions import INSTRUCTIONS
 from rlcore.recipe import schema
 from rlcore.rollout.stopping import StopTexts
 from rlcore.rollout.template import MARK, Template
-from rlcore.rollout.token_counts import token_counts
+from rlcore.rollout.token_counts import TokenCounts
 from rlcore.types import Message, Problem
 
 MAX_MESSAGE_TOKENS = 256
@@ -87,12 +87,12 @@ class Conversation:
 
     def prompt_tokens(self, problems: Sequence[Problem], *, shown: bool = False) -> list[int]:
         """Tokens of each problem's first prompt; tokenised once, in parallel, under a progress bar if `shown`."""
-        counts: list[int] = []
+        counts, counter = list[int](), TokenCounts(self.tokenizer)
         starts = range(0, len(problems), PART)  # all at once, the ids of a million prompts would fill the memory
         shown = shown and len(starts) > 1 and sys.stdout.isatty()
         for start in track(starts, "tokenizing prompts", transient=True, disable=not shown):
             texts = [self.template.render(list(problem.messages)) for problem in problems[start : start + PART]]
-            counts += token_counts(self.tokenizer, texts)
+            counts += counter.of(texts)
         return counts
 
     def follow(self, finish: Literal["stop", "length"], message: str | None = None) -> tuple[int, ...]:

@@ -4,7 +4,8 @@ import pytest
 
 from rewards import RewardPool
 from rewards.math import _cache, math_reward
-from tests.rewards.math_pairs import PAID_WRONGLY, REFUSED_WRONGLY
+from tests.rewards.pairs_that_agree import REFUSED_WRONGLY
+from tests.rewards.pairs_that_differ import PAID_WRONGLY
 
 PATIENT = 30.0  # seconds, on a machine that may be busy
 

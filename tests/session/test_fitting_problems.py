@@ -46,7 +46,9 @@ def test_prompts_are_tokenised_once_for_a_tokenizer(tmp_path, monkeypatch):
     (kept,) = tmp_path.rglob("*.i4")
     talk = conversation()
     with monkeypatch.context() as patch:
-        patch.setattr("rlcore.rollout.token_counts._count", lambda tokenizer, texts: pytest.fail("counted again"))
+        patch.setattr(
+            "rlcore.rollout.token_counts.TokenCounts._count", lambda counts, texts: pytest.fail("counted again")
+        )
         assert talk.prompt_tokens(problems) == counts
     talk.tokenizer.add_tokens(["words"])
     assert talk.prompt_tokens(problems) != counts, "another tokenizer"

@@ -257,6 +257,8 @@ class Fleet:
                 await asyncio.wait_for(server.doubted.wait(), PROBE_EVERY)
             async with self.steady:
                 label = server.label
+            if not server.up:
+                return
             # Probed outside the lock: with many servers, or one that hangs, publications would wait for the probes.
             try:
                 held = await server.weight_version()
