@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
 import pickle
-import selectors
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from typing import Any
 from rewards.registry import Spec
 from rewards.reward import Completion
 from rewards.verdict import RewardError, Verdict, combine
-from rewards.wire import recv_frame, send_frame
+from rewards.wire import HEADER_SIZE, framed
 from rewards.worker import CONTROL_LIMIT, LoadedReward, Setup, unpack
 
 _SLICE = 0.1  # seconds of work in one chunk: short enough to balance, long enough to make messages free
@@ -78,16 +77,6 @@ class Task:
     stop: int
 
 
-@dataclass
-class Worker:
-    """One worker process, seen from the parent. `pid` is None until it has come up."""
-
-    socket: socket.socket
-    deadline: float
-    pid: int | None = None
-    task: Task | None = None
-
-
 class Dispatcher:
     """Runs the server and its workers from a thread of its own, which the kernel ties their lives to."""
 
@@ -99,36 +88,35 @@ class Dispatcher:
         self.counters: dict[str, Counter[str]] = {}
         self._costs: dict[int, float] = {}  # seconds a row, by reward
         self._tasks: deque[Task] = deque()
-        self._jobs: set[int] = set()
-        self._workers: list[Worker] = []
-        self._inbox: deque[Job] = deque()
-        self._closing, self._why_closed = False, "this reward pool is closed"
-        self._wake_r, self._wake_w = socket.socketpair()
-        self._selector = selectors.DefaultSelector()
+        self._more, self._end = asyncio.Event(), asyncio.Event()
+        self._why_closed = "this reward pool is closed"
+        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="reward-dispatcher", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
         """Whether jobs can be added."""
-        return self._thread.is_alive() and not self._closing
+        return self._thread.is_alive() and not self._end.is_set()
 
     def add(self, job: Job) -> None:
         """Queue a job. Raises RewardError when the pool is closed or its processes are gone."""
         if not job.left:
             job.future.set_result([])
             return
-        self._inbox.append(job)
+        self._tasks.extend(Task(job, reward, 0, len(job.completions)) for reward in range(len(job.rewards)))
         if not self.alive:
             raise RewardError(self._why_closed)
-        self._wake_w.send(b"\0")
+        self._tell(self._more.set)
 
     def close(self) -> None:
         """End every process of the pool and wait for them."""
-        if self._thread.is_alive():
-            self._closing = True
-            self._wake_w.send(b"\0")
-            self._thread.join()
+        self._tell(self._end.set)
+        self._thread.join()
+
+    def _tell(self, change: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # it has ended, and failed what was queued
+            self._loop.call_soon_threadsafe(change)
 
     def _run(self) -> None:
         control, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -136,22 +124,22 @@ class Dispatcher:
         remote.close()
         try:
             self.loaded.set_result(self._load(control))
-            self._loop(control)
+            self._loop.run_until_complete(self._serve(control))
         except RewardError as error:
             self._why_closed = str(error)
         except ConnectionError:  # a worker's end was seen before the server's, which was then asked for another
             self._why_closed = _SERVER_ENDED
         finally:
-            self._closing = True
+            self._end.set()
             if not self.loaded.done():
                 self.loaded.set_exception(RewardError(self._why_closed))
             control.close()
-            for worker in self._workers:
-                worker.socket.close()
             _end(server)
-            self._fail_all()
-            for resource in (self._selector, self._wake_r, self._wake_w):
-                resource.close()
+            self._loop.close()
+            while self._tasks:
+                job = self._tasks.popleft().job
+                if not job.future.done():
+                    job.future.set_exception(RewardError(self._why_closed))
 
     def _start_server(self, remote: socket.socket) -> subprocess.Popen[bytes]:
         root = str(Path(__file__).resolve().parent.parent)
@@ -176,59 +164,83 @@ class Dispatcher:
             raise RewardError(message["error"])
         return [LoadedReward(**loaded) for loaded in message["rewards"]]
 
-    def _loop(self, control: socket.socket) -> None:
-        self._limits = [reward.own_limit for reward in self.loaded.result()]
-        self._selector.register(self._wake_r, selectors.EVENT_READ)
-        self._selector.register(control, selectors.EVENT_READ)
-        while not self._closing:
-            while len(self._workers) < self._size:
-                self._add_worker(control)
-            for worker in self._workers:
-                if worker.pid is not None and worker.task is None and self._tasks:
-                    self._assign(worker)
-            for key, _ in self._selector.select(self._patience()):
-                if key.fileobj is self._wake_r:
-                    self._wake_r.recv(4096)
-                    self._take_jobs()
-                elif key.fileobj is control:
-                    raise RewardError(_SERVER_ENDED)
-                else:
-                    self._hear(key.data)
-            now = time.monotonic()
-            for worker in [worker for worker in self._workers if worker.deadline <= now]:
-                self._overdue(worker, control)
+    async def _serve(self, control: socket.socket) -> None:
+        """Keep workers at work until the pool is closed or the server ends."""
+        self._loop.add_reader(control, self._server_ended)
+        workers = [asyncio.ensure_future(self._keep_worker(control)) for _ in range(self._size)]
+        await asyncio.wait([asyncio.ensure_future(self._end.wait()), *workers], return_when=asyncio.FIRST_COMPLETED)
+        self._end.set()
+        self._loop.remove_reader(control)
+        for worker in workers:
+            worker.cancel()
+        for outcome in await asyncio.gather(*workers, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
 
-    def _take_jobs(self) -> None:
-        while self._inbox:
-            job = self._inbox.popleft()
-            self._tasks.extend(Task(job, reward, 0, len(job.completions)) for reward in range(len(job.rewards)))
+    def _server_ended(self) -> None:
+        self._why_closed = _SERVER_ENDED
+        self._end.set()
 
-    def _patience(self) -> float | None:
-        nearest = min(worker.deadline for worker in self._workers)
-        return None if math.isinf(nearest) else max(nearest - time.monotonic(), 0)
+    async def _keep_worker(self, control: socket.socket) -> None:
+        """Have a worker score task after task, and another one when it has ended."""
+        while True:
+            mine, theirs = socket.socketpair()
+            socket.send_fds(control, [b"fork"], [theirs.fileno()])
+            theirs.close()
+            reader, writer = await asyncio.open_connection(sock=mine)
+            try:
+                pid = await _within(_START_LIMIT, _frame(reader))
+                if pid is None:
+                    raise RewardError(f"a reward worker did not come up within {_START_LIMIT:.0f} s")
+                while await self._score(await self._next_task(), reader, writer):
+                    pass
+                control.send(pid)
+            except (EOFError, ConnectionError):
+                pass  # it ended before its first task
+            finally:
+                writer.close()
 
-    def _add_worker(self, control: socket.socket) -> None:
-        mine, theirs = socket.socketpair()
-        socket.send_fds(control, [b"fork"], [theirs.fileno()])
-        theirs.close()
-        worker = Worker(mine, time.monotonic() + _START_LIMIT)
-        self._workers.append(worker)
-        self._selector.register(mine, selectors.EVENT_READ, worker)
+    async def _next_task(self) -> Task:
+        while not self._tasks:
+            self._more.clear()
+            await self._more.wait()
+        return self._cut(self._tasks.popleft())
 
-    def _assign(self, worker: Worker) -> None:
-        task = self._cut(self._tasks.popleft())
+    async def _score(self, task: Task, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Have a worker score a task. Returns whether it can score another."""
         rows = slice(task.start, task.stop)
         columns = {name: column[rows] for name, column in task.job.columns.items()}
         budget = self._budget(task.reward, task.stop - task.start)
-        worker.task = task
-        worker.deadline = time.monotonic() + budget
-        with suppress(OSError):  # a worker that is gone shows as end of file, and its task is put back there
-            send_frame(
-                worker.socket.fileno(), pickle.dumps((task.reward, budget + 1, task.job.completions[rows], columns))
-            )
+        writer.write(framed(pickle.dumps((task.reward, budget + 1, task.job.completions[rows], columns))))
+        try:
+            frame = await _within(budget, _frame(reader))
+        except (EOFError, ConnectionError):
+            self._blame(task, Verdict(None, "error", "the reward's process died (crash, or CPU or memory limit)"))
+            return False
+        except asyncio.CancelledError:
+            self._tasks.append(task)  # to be failed with all others
+            raise
+        reward = task.job.rewards[task.reward]
+        if frame is None:
+            detail = f"reward '{reward.name}' passed its deadline"
+            self._blame(task, Verdict(reward.late, "timeout", detail, self._deadline))
+            return False
+        reply = json.loads(frame)
+        if "failed" in reply:
+            self._blame(task, Verdict(None, "error", f"reward '{reward.name}': {reply['failed']}"))
+        else:
+            self._settle(task, unpack(reply["verdicts"]), reply["counted"])
+        return True
+
+    def _settle(self, task: Task, verdicts: Sequence[Verdict], counted: dict[str, int]) -> None:
+        if counted:
+            self.counters.setdefault(task.job.names[task.reward], Counter()).update(counted)
+        cost = max(sum(verdict.seconds for verdict in verdicts) / len(verdicts), 1e-6)
+        self._costs[task.reward] = (self._costs.get(task.reward, cost) + cost) / 2
+        task.job.settle(task.reward, task.start, verdicts)
 
     def _budget(self, reward: int, rows: int) -> float:
-        limit = self._limits[reward]
+        limit = self.loaded.result()[reward].own_limit
         return self._deadline if limit is None else (limit + _GRACE) * rows
 
     def _cut(self, task: Task) -> Task:
@@ -247,45 +259,6 @@ class Dispatcher:
             self._tasks.appendleft(replace(task, start=task.start + size))
         return replace(task, stop=task.start + size)
 
-    def _hear(self, worker: Worker) -> None:
-        try:
-            frame = recv_frame(worker.socket.fileno())
-        except (EOFError, ConnectionError):
-            self._lost(worker, Verdict(None, "error", "the reward's process died (crash, or CPU or memory limit)"))
-            return
-        worker.deadline = math.inf
-        if worker.task is None:
-            worker.pid = int(frame)
-            return
-        task, worker.task = worker.task, None
-        reply = json.loads(frame)
-        if "failed" not in reply:
-            verdicts = unpack(reply["verdicts"])
-            if reply["counted"]:
-                self.counters.setdefault(task.job.names[task.reward], Counter()).update(reply["counted"])
-            cost = max(sum(verdict.seconds for verdict in verdicts) / len(verdicts), 1e-6)
-            self._costs[task.reward] = (self._costs.get(task.reward, cost) + cost) / 2
-            task.job.settle(task.reward, task.start, verdicts)
-        else:
-            name = task.job.rewards[task.reward].name
-            self._blame(task, Verdict(None, "error", f"reward '{name}': {reply['failed']}"))
-
-    def _overdue(self, worker: Worker, control: socket.socket) -> None:
-        if worker.pid is None:
-            raise RewardError(f"a reward worker did not come up within {_START_LIMIT:.0f} s")
-        control.send(str(worker.pid).encode())
-        assert worker.task is not None
-        reward = worker.task.job.rewards[worker.task.reward]
-        detail = f"reward '{reward.name}' passed its deadline"
-        self._lost(worker, Verdict(reward.late, "timeout", detail, self._deadline))
-
-    def _lost(self, worker: Worker, verdict: Verdict) -> None:
-        self._selector.unregister(worker.socket)
-        worker.socket.close()
-        self._workers.remove(worker)
-        if worker.task is not None:
-            self._blame(worker.task, verdict)
-
     def _blame(self, task: Task, verdict: Verdict) -> None:
         """Give the verdict to a lone row; of several rows any may be the culprit, so each is tried alone."""
         if task.stop - task.start == 1:
@@ -293,12 +266,22 @@ class Dispatcher:
         else:
             rows = range(task.start, task.stop)
             self._tasks.extendleft(Task(task.job, task.reward, row, row + 1) for row in reversed(rows))
+            self._more.set()
 
-    def _fail_all(self) -> None:
-        open_jobs = [worker.task.job for worker in self._workers if worker.task] + [task.job for task in self._tasks]
-        for job in [*open_jobs, *self._inbox]:
-            if not job.future.done():
-                job.future.set_exception(RewardError(self._why_closed))
+
+async def _frame(reader: asyncio.StreamReader) -> bytes:
+    """The next frame of a worker. Raises EOFError or ConnectionError when that has ended."""
+    return await reader.readexactly(int.from_bytes(await reader.readexactly(HEADER_SIZE), "big"))
+
+
+async def _within(seconds: float, read: Coroutine[Any, Any, bytes]) -> bytes | None:
+    """What is read, if it is there in time: looked at once more at the end, for this thread may have been held up."""
+    reading = asyncio.ensure_future(read)
+    try:
+        await asyncio.wait([reading], timeout=seconds)
+        return reading.result() if reading.done() else None
+    finally:
+        reading.cancel()
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

@@ -22,10 +22,7 @@ _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 
-_NUMBERS = {
-    "x86_64": {"pivot_root": 155, "capset": 126, "landlock": 444},
-    "aarch64": {"pivot_root": 41, "capset": 91, "landlock": 444},
-}
+_LANDLOCK = 444  # and the two numbers after it, on every architecture
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -34,12 +31,6 @@ def _check(result: int, what: str) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
-
-
-def _number(name: str) -> int:
-    if ARCHITECTURE not in _NUMBERS:
-        raise OSError(f"no system call numbers for {ARCHITECTURE}")
-    return _NUMBERS[ARCHITECTURE][name]
 
 
 def words(*values: int) -> list[ctypes.c_ulong]:
@@ -86,7 +77,7 @@ def unmount(target: str) -> None:
 def change_root(root: str) -> None:
     """Make `root` the root of this mount namespace and let go of the old one."""
     os.chdir(root)
-    _check(libc.syscall(_number("pivot_root"), b".", b"."), "pivot_root")
+    _check(libc.pivot_root(b".", b"."), "pivot_root")
     unmount(".")
     os.chdir("/")
 
@@ -110,7 +101,7 @@ def bound_capabilities() -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability that this process has."""
-    _check(libc.syscall(_number("capset"), *_NO_CAPABILITIES), "capset")
+    _check(libc.capset(*_NO_CAPABILITIES), "capset")
 
 
 def no_new_privileges() -> None:
@@ -124,7 +115,7 @@ _LANDLOCK_READ = 0b1101  # execute, read file, read directory
 
 def landlock_abi() -> int:
     """Version of Landlock that the kernel offers; 0 for none."""
-    return max(libc.syscall(_number("landlock"), None, ctypes.c_size_t(0), ctypes.c_uint(1)), 0)
+    return max(libc.syscall(_LANDLOCK, None, ctypes.c_size_t(0), ctypes.c_uint(1)), 0)
 
 
 def landlock_read_only(paths: list[str]) -> None:
@@ -134,12 +125,12 @@ def landlock_read_only(paths: list[str]) -> None:
     fields = [files, *([3] if abi >= 4 else []), *([3] if abi >= 6 else [])]
     attributes = struct.pack(f"={len(fields)}Q", *fields)
     size = ctypes.c_size_t(len(attributes))
-    ruleset = _check(libc.syscall(_number("landlock"), attributes, size, ctypes.c_uint(0)), "landlock ruleset")
+    ruleset = _check(libc.syscall(_LANDLOCK, attributes, size, ctypes.c_uint(0)), "landlock ruleset")
     for path in paths:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         allowed = _LANDLOCK_READ if os.path.isdir(path) else 0b101
         rule = struct.pack("=Qi", allowed, descriptor)
-        _check(libc.syscall(_number("landlock") + 1, ruleset, 1, rule, 0), f"landlock rule {path}")
+        _check(libc.syscall(_LANDLOCK + 1, ruleset, 1, rule, 0), f"landlock rule {path}")
         os.close(descriptor)
-    _check(libc.syscall(_number("landlock") + 2, ruleset, 0), "landlock")
+    _check(libc.syscall(_LANDLOCK + 2, ruleset, 0), "landlock")
     os.close(ruleset)

@@ -32,9 +32,6 @@ INLINE_LIMIT = 64 << 10  # bytes of a payload that travel with the job; a larger
 _MESSAGE_LIMIT = INLINE_LIMIT + 1024
 _ROOM = socket.CMSG_LEN(2 * 4)  # for two descriptors
 _KILL = int(signal.SIGKILL)
-_NEW_POOL = 3 << 10  # bytes in a row that no pool in use has
-_MOST_BLOCKS = 2000  # of a size: an interpreter without these pools would take blocks for ever
-_BYTES_HEADER = sys.getsizeof(b"")
 _COLLECT_AFTER = 10_000  # objects made: a collection of the usual 700 writes to all of them
 
 
@@ -65,7 +62,6 @@ def serve(
         control.send(json.dumps({"error": str(error)}).encode())
         return
     gc.set_threshold(_COLLECT_AFTER)
-    _held = _fill_pools()
     gc.freeze()  # a fork that collects garbage would copy every page it looks at
     control.send(json.dumps({"ready": tier}).encode())
     for standard in (0, 1, 2):
@@ -170,21 +166,6 @@ def _run_job(
     channels = tuple(memoryview(ancillary[0][2]).cast("i"))
     guest.run(mode, payload, channels, partial(confine, cpu_seconds), new_case)
     return channels
-
-
-def _fill_pools() -> list[bytes]:
-    """Fill up what is free here and there in Python's pools of memory, so that what a job makes lies together."""
-    filled = []
-    for size in range(48, 513, 16):  # of the blocks in a pool
-        together = last = 0
-        for _ in range(_MOST_BLOCKS):
-            filled.append(bytes(size - _BYTES_HEADER))
-            together = together + size if id(filled[-1]) == last + size else 0
-            last = id(filled[-1])
-            if together >= _NEW_POOL:
-                break
-        del filled[len(filled) - together // size :]  # the new pool is theirs
-    return filled
 
 
 def _rehearse(times: int = 12) -> None:
