@@ -21,8 +21,8 @@ from rewards.pool import shared_pool
 from rewards.program import find_program, joined
 from rewards.reward import Completion, text_of
 from rewards.sandbox import JobOver, Sandbox
-from rewards.sandbox.findings import Findings
 from rewards.sandbox.guest import CASES, ENDED_WELL, PROGRAM, PYTEST, TESTS
+from rewards.sandbox.runner import Findings
 from rewards.suites import COLUMNS, BadTests, Case, read_suite
 from rewards.verdict import RewardError, Verdict
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 
 _HEADER = struct.Struct("!Q")
-_AT_ONCE = 1 << 12
+_AT_ONCE, _PIECE = 1 << 12, 1 << 20  # bytes that are read at least, and at most
 HEADER_SIZE = _HEADER.size
 
 
@@ -36,27 +36,6 @@ def send_file(descriptor: int, head: bytes, file: int) -> None:
         sent += os.sendfile(descriptor, file, sent, size - sent)
 
 
-def recv_size(descriptor: int) -> int:
-    """Receive the head of a frame: how many bytes follow. Raises EOFError when the peer is gone."""
-    return int.from_bytes(_recv_exactly(descriptor, HEADER_SIZE), "big")
-
-
-def copy_bytes(descriptor: int, file: int, size: int) -> None:
-    """Receive `size` bytes into a file, piece by piece. Raises EOFError when the peer is gone."""
-    while size:
-        piece = _recv_exactly(descriptor, min(size, 1 << 20))
-        write_all(file, piece)
-        size -= len(piece)
-
-
-def recv_frame(descriptor: int, limit: int | None = None) -> bytes:
-    """Receive one frame. Raises EOFError when the peer is gone, ValueError for a frame of more than `limit` bytes."""
-    size = recv_size(descriptor)
-    if limit is not None and size > limit:
-        raise ValueError(f"frame of {size} bytes, limit {limit}")
-    return _recv_exactly(descriptor, size)
-
-
 class Frames:
     """The frames that arrive where `read` reads, which takes a number of bytes and returns that many or fewer.
 
@@ -68,29 +47,31 @@ class Frames:
 
     def receive(self, limit: int | None = None) -> bytes:
         """Receive one frame. Raises EOFError when the peer is gone, ValueError for one of more than `limit` bytes."""
-        size = int.from_bytes(self._take(HEADER_SIZE), "big")
+        size = self._size()
         if limit is not None and size > limit:
             raise ValueError(f"frame of {size} bytes, limit {limit}")
         return self._take(size)
 
+    def receive_file(self, make: Callable[[], int]) -> int:
+        """Receive one frame, piece by piece, into the file that `make` opens when it begins; returns that file."""
+        size = self._size()
+        file = make()
+        while size:
+            piece = self._take(min(size, _PIECE))
+            write_all(file, piece)
+            size -= len(piece)
+        return file
+
+    def _size(self) -> int:
+        return int.from_bytes(self._take(HEADER_SIZE), "big")
+
     def _take(self, size: int) -> bytes:
         received = self._received
         while (lacking := size - len(received)) > 0:
-            piece = self._read(min(max(lacking, _AT_ONCE), 1 << 20))
+            piece = self._read(min(max(lacking, _AT_ONCE), _PIECE))
             if not piece:
                 raise EOFError("peer closed the socket")
             received += piece
         taken = bytes(received[:size])
         del received[:size]
         return taken
-
-
-def _recv_exactly(descriptor: int, size: int) -> bytes:
-    chunks = []
-    while size:
-        chunk = os.read(descriptor, min(size, 1 << 20))
-        if not chunk:
-            raise EOFError("peer closed the socket")
-        chunks.append(chunk)
-        size -= len(chunk)
-    return b"".join(chunks)

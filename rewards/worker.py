@@ -19,14 +19,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from math import ceil
 from typing import Any
 
 from rewards.registry import Spec, load_reward
 from rewards.reward import Reward
 from rewards.verdict import RewardError, Verdict, one_line
-from rewards.wire import recv_frame, send_frame
+from rewards.wire import Frames, send_frame
 
 _PR_SET_PDEATHSIG = 1
 CONTROL_LIMIT = 1 << 17
@@ -154,8 +154,9 @@ def _work(rewards: Sequence[Reward], memory_mb: int, jobs: int) -> None:
     for reward in rewards:
         reward.start()
     send_frame(jobs, str(os.getpid()).encode())
+    frames = Frames(partial(os.read, jobs))
     while True:
-        send_frame(jobs, json.dumps(_reply(rewards, recv_frame(jobs))).encode())
+        send_frame(jobs, json.dumps(_reply(rewards, frames.receive())).encode())
 
 
 def _reply(rewards: Sequence[Reward], frame: bytes) -> dict[str, Any]:

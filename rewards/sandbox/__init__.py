@@ -22,7 +22,7 @@ from pathlib import Path
 from rewards.sandbox.guest import OUTPUT_LIMIT
 from rewards.sandbox.modules import files_of
 from rewards.sandbox.root import readable_paths
-from rewards.sandbox.zygote import BUBBLEWRAP, INLINE_LIMIT, TIERS, UNSAFE
+from rewards.sandbox.zygote import BUBBLEWRAP, TIERS, UNSAFE
 from rewards.verdict import RewardError
 from rewards.wire import Frames, framed
 
@@ -119,8 +119,7 @@ class Sandbox:
         if self._zygote is None:
             self._start()
         mine, theirs = socket.socketpair()
-        inline = len(payload) <= INLINE_LIMIT
-        request = marshal.dumps((mode, int(seconds) + 1, payload if inline else b""))
+        request = marshal.dumps((mode, int(seconds) + 1))
         descriptors = [theirs.fileno(), *(other.fileno() for other in extra)]
         try:
             socket.send_fds(self._jobs, [request], descriptors)
@@ -130,8 +129,11 @@ class Sandbox:
             socket.send_fds(self._jobs, [request], descriptors)
         theirs.close()
         job = Job(self, mine, time.monotonic() + seconds)
-        if not inline:
+        try:
             job.send(payload)
+        except BaseException:
+            job.__exit__()
+            raise
         return job
 
     def end_job(self) -> None:

@@ -15,6 +15,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,7 +24,7 @@ from rewards.sandbox.arrays import learn_loaded
 from rewards.sandbox.peer import Peer, one_line
 from rewards.sandbox.runner import READY, run_tests
 from rewards.sandbox.values import MAX_LENGTH
-from rewards.wire import copy_bytes, recv_frame, recv_size, send_file, send_frame
+from rewards.wire import Frames, send_file, send_frame
 
 PROGRAM, CASES, TESTS = ("program", "cases", "tests")
 PYTEST = "pytest"  # the module that makes a sandbox one that can run files of tests
@@ -84,31 +85,30 @@ def f(text: str, numbers: List[int], far: float = 0.5) -> Dict[str, Tuple[int, .
 """
 
 
-def rehearsals() -> list[tuple[str, bytes]]:
-    """A small program and its tests, as jobs to be run with each other."""
+def rehearsals() -> tuple[bytes, bytes]:
+    """A small program and its tests, as work for two jobs that run with each other."""
     call = "f('To be or noon', [3, 2, 7], far=0.5) == {'be': (1, 2), 'or': (1, 2)}"
     steps = [(compile(f"__reached__.append(1)\nassert {call}", "<test>", "exec"), True)] * 8
     tests = {"kind": "steps", "prelude": "", "names": ["f"], "steps": steps, "total": 8}
     program = {"source": _SAMPLE, "prints": False, "imports": False}
-    return [(PROGRAM, marshal.dumps(program)), (TESTS, b"\0" + marshal.dumps(tests))]
+    return marshal.dumps(program), b"\0" + marshal.dumps(tests)
 
 
-def run(
-    mode: str, payload: bytes, channels: Sequence[int], confine: Callable[[], None], new_case: Callable[[], int]
-) -> None:
-    """Run one job; `channels` are descriptors, and an empty `payload` comes through the first.
+def run(mode: str, channels: Sequence[int], confine: Callable[[], None], new_case: Callable[[], int]) -> None:
+    """Run one job; `channels` are descriptors, and the work comes through the first.
 
     Whatever runs a program goes behind `confine` first; for cases that is a child for each, whose standard input is
     the file that `new_case` returns.
     """
+    frames = Frames(partial(os.read, channels[0]))
     if mode == CASES:
-        _run_cases(payload, channels[0], confine, new_case)
+        _run_cases(frames, channels[0], confine, new_case)
         return
     confine()
     if mode == PROGRAM:
-        _serve_program(payload, channels[0])
+        _serve_program(frames, channels[0])
     else:
-        run_tests(payload, *channels)
+        run_tests(frames.receive(), *channels)
 
 
 def _new_program(name: str, imports: bool) -> types.ModuleType:
@@ -120,9 +120,9 @@ def _new_program(name: str, imports: bool) -> types.ModuleType:
     return module
 
 
-def _serve_program(payload: bytes, channel: int) -> None:
+def _serve_program(frames: Frames, channel: int) -> None:
     """Run the program, say whether it could be loaded, then do with it what its tests ask for."""
-    job = marshal.loads(payload or recv_frame(channel))
+    job = marshal.loads(frames.receive())
     module = _new_program("solution", job["imports"])
     try:
         exec(compile(job["source"], "<solution>", "exec", dont_inherit=True), module.__dict__)
@@ -132,7 +132,7 @@ def _serve_program(payload: bytes, channel: int) -> None:
         send_frame(channel, one_line(error).encode(errors="replace"))
         return
     send_frame(channel, READY)
-    peer = Peer(channel, module)
+    peer = Peer(channel, frames, module)
     if job["prints"]:
         sys.stdout, sys.stderr = _Stream(peer, 1), _Stream(peer, 2)
         builtins.input = lambda prompt="": peer.ask("input", prompt)  # type: ignore[assignment]
@@ -150,13 +150,11 @@ class _Stream(io.TextIOBase):
         return len(text)
 
 
-def _run_cases(payload: bytes, channel: int, confine: Callable[[], None], new_case: Callable[[], int]) -> None:
+def _run_cases(frames: Frames, channel: int, confine: Callable[[], None], new_case: Callable[[], int]) -> None:
     """Run the program once for each standard input sent, each time in a new process."""
-    job = marshal.loads(payload or recv_frame(channel))
+    job = marshal.loads(frames.receive())
     while True:
-        size = recv_size(channel)
-        read_from, written_to = new_case(), os.memfd_create("stdout")
-        copy_bytes(channel, read_from, size)
+        read_from, written_to = frames.receive_file(new_case), os.memfd_create("stdout")
         os.lseek(read_from, 0, os.SEEK_SET)
         child = kernel.fork()
         if child == 0:

@@ -11,12 +11,10 @@ The tests' peer is wary: the program may only call what it was handed, read its 
 from __future__ import annotations
 
 import copy
-import os
 import sys
 import threading
 import types
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -46,13 +44,12 @@ class Foreign(Exception):
 class Peer:
     """One end of a channel between two processes. `root` is the module whose names the other may ask for."""
 
-    def __init__(self, channel: int, root: Any = None, wary: bool = False) -> None:
+    def __init__(self, channel: int, frames: Frames, root: Any = None, wary: bool = False) -> None:
         self.root, self.wary = root, wary
         self.makes = False  # whether objects of the other's classes are made here, to be tested
         self.last_call: tuple[Any, ...] = ()  # of a function of the other's: that, its arguments, what came of it
         self.raised: BaseException | None = None  # the latest exception that came from the other
-        self._channel = channel
-        self._frames = Frames(partial(os.read, channel))
+        self._channel, self._frames = channel, frames
         self._decode = decoder(self._resolve)
         self._lock = threading.RLock()
         self._kept: list[Any] = []

@@ -99,7 +99,7 @@ def empty_scratch() -> None:
     if os.stat(SCRATCH).st_dev == os.stat("/").st_dev:  # nothing is mounted there
         data = f"size={SCRATCH_MB}m,nr_inodes=2048,mode=777"
         kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, data)
-        os.chdir(SCRATCH)  # another folder than the one of that name that this process was in
+    os.chdir(SCRATCH)  # which may be another folder than the one of that name that this process was in
 
 
 def new_case() -> int:

@@ -7,32 +7,56 @@ classes too (KodCode, BigCodeBench). The source is compiled by the judge. What t
 
 from __future__ import annotations
 
+import json
 import marshal
+import os
 import sys
 import types
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from rewards.sandbox.findings import Findings
 from rewards.sandbox.peer import Ended, Peer, one_line
 from rewards.sandbox.remote import CannotTest, same, set_label
-from rewards.wire import recv_frame, send_frame
+from rewards.wire import Frames, send_frame
 
 READY = b"r"  # what a program's process says when the program has been loaded
 
 
-def run_tests(payload: bytes, channel: int, program: int) -> None:
-    """Run tests against the program at the end of `program`; they are in `payload` or the first frame of `channel`.
+class Findings:
+    """What tests have found: how many passed of all, why the first failed, and why they could not be run at all."""
 
-    Its first byte says whether to go on after a failure; the rest is a job of `rewards.assertions`.
+    def __init__(self, total: int, partial: bool) -> None:
+        self.total, self.partial = total, partial
+        self.passed = 0
+        self.first = self.error = ""
+
+    def add(self, failure: str | None) -> bool:
+        """Count one test. Returns whether it is worth going on."""
+        self.passed += failure is None
+        self.first = self.first or failure or ""
+        return self.partial or failure is None
+
+    def told(self) -> bytes:
+        """For the judge, who hears them."""
+        return json.dumps([self.passed, self.total, self.first, self.error]).encode()
+
+    def hear(self, told: bytes) -> None:
+        """Take over what another process has found."""
+        self.passed, self.total, self.first, self.error = json.loads(told)
+
+
+def run_tests(work: bytes, channel: int, program: int) -> None:
+    """Run tests against the program at the end of `program`, and tell what they find on `channel`.
+
+    The first byte of `work` says whether to go on after a failure; the rest is a job of `rewards.assertions`.
     """
-    work = payload or recv_frame(channel)
     job = marshal.loads(memoryview(work)[1:])
-    peer = Peer(program, wary=True)
+    frames = Frames(partial(os.read, program))
+    peer = Peer(program, frames, wary=True)
     findings = Findings(job["total"], partial=bool(work[0]))
     try:
-        findings.first = _await_program(program)
+        findings.first = _await_program(frames)
         if not findings.first:
             _RUNNERS[job["kind"]](job, peer, findings)
     except Ended as error:
@@ -42,10 +66,10 @@ def run_tests(payload: bytes, channel: int, program: int) -> None:
     send_frame(channel, findings.told())
 
 
-def _await_program(program: int) -> str:
+def _await_program(frames: Frames) -> str:
     """Wait until the program has been loaded. Returns why it could not be, or an empty string."""
     try:
-        answer = recv_frame(program, 1 << 16)
+        answer = frames.receive(1 << 16)
     except (EOFError, OSError, ValueError):
         return "the program ended"
     said = " ".join(answer.decode(errors="replace").split())[:200]
@@ -92,39 +116,41 @@ def _failure(error: BaseException, job: dict[str, Any], peer: Peer) -> str:
     return peer.shown_call() or (type(error).__name__ if isinstance(error, AssertionError) else one_line(error))
 
 
+def _tried(test: Callable[[], Any], job: dict[str, Any], peer: Peer) -> str | None:
+    """Why a test failed, None if it did not."""
+    peer.last_call = ()
+    try:
+        test()
+    except BaseException as error:
+        return _failure(error, job, peer)
+    return None
+
+
 def _run_steps(job: dict[str, Any], peer: Peer, findings: Findings) -> None:
     namespace = _namespace(job, peer)
     for code, counts in job["steps"]:
-        peer.last_call, failure = (), None
-        try:
-            exec(code, namespace)
-        except BaseException as error:
-            failure = _failure(error, job, peer)
-        if not counts and failure is None:
-            continue
-        if not findings.add(failure) or not counts:
+        failure = _tried(partial(exec, code, namespace), job, peer)
+        if (counts or failure is not None) and not (findings.add(failure) and counts):
             return
 
 
 def _run_calls(job: dict[str, Any], peer: Peer, findings: Findings) -> None:
     name = job["names"][0]
     found = peer.ask("names", job["names"])
-    function = found.get(name)
     if not found:
         findings.first = f"NameError: name {name!r} is not defined"
         return
     of_class = "Solution" in found and not peer.ask("own", name)
-    for arguments, expected, wrapped in job["calls"]:
-        peer.last_call, failure = (), None
-        try:
-            called = getattr(found["Solution"](), name) if of_class else function
-            set_label(called, name)
-            value = called(*arguments)
-            if not (same_json(value, expected) or (wrapped and same_json([value], expected))):
-                failure = peer.shown_call()
-        except BaseException as error:
-            failure = _failure(error, job, peer)
-        if not findings.add(failure):
+
+    def test(arguments: list[Any], expected: Any, wrapped: bool) -> None:
+        called = getattr(found["Solution"](), name) if of_class else found.get(name)
+        set_label(called, name)
+        value = called(*arguments)
+        if not (same_json(value, expected) or (wrapped and same_json([value], expected))):
+            raise AssertionError
+
+    for case in job["calls"]:
+        if not findings.add(_tried(partial(test, *case), job, peer)):
             return
 
 
@@ -148,10 +174,8 @@ def _run_module(job: dict[str, Any], peer: Peer, findings: Findings) -> None:
 
     sys.modules["solution"], peer.makes = peer.ask("root"), True
     namespace = _namespace(job, peer)
-    try:
-        exec(job["module"], namespace)
-    except BaseException as error:
-        findings.first = _failure(error, job, peer)
+    findings.first = _tried(partial(exec, job["module"], namespace), job, peer) or ""
+    if findings.first:
         return
     begin = partial(setattr, peer, "last_call", ())
     run_items(findings, begin, lambda error: _failure(error, job, peer))

@@ -52,7 +52,7 @@ _CLONE, _CLONE3 = {"x86_64": 56, "aarch64": 220}, 435
 _PRLIMIT = {"x86_64": 302, "aarch64": 261}
 _CLONE_THREAD = 0x00010000
 
-_LOAD, _JUMP_EQUAL, _JUMP_ABOVE, _JUMP_AT_LEAST, _JUMP_SET, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x06
+_LOAD, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x45, 0x06
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _INSTRUCTION = struct.Struct("=HBBI")
@@ -72,25 +72,17 @@ def supported() -> bool:
 
 def guard() -> None:
     """Allow this process, and all that it will fork, the list and what a zygote does. Needs no_new_privileges first."""
-    numbers = sorted({*_numbers(_ALLOWED), *_numbers(_ZYGOTE), _CLONE[ARCHITECTURE]})
-    # The kernel tries the filter on every system call when it is installed: ranges keep it short.
-    starts = [number for number in numbers if number - 1 not in numbers]
-    ends = [number for number in numbers if number + 1 not in numbers]
     program = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_JUMP_EQUAL, 1, 0, _AUDIT_ARCHITECTURE[ARCHITECTURE]),
         (_RETURN, 0, 0, _KILL_PROCESS),
         (_LOAD, 0, 0, _NUMBER_AT),
-        (_JUMP_EQUAL, 0, 1, _CLONE3),
-        (_RETURN, 0, 0, _ERRNO | ENOSYS),  # so that libc falls back to clone, whose flags can be read
-        (_JUMP_EQUAL, 0, 4, _PRLIMIT[ARCHITECTURE]),  # of this process alone, which it may call 0
+        *_answer(_ERRNO | ENOSYS, [_CLONE3]),  # so that libc falls back to clone, whose flags can be read
+        *_answer(_ALLOW, [*_numbers(_ALLOWED), *_numbers(_ZYGOTE), _CLONE[ARCHITECTURE]]),
+        (_JUMP_EQUAL, 0, 3, _PRLIMIT[ARCHITECTURE]),  # of this process alone, which it may call 0
         (_LOAD, 0, 0, _ARGUMENTS_AT),
-        (_JUMP_EQUAL, 0, 1, 0),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _ERRNO | EPERM),
+        *_answer(_ALLOW, [0]),
     ]
-    for start, end in zip(starts, ends, strict=True):
-        program += [(_JUMP_AT_LEAST, 0, 2, start), (_JUMP_ABOVE, 1, 0, end), (_RETURN, 0, 0, _ALLOW)]
     _obey(_installing([*program, (_RETURN, 0, 0, _ERRNO | EPERM)]))
     _program_filter()
 
@@ -105,19 +97,22 @@ def _numbers(table: str) -> list[int]:
     return [int(number) for number in column if number != "-"]
 
 
+def _answer(action: int, values: list[int]) -> list[tuple[int, int, int, int]]:
+    """Give this answer if what is loaded is one of the values."""
+    return [part for value in values for part in ((_JUMP_EQUAL, 0, 1, value), (_RETURN, 0, 0, action))]
+
+
 @cache
 def _program_filter() -> list[Any]:
     """Made once for all forks."""
-    refused = _numbers(_ZYGOTE)
-    to_the_end = len(refused) + 4
-    program = [(_LOAD, 0, 0, _NUMBER_AT)]
-    program += [(_JUMP_EQUAL, to_the_end - at, 0, number) for at, number in enumerate(refused, 1)]
-    program += [
-        (_JUMP_EQUAL, 0, 2, _CLONE[ARCHITECTURE]),
+    program = [
+        (_LOAD, 0, 0, _NUMBER_AT),
+        *_answer(_ERRNO | EPERM, _numbers(_ZYGOTE)),
+        (_JUMP_EQUAL, 0, 3, _CLONE[ARCHITECTURE]),
         (_LOAD, 0, 0, _ARGUMENTS_AT),
-        (_JUMP_SET, 0, 1, _CLONE_THREAD),
-        (_RETURN, 0, 0, _ALLOW),
+        (_JUMP_SET, 1, 0, _CLONE_THREAD),
         (_RETURN, 0, 0, _ERRNO | EPERM),
+        (_RETURN, 0, 0, _ALLOW),
     ]
     return _installing(program)
 

@@ -22,14 +22,14 @@ from functools import partial
 from typing import Any
 
 from rewards.sandbox import guest, kernel, root, seccomp
+from rewards.wire import send_frame
 
 NAMESPACES, BUBBLEWRAP, LANDLOCK, UNSAFE = TIERS = ("namespaces", "bubblewrap", "landlock", "unsafe")
 _OWN_PIDS = (NAMESPACES, BUBBLEWRAP)  # tiers whose processes all end with the first of their pid namespace
 _OPEN_FILES = 64
 _LEAST_MB = 32  # that a job has for itself
 _TASKS = 64
-INLINE_LIMIT = 64 << 10  # bytes of a payload that travel with the job; a larger one follows on its channel
-_MESSAGE_LIMIT = INLINE_LIMIT + 1024
+_MESSAGE_LIMIT = 1024
 _ROOM = socket.CMSG_LEN(2 * 4)  # for two descriptors
 _KILL = int(signal.SIGKILL)
 _COLLECT_AFTER = 10_000  # objects made: a collection of the usual 700 writes to all of them
@@ -155,49 +155,39 @@ def _run_job(
     descriptors: Sequence[int],
     confine: Callable[[int], None],
     new_case: Callable[[], int],
-) -> Sequence[int]:
-    """Take a job and run it, without `descriptors`. Returns those of the channels that it came with."""
+) -> None:
+    """Take a job and run it, without `descriptors`, on the channels that it came with."""
     message, ancillary, _, _ = receive(_MESSAGE_LIMIT, _ROOM)
     for descriptor in descriptors:
         os.close(descriptor)
-    if not message:
-        return ()
-    mode, cpu_seconds, payload = marshal.loads(message)
-    channels = tuple(memoryview(ancillary[0][2]).cast("i"))
-    guest.run(mode, payload, channels, partial(confine, cpu_seconds), new_case)
-    return channels
+    if message:
+        mode, cpu_seconds = marshal.loads(message)
+        guest.run(mode, memoryview(ancillary[0][2]).cast("i"), partial(confine, cpu_seconds), new_case)
 
 
-def _rehearse(times: int = 12) -> None:
+def _rehearse(times: int = 24) -> None:
     """Run jobs of our own, so that what this warms up in the interpreter is shared by every fork.
 
     A page of memory that a job is the first to write to costs it a copy.
     """
     program, tests = guest.rehearsals()
-    for _ in range(times):
-        for here, there in ((program, tests), (tests, program)):
-            ends = socket.socketpair()
-            other = os.fork()
-            if other == 0:
-                ends[0].close()
-                _rehearse_job(*there, ends[1])
-                os._exit(0)
-            ends[1].close()
-            _rehearse_job(*here, ends[0])
-            os.waitpid(other, 0)
+    for turn in range(times):
+        (ours, theirs), (judge, channel) = socket.socketpair(), socket.socketpair()
+        send_frame(theirs.fileno(), program)
+        send_frame(judge.fileno(), tests)
+        other = os.fork()
+        if turn % 2 == bool(other):  # this process has the program and the tests in turn
+            theirs.close()
+            guest.run(guest.PROGRAM, [ours.fileno()], lambda: None, lambda: 0)
+        else:
+            ours.close()
+            guest.run(guest.TESTS, [channel.fileno(), theirs.fileno()], lambda: None, lambda: 0)
+        if other == 0:
+            os._exit(0)
+        for end in (ours, theirs, judge, channel):
+            end.close()
+        os.waitpid(other, 0)
     guest.forget()
-
-
-def _rehearse_job(mode: str, payload: bytes, peer: socket.socket) -> None:
-    parent, jobs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    judge, channel = socket.socketpair()
-    channels = [peer] if mode == guest.PROGRAM else [channel, peer]
-    with parent, judge, channel, peer:
-        socket.send_fds(parent, [marshal.dumps((mode, 1, payload))], [end.fileno() for end in channels])
-        peer.close()
-        for descriptor in _run_job(jobs.recvmsg, [jobs.fileno()], lambda cpu_seconds: None, lambda: 0):
-            os.close(descriptor)
-        jobs.detach()
 
 
 def _end(tier: str, leader: int) -> None:

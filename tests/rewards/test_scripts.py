@@ -135,6 +135,9 @@ def test_no_file_is_left_for_the_next_case_or_the_next_program(judge):
     assert judge.judge(looks + leaves, CASES).score == 1.0
     assert judge.judge(leaves + looks, CASES).score == 0.0
     assert judge.judge(looks, CASES).score == 1.0
+    once = "first, second = map(int, input().split())\nif first == 1: open('note', 'w').close()\nprint(first + second)"
+    assert judge.judge(once, CASES).score == 1.0
+    assert judge.judge(looks, CASES).score == 1.0
     calls = {"test_list": ["assert f(2) == 4"]}
     assert judge.judge(f"{leaves}def f(x): return x * x", calls).score == 1.0
     assert judge.judge("import os\ndef f(x): return x * x - os.path.exists('note')", calls).score == 1.0
