@@ -22,9 +22,8 @@ from rewards.program import find_program, joined
 from rewards.reward import Completion, text_of
 from rewards.sandbox import JobOver, Sandbox
 from rewards.sandbox.guest import CASES, ENDED_WELL, PROGRAM, PYTEST, TESTS
-from rewards.sandbox.runner import Findings
 from rewards.suites import COLUMNS, BadTests, Case, read_suite
-from rewards.verdict import RewardError, Verdict
+from rewards.verdict import Findings, RewardError, Verdict
 
 TIMEOUT = 10.0
 _MOST_PRINTED = 65 << 20  # bytes: the sandbox lets no file grow that large
@@ -179,15 +178,11 @@ def _same_output(printed: str, case: Case) -> bool:
     if len(printed) > 8 * len(case.stdout) + 4096:
         return False  # not worth taking apart
     lines, wanted = printed.strip().splitlines(), case.stdout.strip().splitlines()
-    return len(lines) == len(wanted) and all(
-        line == other or _same_tokens(line.split(), other.split(), case.near)
-        for line, other in zip(lines, wanted, strict=True)
-    )
-
-
-def _same_tokens(printed: list[str], expected: list[str], near: bool) -> bool:
-    return len(printed) == len(expected) and all(
-        _same_token(*pair, near) for pair in zip(printed, expected, strict=True)
+    if len(lines) != len(wanted):
+        return False
+    rows = [(line.split(), other.split()) for line, other in zip(lines, wanted, strict=True) if line != other]
+    return all(len(tokens) == len(others) for tokens, others in rows) and all(
+        _same_token(*pair, case.near) for row in rows for pair in zip(*row, strict=True)
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import os
@@ -88,6 +89,7 @@ class Dispatcher:
         self.counters: dict[str, Counter[str]] = {}
         self._costs: dict[int, float] = {}  # seconds a row, by reward
         self._tasks: deque[Task] = deque()
+        self._numbers = itertools.count()  # of workers
         self._more, self._end = asyncio.Event(), asyncio.Event()
         self._why_closed = "this reward pool is closed"
         self._loop = asyncio.new_event_loop()
@@ -185,20 +187,20 @@ class Dispatcher:
         """Have a worker score task after task, and another one when it has ended."""
         while True:
             mine, theirs = socket.socketpair()
-            socket.send_fds(control, [b"fork"], [theirs.fileno()])
+            number = str(next(self._numbers)).encode()
+            socket.send_fds(control, [number], [theirs.fileno()])
             theirs.close()
             reader, writer = await asyncio.open_connection(sock=mine)
             try:
-                pid = await _within(_START_LIMIT, _frame(reader))
-                if pid is None:
+                if await _within(_START_LIMIT, _frame(reader)) is None:
                     raise RewardError(f"a reward worker did not come up within {_START_LIMIT:.0f} s")
                 while await self._score(await self._next_task(), reader, writer):
                     pass
-                control.send(pid)
             except (EOFError, ConnectionError):
                 pass  # it ended before its first task
             finally:
                 writer.close()
+            control.send(number)
 
     async def _next_task(self) -> Task:
         while not self._tasks:
@@ -208,6 +210,9 @@ class Dispatcher:
 
     async def _score(self, task: Task, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Have a worker score a task. Returns whether it can score another."""
+        if reader.at_eof():  # it was killed while it waited
+            self._tasks.appendleft(task)
+            return False
         rows = slice(task.start, task.stop)
         columns = {name: column[rows] for name, column in task.job.columns.items()}
         budget = self._budget(task.reward, task.stop - task.start)

@@ -1,9 +1,13 @@
-"""PrimeIntellect's, open-r1's, CodeContests' and BigCodeBench's rows in the few columns that `rewards.suites` reads."""
+"""Rows of many data sets in the few columns that `rewards.suites` reads."""
 
 from __future__ import annotations
 
 import ast
+import base64
+import io
 import json
+import pickle
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -15,6 +19,7 @@ COLUMNS = (
     "verification_info", "public_tests", "private_tests", "generated_tests", "input_file", "output_file",
     "complete_prompt",
 )  # fmt: skip
+_MAX_UNPACKED = 256 << 20  # bytes of compressed private tests
 _DOING = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign)  # what no prose is by chance
 
 
@@ -26,6 +31,9 @@ def usual(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row in the usual columns. Raises BadTests, in one line, for tests that are not for Python programs."""
     if "verification_info" in row:
         return {"tests": _test_cases(parsed(row["verification_info"]))}
+    if "public_test_cases" in row or "private_test_cases" in row:
+        cases = [*parsed(row.get("public_test_cases") or []), *_private(row.get("private_test_cases") or "[]")]
+        return {"tests": cases, "metadata": row.get("metadata")}
     contests = [row[name] for name in ("public_tests", "private_tests", "generated_tests") if name in row]
     if contests:
         files = [row[name] for name in ("input_file", "output_file") if row.get(name)]
@@ -82,3 +90,21 @@ def _test_cases(info: Mapping[str, Any]) -> list[dict[str, Any]]:
     if language.lower() not in ("python", "python3", "py"):
         raise BadTests(f"the tests are for programs in {language}; only Python is judged")
     return parsed(info.get("test_cases") or info.get("tests") or [])
+
+
+def _private(packed: str) -> Any:
+    """LiveCodeBench's hidden tests: JSON, or JSON inside pickle inside zlib inside base64."""
+    try:
+        return json.loads(packed)
+    except ValueError:
+        pass
+    inflate = zlib.decompressobj()
+    data = inflate.decompress(base64.b64decode(packed), _MAX_UNPACKED)
+    return parsed(_PlainUnpickler(io.BytesIO(data)).load())
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads a pickled string. A pickle that names any class or function is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"private tests may not contain {module}.{name}")

@@ -104,9 +104,11 @@ def judge_reward(
     rows = [
         {name: column[row] for name, column in named.items() if column is not None} for row in range(len(completions))
     ]
+    # An attempt cannot end the quotation that a template puts it in.
+    attempts = [_QUOTES.sub("", text_of(completion)) for completion in completions]
     questions = [
-        _fill(form, {"prompt": "", "answer": "", **row, "completion": _quoted(completion), "scale": f"{scale:g}"})
-        for row, completion in zip(rows, completions, strict=True)
+        _fill(form, {"prompt": "", "answer": "", **row, "completion": attempt, "scale": f"{scale:g}"})
+        for row, attempt in zip(rows, attempts, strict=True)
     ]
     with ThreadPoolExecutor(max_workers=concurrency) as threads:
         asked = [threads.submit(_judge, endpoint, question, method, votes, scale, timeout) for question in questions]
@@ -122,11 +124,6 @@ def _count(**counts: int) -> None:
     with _lock:
         for name, count in counts.items():
             usage[name] += count
-
-
-def _quoted(completion: Completion) -> str:
-    """The text of a completion, which cannot end the quotation that a template puts it in."""
-    return _QUOTES.sub("", text_of(completion))
 
 
 def _fill(template: str, values: Mapping[str, Any]) -> str:

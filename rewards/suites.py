@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import base64
-import io
 import json
 import pickle
 import zlib
@@ -25,7 +23,6 @@ _SHORT = 1 << 15  # characters of a row
 _MOST_INPUT = 64 << 20  # bytes that the scratch folder of a sandbox holds
 _FILES = {"tmp_path", "tmp_path_factory", "tmpdir", "tmpdir_factory", "tempfile", "shutil", "open", "os.mkdir",
           "os.makedirs"}  # fmt: skip
-_MAX_UNPACKED = 256 << 20  # bytes of compressed private tests
 
 
 @dataclass(frozen=True)
@@ -88,9 +85,9 @@ def _read(row: Mapping[str, Any], challenge: bool) -> Suite:
         return _asserts(imports, row.get("test_setup_code") or "", ast.parse("\n".join(tests)))
     if "input_output" in row or "tests" in row:
         tests = parsed(row.get("input_output", row.get("tests")))
-        return _apps(tests) if isinstance(tests, Mapping) else _deepcoder(tests, row.get("metadata"))
-    if "public_test_cases" in row or "private_test_cases" in row:
-        return _livecodebench(row)
+        if isinstance(tests, Mapping):
+            return _cases(list(zip(tests["inputs"], tests["outputs"], strict=True)), tests.get("fn_name"), apps=True)
+        return _listed(tests, row.get("metadata"))
     raise BadTests(f"no column with tests; known: {', '.join(COLUMNS)}")
 
 
@@ -139,11 +136,7 @@ def _pytest(tree: ast.Module, prompt: str) -> Suite:
     return Suite(prompt, tests=module(ast.unparse(before), tree, names), asks=frozenset(asks))
 
 
-def _apps(tests: Mapping[str, Any]) -> Suite:
-    return _cases(list(zip(tests["inputs"], tests["outputs"], strict=True)), tests.get("fn_name"), apps=True)
-
-
-def _deepcoder(tests: Iterable[Mapping[str, Any]], metadata: Any = None) -> Suite:
+def _listed(tests: Iterable[Mapping[str, Any]], metadata: Any = None) -> Suite:
     """A list of cases: of a function where they, or the metadata of the row, name one."""
     tests = list(tests)
     named = [test.get("fn_name") for test in tests]  # by PrimeIntellect, of problems that are mostly APPS's
@@ -166,30 +159,6 @@ def _cases(pairs: Sequence[tuple[Any, Any]], name: str | None, apps: bool) -> Su
     wrapped = apps and all(isinstance(value, list) and len(value) == 1 for value in values)
     cases = [(_arguments(given), value, wrapped) for (given, _), value in zip(pairs, values, strict=True)]
     return Suite(tests=calls(name, cases), asks=frozenset({name, "Solution"}))
-
-
-def _livecodebench(row: Mapping[str, Any]) -> Suite:
-    public = parsed(row.get("public_test_cases") or "[]")
-    private = _private(row.get("private_test_cases") or "[]")
-    return _deepcoder([*public, *private], row.get("metadata"))
-
-
-def _private(packed: str) -> Any:
-    """LiveCodeBench's hidden tests: JSON, or JSON inside pickle inside zlib inside base64."""
-    try:
-        return json.loads(packed)
-    except ValueError:
-        pass
-    inflate = zlib.decompressobj()
-    data = inflate.decompress(base64.b64decode(packed), _MAX_UNPACKED)
-    return parsed(_PlainUnpickler(io.BytesIO(data)).load())
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads a pickled string. A pickle that names any class or function is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"private tests may not contain {module}.{name}")
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,6 @@ import json
 import os
 import pickle
 import resource
-import select
 import signal
 import socket
 import sys
@@ -61,7 +60,10 @@ def die_with_parent(parent: int) -> None:
 
 
 def serve(control: socket.socket, parent: int) -> None:
-    """Load the rewards, then fork a worker or kill one for each message of the parent, until it hangs up."""
+    """Load the rewards, then fork a worker or end one for each message of the parent, until it hangs up.
+
+    A message is the number of a worker, with the worker's end of their socket if it is to be forked.
+    """
     die_with_parent(parent)
     setup: Setup = pickle.loads(control.recv(CONTROL_LIMIT))
     sys.path[:] = setup.path
@@ -78,47 +80,23 @@ def serve(control: socket.socket, parent: int) -> None:
     for reward in rewards:
         getattr(reward.function, "prepare", lambda: None)()
     gc.freeze()  # what was loaded is shared with the workers and not scanned in each
-    children: set[int] = set()
-    ended = _wakeup_on_ended_children()
+    workers: dict[bytes, int] = {}
     while True:
-        if ended in select.select([control, ended], [], [])[0]:
-            ended.recv(CONTROL_LIMIT)
-            _reap(children)
-            continue
         try:
-            message, descriptors, _, _ = socket.recv_fds(control, CONTROL_LIMIT, 1)
+            number, descriptors, _, _ = socket.recv_fds(control, CONTROL_LIMIT, 1)
         except ConnectionResetError:  # it hung up without having read all that was sent
             break
-        if not message:
+        if not number:
             break
         if descriptors:
-            children.add(_fork_worker(rewards, setup.memory_mb, control, descriptors[0]))
+            workers[number] = _fork_worker(rewards, setup.memory_mb, control, descriptors[0])
             os.close(descriptors[0])
-        elif (pid := int(message)) in children:
-            _kill_group(pid)
-    signal.set_wakeup_fd(-1)  # nobody reads of those that end from here on
-    for pid in children:
+        else:
+            # What the worker itself started goes too, while its process group cannot yet be another's.
+            _kill_group(workers[number])
+            os.waitpid(workers.pop(number), 0)
+    for pid in workers.values():
         _kill_group(pid)
-
-
-def _wakeup_on_ended_children() -> socket.socket:
-    """A socket that can be read after a child has ended: a handler that reaped could be interrupted by itself."""
-    ended, wakeup = socket.socketpair()
-    wakeup.setblocking(False)
-    signal.set_wakeup_fd(wakeup.detach(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    return ended
-
-
-def _reap(children: set[int]) -> None:
-    while children:
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if ended is None:
-            return
-        # What the worker itself started goes too, while its process group cannot yet be another's.
-        _kill_group(ended.si_pid)
-        os.waitpid(ended.si_pid, 0)
-        children.discard(ended.si_pid)
 
 
 def _kill_group(leader: int) -> None:
@@ -133,8 +111,6 @@ def _fork_worker(rewards: Sequence[Reward], memory_mb: int, control: socket.sock
     pid = os.fork()
     if pid == 0:
         try:
-            os.close(signal.set_wakeup_fd(-1))
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setpgid(0, 0)
             die_with_parent(server)
             control.close()
@@ -153,7 +129,7 @@ def _work(rewards: Sequence[Reward], memory_mb: int, jobs: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for reward in rewards:
         reward.start()
-    send_frame(jobs, str(os.getpid()).encode())
+    send_frame(jobs, b"up")
     frames = Frames(partial(os.read, jobs))
     while True:
         send_frame(jobs, json.dumps(_reply(rewards, frames.receive())).encode())

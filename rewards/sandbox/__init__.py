@@ -22,7 +22,7 @@ from pathlib import Path
 from rewards.sandbox.guest import OUTPUT_LIMIT
 from rewards.sandbox.modules import files_of
 from rewards.sandbox.root import readable_paths
-from rewards.sandbox.zygote import BUBBLEWRAP, TIERS, UNSAFE
+from rewards.sandbox.zygote import BUBBLEWRAP, READY, TIERS, UNSAFE
 from rewards.verdict import RewardError
 from rewards.wire import Frames, framed
 
@@ -194,18 +194,17 @@ class Sandbox:
         control.close()
         self._control.settimeout(_START_LIMIT)
         try:
-            answer = json.loads(self._control.recv(4096) or b"{}")
+            answer = self._control.recv(4096)
         except TimeoutError:
-            answer = {"error": f"no answer within {_START_LIMIT:.0f} s"}
+            answer = f"no answer within {_START_LIMIT:.0f} s".encode()
         assert self._zygote.stderr is not None
-        if "ready" in answer:
-            self._zygote.stderr.close()
-            return ""
-        self._zygote.kill()
-        said = self._zygote.stderr.read().decode(errors="replace").strip().splitlines()
-        self._zygote.stderr.close()
+        with self._zygote.stderr as stderr:
+            if answer == READY:
+                return ""
+            self._zygote.kill()
+            said = stderr.read().decode(errors="replace").strip().splitlines()
         self.close()
-        return str(answer.get("error") or (said[-1] if said else "it ended"))
+        return answer.decode() or (said[-1] if said else "it ended")
 
 
 def _command(

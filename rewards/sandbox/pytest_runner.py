@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from _pytest.fixtures import FixtureLookupError
 
-from rewards.sandbox.peer import one_line
 from rewards.sandbox.remote import CannotTest
-from rewards.sandbox.runner import Findings
+from rewards.verdict import Findings, one_line
 
 _OPTIONS = ["--rootdir=/", "-c", "/dev/null", "--noconftest", "--assert=plain", "--capture=sys"]
 _ABSENT = ["cacheprovider", "terminal", "junitxml", "faulthandler", "logging", "doctest", "stepwise", "pastebin"]

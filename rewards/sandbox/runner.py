@@ -7,7 +7,6 @@ classes too (KodCode, BigCodeBench). The source is compiled by the judge. What t
 
 from __future__ import annotations
 
-import json
 import marshal
 import os
 import sys
@@ -18,32 +17,10 @@ from typing import Any
 
 from rewards.sandbox.peer import Ended, Peer, one_line
 from rewards.sandbox.remote import CannotTest, same, set_label
+from rewards.verdict import Findings
 from rewards.wire import Frames, send_frame
 
 READY = b"r"  # what a program's process says when the program has been loaded
-
-
-class Findings:
-    """What tests have found: how many passed of all, why the first failed, and why they could not be run at all."""
-
-    def __init__(self, total: int, partial: bool) -> None:
-        self.total, self.partial = total, partial
-        self.passed = 0
-        self.first = self.error = ""
-
-    def add(self, failure: str | None) -> bool:
-        """Count one test. Returns whether it is worth going on."""
-        self.passed += failure is None
-        self.first = self.first or failure or ""
-        return self.partial or failure is None
-
-    def told(self) -> bytes:
-        """For the judge, who hears them."""
-        return json.dumps([self.passed, self.total, self.first, self.error]).encode()
-
-    def hear(self, told: bytes) -> None:
-        """Take over what another process has found."""
-        self.passed, self.total, self.first, self.error = json.loads(told)
 
 
 def run_tests(work: bytes, channel: int, program: int) -> None:

@@ -65,13 +65,13 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
 
-def supported() -> bool:
-    """Whether the filter knows this machine's system calls."""
-    return ARCHITECTURE in _COLUMN
-
-
 def guard() -> None:
-    """Allow this process, and all that it will fork, the list and what a zygote does. Needs no_new_privileges first."""
+    """Allow this process, and all that it will fork, the list and what a zygote does. Needs no_new_privileges first.
+
+    Raises OSError on a machine whose system calls are not known.
+    """
+    if ARCHITECTURE not in _COLUMN:
+        raise OSError(f"no seccomp filter for {ARCHITECTURE}")
     program = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_JUMP_EQUAL, 1, 0, _AUDIT_ARCHITECTURE[ARCHITECTURE]),

@@ -82,13 +82,11 @@ def dumps(value: Any, refer: Refer | None = None) -> bytes:
     return _write(_Encoder(refer).encode(value)).encode()
 
 
-def loads(data: bytes, resolve: Resolve | None = None) -> Any:
-    """Decode a value; `resolve` makes an object of what `refer` made. Raises ValueError for what is no value."""
-    return decoder(resolve)(data)
-
-
 def decoder(resolve: Resolve | None = None) -> Callable[[bytes], Any]:
-    """`loads` with this `resolve`, for many values."""
+    """A function that decodes values and raises ValueError for what is none.
+
+    `resolve` makes an object of what `refer` made.
+    """
 
     def untagged(tagged: dict[str, Any]) -> Any:
         ((tag, content),) = tagged.items()

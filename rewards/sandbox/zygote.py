@@ -19,7 +19,6 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from rewards.sandbox import guest, kernel, root, seccomp
 from rewards.wire import send_frame
@@ -30,6 +29,7 @@ _OPEN_FILES = 64
 _LEAST_MB = 32  # that a job has for itself
 _TASKS = 64
 _MESSAGE_LIMIT = 1024
+READY = b"ready"
 _ROOM = socket.CMSG_LEN(2 * 4)  # for two descriptors
 _KILL = int(signal.SIGKILL)
 _COLLECT_AFTER = 10_000  # objects made: a collection of the usual 700 writes to all of them
@@ -43,7 +43,7 @@ def serve(
     modules: Sequence[str],
     files: Sequence[str],
 ) -> None:
-    """Set up the tier, answer "ready" or the reason why not, then see one job after another to its end.
+    """Set up the tier, answer READY or the reason why not, then see one job after another to its end.
 
     Jobs may import `modules`, and read `files` besides Python's own.
 
@@ -59,11 +59,11 @@ def serve(
         _limit_memory(memory_mb)
         _probe(tier)
     except OSError as error:
-        control.send(json.dumps({"error": str(error)}).encode())
+        control.send(str(error).encode())
         return
     gc.set_threshold(_COLLECT_AFTER)
     gc.freeze()  # a fork that collects garbage would copy every page it looks at
-    control.send(json.dumps({"ready": tier}).encode())
+    control.send(READY)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
     os.close(null)
@@ -94,8 +94,6 @@ def _settle(tier: str, files: Sequence[str]) -> None:
         resource.setrlimit(limit, (value, value))
     if tier == UNSAFE:
         return
-    if not seccomp.supported():
-        raise OSError(f"no seccomp filter for {kernel.ARCHITECTURE}")
     kernel.no_new_privileges()  # without it an ordinary user may install neither Landlock rules nor filters
     if tier == LANDLOCK:
         if kernel.landlock_abi() == 0:
@@ -134,8 +132,6 @@ def _job_of(tier: str, jobs: socket.socket, control: socket.socket) -> Callable[
     Whatever is made here, before the fork, need not be made in it.
     """
     receive, descriptors, alone = jobs.recvmsg, (jobs.fileno(), control.fileno()), tier not in _OWN_PIDS
-
-    confine = partial(_confine, tier)
     new_case = root.new_case if tier == NAMESPACES else partial(os.memfd_create, "stdin")
 
     def work() -> None:
@@ -143,26 +139,17 @@ def _job_of(tier: str, jobs: socket.socket, control: socket.socket) -> Callable[
             if alone:
                 kernel.die_with_parent()
                 os.setpgid(0, 0)
-            _run_job(receive, descriptors, confine, new_case)
+            message, ancillary, _, _ = receive(_MESSAGE_LIMIT, _ROOM)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if message:
+                mode, cpu_seconds = marshal.loads(message)
+                channels = memoryview(ancillary[0][2]).cast("i")
+                guest.run(mode, channels, partial(_confine, tier, cpu_seconds), new_case)
         finally:
             os._exit(0)
 
     return work
-
-
-def _run_job(
-    receive: Callable[..., Any],
-    descriptors: Sequence[int],
-    confine: Callable[[int], None],
-    new_case: Callable[[], int],
-) -> None:
-    """Take a job and run it, without `descriptors`, on the channels that it came with."""
-    message, ancillary, _, _ = receive(_MESSAGE_LIMIT, _ROOM)
-    for descriptor in descriptors:
-        os.close(descriptor)
-    if message:
-        mode, cpu_seconds = marshal.loads(message)
-        guest.run(mode, memoryview(ancillary[0][2]).cast("i"), partial(confine, cpu_seconds), new_case)
 
 
 def _rehearse(times: int = 24) -> None:

@@ -11,7 +11,7 @@ from rewards.code import Judge
 from rewards.sandbox import _ENVIRONMENT, Sandbox
 from rewards.sandbox.guest import PROGRAM
 from rewards.sandbox.runner import READY
-from rewards.sandbox.values import dumps, loads
+from rewards.sandbox.values import decoder, dumps
 from rewards.sandbox.zygote import BUBBLEWRAP, LANDLOCK, NAMESPACES
 from tests.rewards.programs import ENDLESS, HONEST, HOSTILE, INNOCENT
 from tests.rewards.test_pool import eventually, gone, processes_of
@@ -140,7 +140,7 @@ VALUES = [
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_plain_values_survive_exactly(value):
-    back = loads(dumps(value))
+    back = decoder()(dumps(value))
     assert back == value
     assert type(back) is type(value)
 
@@ -164,4 +164,4 @@ def test_plain_values_survive_exactly(value):
 )
 def test_what_is_no_value_is_refused(data):
     with pytest.raises(ValueError):  # noqa: PT011  (any message will do)
-        loads(data)
+        decoder()(data)
