@@ -84,6 +84,16 @@ def test_a_killed_worker_takes_what_it_started_along():
         assert pool.score(["fine"], {})[0].score == 1.0
 
 
+def test_a_worker_that_is_killed_while_it_waits_costs_no_row_its_verdict():
+    others = processes_of(os.getpid())
+    with RewardPool([FUNCTIONS + "by_text"], workers=1) as pool:
+        assert pool.score(["fine"], {})[0].score == 1.0
+        (worker,) = (pid for pid in processes_of(os.getpid()) - others if not processes_of(pid))
+        os.kill(worker, signal.SIGKILL)
+        assert eventually(lambda: worker not in processes_of(os.getpid()))
+        assert pool.score(["fine"], {})[0].score == 1.0
+
+
 @pytest.mark.parametrize(
     ("name", "texts", "told"),
     [
