@@ -12,7 +12,8 @@ if [ ! -x .venv/bin/python ]; then
     "${PYTHON:-python3}" -m venv .venv
 fi
 export PATH="$PWD/.venv/bin:$PATH"
-# uv installs several times as fast as pip. It is told of the indexes, wheels and constraints that pip is set up with.
+# uv installs several times as fast as pip. It is told of the indexes, wheels and constraints that pip is set up with, and
+# to compile what it installs, as pip does: else every process would, where Python is not to write bytecode.
 fast_install() {
     python -m pip install --quiet uv
     python - >.venv/uv-settings <<'PYTHON'
@@ -30,7 +31,11 @@ for line in config.stdout.splitlines():
         several = ("," if name == "UV_FIND_LINKS" else " ").join(ast.literal_eval(value).split())
         print(f"export {name}={shlex.quote(several)}")
 PYTHON
-    (. .venv/uv-settings && UV_INDEX_STRATEGY=unsafe-best-match uv pip install --quiet --python .venv/bin/python "$@") ||
+    (
+        . .venv/uv-settings
+        export UV_INDEX_STRATEGY=unsafe-best-match UV_COMPILE_BYTECODE=1
+        uv pip install --quiet --python .venv/bin/python "$@"
+    ) ||
         python -m pip install --quiet "$@"  # what uv makes of a setup of pip's need not be all of it
 }
 # Installed anew only when the requirements or the extras have changed.

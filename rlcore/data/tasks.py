@@ -1,12 +1,12 @@
 """Tasks by demonstration: rows whose rule is shown by examples, of grids or of text.
 
 A row holds `train`, a list of `{"input": ..., "output": ...}`; `input`, what is asked; and `output`, the gold answer.
-Grids are lists of rows of digits. `prompt` and `answer` are demonstrations and gold as they are written.
+Grids are lists of rows of digits. `prompt` and `answer` are demonstrations and gold as they are written. An input of
+text may have `paraphrases` beside it, a list of other words for it.
 """
 
 from dataclasses import replace
 from random import Random
-from typing import Any
 
 from rewards.grids import Grid, write_grid
 from rlcore.data.prompts import asked
@@ -54,17 +54,26 @@ def alone(row: Row) -> list[Row]:
 def transformed(row: Row, transformation: Transformation) -> Row:
     """The task with every grid transformed; text stays as it is."""
 
-    def change(value: Any) -> Any:
-        return transformation.apply(value) if isinstance(value, list) else value
+    def change(pair: Row) -> Row:
+        grids = {name: pair[name] for name in ("input", "output") if isinstance(pair.get(name), list)}
+        return {**pair, **{name: transformation.apply(grid) for name, grid in grids.items()}}
 
-    pairs = [{name: change(value) for name, value in pair.items()} for pair in row["train"]]
-    own: Row = {name: change(row[name]) for name in ("input", "output") if name in row}
-    return {**row, "train": pairs, **own}
+    return {**change(row), "train": [change(pair) for pair in row["train"]]}
 
 
-def reordered(row: Row, rng: Random) -> Row:
-    """The task with its demonstrations in another order, drawn uniformly."""
-    return {**row, "train": rng.sample(row["train"], len(row["train"]))}
+def retold(row: Row, rng: Random) -> Row:
+    """The task with its demonstrations in another order, and each input that has paraphrases in one of its wordings.
+
+    Orders and wordings are drawn uniformly.
+    """
+    shown: list[Row] = rng.sample(row["train"], len(row["train"]))
+    return {**_reworded(row, rng), "train": [_reworded(pair, rng) for pair in shown]}
+
+
+def _reworded(pair: Row, rng: Random) -> Row:
+    if not pair.get("paraphrases"):
+        return pair
+    return {**pair, "input": rng.choice([pair["input"], *pair["paraphrases"]])}
 
 
 def posed(problem: Problem, name: str, row: Row, template: str) -> Problem:

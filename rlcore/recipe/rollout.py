@@ -52,7 +52,9 @@ class RolloutConfig(Section):
     kv_memory: PositiveFloat | None = Field(
         None, description="GiB of the torch engine's KV cache, at most; left out: half of what is free as it samples"
     )
-    deadline: Seconds = Field(1800.0, description="seconds without any conversation ending, until sampling is given up")
+    deadline: Seconds = Field(
+        1800.0, description="seconds in which no conversation ends and no engine works, until sampling is given up"
+    )
     vllm: VllmConfig = VllmConfig()
 
     @property

@@ -47,6 +47,9 @@ class RolloutEngine(Protocol):
     The defaults are those of an engine that lives in the learner's process and shares its memory.
     """
 
+    steps: int = 0
+    """Forward passes so far, of an engine in this process: while they rise it works, however long a reply takes."""
+
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
         """Continues `ids`. `key` identifies the conversation and its KV cache among those running; `last` frees it."""
 

@@ -30,8 +30,8 @@ def sample_groups(
 ) -> Groups:
     """`group` trajectories of each problem, with verdicts if there is a `judge`.
 
-    `branches`, and `firsts` of each problem, are as for `group_episodes`. Raises UserError if none of the trajectories
-    ends within `deadline` seconds.
+    `branches`, and `firsts` of each problem, are as for `group_episodes`. Raises UserError if for `deadline` seconds
+    none of the trajectories ends and the engine takes no step.
     """
 
     async def run() -> Groups:
@@ -43,7 +43,8 @@ def sample_groups(
             )
         window = len(episodes)
         starts = [episode.run for episode in episodes]
-        ended = dict([item async for item in finished(starts, window=window, deadline=deadline)])
+        stream = finished(starts, window=window, deadline=deadline, steps=lambda: engine.steps)
+        ended = dict([item async for item in stream])
         flat = [ended[place] for place in range(window)]
         return [flat[start : start + group] for start in range(0, len(flat), group)]
 

@@ -87,6 +87,10 @@ class Rollout:
         )
         return list(await asyncio.gather(*(episode.run() for episode in episodes)))
 
+    def steps(self) -> int:
+        """The engine's forward passes so far."""
+        return self.engine.steps
+
     def reward_counts(self) -> Counter[str]:
         """The rewards' counters on this rank since the last call, by REWARD/COUNTER."""
         return self._scorer.counts()
@@ -139,7 +143,8 @@ class Rollout:
                 prompt = conversation.open(problem)
                 yield from (partial(converse, problem, prompt, sample) for _, sample in same)
 
-        return iterated(finished(starts(), window=settings.slots, deadline=settings.deadline))
+        ended = finished(starts(), window=settings.slots, deadline=settings.deadline, steps=self.steps)
+        return iterated(ended)
 
     def _sampling(self, temperature: float, draw: tuple[str | int, ...]) -> Sampling:
         truncation, seed = Truncation.of(self._recipe.rollout), mixed_seed(self._recipe.seed, *draw)

@@ -14,10 +14,13 @@ Start = Callable[[], Coroutine[Any, Any, Item]]
 """Starts a conversation."""
 
 
-async def finished(starts: Iterable[Start[Item]], *, window: int, deadline: float) -> AsyncIterator[tuple[int, Item]]:
+async def finished(
+    starts: Iterable[Start[Item]], *, window: int, deadline: float, steps: Callable[[], int] = lambda: 0
+) -> AsyncIterator[tuple[int, Item]]:
     """Yields results as they arrive, each with its place in `starts`; at most `window` conversations run at once.
 
-    Raises what a conversation raises, and UserError if none ends within `deadline` seconds; either cancels the others.
+    Raises what a conversation raises, and UserError if for `deadline` seconds none ends and the count of `steps` stays
+    what it is; either cancels the others.
     """
     waiting = enumerate(starts)
     places: dict[asyncio.Task[Item], int] = {}
@@ -30,14 +33,7 @@ async def finished(starts: Iterable[Start[Item]], *, window: int, deadline: floa
                 task.add_done_callback(ended.put_nowait)
             if not places:
                 return
-            try:
-                async with asyncio.timeout(deadline):
-                    tasks = [await ended.get()]
-            except TimeoutError:
-                raise UserError(
-                    f"rollout.deadline: sampling {len(places)} conversations took longer than {deadline:g} s, and none "
-                    "ended"
-                ) from None
+            tasks = [await _next(ended, len(places), deadline, steps)]
             # Those that ended together make room together: an engine computes their successors' prompts at once.
             tasks += [ended.get_nowait() for _ in range(ended.qsize())]
             results = [(places[task], task.result()) for task in tasks]
@@ -49,6 +45,20 @@ async def finished(starts: Iterable[Start[Item]], *, window: int, deadline: floa
         for task in places:
             task.cancel()
         await asyncio.gather(*places, return_exceptions=True)  # nobody else asks how they ended
+
+
+async def _next(
+    ended: asyncio.Queue[asyncio.Task[Item]], running: int, deadline: float, steps: Callable[[], int]
+) -> asyncio.Task[Item]:
+    while True:
+        before = steps()
+        try:
+            async with asyncio.timeout(deadline):
+                return await ended.get()
+        except TimeoutError:
+            if steps() == before:
+                said = f"sampling {running} conversations took longer than {deadline:g} s, and none ended"
+                raise UserError(f"rollout.deadline: {said}") from None
 
 
 def iterated(items: AsyncIterator[Item]) -> Iterator[Item]:

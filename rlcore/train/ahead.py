@@ -122,7 +122,8 @@ class Ahead(Collector):
     def _sample_now(self, places: list[Place]) -> None:
         async def run() -> None:
             starts = [partial(self._kept, place) for place in places]
-            async for at, groups in finished(starts, window=len(starts), deadline=self._recipe.rollout.deadline):
+            deadline, steps = self._recipe.rollout.deadline, self._rollout.steps
+            async for at, groups in finished(starts, window=len(starts), deadline=deadline, steps=steps):
                 done = self._groups[places[at].step][places[at].serial] = Future[Groups]()
                 done.set_result(groups)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from rewards.grids import read_grid, write_grid
-from rlcore.data.tasks import alone, leave_one_out, posed, reordered, transformed
+from rlcore.data.tasks import alone, leave_one_out, posed, retold, transformed
 from rlcore.data.transformations import IDENTITY, Transformation, drawn
 from rlcore.recipe.adapt import AdaptConfig
 from rlcore.types import Problem
@@ -33,7 +33,7 @@ class Copy:
 def copies(problem: Problem, section: AdaptConfig, template: str, seed: int) -> list[Copy]:
     """All conversations on a problem, view by view. The first view is the problem itself.
 
-    Views of text, which cannot be transformed, differ only in the order of the demonstrations.
+    Views of text, which cannot be transformed, differ in the order of the demonstrations and in the wording of inputs.
     """
     rng = Random(f"{seed} copies {problem.id}")
     grids = isinstance(problem.columns["input"], list)
@@ -42,9 +42,9 @@ def copies(problem: Problem, section: AdaptConfig, template: str, seed: int) -> 
         transformation = drawn(rng) if grids and view else IDENTITY
         row = transformed(dict(problem.columns), transformation)
         for sample in range(section.samples):
-            ordered = reordered(row, rng) if view or sample else row
+            told = retold(row, rng) if view or sample else row
             name = f"{problem.id}/{view}.{sample}"
-            found.append(Copy(problem, view, sample, transformation, posed(problem, name, ordered, template)))
+            found.append(Copy(problem, view, sample, transformation, posed(problem, name, told, template)))
     return found
 
 
@@ -59,4 +59,4 @@ def lessons(problem: Problem, section: AdaptConfig, template: str, seed: int) ->
         row = tasks[number % len(tasks)]
         if section.transform and isinstance(row["input"], list):
             row = transformed(row, drawn(rng))
-        yield posed(problem, f"{problem.id}/lesson {number}", reordered(row, rng), template)
+        yield posed(problem, f"{problem.id}/lesson {number}", retold(row, rng), template)

@@ -8,7 +8,7 @@ import pytest
 
 from rewards.grids import read_grid
 from rlcore.data import load_problems
-from rlcore.data.tasks import alone, leave_one_out, reordered, transformed
+from rlcore.data.tasks import alone, leave_one_out, retold, transformed
 from rlcore.data.transformations import IDENTITY, SAME_COLOURS, SYMMETRIES, Transformation, drawn
 from rlcore.errors import UserError
 from rlcore.recipe.schema import DataConfig
@@ -66,8 +66,28 @@ def test_a_transformed_task_is_the_same_task():
     assert transformation.undo(row["input"]) == SECRET
     text = {"train": [{"input": "a", "output": "b"}] * 2, "input": "c"}
     assert transformed(text, transformation) == text
-    orders = {json.dumps(reordered(ROW, Random(seed))["train"]) for seed in range(40)}
+    orders = {json.dumps(retold(ROW, Random(seed))["train"]) for seed in range(40)}
     assert len(orders) == 6
+
+
+def test_text_is_retold_in_every_order_and_in_all_its_wordings():
+    row = {
+        "train": [{"input": "a", "paraphrases": ["A", "eh"], "output": "1"}, {"input": "b", "output": "2"}],
+        "input": "c",
+        "paraphrases": ["sea"],
+        "output": "3",
+    }
+    assert transformed(row, IDENTITY) == row
+    told = set()
+    for seed in range(100):
+        again = retold(row, Random(seed))
+        told.add((tuple(pair["input"] + pair["output"] for pair in again["train"]), again["input"], again["output"]))
+    assert told == {
+        (order, asked, "3")
+        for first in ("a1", "A1", "eh1")
+        for order in ((first, "b2"), ("b2", first))
+        for asked in ("c", "sea")
+    }
 
 
 def test_generated_tasks_have_a_rule_and_no_split_shows_a_rule_of_another():

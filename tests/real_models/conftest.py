@@ -1,10 +1,13 @@
-"""Folders of real instruct models, which RLCORE_MODELS names; without them the tests are skipped."""
+"""Real instruct models: of folders that RLCORE_MODELS names, or SmolLM2 made from its package; else skipped."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
+import smollm2 as smollm2_package
 import torch
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -17,9 +20,18 @@ def given_folder(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> Path:
-    """SmolLM2-135M-Instruct (Llama's architecture)."""
-    return given_folder("smollm2-135m")
+def smollm2(pytestconfig) -> Path:
+    """SmolLM2-135M-Instruct (Llama's architecture), kept between runs in pytest's cache."""
+    if "RLCORE_MODELS" in os.environ:
+        return given_folder("smollm2-135m")
+    folder = pytestconfig.cache.mkdir("models") / "smollm2-135m"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            try:
+                smollm2_package.make(folder)
+            except subprocess.CalledProcessError:
+                pytest.skip(f"{smollm2_package.PACKAGE} cannot be downloaded")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Two-attempt conversations of a few questions, short enough for real models on a CPU."""
 
 from rlcore.recipe.schema import ConversationConfig
-from rlcore.rollout import Conversation, Sampling, TorchEngine, sample_groups
+from rlcore.rollout import Conversation, RolloutEngine, Sampling, TorchEngine, sample_groups
 from rlcore.types import Problem, Trajectory
 
 QUESTIONS = ["What is 17 + 25?", "Name three primes below 20.", "Why is the sky blue? Answer in one sentence."]
@@ -15,9 +15,9 @@ def talk_of(tokenizer) -> Conversation:
     return Conversation(tokenizer, section, [tokenizer.eos_token_id])
 
 
-def sampled(model, talk: Conversation, temperature: float) -> list[Trajectory]:
-    """One trajectory of each problem by the embedded engine."""
-    engine = TorchEngine(model, list(talk.stop_ids), slots=8, max_tokens=talk.max_tokens)
+def sampled(model, talk: Conversation, temperature: float, engine: RolloutEngine | None = None) -> list[Trajectory]:
+    """One trajectory of each problem, by the embedded engine unless another is given."""
+    engine = engine or TorchEngine(model, list(talk.stop_ids), slots=8, max_tokens=talk.max_tokens)
     groups = sample_groups(engine, talk, PROBLEMS, 1, Sampling(ANSWER, temperature), deadline=600)
     return [trajectory for group in groups for trajectory in group]
 

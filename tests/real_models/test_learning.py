@@ -1,13 +1,14 @@
 """Learning on a real model: the learner against the sampler and transformers' autograd, and what is exported."""
 
 import dataclasses
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from talks import sampled, talk_of
+from talks import QUESTIONS, sampled, talk_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlcore.credit.streams import token_batch
@@ -16,6 +17,7 @@ from rlcore.policy.lora import add_lora
 from rlcore.ranks import start_distributed
 from rlcore.recipe.schema import LearnerConfig, LoraConfig
 from tests.processes import rlcore
+from tests.rollout.vllm.asking import answers_in_vllm_are_those_of_transformers
 
 LORA = LoraConfig(rank=4, targets=["q_proj", "v_proj", "down_proj"])
 
@@ -76,7 +78,7 @@ def test_one_step_has_the_gradient_of_autograd_and_log_probabilities_are_the_sam
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-3 * float(expected[name].abs().max()))
 
 
-def test_transformers_loads_what_a_step_of_training_exports(smollm2, tmp_path):
+def test_transformers_and_vllm_load_what_a_step_of_training_exports(smollm2, tmp_path):
     (tmp_path / "reward.py").write_text("def length(completions):\n    return [len(c) % 7 / 7 for c in completions]\n")
     (tmp_path / "problems.jsonl").write_text('{"prompt": "Count to five."}\n{"prompt": "Say hello."}\n')
     recipe = {
@@ -102,6 +104,8 @@ def test_transformers_loads_what_a_step_of_training_exports(smollm2, tmp_path):
     assert all(torch.equal(value, final[name]) for name, value in exported.items())
     assert any(not torch.equal(value, before[name]) for name, value in exported.items())
     assert AutoTokenizer.from_pretrained(out).chat_template == AutoTokenizer.from_pretrained(smollm2).chat_template
+    if find_spec("vllm"):
+        answers_in_vllm_are_those_of_transformers(out, QUESTIONS)
 
 
 def loaded(folder: Path) -> dict[str, torch.Tensor]:

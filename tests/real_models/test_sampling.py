@@ -1,5 +1,7 @@
-"""Real models sampled by the embedded engine: tokens, and where a conversation puts them."""
+"""Real models sampled: tokens, their log-probabilities, and where a conversation puts them."""
 
+from contextlib import closing, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -8,13 +10,18 @@ import trl
 from talks import ANSWER, PROBLEMS, ids_of, sampled, talk_of
 from transformers import AutoTokenizer
 
+from rlcore.recipe.schema import RolloutConfig
+
 QWEN = Path(trl.__file__).parent / "chat_templates" / "qwen2_5.jinja"
 TEXTS = ["17 + 25 = 42.", "Two:\n\n```python\nprint(2)\n```\n", "Blue light scatters more — that is all 🙂"]
 
 
-def test_greedy_tokens_are_those_of_generate(model, tokenizer):
+@pytest.mark.parametrize("by", ["the embedded engine", "vLLM"])
+def test_greedy_tokens_are_those_of_generate_and_log_probabilities_those_of_the_model(by, model, tokenizer):
     """In both attempts; the second from the tokens of the first."""
-    trajectories = sampled(model, talk_of(tokenizer), temperature=0)
+    talk = talk_of(tokenizer)
+    with closing(vllm_of(model, talk)) if by == "vLLM" else nullcontext() as engine:
+        trajectories = sampled(model, talk, temperature=0, engine=engine)
     model.set_attn_implementation("sdpa")
     for trajectory in trajectories:
         first, second = trajectory.turns
@@ -24,6 +31,20 @@ def test_greedy_tokens_are_those_of_generate(model, tokenizer):
             settings = {"max_new_tokens": ANSWER, "do_sample": False, "repetition_penalty": 1.0}
             out = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
             assert list(turn.response_ids) == out[0, len(prompt_ids) :].tolist()
+            with torch.no_grad():
+                logprobs_NV = model(out).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
+            expected_N = logprobs_NV.gather(1, out[0, len(prompt_ids) :, None])[:, 0]
+            assert turn.logprobs == pytest.approx(expected_N.tolist(), abs=1e-3)
+
+
+def vllm_of(model, talk):
+    if find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed (launch/setup_vllm_cpu.sh)")
+    from rlcore.rollout.vllm.in_process import InProcessEngine
+
+    section = {"args": {"kv_cache_memory_bytes": 1 << 28}}
+    settings = RolloutConfig.model_validate({"engine": "vllm", "slots": 8, "vllm": section})
+    return InProcessEngine(settings, model, None, list(talk.stop_ids), talk.max_tokens)
 
 
 @pytest.mark.parametrize("template", ["its own", "Qwen's"])

@@ -6,13 +6,13 @@ from concurrent.futures import Future
 from rewards import Verdict
 from rlcore.policy.scratch import scratch_tokenizer
 from rlcore.recipe import schema
-from rlcore.rollout import Conversation, Sample, Sampling
+from rlcore.rollout import Conversation, RolloutEngine, Sample, Sampling
 from rlcore.types import Problem, Turn
 
 TEXT = ["What is 2 + 3? The answer is 5. Verdict: right wrong STOP. Check it. Review it. user assistant " * 3]
 
 
-class ScriptedEngine:
+class ScriptedEngine(RolloutEngine):
     """`replies(key, turn, text so far)` is the next reply of conversation `key`; with `cut` none is ended."""
 
     def __init__(self, tokenizer, replies: Callable[[int, int, str], str], *, cut: bool = False):

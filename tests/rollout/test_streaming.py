@@ -140,6 +140,20 @@ def test_a_failure_ends_the_others_and_an_end_without_news_is_said():
     assert len(ended) == 3
 
 
+def test_a_slow_engine_that_takes_steps_is_waited_for():
+    """With eight deadlines to a conversation, as of a large model on a CPU."""
+    steps = 0
+
+    async def answers():
+        nonlocal steps
+        for _ in range(40):
+            await asyncio.sleep(0.02)
+            steps += 1
+        return "answer"
+
+    assert list(iterated(finished([answers], window=1, deadline=0.1, steps=lambda: steps))) == [(0, "answer")]
+
+
 def test_who_stops_reading_ends_what_goes_on():
     ended = []
 

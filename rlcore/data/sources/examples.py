@@ -1,4 +1,7 @@
-"""Text by demonstration: rows with `train` (a list of inputs and outputs), `input` and `output`, all of them text."""
+"""Text by demonstration: rows with `train` (a list of inputs and outputs), `input` and `output`, all of them text.
+
+Beside an input may stand `paraphrases`, a list of other words for it.
+"""
 
 from rlcore.data.tasks import GOLD, written_row
 from rlcore.entries import Source

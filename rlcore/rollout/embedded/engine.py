@@ -272,6 +272,7 @@ class TorchEngine(RolloutEngine):
 
     def _forward(self, tokens_RQ: np.ndarray, positions_RQ: np.ndarray) -> torch.Tensor:
         """Logits `[R, V]` after the last token of each row, which sees the columns up to its own position."""
+        self.steps += 1
         ids, positions = self._tensor(tokens_RQ), self._tensor(positions_RQ)
         if self._decoder:
             return self._decoder.last_logits(ids, positions, self._cache)

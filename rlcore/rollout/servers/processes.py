@@ -111,6 +111,7 @@ def server_environment(gpus: str | None, *, on_cpu: bool, ipc: bool, lora: bool)
         environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     if on_cpu:
         environment["TORCHDYNAMO_DISABLE"] = "1"  # compiling vLLM's few compiled functions takes seconds and a compiler
+        environment.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # a single worker runs in the engine's process
     if gpus is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpus
     return environment

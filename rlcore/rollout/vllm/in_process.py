@@ -172,6 +172,7 @@ class InProcessEngine(RolloutEngine):
         try:
             with self._uncompiled():
                 while self._engine.has_unfinished_requests():
+                    self.steps += 1
                     for output in self._engine.step():
                         self._finish(output)
                     await asyncio.sleep(0)

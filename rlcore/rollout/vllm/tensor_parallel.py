@@ -98,6 +98,7 @@ class TensorParallelEngine(InProcessEngine):
             for request in word.requests:
                 self._take(*request)
         if self._engine.has_unfinished_requests():
+            self.steps += 1
             for output in self._engine.step():
                 self._finish(output)
         self._within_turn = False

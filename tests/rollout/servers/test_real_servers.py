@@ -1,27 +1,25 @@
-"""A real vLLM server, started by hand as on another machine, held against the learner's own model."""
+"""A real vLLM server, held against the learner's own model: adapters alone, then all weights."""
 
 import asyncio
 import copy
 import importlib.metadata
 import json
 import os
-import subprocess
-import sys
+import signal
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
+from rlcore.learner.zero.weights import gathered_adapters
 from rlcore.policy import load_policy, save_policy
-from rlcore.recipe.schema import ModelConfig
+from rlcore.policy.lora import add_lora
+from rlcore.recipe.schema import LoraConfig, ModelConfig
 from rlcore.rollout import Sample, Sampling
 from rlcore.rollout.servers.engine import ServersEngine
-from rlcore.rollout.servers.guard import kill_group
-from rlcore.rollout.servers.processes import free_port
 from rlcore.rollout.stopping import StopTexts
 from tests.processes import rlcore
 from tests.rollout.servers.running import section, until
@@ -31,53 +29,49 @@ pytest.importorskip("vllm", reason="vLLM is not installed")
 if not importlib.metadata.entry_points(group="vllm.general_plugins", name="rlcore"):
     pytest.skip("rlcore is not installed here, so vLLM does not find its plugin", allow_module_level=True)
 
+LORA = LoraConfig(rank=4, alpha=8)
 STOPS = list(range(6))
 PROMPT = list(range(50, 120))
-LORA = "model.lora={rank: 4}"
 MAX_TOKENS = 200
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def policy(tmp_path_factory):
     """The policy of a tiny recipe, of a shape that vLLM's attention takes on a CPU; far from uniform."""
     folder = tmp_path_factory.mktemp("recipe")
     scratch = {"hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1, "vocab_size": 300, "init_std": 0.2}
-    policy = load_policy(ModelConfig(scratch=scratch), ["Write the letter a 3 times. aeiou"] * 9, 0)
-    save_policy(policy, folder / "policy")
-    policy.model.recipe_path = write_recipe(folder, model={"path": str(folder / "policy")}, evaluate=None)
-    return policy.model.eval()
+    made = load_policy(ModelConfig(scratch=scratch), ["Write the letter a 3 times. aeiou"] * 9, 0)
+    save_policy(made, folder / "policy")
+    made.model.recipe_path = write_recipe(folder, model={"path": str(folder / "policy")}, evaluate=None)
+    made.model.eval()
+    return made
 
 
 @pytest.fixture(scope="module")
-def url(model, tmp_path_factory):
-    """A server of the recipe, which takes adapters too, and has a tokenizer to look for texts that end a reply."""
-    port, folder = free_port(), tmp_path_factory.mktemp("server")
-    args = "rollout.vllm.args={kv_cache_memory_bytes: 67108864, enable_prompt_tokens_details: true}"
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            ["launch/serve.sh", model.recipe_path, LORA, args, "rollout.stop=[Quest]"],
-            env={**os.environ, "PORT": str(port), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+def adapted(policy, tmp_path_factory):
+    """The model with adapters, and the server that was started for it; with a tokenizer, to look for texts."""
+    folder, model = tmp_path_factory.mktemp("servers"), copy.deepcopy(policy.model)
+    args = {"kv_cache_memory_bytes": 1 << 26, "enable_prompt_tokens_details": True}
+    settings = section(start_servers=1, weights_folder=str(folder), args=args).model_copy(update={"stop": ["Quest"]})
+    rollout = ServersEngine(settings, model, STOPS, MAX_TOKENS, folder, lora=LORA, tokenizer=policy.tokenizer)
+    add_lora(model, LORA, seed=0)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield model, rollout
     finally:
-        kill_group(server.pid)
-        server.wait()
+        rollout.close()
 
 
-def test_a_recipe_trains_adapters(url, model, tmp_path):
-    vllm = f"{{weights_folder: {tmp_path}, deadline: 900}}"
-    settings = f"rollout={{engine: vllm, mode: servers, servers: ['{url}'], vllm: {vllm}}}"
-    done = rlcore("train", model.recipe_path, f"output={tmp_path / 'run'}", LORA, settings)
-    assert done.returncode == 0, done.stderr
-    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert len(steps) == 6
-    assert len({step["publish/bytes"] for step in steps}) == 1
-    assert steps[0]["publish/bytes"] < 0.2 * sum(parameter.nbytes for parameter in model.parameters())
-    assert all(abs(step["learner/mismatch_k1"]) < 1e-4 for step in steps)
+@pytest.fixture(scope="module")
+def model(policy):
+    return policy.model
+
+
+@pytest.fixture(scope="module")
+def url(adapted) -> str:
+    """The server, for others to publish to: it is not watched any more."""
+    fleet = adapted[1]._fleet
+    adapted[1]._thread.call(fleet.close())
+    return fleet.urls[0]
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +84,6 @@ def rollout(url, model, tmp_path_factory):
         yield engine
     finally:
         engine.close()
-
-
-def publish(rollout: ServersEngine, model: torch.nn.Module, version: int) -> None:
-    rollout.publish(((name, parameter.data) for name, parameter in model.named_parameters()), version)
 
 
 def samples(rollout: ServersEngine, count: int, sampling: Sampling, then=None) -> list[Sample]:
@@ -109,16 +99,102 @@ def samples(rollout: ServersEngine, count: int, sampling: Sampling, then=None) -
     return asyncio.run(run())
 
 
-def learners(model, prompt, ids, temperature: float) -> torch.Tensor:
+def learners_N(model, prompt, ids, temperature: float) -> torch.Tensor:
     with torch.no_grad():
         logits_NV = model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1].double() / temperature
     return logits_NV.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0]
 
 
+def difference_N(model, sample: Sample, temperature: float = 1.0) -> torch.Tensor:
+    """How far each log-probability is from the learner's."""
+    return (learners_N(model, PROMPT, sample.ids, temperature) - torch.tensor(sample.logprobs)).abs()
+
+
 def difference(model, drawn: list[Sample], temperature: float = 1.0) -> float:
     """The largest difference of a log-probability from the learner's."""
-    pairs = ((learners(model, PROMPT, s.ids, temperature), torch.tensor(s.logprobs)) for s in drawn)
-    return max((mine - theirs).abs().max().item() for mine, theirs in pairs)
+    return max(difference_N(model, sample, temperature).max().item() for sample in drawn)
+
+
+def change_adapters(model: torch.nn.Module, seed: int) -> None:
+    """Every matrix of the adapters is random."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, parameter in gathered_adapters(model):
+            parameter.normal_(std=0.2, generator=draw)
+
+
+def test_log_probabilities_are_those_of_the_learners_model_with_its_adapters(adapted):
+    model, rollout = adapted
+    for version in range(3):  # at 0 they have no effect
+        drawn = samples(rollout, 8, Sampling(max_tokens=24))
+        assert {held for sample in drawn for held in sample.versions} == {version}
+        assert difference(model, drawn) < 1e-4
+        change_adapters(model, version)
+        assert min(difference_N(model, sample).max() for sample in drawn) > 1e-2
+        rollout.publish(gathered_adapters(model), version + 1)
+    assert rollout.metrics()["publish/bytes"] == sum(tensor.nbytes for _, tensor in gathered_adapters(model))
+
+
+def test_requests_that_run_at_a_publication_go_on_with_the_new_adapters(adapted):
+    model, rollout = adapted
+
+    async def ask_on(key: int, until: asyncio.Event) -> list[Sample]:
+        drawn = []
+        while not until.is_set():
+            drawn.append(await rollout.sample(PROMPT, Sampling(60 + 4 * key), key=key, last=True))
+        return drawn
+
+    async def publish_meanwhile(version: int) -> list[Sample]:
+        published = asyncio.Event()
+        asking = [asyncio.create_task(ask_on(key, published)) for key in range(16)]
+        await rollout.sample(PROMPT, Sampling(30), key=16, last=True)
+        await asyncio.to_thread(rollout.publish, gathered_adapters(model), version)
+        published.set()
+        return [sample for drawn in await asyncio.gather(*asking) for sample in drawn]
+
+    change_adapters(model, 4)
+    rollout.publish(gathered_adapters(model), 4)
+    version, crossed = 4, 0
+    while not crossed:  # on a busy machine a publication may come when no answer is half drawn
+        version += 1
+        assert version < 90
+        old = copy.deepcopy(model)
+        change_adapters(model, version)
+        for sample in asyncio.run(publish_meanwhile(version)):
+            olds_N, news_N = (difference_N(weights, sample) < 1e-3 for weights in (old, model))
+            switch = sum(held < version for held in sample.versions)
+            assert sample.versions == (version - 1,) * switch + (version,) * (len(sample.ids) - switch)
+            assert olds_N[:switch].all()
+            assert news_N[switch:].all()  # the KV cache was computed anew, too
+            crossed += 0 < switch < len(sample.ids)
+
+
+def test_a_server_killed_in_mid_rollout_comes_back_with_the_weights_and_the_current_adapters(adapted):
+    model, rollout = adapted
+    change_adapters(model, 90)
+    rollout.publish(gathered_adapters(model), 90)
+    (process,) = rollout._processes.values()
+    drawn = samples(rollout, 48, Sampling(100), then=lambda: os.kill(process._process.pid, signal.SIGKILL))
+    assert len(drawn) == 48
+    assert {held for sample in drawn for held in sample.versions} == {90}
+    assert difference(model, drawn) < 1e-3
+    rollout.publish(gathered_adapters(model), 91)
+    assert rollout.metrics()["servers/restarted"] == 1
+
+
+def test_a_recipe_trains_adapters(url, model, tmp_path):
+    settings = f"rollout={{engine: vllm, mode: servers, servers: ['{url}'], vllm: {{weights_folder: {tmp_path}}}}}"
+    done = rlcore("train", model.recipe_path, f"output={tmp_path / 'run'}", "model.lora={rank: 4}", settings)
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == 6
+    assert len({step["publish/bytes"] for step in steps}) == 1
+    assert steps[0]["publish/bytes"] < 0.2 * sum(parameter.nbytes for parameter in model.parameters())
+    assert all(abs(step["learner/mismatch_k1"]) < 1e-4 for step in steps)
+
+
+def publish(rollout: ServersEngine, model: torch.nn.Module, version: int) -> None:
+    rollout.publish(((name, parameter.data) for name, parameter in model.named_parameters()), version)
 
 
 def ask(url: str, ids: list[int], salt: str, tokens: int, seed: int = 1) -> dict:
@@ -222,7 +298,7 @@ def test_requests_that_run_at_a_publication_go_on_with_the_new_weights(rollout, 
         assert (before["start"], before["end"], after["end"]) == (0, after["start"], len(choice["token_ids"]))
         assert [int(span["version"].split(":")[1]) < version for span in (before, after)] == [True, False]
         logprobs = torch.tensor([entry["logprob"] for entry in choice["logprobs"]["content"]])
-        apart = [(logprobs - learners(weights, PROMPT, choice["token_ids"], 1.0)).abs() for weights in (old, model)]
+        apart = [(logprobs - learners_N(weights, PROMPT, choice["token_ids"], 1.0)).abs() for weights in (old, model)]
         assert apart[0][: before["end"]].max() < 1e-3
         assert apart[1][before["end"] :].max() < 1e-3  # the KV cache was computed anew, too
 
@@ -267,6 +343,6 @@ def test_conversations_ahead_of_the_learner_go_on_over_a_publication_with_both_v
         crossing = [s for s in drawn if len(set(s.versions)) == 2]
     for s in crossing:
         at, logprobs = s.versions.index(version), torch.tensor(s.logprobs)
-        before, after = ((logprobs - learners(weights, PROMPT, s.ids, 1.0)).abs() for weights in (old, model))
+        before, after = ((logprobs - learners_N(weights, PROMPT, s.ids, 1.0)).abs() for weights in (old, model))
         assert max(before[:at].max(), after[at:].max()) < 1e-3
     assert {v for s in samples(rollout, 4, Sampling(8)) for v in s.versions} == {version}, "others ask for the last one"

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlcore.export import export
-from tests.processes import python, rlcore
+from tests.processes import rlcore
+from tests.rollout.vllm.asking import answers_in_vllm_are_those_of_transformers
 from tests.tiny import figures, write_recipe
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (launch/setup_vllm_cpu.sh)")
@@ -86,33 +86,11 @@ def test_the_embedded_engine_evaluates_the_trained_policy_alike(finished):
         assert by_torch[name][0] == pytest.approx(by_vllm[name][0], abs=0.04)  # a tie may fall either way
 
 
-EXPORTED = """
-import json, sys
-from vllm import LLM, SamplingParams
-if __name__ == "__main__":
-    folder, *questions = sys.argv[1:]
-    model = LLM(folder, dtype="float32", enforce_eager=True, max_model_len=128)
-    talks = [[{"role": "user", "content": question}] for question in questions]
-    answers = model.chat(talks, SamplingParams(temperature=0, max_tokens=16), use_tqdm=False)
-    print(json.dumps([list(answer.outputs[0].token_ids) for answer in answers]))
-"""
-
-
 @needs_vllm
 def test_an_exported_policy_answers_in_vllm_as_in_transformers(finished, tmp_path):
     export(finished, tmp_path / "policy")
     questions = ["Which two add up to 13: a = 3, b = 8, c = 5, d = 9?", "Which two add up to 7: a = 1, b = 2, c = 5?"]
-    settings = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    (tmp_path / "ask.py").write_text(EXPORTED)
-    done = python(tmp_path / "ask.py", tmp_path / "policy", *questions, env=settings, vllm=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    tokenizer, model = (kind.from_pretrained(tmp_path / "policy") for kind in (AutoTokenizer, AutoModelForCausalLM))
-    for question, answer in zip(questions, json.loads(done.stdout.splitlines()[-1]), strict=True):
-        talk = [{"role": "user", "content": question}]
-        asked = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        greedy = model.generate(**asked, do_sample=False, max_new_tokens=16)[0, asked["input_ids"].shape[1] :].tolist()
-        assert len(answer) > 1
-        assert answer == greedy
+    answers_in_vllm_are_those_of_transformers(tmp_path / "policy", questions)
 
 
 @needs_vllm
