@@ -34,12 +34,13 @@ def usual(row: Mapping[str, Any]) -> dict[str, Any]:
     if "public_test_cases" in row or "private_test_cases" in row:
         cases = [*parsed(row.get("public_test_cases") or []), *_private(row.get("private_test_cases") or "[]")]
         return {"tests": cases, "metadata": row.get("metadata")}
-    contests = [row[name] for name in ("public_tests", "private_tests", "generated_tests") if name in row]
+    lists = [parsed(row[name]) for name in ("public_tests", "private_tests", "generated_tests") if row.get(name)]
+    contests = [tests for tests in lists if isinstance(tests, Mapping)]  # public tests may be assertions, too
     if contests:
         files = [row[name] for name in ("input_file", "output_file") if row.get(name)]
         if files:
             raise BadTests(f"the program would have to use the file {files[0]}, not standard input and output")
-        both = {name: [text for tests in contests for text in parsed(tests)[name]] for name in ("input", "output")}
+        both = {name: [text for tests in contests for text in tests[name]] for name in ("input", "output")}
         return {"input_output": {"inputs": both["input"], "outputs": both["output"]}}
     prompt, function = row.get("complete_prompt") or row.get("prompt") or "", entry_name(row.get("entry_point") or "")
     return {**row, "prompt": _code_of(prompt, function) if function else ""}
