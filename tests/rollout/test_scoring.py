@@ -42,7 +42,7 @@ def problems() -> list[Problem]:
     ]
 
 
-def rollout(scorer: Scorer, deadline: float = 60.0, temperature: float = 1.0):
+def rollout(scorer: Scorer, temperature: float = 1.0):
     policy = load_policy(
         schema.ModelConfig(
             scratch=schema.ScratchConfig(hidden_size=32, layers=1, intermediate_size=32, vocab_size=300)
@@ -57,7 +57,7 @@ def rollout(scorer: Scorer, deadline: float = 60.0, temperature: float = 1.0):
         problems(),
         3,
         Sampling(6, temperature),
-        deadline=deadline,
+        deadline=60,
         judge=scorer.start,
     )
     return policy, groups
@@ -178,16 +178,6 @@ def test_a_column_that_the_data_lack_is_named(reward_file):
     try:
         with pytest.raises(UserError, match="numbers"):
             rollout(scorer)
-    finally:
-        scorer.close()
-
-
-def test_sampling_past_its_deadline_says_what_it_waited_for(reward_file):
-    scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{reward_file}:length_reward"}]))
-    try:
-        said = r"rollout\.deadline: sampling 12 conversations took longer than 1e-05 s, and none ended"
-        with pytest.raises(UserError, match=said):
-            rollout(scorer, deadline=1e-5)
     finally:
         scorer.close()
 
