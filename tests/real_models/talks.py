@@ -5,7 +5,7 @@ from rlcore.rollout import Conversation, RolloutEngine, Sampling, TorchEngine, s
 from rlcore.types import Problem, Trajectory
 
 QUESTIONS = ["What is 17 + 25?", "Name three primes below 20.", "Why is the sky blue? Answer in one sentence."]
-ANSWER = 16
+ANSWER = 8
 """Tokens of an attempt, at most."""
 PROBLEMS = [Problem(str(at), ({"role": "user", "content": text},), {}) for at, text in enumerate(QUESTIONS)]
 
