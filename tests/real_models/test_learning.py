@@ -52,11 +52,10 @@ def backward_by_autograd(model, batch) -> None:
     for start, stop in zip(batch.offsets_B1, batch.offsets_B1[1:], strict=False):
         ids = torch.from_numpy(batch.ids_N[start:stop])
         logprob = model(ids[None]).logits[0, :-1].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
-        ratio = torch.exp(logprob - logprob.detach())
-        for turn in (1, 2):
-            mine = torch.from_numpy((batch.loss_mask_N & (batch.turn_N == turn))[start + 1 : stop])
-            advantage = torch.from_numpy(batch.advantage_N[start + 1 : stop])[mine]
-            (-(ratio[mine] * advantage).mean() / attempts).backward(retain_graph=turn == 1)
+        gain = torch.exp(logprob - logprob.detach()) * torch.from_numpy(batch.advantage_N[start + 1 : stop])
+        turns = (batch.loss_mask_N & (batch.turn_N == turn) for turn in (1, 2))
+        loss = -sum(gain[torch.from_numpy(mine_N[start + 1 : stop])].mean() for mine_N in turns) / attempts
+        loss.backward()
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
