@@ -1,5 +1,6 @@
 """The run on the console: a progress bar on a terminal, plain lines elsewhere."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -90,17 +91,23 @@ class Lines:
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A line twice a minute, and one when the task is done."""
-        pace, said = Pace(total), time.monotonic()
+        """A line twice a minute, whether or not a part is done, and one when the task is."""
+        pace, ended = Pace(total), threading.Event()
 
         def advance(done: int) -> None:
-            nonlocal said
             pace.done += done
-            if time.monotonic() - said >= BETWEEN_LINES:
-                said = time.monotonic()
+
+        def tell() -> None:
+            while not ended.wait(BETWEEN_LINES):
                 self.say(f"{description}: {pace.done:,}/{total:,}  {pace.rate}  {pace.left}")
 
-        yield advance
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield advance
+        finally:
+            ended.set()
+            teller.join()
         self.say(f"{description}: {total:,} in {pace.seconds:.0f} s")
 
     def close(self) -> None:
@@ -132,7 +139,9 @@ class Pace:
 
     @property
     def left(self) -> str:
-        return f"left {clock((self.total - self.done) * self.seconds / max(self.done, 1))}"
+        if not self.done:
+            return f"since {clock(self.seconds)}"
+        return f"left {clock((self.total - self.done) * self.seconds / self.done)}"
 
 
 def clock(seconds: float) -> str:
