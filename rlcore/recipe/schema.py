@@ -228,8 +228,10 @@ class EvaluateConfig(Section):
     problems: Positive = Field(2000, description="problems of a full evaluation")
     problems_while_training: Positive = 256
     temperature: PositiveFloat = Field(1.0, description="of the sampled evaluation, beside the greedy one")
-    samples: Positive = Field(
-        1, description="conversations of each problem in the sampled part of a full evaluation, for pass@k and maj@k"
+    samples: NonNegativeInt = Field(
+        1,
+        description="conversations of each problem in the sampled part of a full evaluation, for pass@k and maj@k; 0: "
+        "greedy alone",
     )
     endpoint: str | None = Field(
         None, description="rlcore eval measures the model behind this OpenAI-compatible URL instead of the recipe's own"

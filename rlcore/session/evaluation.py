@@ -98,8 +98,10 @@ def evaluate_and_save(
     `journal` holds are not sampled again, and each new one is written to it as it ends.
     """
     assert recipe.evaluate is not None
-    samples = 1 if name == LATEST_RESULTS else recipe.evaluate.samples
-    modes = Mode("greedy", 0.0, 1), Mode("sampled", recipe.evaluate.temperature, samples)
+    samples = min(recipe.evaluate.samples, 1) if name == LATEST_RESULTS else recipe.evaluate.samples
+    modes = [Mode("greedy", 0.0, 1)]
+    if samples:
+        modes.append(Mode("sampled", recipe.evaluate.temperature, samples))
     mine, journal = session.held_out[:problems][ranks.rank :: ranks.world], journal or Journal()
     conversations = len(mine) * sum(mode.samples for mode in modes)
     evaluations, examples, histograms, notes = [], [], {}, []

@@ -152,9 +152,12 @@ def test_a_server_that_refuses_is_named_in_one_line(tmp_path, status, words):
     assert "\n" not in done.stderr.strip()
 
 
-def test_the_training_data_are_not_read(tmp_path):
+def test_a_greedy_evaluation_alone_does_not_read_the_training_data(tmp_path):
     recipe = write_recipe(tmp_path)
     save_policy(load_policy(load_recipe(recipe).model, ["Write the letter a 3 times."]), tmp_path / "model")
     model = f"model={{path: {tmp_path / 'model'}}}"
-    done = rlcore("eval", recipe, model, "data.path=gone.jsonl", "evaluate.problems=2")
+    sets = ["data.path=gone.jsonl", "evaluate.problems=2", "evaluate.samples=0", f"output={tmp_path}"]
+    done = rlcore("eval", recipe, model, *sets)
     assert done.returncode == 0, done.stderr
+    assert [part["mode"] for part in evaluation(tmp_path)["evaluations"]] == ["greedy"]
+    assert (tmp_path / "eval" / "report.html").exists()
