@@ -1,8 +1,9 @@
 """The embedded rollout engine: continuous batching over a Hugging Face model in this process.
 
-Requests wait in a queue; free slots take them, prompts that several requests share are computed once, and every
-decoding step advances all active rows by one token. A row whose attempt ends is answered at once and leaves the batch;
-its KV cache stays in its slot until the conversation's next request continues it, or is freed when there is none.
+Requests wait in a queue; free slots take them, what prompts have in common at their beginning is computed once, and
+every decoding step advances all active rows by one token. A row whose attempt ends is answered at once and leaves the
+batch; its KV cache stays in its slot until the conversation's next request continues it, or is freed when there is
+none.
 
 When the KV cache fills its memory, new requests wait. If rows outgrow it all the same, some leave it and are computed
 again when there is room: first those of conversations between two requests, then those of the latest conversations. The
@@ -215,7 +216,7 @@ class TorchEngine(RolloutEngine):
     def _prefill(self, groups: list[list[int]]) -> None:
         """Computes each distinct prompt once and copies its KV cache to the slots that share it."""
         leaders_P = np.array([group[0] for group in groups])
-        logits_PV = self._extend(leaders_P)
+        logits_PV = self._begin(leaders_P)
         owner_R = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
         slots_R = np.array([slot for group in groups for slot in group])
         copies_R = slots_R != leaders_P[owner_R]
@@ -224,6 +225,19 @@ class TorchEngine(RolloutEngine):
             self._cache.copy(sources, targets, self._rows.cached_S[sources])
             self._rows.cached_S[targets] = self._rows.cached_S[sources]
         self._sample_at(slots_R, logits_PV[self._tensor(owner_R)])
+
+    def _begin(self, slots_P: np.ndarray) -> torch.Tensor:
+        """Runs these prompts, copying what they have in common with others; returns the logits after them, `[P, V]`."""
+        donors_P = self._rows.donors(slots_P)
+        own_P = donors_P == slots_P
+        parts = [self._extend(slots_P[own_P])] if own_P.any() else []
+        if not own_P.all():
+            slots_R, donors_R = slots_P[~own_P], donors_P[~own_P]
+            alike_R = self._rows.alike(slots_R, donors_R)
+            self._cache.copy(donors_R, slots_R, alike_R)
+            self._rows.cached_S[slots_R] = alike_R
+            parts.append(self._extend(slots_R))
+        return torch.cat(parts)[self._tensor(np.argsort(~own_P, kind="stable").argsort())]
 
     def _extend(self, slots_R: np.ndarray) -> torch.Tensor:
         """Runs the tokens of these rows that are not cached yet; returns the logits after the last one, `[R, V]`."""

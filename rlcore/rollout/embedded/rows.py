@@ -7,6 +7,9 @@ import numpy as np
 
 from rlcore.rollout.engine import Sample, Sampling
 
+LEAST_ALIKE = 16
+"""Tokens from which on a common beginning of two prompts is worth copying."""
+
 
 @dataclass(slots=True, eq=False)
 class Request:
@@ -59,6 +62,25 @@ class Rows:
             self.kinds.append(request.sampling)
         self.kind_S[slot] = self.kinds.index(request.sampling)
         self.requests[slot] = request
+
+    def donors(self, slots_P: np.ndarray) -> np.ndarray:
+        """For each new row one in the cache, or an earlier new one, that begins with the same tokens; else itself."""
+        in_cache = [slot for slot in self.live().tolist() if self.cached_S[slot] >= LEAST_ALIKE]
+        first = {self.ids_SC[slot, :LEAST_ALIKE].tobytes(): slot for slot in reversed(in_cache)}
+        return np.array(
+            [
+                first.setdefault(self.ids_SC[slot, :LEAST_ALIKE].tobytes(), slot)
+                if self.length_S[slot] > LEAST_ALIKE
+                else slot
+                for slot in slots_P.tolist()
+            ]
+        )
+
+    def alike(self, slots_R: np.ndarray, others_R: np.ndarray) -> np.ndarray:
+        """How many tokens each row has in common with the cached beginning of another, its own last one left out."""
+        differ_RC = self.ids_SC[slots_R] != self.ids_SC[others_R]
+        most_R = np.minimum(self.length_S[slots_R] - 1, self.cached_S[others_R])
+        return np.where(differ_RC.any(1), np.minimum(differ_RC.argmax(1), most_R), most_R)
 
     def append(self, slots_R: np.ndarray, tokens_R: np.ndarray, logprobs_R: np.ndarray) -> None:
         """Appends one sampled token to each of these rows."""

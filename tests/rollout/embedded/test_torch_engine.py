@@ -113,6 +113,27 @@ def test_greedy_attempts_equal_a_plain_loop(family, slots):
     assert len(lengths) > 1, "the attempts should end at different lengths for this to test anything"
 
 
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+def test_what_prompts_have_in_common_is_computed_once(family):
+    """Prompts of two kinds, each with a long beginning of its own, at once and three at a time."""
+    reference, tails = model(family), prompts(12)
+    beginnings = [[2 + (7 * i + kind) % 30 for i in range(40)] for kind in range(2)]
+    chosen = [beginnings[at % 2] + tail for at, tail in enumerate(tails)]
+    expected = [generated(reference, prompt, 6) for prompt in chosen]
+    for slots in (3, 16):
+        seen = []
+        embedding = reference.get_input_embeddings()
+        watch = embedding.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0].numel()))
+        engine = TorchEngine(reference, [STOP], slots=slots, max_tokens=80)
+        found = two_attempts(engine, chosen, Sampling(6, temperature=0))
+        watch.remove()
+        assert [list(first.ids) for first, _ in found] == expected
+        for prompt, (first, second) in zip(chosen, found, strict=True):
+            assert list(second.ids) == generated(reference, [*prompt, *first.ids, *TAIL], 6)
+        if slots == 16:
+            assert sum(seen) < sum(map(len, chosen))
+
+
 def adapted():
     """A model with adapters that do something."""
     made = model("qwen2")
