@@ -8,6 +8,7 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # else to ask for C
 os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it in every process; the process group lasts a whole session
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,8 @@ LONGEST = (
     "rollout/vllm/test_vllm_training.py",
     "rollout/vllm/test_vllm_tensor_parallel.py",
     "rollout/vllm/test_vllm_in_process.py",
+    "real_models/test_sampling.py",
+    "real_models/test_learning.py",
     "train/test_resume.py",
     "sft/test_corrections.py",
     "launch/test_launch.py",
@@ -27,12 +30,25 @@ LONGEST = (
     "fuzz/test_what_is_read.py",
 )
 """Files that take longest come first, so that no worker is left alone with one at the end."""
+TOGETHER = ("tests/rollout/vllm", "tests/real_models")
+"""Folders whose tests go to one worker, which imports vLLM and makes the real model; else each file goes to one."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     place = {here / name: at for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return TOGETHER[0] if nodeid.startswith(TOGETHER) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -26,7 +26,12 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from rlcore.rollout.vllm.in_process import OWN_ENVIRONMENT
 
-VLLM = ("vllm.v1.engine.llm_engine", "vllm.v1.worker.cpu_worker", "vllm.model_executor.models.qwen2")
+VLLM = (
+    "vllm.v1.engine.llm_engine",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.model_executor.models.qwen2",
+    "vllm.model_executor.layers.quantization.online.base",
+)
 TIMEOUT = 900
 """Seconds."""
 FORKED = multiprocessing.get_context("forkserver")

@@ -1,11 +1,10 @@
 """What ends all ranks is said once by the one that met it, and it is the last line that a user sees."""
 
-import subprocess
-import sys
-
 import pytest
 
 from rlcore.errors import UserError
+from tests.processes import Started
+from tests.rollout.servers.running import until
 from tests.tiny import REWARD, write_recipe
 
 DYING = """
@@ -20,18 +19,28 @@ def dying(completions, letter):
 """
 
 
-def test_one_ranks_mistake_in_mid_run_is_the_last_line_below_torchruns_report(tmp_path):
+def test_one_ranks_mistake_in_mid_run_is_the_last_line_below_torchruns_report(tmp_path, repository):
+    """By torchrun's own command, which starts its ranks as forks of itself."""
     run = tmp_path / "run"
     recipe = write_recipe(tmp_path, rewards={"functions": [{"name": "./my_reward.py:dying"}]}, evaluate=None)
     (tmp_path / "my_reward.py").write_text(REWARD + DYING.format(run=str(run)))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "rlcore", "train", str(recipe), f"output={run}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 1
-    lines = done.stderr.splitlines()
-    assert lines[-1] == "rlcore: rewards: the reward server ended"
-    assert lines.count(lines[-1]) == 2
-    assert done.stderr.count("Traceback") == 1  # torchrun's own
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        2,
+        "--run-path",
+        "--start-method=fork",
+    ]
+    job = Started(*torchrun, repository / "rlcore/__main__.py", "train", recipe, f"output={run}")
+    job.wait()
+    assert job.returncode == 1
+    last = "rlcore: rewards: the reward server ended"
+    until(lambda: job.said.count(last) == 2, seconds=60)
+    lines = job.said.splitlines()
+    assert lines[-1] == last
+    assert job.said.count("Traceback") == 2  # torchrun's own, in its log and in its report
     assert lines.index(lines[-1]) < lines.index("Traceback (most recent call last):")
 
 

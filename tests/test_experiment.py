@@ -4,27 +4,26 @@ import gc
 import json
 from pathlib import Path
 
-import pytest
-
 from rlcore.cli import main
 from rlcore.session.evaluation import BASE_RESULTS, evaluate_and_save
+from tests.processes import rlcore
 
 
-def test_arms_and_seeds_in_one_table(repository: Path, tmp_path: Path, capsys):
+def test_arms_and_seeds_in_one_table(repository: Path, tmp_path: Path):
     ablations = repository / "recipes/quickstart/ablations"
     small = (
-        "data: {options: {count: 300}}\nevaluate: {problems: 40, data: {options: {count: 100}}}\ntrack: {wandb: off}\n"
+        "data: {options: {count: 300}}\nevaluate: {problems: 20, data: {options: {count: 100}}}\ntrack: {wandb: off}\n"
     )
     (tmp_path / "arms").mkdir()
     (tmp_path / "arms.yaml").write_text(f"extends: {ablations}/self_refine.yaml\nname: asked\n{small}")
-    supervised = "name: taught\nsft: {problems: 64, samples: 4, batch: 8}\n"
+    supervised = "name: taught\nsft: {problems: 32, samples: 4, batch: 8}\n"
     (tmp_path / "arms/taught.yaml").write_text(f"extends: {ablations}/pair_sft_plus.yaml\n{supervised}{small}")
     command = ["paper-table", str(tmp_path / "arms"), "--seeds", "0", "1", "--output", str(tmp_path / "out")]
     command += ["--against", "asked"]
-    main(command)
-    shown = capsys.readouterr().out
-    assert "taught, seed 1" in shown
-    assert "over problems and seeds" in shown
+    done = rlcore(*command)
+    assert done.returncode == 0, done.stderr
+    assert "taught, seed 1" in done.stdout
+    assert "over problems and seeds" in done.stdout
     table, differences, note = (tmp_path / "out/table.md").read_text().split("\n\n")
     assert [line.split("|")[1:4] for line in differences.splitlines()[2:]] == [
         [f" {mode} ", " taught ", " minus asked "] for mode in ("greedy", "sampled")
@@ -37,11 +36,11 @@ def test_arms_and_seeds_in_one_table(repository: Path, tmp_path: Path, capsys):
     assert (tmp_path / "out/report.html").exists()
     trained = tmp_path / "out/taught-seed0/final/model.safetensors"
     before = trained.stat().st_mtime_ns
-    main(command)
+    assert rlcore(*command).returncode == 0
     assert trained.stat().st_mtime_ns == before
-    with pytest.raises(SystemExit):
-        main([*command[:-1], "aksed"])
-    assert "no arm is called aksed, to print differences from; did you mean asked?" in capsys.readouterr().err
+    refused = rlcore(*command[:-1], "aksed")
+    assert refused.returncode == 2
+    assert "no arm is called aksed, to print differences from; did you mean asked?" in refused.stderr
 
 
 def test_a_base_that_arms_share_is_measured_once(repository: Path, tmp_path: Path, monkeypatch):

@@ -5,6 +5,7 @@ a folder with a tiny run, unless `NOT_RUN` says what it needs that is not here.
 """
 
 import argparse
+import gc
 import importlib.util
 import json
 import os
@@ -56,6 +57,8 @@ PLACEHOLDERS = {
 TINY = ["stages.0.steps=1", "stages.1.steps=1", "batch={problems: 2, group: 4}", "track.wandb=off"]
 SERVED = ["rollout.engine=vllm", "rollout.mode=servers", "rollout.servers=[http://node:8000]"]
 """Overrides that slurm.sbatch puts before a command's own, with SERVERS."""
+FEW = ["data.options.count=64", "evaluate.data.options.count=16"]
+"""Of generated problems, which take longest where thousands are made."""
 SMALL = {
     "train": [*TINY, "evaluate=null"],
     "eval": ["evaluate.problems=4", "track.wandb=off"],
@@ -90,9 +93,12 @@ def words_of(line: str) -> list[str]:
 
 
 TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
-COMMANDS = [
-    pytest.param(line, id=f"{page}: {line.split('  ')[0]}") for page, text in TEXTS.items() for line in snippets(text)
-]
+COMMANDS = {
+    tuple(words_of(line)): pytest.param(line, id=f"{page}: {line.split('  ')[0]}")
+    for page, text in TEXTS.items()
+    for line in snippets(text)
+}
+"""Each once, whatever pages give it."""
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +114,7 @@ def place(tmp_path_factory) -> Path:
     rows = [{"question": f"What is {n} + 2?", "gold": n + 2, "answer": f"#### {n + 2}"} for n in range(16)]
     for name, more in (("mine", {}), ("gsm8k_test", {}), ("data", {"completion": "#### 3"})):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row | more) + "\n" for row in rows))
-    small = [*TINY, "evaluate.problems=4", "evaluate.problems_while_training=4"]
+    small = [*TINY, *FEW, "evaluate.problems=4", "evaluate.problems_while_training=4"]
     cli.main(["train", str(ROOT / "recipes/quickstart.yaml"), *small, f"output={folder / 'runs/one'}"])
     for name in ("two", "quickstart/score-seed0"):
         shutil.copytree(folder / "runs/one", folder / "runs" / name)
@@ -132,7 +138,7 @@ def test_examples_of_the_help_are_commands(text, place, monkeypatch):
         check(words_of(line))
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", COMMANDS.values())
 def test_a_command_on_a_page_works(line, place, server, monkeypatch, capsys):
     monkeypatch.chdir(place)
     words = words_of(line)
@@ -150,7 +156,8 @@ def test_a_command_on_a_page_works(line, place, server, monkeypatch, capsys):
         assert done.returncode == 0, done.stderr
         return
     name, *rest = (word.replace("http://localhost:8000/v1", server) for word in words[1:])
-    small = [*SMALL.get(name, []), *(["data.path=mine.jsonl"] if "gsm8k" in line else [])]
+    few = FEW if rest[:1] == [PLACEHOLDERS["RECIPE"]] and name in ("train", "eval", "doctor") else []
+    small = [*few, *SMALL.get(name, []), *(["data.path=mine.jsonl"] if "gsm8k" in line else [])]
     assert run([name, *rest[:1], *small, *rest[1:], *LAST.get(name, [])]) == 0
     for made in ("exported", "trained", "curated"):
         shutil.rmtree(made, ignore_errors=True)
@@ -158,6 +165,7 @@ def test_a_command_on_a_page_works(line, place, server, monkeypatch, capsys):
 
 def run(arguments: list[str]) -> object:
     """Runs the command in this process; its exit code."""
+    gc.freeze()  # a session collects garbage as it begins, and need not look through all that tests have imported
     try:
         cli.main(arguments)
     except SystemExit as end:

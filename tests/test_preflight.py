@@ -12,7 +12,10 @@ from rlcore.preflight import inspect
 from rlcore.recipe import load_recipe
 from tests.tiny import write_recipe
 
-SUM = {"rewards": {"functions": [{"name": "math"}], "workers": 1}}
+RIGHT = """
+def right(completions, answer):
+    return [float(text == gold) if gold else None for text, gold in zip(completions, answer)]
+"""
 
 
 def found(path: Path, *overrides: str) -> dict[str, list[tuple[str, str]]]:
@@ -25,7 +28,8 @@ def found(path: Path, *overrides: str) -> dict[str, list[tuple[str, str]]]:
 
 def sums(folder: Path, answers: list[object]) -> Path:
     """A recipe that trains on sums whose references are `answers`."""
-    path = write_recipe(folder, **SUM)
+    (folder / "right.py").write_text(RIGHT)
+    path = write_recipe(folder, rewards={"functions": [{"name": "./right.py:right"}], "workers": 1})
     rows = [{"question": f"What is {n} + 1?", "answer": f"{answer}"} for n, answer in enumerate(answers)]
     for name in ("train", "test"):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -34,8 +38,9 @@ def sums(folder: Path, answers: list[object]) -> Path:
 
 def test_a_recipe_that_would_start_has_only_good_findings_and_code_0(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(doctor, "diagnose", lambda output: [])
+    command = ["doctor", str(sums(tmp_path, [1, 2, 3, 4])), "rewards.functions=[{name: math}]"]
     with pytest.raises(SystemExit) as ended:
-        main(["doctor", str(sums(tmp_path, [1, 2, 3, 4])), f"output={tmp_path / 'run'}"])
+        main([*command, f"output={tmp_path / 'run'}"])
     said = capsys.readouterr().out
     assert ended.value.code == 0, said
     assert "4 references (answer): 4 correct" in said

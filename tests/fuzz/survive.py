@@ -1,6 +1,7 @@
 """Whatever a user gives, the answer is a result or one line: anything else, a hang too, fails the case that did it."""
 
 import contextlib
+import gc
 import io
 import signal
 import traceback
@@ -60,6 +61,7 @@ def noted(what: str) -> Iterator[None]:
 def command(*arguments: object) -> None:
     """A command in this process, silenced; its one-line refusal with code 2 is as good an end as any."""
     said = io.StringIO()
+    gc.freeze()  # a session collects garbage as it begins, and need not look through all that tests have imported
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
             main([str(argument) for argument in arguments])

@@ -43,7 +43,7 @@ def test_training(finished, tmp_path, resolved):
         with noted(done):
             command("train", path, f"output={output}", "evaluate.problems=2")
 
-    survive(40, case)
+    survive(30, case)
 
 
 def test_damaged_runs(finished, tmp_path):
@@ -67,4 +67,4 @@ def test_damaged_runs(finished, tmp_path):
         with noted(f"{asked} after {damage_file(run / rng.choice(part), rng)}"):
             command(*what[asked])
 
-    survive(110, case)
+    survive(80, case)

@@ -33,6 +33,11 @@ def share(batch, rank: int, world: int):
     return subset(batch, list(range(bounds[rank], bounds[rank + 1])))
 
 
+def is_saved(arm: str) -> bool:
+    """Whether what is saved of the arm is unlike that of another one."""
+    return not {"dead", "sequence"} & set(arm.split(","))
+
+
 def batch_of(step: int, arm: str) -> TokenBatch:
     batch = random_batch(TRAJECTORIES, seed=step)
     if "dead" not in arm:
@@ -60,18 +65,23 @@ def learner_of(arm: str) -> Learner:
 
 
 def train(arms: list[str], folder: Path, *, resume: bool) -> dict[str, np.ndarray]:
-    """Reports and weights of each arm: of all steps, saved to `folder`, or of the one after those saved there."""
+    """Reports and weights of each arm: of all steps, or of the last one after what `folder` holds.
+
+    What is before the last step is saved there, and loaded again, by arms that differ in what is saved.
+    """
     ranks = start_distributed("cpu")
     results = {}
     for arm in arms:
         batches = [share(batch_of(step, arm), ranks.rank, ranks.world) for step in range(STEPS + 1)]
         learner, reports = learner_of(arm), []
-        if not resume:
+        if resume:
+            learner.load(folder / arm)
+        else:
             reports = [learner.update(batch) for batch in batches[:STEPS]]
+        if not resume and is_saved(arm):
             learner.save(folder / arm)
             trained, learner = learner, learner_of(arm)
-        learner.load(folder / arm)
-        if not resume:
+            learner.load(folder / arm)
             same = np.array_equal(trained.logprobs(batches[0]), learner.logprobs(batches[0]))
             results[f"{arm}/resumed_equal"] = np.array(same)
         reports.append(learner.update(batches[STEPS]))

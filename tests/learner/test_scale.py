@@ -48,15 +48,15 @@ def test_updates_stay_what_they_are(section, tmp_path):
 @pytest.fixture(scope="module")
 def many_small(ranks):
     """A batch, settings that make a micro-batch of every trajectory, and the gradient's norm in float32 throughout."""
-    batch = random_batch(200, kl_weight=0.0)
+    batch = random_batch(100, kl_weight=0.0)
     settings = {"kl_used": False, "loss": "reinforce", "micro_batch_tokens": 1}
     rounded = tiny_model().to(torch.bfloat16).float()  # the same weights in both
     return batch, settings, tiny_learner(rounded, **settings).update(batch)["grad_norm"]
 
 
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize("zero", [1, 2, 3])  # in bfloat16, stage 0 becomes 1
 def test_bfloat16_accumulates_small_gradients_in_float32(zero, many_small):
-    """Hundreds of micro-batches, each below bfloat16's resolution of their sum."""
+    """A hundred micro-batches, each below bfloat16's resolution of their sum."""
     batch, settings, expected = many_small
     learner = tiny_learner(tiny_model().to(torch.bfloat16), zero=zero, **settings)
     assert learner.update(batch)["grad_norm"] == pytest.approx(expected, rel=0.02)

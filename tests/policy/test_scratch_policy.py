@@ -1,9 +1,6 @@
 """Policies made from nothing: reproducible in any process, able to encode any text."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,6 +10,7 @@ from rlcore.policy import load_policy, phrase_tokenizer, save_policy, stop_ids
 from rlcore.policy.load import Policy
 from rlcore.policy.scratch import scratch_model
 from rlcore.recipe.schema import ModelConfig, ScratchConfig
+from tests.processes import python
 
 SECTION = ModelConfig(
     scratch=ScratchConfig(hidden_size=32, layers=1, heads=4, kv_heads=2, intermediate_size=48, vocab_size=280)
@@ -68,9 +66,9 @@ save_policy(load_policy(ModelConfig.model_validate_json(sys.argv[1]), json.loads
 
 def test_another_process_makes_the_same_policy(tmp_path):
     save_policy(load_policy(SECTION, TEXTS, 3), tmp_path / "here")
-    environment = {**os.environ, "RAYON_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    arguments = [SECTION.model_dump_json(), json.dumps(TEXTS), str(tmp_path / "there")]
-    subprocess.run([sys.executable, "-c", SCRIPT, *arguments], env=environment, check=True)
+    (tmp_path / "make.py").write_text(SCRIPT)
+    arguments = [SECTION.model_dump_json(), json.dumps(TEXTS), tmp_path / "there"]
+    assert python(tmp_path / "make.py", *arguments, env={"RAYON_NUM_THREADS": "1"}).returncode == 0
     for name in ("model.safetensors", "tokenizer.json"):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 

@@ -8,6 +8,7 @@ import pytest
 import smollm2 as smollm2_package
 import torch
 from filelock import FileLock
+from talks import sampled, talk_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -45,7 +46,13 @@ def tokenizer(smollm2):
     return AutoTokenizer.from_pretrained(smollm2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def model(smollm2):
-    """SmolLM2 as transformers has it, in float32."""
+    """SmolLM2 as transformers has it, in float32; whoever changes it takes a copy."""
     return AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def trajectories(model, tokenizer):
+    """Drawn by the embedded engine, of two attempts each."""
+    return sampled(model, talk_of(tokenizer), temperature=1.0)

@@ -19,6 +19,7 @@ def sampled(model, talk: Conversation, temperature: float, engine: RolloutEngine
     """One trajectory of each problem, by the embedded engine unless another is given."""
     engine = engine or TorchEngine(model, list(talk.stop_ids), slots=8, max_tokens=talk.max_tokens)
     groups = sample_groups(engine, talk, PROBLEMS, 1, Sampling(ANSWER, temperature), deadline=600)
+    model.set_attn_implementation("sdpa")  # the embedded engine has one of its own
     return [trajectory for group in groups for trajectory in group]
 
 

@@ -1,6 +1,7 @@
 """Real models sampled: tokens, their log-probabilities, and where a conversation puts them."""
 
 from contextlib import closing, nullcontext
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,25 +17,36 @@ QWEN = Path(trl.__file__).parent / "chat_templates" / "qwen2_5.jinja"
 TEXTS = ["17 + 25 = 42.", "Two:\n\n```python\nprint(2)\n```\n", "Blue light scatters more — that is all 🙂"]
 
 
+@pytest.fixture(scope="module")
+def greedy(model):
+    """What transformers answers to token ids: the tokens and their log-probabilities."""
+
+    @cache
+    def answer(prompt_ids: tuple[int, ...]) -> tuple[list[int], list[float]]:
+        ids = torch.tensor([prompt_ids])
+        settings = {"max_new_tokens": ANSWER, "do_sample": False, "repetition_penalty": 1.0}
+        settings |= {"output_logits": True, "return_dict_in_generate": True}
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+        answer_N = out.sequences[0, len(prompt_ids) :]
+        logprobs_NV = torch.cat(out.logits).log_softmax(-1)
+        return answer_N.tolist(), logprobs_NV.gather(1, answer_N[:, None])[:, 0].tolist()
+
+    return answer
+
+
 @pytest.mark.parametrize("by", ["the embedded engine", "vLLM"])
-def test_greedy_tokens_are_those_of_generate_and_log_probabilities_those_of_the_model(by, model, tokenizer):
+def test_greedy_tokens_and_log_probabilities_are_those_of_generate(by, model, tokenizer, greedy):
     """In both attempts; the second from the tokens of the first."""
     talk = talk_of(tokenizer)
     with closing(vllm_of(model, talk)) if by == "vLLM" else nullcontext() as engine:
         trajectories = sampled(model, talk, temperature=0, engine=engine)
-    model.set_attn_implementation("sdpa")
     for trajectory in trajectories:
         first, second = trajectory.turns
         second_prompt = (*first.prompt_ids, *first.response_ids, *second.prompt_ids)
         for prompt_ids, turn in ((first.prompt_ids, first), (second_prompt, second)):
-            ids = torch.tensor([prompt_ids])
-            settings = {"max_new_tokens": ANSWER, "do_sample": False, "repetition_penalty": 1.0}
-            out = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
-            assert list(turn.response_ids) == out[0, len(prompt_ids) :].tolist()
-            with torch.no_grad():
-                logprobs_NV = model(out).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
-            expected_N = logprobs_NV.gather(1, out[0, len(prompt_ids) :, None])[:, 0]
-            assert turn.logprobs == pytest.approx(expected_N.tolist(), abs=1e-3)
+            ids, logprobs = greedy(tuple(prompt_ids))
+            assert list(turn.response_ids) == ids
+            assert turn.logprobs == pytest.approx(logprobs, abs=1e-3)
 
 
 def vllm_of(model, talk):
@@ -72,9 +84,9 @@ def conversation_is_rendered(tokenizer):
             assert [*talk.open(problem), *first, *end, *talk.follow(finish)] == expected
 
 
-def test_sampled_tokens_that_are_encoded_alike_are_what_the_chat_template_writes(model, tokenizer):
+def test_sampled_tokens_that_are_encoded_alike_are_what_the_chat_template_writes(trajectories, tokenizer):
     talk, compared = talk_of(tokenizer), 0
-    for trajectory in sampled(model, talk, temperature=1.0):
+    for trajectory in trajectories:
         first, second = trajectory.turns
         plain = [token for token in first.response_ids if token not in talk.stop_ids]
         if tokenizer.encode(first.text, add_special_tokens=False) != plain:

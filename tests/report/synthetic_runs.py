@@ -76,11 +76,11 @@ def trajectory(rng: np.random.Generator, step: int, stage: str, text: str) -> di
 def _results(rng: np.random.Generator, arm: str, seed: int, step: int, gain: float, text: str) -> Results:
     evaluations, ratios = [], np.zeros(0)
     for mode, more in (("greedy", -0.02), ("sampled", 0.0)):
-        first = rng.random(2000) < 0.5
-        last = np.where(rng.random(2000) < 0.8, first, rng.random(2000) < 0.5 + 5 * (gain + more))
+        first = rng.random(400) < 0.5
+        last = np.where(rng.random(400) < 0.8, first, rng.random(400) < 0.5 + 5 * (gain + more))
         rows = correction_rows(np.stack([first, last], axis=1).astype(float))
-        rows["answer_change"] = (rng.random(2000) < 0.3).astype(float)
-        rows["edit_ratio"] = ratios = np.clip(rng.normal(0.1 + gain, 0.06, 2000), 0, 0.5)
-        evaluations.append(Evaluation.of_rows(mode, range(2000), rows))
+        rows["answer_change"] = (rng.random(400) < 0.3).astype(float)
+        rows["edit_ratio"] = ratios = np.clip(rng.normal(0.1 + gain, 0.06, 400), 0, 0.5)
+        evaluations.append(Evaluation.of_rows(mode, range(400), rows))
     examples = [trajectory(rng, step, mode, text) for mode in ("greedy", "sampled") for _ in range(40)]
     return Results(arm, seed, step, tuple(evaluations), {"edit_ratio": histogram(ratios)}, examples)

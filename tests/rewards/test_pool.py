@@ -68,7 +68,7 @@ def test_only_the_culprits_of_a_chunk_are_lost():
 
 def test_many_workers_that_end_at_once_are_all_replaced():
     with RewardPool([FUNCTIONS + "by_text"], workers=16) as pool:
-        assert {verdict.status for verdict in pool.score(["exit"] * 400, {})} == {"error"}
+        assert {verdict.status for verdict in pool.score(["exit"] * 100, {})} == {"error"}
         assert pool.score(["fine"], {})[0].score == 1.0
 
 
@@ -142,12 +142,12 @@ def test_a_failed_part_leaves_the_whole_unscored_and_an_unscorable_one_is_left_o
     assert unread.parts["math"].status == "unscorable"
 
 
-def test_ten_thousand_calls_leak_nothing():
+def test_two_thousand_calls_leak_nothing():
     columns, others = {"numbers": [{"b": 8, "c": 5}], "target": [13]}, processes_of(os.getpid())
     with RewardPool(["pair_sum"]) as pool:
         pool.score(["b and c"], columns)
         files, processes = len(os.listdir("/proc/self/fd")), len(processes_of(os.getpid()) - others)
-        for _ in range(10_000):
+        for _ in range(2_000):
             assert pool.score(["b and c"], columns)[0].score == 1.0
         assert len(os.listdir("/proc/self/fd")) == files
         assert eventually(lambda: len(processes_of(os.getpid()) - others) == processes)

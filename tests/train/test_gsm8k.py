@@ -2,26 +2,23 @@
 
 import json
 import math
-from functools import partial
-
-import pytest
 
 from rlcore.policy import load_policy
 from rlcore.recipe import schema
-from tests.processes import python, torchrun
+from tests.processes import rlcore
 from tests.tiny import figures
 
 
-@pytest.mark.parametrize("launch", [python, partial(torchrun, 2)], ids=["one process", "two processes"])
-def test_gsm8k_goes_all_the_way(launch, benchmark_data, repository, tmp_path):
+def test_gsm8k_goes_all_the_way(benchmark_data, repository, tmp_path):
     run = tmp_path / "run"
     settings = [
         f"data.path={benchmark_data / 'gsm8k_train.jsonl'}",
+        "data.limit=2000",
         f"evaluate.data.path={benchmark_data / 'gsm8k_test.jsonl'}",
         f"output={run}",
         "track.wandb=off",
     ]
-    done = launch("-m", "rlcore", "train", repository / "recipes/gsm8k_tiny.yaml", *settings)
+    done = rlcore("train", repository / "recipes/gsm8k_tiny.yaml", *settings)
     assert done.returncode == 0, done.stderr
     records = figures(run)
     assert [record["stage"] for record in records] == ["stage_1", "stage_1", "stage_2", "stage_2"]

@@ -43,6 +43,7 @@ def test_a_run_with_adapters_samples_what_it_trains_and_is_exported(zero, finish
 
 def test_the_quickstart_with_zero_3_on_two_processes(repository, tmp_path):
     settings = ["learner.zero=3", "stages.0.steps=1", "stages.1.steps=2", "batch.problems=4", "evaluate=null"]
+    settings += ["data.options.count=500"]
     sizes = "model={scratch: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, vocab_size: 300}}"
     settings += [sizes, "track.wandb=off", "conversation.max_prompt_tokens=128", f"output={tmp_path / 'run'}"]
     done = torchrun(2, "-m", "rlcore", "train", repository / "recipes/quickstart.yaml", *settings)

