@@ -2,12 +2,14 @@
 
 import copy
 import dataclasses
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from talks import QUESTIONS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlcore.credit.streams import token_batch
@@ -15,6 +17,7 @@ from rlcore.learner import Learner
 from rlcore.ranks import start_distributed
 from rlcore.recipe.schema import LearnerConfig, LoraConfig
 from tests.processes import rlcore
+from tests.rollout.vllm.asking import answers_in_vllm_are_those_of_transformers
 
 LORA = LoraConfig(rank=4, targets=["q_proj", "v_proj", "down_proj"])
 
@@ -81,7 +84,7 @@ def test_one_step_has_the_gradient_of_autograd_and_log_probabilities_are_the_sam
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-3 * float(expected[name].abs().max()))
 
 
-def test_transformers_loads_what_a_step_of_training_exports(smollm2, model, tmp_path):
+def test_transformers_and_vllm_load_what_a_step_of_training_exports(smollm2, model, tmp_path):
     (tmp_path / "reward.py").write_text("def length(completions):\n    return [len(c) % 7 / 7 for c in completions]\n")
     (tmp_path / "problems.jsonl").write_text('{"prompt": "Count to five."}\n{"prompt": "Say hello."}\n')
     recipe = {
@@ -111,3 +114,5 @@ def test_transformers_loads_what_a_step_of_training_exports(smollm2, model, tmp_
     assert written.keys() == final.keys()
     assert all(torch.equal(value, final[name]) for name, value in written.items())
     assert AutoTokenizer.from_pretrained(out).chat_template == AutoTokenizer.from_pretrained(smollm2).chat_template
+    if find_spec("vllm"):
+        answers_in_vllm_are_those_of_transformers(out, QUESTIONS)
