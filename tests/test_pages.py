@@ -35,7 +35,13 @@ NOT_RUN = {
     "GPUs": [r"torchrun", r"launch/(one_node|serve)\.sh", r"rollout\.engine=vllm"],
     "a cluster": [r"sbatch", r"kubectl"],
     "an account": [r"rlcore dashboard", r"wandb sync"],
-    "downloads": [r"pip install", r"launch/setup_vllm_cpu\.sh", r"rlcore doctor recipes/", r"test_time/diagram"],
+    "downloads": [
+        r"pip install",
+        r"launch/setup_vllm_cpu\.sh",
+        r"rlcore doctor recipes/",
+        r"test_time/diagram",
+        r"recipes/small",
+    ],
     "minutes": [
         r"launch/(quickstart|test)\.sh",
         r"rlcore (paper-table|sft|adapt)",
@@ -207,7 +213,7 @@ def check(words: list[str]) -> None:
 def check_recipe(options: argparse.Namespace) -> None:
     """The recipe loads, as what its command takes it for."""
     recipe = getattr(options, "recipe", None)
-    if recipe and recipe.endswith("_base.yaml"):
+    if recipe and recipe.endswith("quickstart_base.yaml"):
         load_section(WarmStart, recipe, options.overrides)
     elif recipe and not Path(recipe).is_dir():
         load_recipe(recipe, options.overrides)
