@@ -8,9 +8,9 @@ lint-imports
 python -c 'import importlib.metadata; importlib.metadata.version("vllm")' 2>/dev/null || launch/setup_vllm_cpu.sh dev ||
     echo "vLLM's CPU build cannot be had here: the tests of vLLM are skipped" >&2
 unset PYTHONDONTWRITEBYTECODE  # else each of the hundreds of processes would compile rlcore anew
-# Types are checked meanwhile: tests wait a good part of their time.
+# Types are checked meanwhile, and a third worker fills two cores: tests wait a good part of their time.
 mypy >.venv/types.txt 2>&1 &
 types=$! status=0
-python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" || status=$?
+python -m pytest -n 3 --dist loadfile --no-loadscope-reorder "$@" || status=$?
 wait "$types" || { cat .venv/types.txt >&2 && status=1; }
 exit "$status"
