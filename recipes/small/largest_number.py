@@ -14,6 +14,8 @@ from rlcore.recipe.schema import Positive, Section
 
 SPLITS = {"test": (0,), "train": range(1, 10)}
 """Which tenths of all problems belong to a split, by the numbers in whatever order."""
+MAX_DRY_DRAWS = 10_000
+"""Draws in a row without a new problem after which the generator says that there are too few."""
 
 
 class Options(Section):
@@ -28,17 +30,22 @@ class Options(Section):
 def generate(options: dict[str, Any], split: str) -> Table:
     """Distinct problems of one split, of numbers of three digits or four; a solution states the answer alone.
 
-    Raises UserError for an unknown split or option.
+    Raises UserError for an unknown split or option, or when the split has fewer problems than asked for.
     """
     settings = validated(Options, options, "data.options")
     if split not in SPLITS:
         raise UserError(f"data split {split} is unknown to largest_number; it has {', '.join(SPLITS)}")
-    rng, found = Random(f"{settings.seed} {split}"), {}
+    rng, found, dry_draws = Random(f"{settings.seed} {split}"), {}, 0
     while len(found) < settings.count:
+        dry_draws += 1
+        if dry_draws > MAX_DRY_DRAWS:
+            raise UserError(
+                f"data.options: {split} has only {len(found):,} different problems; lower count, or raise spread"
+            )
         least = rng.randrange(100, 1000)
         numbers = rng.sample(range(least, least + settings.spread), settings.numbers)
-        if zlib.crc32(repr(sorted(numbers)).encode()) % 10 in SPLITS[split]:
-            found.setdefault(frozenset(numbers), numbers)
+        if zlib.crc32(repr(sorted(numbers)).encode()) % 10 in SPLITS[split] and frozenset(numbers) not in found:
+            found[frozenset(numbers)], dry_draws = numbers, 0
     rows = [
         {
             "prompt": f"Which is the largest number: {', '.join(map(str, numbers))}?",

@@ -2,7 +2,10 @@
 
 import re
 
+import pytest
+
 from rlcore.data import load_problems
+from rlcore.errors import UserError
 from rlcore.recipe import load_recipe
 
 
@@ -17,3 +20,10 @@ def test_answers_are_the_largest_and_no_problem_is_in_two_splits(repository):
         found.append({frozenset(each) for each in numbers})
     assert [len(each) for each in found] == [500, 1000]
     assert not found[0] & found[1]
+
+
+def test_a_split_with_too_few_problems_says_so(repository):
+    few = ["data.options.numbers=20", "data.options.spread=20"]
+    recipe = load_recipe(repository / "recipes/small/largest_smollm2_135m.yaml", few)
+    with pytest.raises(UserError, match=r"train has only \d+ different problems"):
+        load_problems(recipe.data)

@@ -105,9 +105,8 @@ def test_a_small_recipe_fits_in_the_memory_it_states(path):
     assert str(path.relative_to(RECIPES.parent)) in header["run"]
     stated = int(header["memory"].split(" GB")[0]) * GIB
     place = Path(str(recipe.model.path))
-    made_by = (
-        path.with_name(f"{place.parent.name}.yaml") if place.parts[0] == "runs" else path
-    )  # another recipe's policy
+    trained = place.parts[0] == "runs"  # by another recipe
+    made_by = path.with_name(f"{place.parent.name}.yaml") if trained else path
     shapes = model_shapes(load_recipe(made_by).model)
     assert peak(memory_parts(recipe, shapes, 1, stated)) < stated
 

@@ -64,7 +64,7 @@ class Rows:
         self.requests[slot] = request
 
     def donors(self, slots_P: np.ndarray) -> np.ndarray:
-        """For each new row one in the cache, or an earlier new one, that begins with the same tokens; else itself."""
+        """Slots `[P]` to copy from: a row in the cache, or an earlier new one, that begins alike; else its own."""
         in_cache = [slot for slot in self.live().tolist() if self.cached_S[slot] >= LEAST_ALIKE]
         first = {self.ids_SC[slot, :LEAST_ALIKE].tobytes(): slot for slot in reversed(in_cache)}
         return np.array(
@@ -77,7 +77,7 @@ class Rows:
         )
 
     def alike(self, slots_R: np.ndarray, others_R: np.ndarray) -> np.ndarray:
-        """How many tokens each row has in common with the cached beginning of another, its own last one left out."""
+        """Tokens `[R]` that rows have in common with the cached beginnings of others, their own last ones left out."""
         differ_RC = self.ids_SC[slots_R] != self.ids_SC[others_R]
         most_R = np.minimum(self.length_S[slots_R] - 1, self.cached_S[others_R])
         return np.where(differ_RC.any(1), np.minimum(differ_RC.argmax(1), most_R), most_R)
