@@ -5,8 +5,10 @@ Grids are lists of rows of digits. `prompt` and `answer` are demonstrations and 
 text may have `paraphrases` beside it, a list of other words for it.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from rewards.grids import Grid, write_grid
 from rlcore.data.prompts import asked
@@ -17,6 +19,8 @@ from rlcore.types import Problem
 
 GOLD = ("train", "input", "output")
 """The columns that make a row a task."""
+BETWEEN = "\n\n"
+"""What stands between two demonstrations."""
 
 
 def written_row(row: Row) -> Row:
@@ -24,7 +28,7 @@ def written_row(row: Row) -> Row:
     if "train" not in row or not row.get("input"):
         return row
     shown = [*row["train"], {"input": row["input"]}]
-    prompt = "\n\n".join(_written_pair(pair) for pair in shown)
+    prompt = BETWEEN.join(_written_pair(pair) for pair in shown)
     return {**row, "prompt": prompt, "answer": _written(row.get("output"))}
 
 
@@ -35,6 +39,21 @@ def _written_pair(pair: Row) -> str:
 
 def _written(value: Grid | str | None) -> str:
     return value if isinstance(value, str) else write_grid(value or [])
+
+
+def output_spans(row: Mapping[str, Any], text: str) -> list[tuple[int, int]]:
+    """Where in a text that contains the row's prompt the outputs of its demonstrations stand: from, to.
+
+    The first is left out: nothing before it shows the rule. Raises UserError for a text without the prompt.
+    """
+    at, spans = text.find(row.get("prompt", "")), []
+    if at < 0:
+        raise UserError("the chat template changes the prompts: what their demonstrations show is not found in them")
+    for pair in row.get("train", ()):
+        end = at + len(_written_pair(pair))
+        spans.append((end - len(_written(pair["output"])), end))
+        at = end + len(BETWEEN)
+    return spans[1:]
 
 
 def leave_one_out(row: Row) -> list[Row]:
@@ -49,6 +68,12 @@ def leave_one_out(row: Row) -> list[Row]:
 def alone(row: Row) -> list[Row]:
     """A task for each demonstration, which is asked without any other: what leave-one-out is compared with."""
     return [{"train": [], **pair} for pair in row["train"]]
+
+
+def shown_colours(row: Row) -> list[int]:
+    """The colours of the demonstrations and of what is asked, in order."""
+    grids = [row["input"], *(pair[name] for pair in row["train"] for name in ("input", "output"))]
+    return sorted({cell for grid in grids for line in grid for cell in line})
 
 
 def transformed(row: Row, transformation: Transformation) -> Row:

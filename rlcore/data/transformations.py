@@ -7,8 +7,7 @@ from random import Random
 
 from rewards.grids import Grid
 
-COLOURS = 10
-SAME_COLOURS = tuple(range(COLOURS))
+SAME_COLOURS = tuple(range(10))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +46,11 @@ SYMMETRIES = tuple(product((False, True), range(4)))
 """Transposed, quarters: the eight of the square, the identity first."""
 
 
-def drawn(rng: Random) -> Transformation:
-    """A symmetry and an exchange of all ten colours, each uniform."""
+def drawn(rng: Random, colours: Sequence[int] = SAME_COLOURS) -> Transformation:
+    """A symmetry and an exchange of these colours, each uniform."""
     transposed, quarters = rng.choice(SYMMETRIES)
-    return Transformation(transposed, quarters, tuple(rng.sample(SAME_COLOURS, COLOURS)))
+    exchange = dict(zip(colours, rng.sample(colours, len(colours)), strict=True))
+    return Transformation(transposed, quarters, tuple(exchange.get(colour, colour) for colour in SAME_COLOURS))
 
 
 def _transpose(grid: Grid) -> Grid:

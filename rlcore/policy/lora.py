@@ -143,11 +143,3 @@ def save_adapter(folder: Path, section: LoraConfig, tensors: Mapping[str, Tensor
 def plain_name(name: str) -> str:
     """A parameter's name in the model without adapters."""
     return name.replace(".base_layer.", ".")
-
-
-def drop_lora(model: PreTrainedModel) -> None:
-    """Takes all adapters out: the model's own layers stand in their places again, as they were."""
-    for name, layer in lora_layers(model).items():
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.get_base_layer())
-    del model.peft_config

@@ -18,7 +18,14 @@ class AdaptConfig(Section):
     tasks: Literal["leave_one_out", "alone"] = Field(
         "leave_one_out", description="a demonstration is learned with the others shown before it; alone: without them"
     )
+    loss: Literal["outputs", "answer"] = Field(
+        "outputs", description="what is learned of a task: the answer, and the outputs shown before it but the first"
+    )
     transform: bool = Field(True, description="learn each demonstration in drawn symmetries and exchanges of colours")
+    colours: Literal["all", "shown"] = Field(
+        "all", description="what transformations exchange: all ten colours, or only those that the problem shows"
+    )
+    together: Positive = Field(8, description="problems whose adapters are trained, and sampled from, in one batch")
     shared: bool = Field(False, description="one adapter for all problems, with as many steps for each")
     views: Positive = Field(8, description="transformed copies of each problem that are asked, itself the first")
     samples: Positive = Field(2, description="conversations of each view, its demonstrations in an order of their own")

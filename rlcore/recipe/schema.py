@@ -123,6 +123,9 @@ class SftConfig(Section):
         "with right ones at the same problem; column: demonstrations that the data hold"
     )
     column: str = Field("solution", description="of the data: the demonstration; only rows column reads it")
+    loss: Literal["answer", "outputs"] = Field(
+        "answer", description="of rows column: outputs also learns what demonstrations in the prompt show"
+    )
     keep_right: bool = Field(False, description="star and pair also learn conversations that are right twice")
     problems: Positive | None = Field(None, description="problems of a round; all when left out")
     samples: Positive = Field(1, description="conversations sampled of each problem")

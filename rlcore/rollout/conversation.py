@@ -13,6 +13,7 @@ from typing import Literal
 from rich.progress import track
 from transformers import PreTrainedTokenizerBase
 
+from rlcore.data.tasks import output_spans
 from rlcore.entries import KINDS, Script
 from rlcore.errors import UserError
 from rlcore.kinds.instructions import INSTRUCTIONS
@@ -84,6 +85,11 @@ class Conversation:
                 f"conversation.max_prompt_tokens {self.max_prompt_tokens}"
             )
         return ids
+
+    def shown_outputs(self, problem: Problem) -> list[int]:
+        """The places in `open(problem)` of what its demonstrations show (`rlcore.data.tasks.output_spans`)."""
+        text = self.template.render(list(problem.messages))
+        return self.template.places(text, output_spans(problem.columns, text))
 
     def prompt_tokens(self, problems: Sequence[Problem], *, shown: bool = False) -> list[int]:
         """Tokens of each problem's first prompt; tokenised once, in parallel, under a progress bar if `shown`."""

@@ -25,6 +25,8 @@ class Sampling:
     """Whether a conversation's random numbers must depend on `seed` and its key alone, whatever else is sampled."""
     least_version: int | None = None
     """The oldest weights that may sample a token; None: those published last. Servers may hold several versions."""
+    adapter: int = 0
+    """The problem whose adapters it goes through, of an engine that is given several (`TorchEngine.adapters`)."""
 
 
 @dataclass(frozen=True, slots=True)

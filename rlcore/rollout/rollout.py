@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
+from types import MappingProxyType
 from typing import Literal
 
 from rewards import Verdict
@@ -21,6 +22,8 @@ from rlcore.rollout.scoring import Scorer
 from rlcore.rollout.stopping import StopTexts
 from rlcore.rollout.streaming import Start, finished, iterated
 from rlcore.types import Groups, Problem, Request, Trajectory, Turn
+
+NO_ADAPTERS: Mapping[str, int] = MappingProxyType({})
 
 
 class Rollout:
@@ -96,12 +99,18 @@ class Rollout:
         return self._scorer.counts()
 
     def stream(
-        self, requests: Sequence[Request], *, temperature: float, draw: tuple[str | int, ...]
+        self,
+        requests: Sequence[Request],
+        *,
+        temperature: float,
+        draw: tuple[str | int, ...],
+        adapters: Mapping[str, int] = NO_ADAPTERS,
     ) -> Iterator[tuple[int, Trajectory]]:
         """Scored conversations as they end, each with the place of its request. Read it to its end within `together`.
 
         At most `rollout.slots` run at once. The random numbers of each depend only on the recipe's seed, `draw`, its
-        problem and its number, not on the other requests.
+        problem and its number, not on the other requests. `adapters` says whose adapters each problem, by its id, goes
+        through.
         """
         held: list[Future[Verdict]] = []  # so that equal attempts are judged once while this is read
 
@@ -109,7 +118,7 @@ class Rollout:
             held.append(self._scorer.start(problem, attempt))
             return held[-1]
 
-        yield from self._stream(self._conversation, requests, temperature, draw, judge)
+        yield from self._stream(self._conversation, requests, temperature, draw, judge, adapters)
 
     def first_attempts(self, requests: Sequence[Request], *, draw: tuple[str | int, ...]) -> Iterator[tuple[int, Turn]]:
         """As `stream`, but only the first attempt of each conversation, unscored."""
@@ -131,12 +140,14 @@ class Rollout:
         temperature: float,
         draw: tuple[str | int, ...],
         judge: Judge | None = None,
+        adapters: Mapping[str, int] = NO_ADAPTERS,
     ) -> Iterator[tuple[int, Trajectory]]:
         settings, sampling = self._recipe.rollout, replace(self._sampling(temperature, draw), apart=True)
 
         async def converse(problem: Problem, prompt: tuple[int, ...], sample: int) -> Trajectory:
             key = mixed_seed(problem.id, sample)
-            return await Episode(self.engine, conversation, problem, prompt, sampling, key, judge).run()
+            own = replace(sampling, adapter=adapters[problem.id]) if adapters else sampling
+            return await Episode(self.engine, conversation, problem, prompt, own, key, judge).run()
 
         def starts() -> Iterator[Start[Trajectory]]:
             for problem, same in groupby(requests, lambda request: request[0]):

@@ -47,6 +47,15 @@ class Template:
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def places(self, text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
+        """The places in `encode(text)` of the tokens that lie within these spans of characters."""
+        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return [
+            at
+            for at, (start, end) in enumerate(offsets)
+            if start < end and any(first <= start and end <= last for first, last in spans)
+        ]
+
     def encode_after(self, text: str, before: str = MARK) -> tuple[int, ...]:
         """The ids of a text that continues another, without the space that some tokenizers put before a text."""
         first, whole = self.encode(before), self.encode(before + text)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Any
 
+from rlcore.data.tasks import check_task
 from rlcore.recipe.schema import SftConfig
 from rlcore.rollout import Conversation
 from rlcore.sft.trainer import IGNORED, Row
@@ -27,15 +28,20 @@ def pair_rows(groups: Groups, *, keep_right: bool, rng: Random) -> list[Row]:
     return [row for group in groups for row in _pairs(group, keep_right, rng)]
 
 
-def column_rows(problems: Iterable[Problem], conversation: Conversation, column: str) -> Iterator[Row]:
-    """One row for each problem whose demonstration, the text in `column`, fits into an attempt."""
+def column_rows(problems: Iterable[Problem], conversation: Conversation, section: SftConfig) -> Iterator[Row]:
+    """One row for each problem whose demonstration, the text in `section.column`, fits into an attempt."""
     tokenizer: Any = conversation.tokenizer
     for problem in problems:
+        if section.loss == "outputs":
+            check_task(problem)
         prompt = conversation.open(problem)
-        shown = tokenizer(problem.columns[column], add_special_tokens=False)["input_ids"]
+        shown = tokenizer(problem.columns[section.column], add_special_tokens=False)["input_ids"]
         if len(shown) < conversation.max_attempt_tokens:
             learned = [*shown, tokenizer.eos_token_id]
-            yield {"input_ids": [*prompt, *learned], "labels": [IGNORED] * len(prompt) + learned}
+            labels = [IGNORED] * len(prompt) + learned
+            for place in conversation.shown_outputs(problem) if section.loss == "outputs" else ():
+                labels[place] = prompt[place]
+            yield {"input_ids": [*prompt, *learned], "labels": labels}
 
 
 def sampled_rows(groups: Groups, section: SftConfig, rng: Random) -> list[Row]:

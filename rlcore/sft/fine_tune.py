@@ -113,7 +113,7 @@ class _Rounds:
         problems = rank_slice(order.batch(number, count), ranks.rank, ranks.world)
         if section.rows == "column":
             conversations = len(problems)
-            mine = list(column_rows(problems, session.conversation, section.column))
+            mine = list(column_rows(problems, session.conversation, section))
         else:
             conversations = len(problems) * section.samples
             rng = Random(f"{self._recipe.seed} {number} {ranks.rank}")

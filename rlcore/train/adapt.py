@@ -4,8 +4,8 @@ Akyürek et al. 2024, "The surprising effectiveness of test-time training for ab
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,16 +19,18 @@ from rlcore.evaluate.journal import Journal
 from rlcore.evaluate.measure import mark, record_rows, trajectory_record
 from rlcore.evaluate.results import Evaluation, Results, save_evaluation
 from rlcore.files import Record, holding
+from rlcore.policy.many_adapters import many_adapters
 from rlcore.ranks import Ranks, gather_list, gather_rows, start_distributed
 from rlcore.recipe import Recipe
 from rlcore.recipe.adapt import AdaptConfig
+from rlcore.rollout.embedded.engine import TorchEngine
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.session.build import Session
 from rlcore.session.evaluation import EXAMPLES, identity, open_tracker
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.track import Tracker
 from rlcore.train.copies import Copy, copies, lessons
-from rlcore.train.few_steps import Row, adapters, learn
+from rlcore.train.few_steps import Row, learn
 from rlcore.types import Problem
 
 TOP = 2
@@ -92,9 +94,10 @@ class _Adaptation:
         asked = [copy for p in problems for copy in copies(p, section, self._template, self._recipe.seed)]
         found = [self._journal.read(f"view {copy.view}", copy.problem.id, copy.sample) for copy in asked]
         records = {at: record for at, record in enumerate(found) if record}
-        apart = section.steps and not section.shared
+        together = section.together if section.steps and not section.shared else max(1, len(problems))
         with tracker.progress("adapting", len(asked) - len(records)) as advance:
-            for part in [[problem] for problem in problems] if apart else [problems]:
+            for start in range(0, len(problems), together):
+                part = problems[start : start + together]
                 missing = [at for at, copy in enumerate(asked) if copy.problem in part and at not in records]
                 if missing:
                     answers = self._answer(part, [asked[at] for at in missing], advance)
@@ -106,33 +109,52 @@ class _Adaptation:
 
     def _answer(self, problems: Sequence[Problem], asked: Sequence[Copy], advance: Advance) -> dict[int, Record]:
         """Trains adapters on the problems, holds the conversations `asked` with them, and drops them."""
-        section, model, rollout = self._section, self._session.policy.model, self._session.held_out_rollout
-        rows, limit = self._rows(problems), self._recipe.learner.micro_batch_tokens
-        seed = mixed_seed(self._recipe.seed, "adapt", *(problem.id for problem in problems))
-        loss, trained = math.nan, sum(row.tokens for row in rows) / len(problems)
+        section, rollout = self._section, self._session.held_out_rollout
+        rows_PN = [self._rows(problem) for problem in problems] if section.steps else []
+        trained = [float(sum(row.tokens for row in rows)) for rows in rows_PN] or [0.0] * len(problems)
+        if section.shared and rows_PN:
+            rows = [row for rows in rows_PN for row in rows]
+            rows_PN, trained = [Random(self._recipe.seed).sample(rows, len(rows))], [sum(trained) / len(problems)]
+        own = {problem.id: 0 if section.shared else at for at, problem in enumerate(problems)}
         records = {}
-        with adapters(model, section.lora, seed) if rows else nullcontext(), rollout.together():
-            if rows:
-                loss = learn(model, rows, batch=section.batch, lr=section.lr, micro_batch_tokens=limit, seed=seed)
-            requests = [(copy.posed, 0) for copy in asked]
-            for at, talk in rollout.stream(requests, temperature=self._temperature, draw=("adapt",)):
-                copy = asked[at]
+        with self._adapters(problems, rows_PN) as losses, rollout.together():
+            requests, adapters = [(copy.posed, 0) for copy in asked], {c.posed.id: own[c.problem.id] for c in asked}
+            talks = rollout.stream(requests, temperature=self._temperature, draw=("adapt",), adapters=adapters)
+            for at, talk in talks:
+                copy, mine = asked[at], own[asked[at].problem.id]
                 told = trajectory_record(talk, step=0, stage=f"view {copy.view}")
-                own = {"problem_id": copy.problem.id, "transformation": copy.transformation.name}
-                record = {**told, **own, "trained_tokens": trained, "loss": loss}
+                told |= {"problem_id": copy.problem.id, "transformation": copy.transformation.name}
+                record = {**told, "trained_tokens": trained[mine], "loss": losses[mine]}
                 records[at] = self._journal.write(record, copy.sample)
                 advance(1)
         return records
 
-    def _rows(self, problems: Sequence[Problem]) -> list[Row]:
-        """The tasks to learn of all these problems; of several, in a drawn order."""
-        talk, tokenizer, seed = self._session.conversation, self._session.policy.tokenizer, self._recipe.seed
-        rows = []
-        for problem in problems:
-            for lesson in lessons(problem, self._section, self._template, seed):
-                answer = tokenizer(lesson.columns["answer"], add_special_tokens=False)["input_ids"]
-                rows.append(Row(talk.open(lesson), (*answer, tokenizer.eos_token_id)))
-        return rows if len(problems) == 1 else Random(seed).sample(rows, len(rows))
+    @contextmanager
+    def _adapters(self, problems: Sequence[Problem], rows_PN: Sequence[Sequence[Row]]) -> Iterator[list[float]]:
+        """Has adapters trained on these rows in the model, one for each list of them; gives their last losses."""
+        if not rows_PN:
+            yield [math.nan] * len(problems)
+            return
+        section, model, engine = self._section, self._session.policy.model, self._session.held_out_rollout.engine
+        assert isinstance(engine, TorchEngine)
+        seeds = [mixed_seed(self._recipe.seed, "adapt", problem.id) for problem in problems[: len(rows_PN)]]
+        batch, lr, limit = section.batch, section.lr, self._recipe.learner.micro_batch_tokens
+        with many_adapters(model, section.lora, seeds) as engine.adapters:
+            try:
+                yield learn(
+                    model, engine.adapters, rows_PN, batch=batch, lr=lr, micro_batch_tokens=limit, seed=seeds[0]
+                )
+            finally:
+                engine.adapters = None
+
+    def _rows(self, problem: Problem) -> list[Row]:
+        """The tasks to learn of a problem."""
+        talk, tokenizer, rows = self._session.conversation, self._session.policy.tokenizer, []
+        for lesson in lessons(problem, self._section, self._template, self._recipe.seed):
+            answer = tokenizer(lesson.columns["answer"], add_special_tokens=False)["input_ids"]
+            places = talk.shown_outputs(lesson) if self._section.loss == "outputs" else ()
+            rows.append(Row(talk.open(lesson), (*answer, tokenizer.eos_token_id), places))
+        return rows
 
 
 def _results(recipe: Recipe, section: AdaptConfig, adapted: Mapping[str, Sequence[Talk]], ranks: Ranks) -> Results:

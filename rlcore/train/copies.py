@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from random import Random
 
 from rewards.grids import read_grid, write_grid
-from rlcore.data.tasks import alone, leave_one_out, posed, retold, transformed
-from rlcore.data.transformations import IDENTITY, Transformation, drawn
+from rlcore.data.tasks import alone, leave_one_out, posed, retold, shown_colours, transformed
+from rlcore.data.transformations import IDENTITY, SAME_COLOURS, Transformation, drawn
 from rlcore.recipe.adapt import AdaptConfig
 from rlcore.types import Problem
 
@@ -39,7 +39,7 @@ def copies(problem: Problem, section: AdaptConfig, template: str, seed: int) -> 
     grids = isinstance(problem.columns["input"], list)
     found = []
     for view in range(section.views):
-        transformation = drawn(rng) if grids and view else IDENTITY
+        transformation = _drawn(problem, section, rng) if grids and view else IDENTITY
         row = transformed(dict(problem.columns), transformation)
         for sample in range(section.samples):
             told = retold(row, rng) if view or sample else row
@@ -58,5 +58,10 @@ def lessons(problem: Problem, section: AdaptConfig, template: str, seed: int) ->
     for number in range(section.steps * section.batch):
         row = tasks[number % len(tasks)]
         if section.transform and isinstance(row["input"], list):
-            row = transformed(row, drawn(rng))
+            row = transformed(row, _drawn(problem, section, rng))
         yield posed(problem, f"{problem.id}/lesson {number}", retold(row, rng), template)
+
+
+def _drawn(problem: Problem, section: AdaptConfig, rng: Random) -> Transformation:
+    colours = shown_colours(dict(problem.columns)) if section.colours == "shown" else SAME_COLOURS
+    return drawn(rng, colours)

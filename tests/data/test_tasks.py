@@ -8,7 +8,7 @@ import pytest
 
 from rewards.grids import read_grid
 from rlcore.data import load_problems
-from rlcore.data.tasks import alone, leave_one_out, retold, transformed
+from rlcore.data.tasks import alone, leave_one_out, output_spans, retold, shown_colours, transformed, written_row
 from rlcore.data.transformations import IDENTITY, SAME_COLOURS, SYMMETRIES, Transformation, drawn
 from rlcore.errors import UserError
 from rlcore.recipe.schema import DataConfig
@@ -46,6 +46,18 @@ def test_the_symmetries_are_all_eight_and_each_is_undone_exactly():
         assert each.undo(each.apply(GRID)) == GRID
 
 
+def test_colours_are_exchanged_among_those_that_a_task_shows():
+    assert shown_colours(ROW) == [0, 1, 2, 3, 9]
+    assert shown_colours({**ROW, "output": [[7]]}) == [0, 1, 2, 3, 9], "the answer is not read"
+    rng, seen = Random(0), set()
+    for _ in range(200):
+        colours = drawn(rng, [0, 3, 9]).colours
+        assert sorted(colours) == list(SAME_COLOURS)
+        assert all(colours[colour] == colour for colour in (1, 2, 4, 5, 6, 7, 8))
+        seen.add((colours[0], colours[3], colours[9]))
+    assert seen == set(permutations((0, 3, 9)))
+
+
 @pytest.mark.parametrize("tasks", [leave_one_out, alone])
 def test_tasks_to_learn_hold_nothing_of_what_is_asked(tasks):
     made = tasks(ROW)
@@ -57,6 +69,16 @@ def test_tasks_to_learn_hold_nothing_of_what_is_asked(tasks):
         assert "9" not in json.dumps(task)
     unasked = {"train": ROW["train"]}
     assert tasks(unasked) == made, "what is asked is not read at all"
+
+
+def test_outputs_that_a_prompt_shows_are_found_in_it():
+    row = written_row(ROW)
+    text = f"<user>{row['prompt']}\nThink.<end>"
+    assert [text[start:end] for start, end in output_spans(row, text)] == ["0 2", "0 3"], "the first is left out"
+    assert all(text[start - 8 : start] == "Output:\n" for start, _ in output_spans(row, text))
+    assert output_spans({"prompt": "What?"}, "<user>What?") == []
+    with pytest.raises(UserError, match="chat template changes the prompts"):
+        output_spans(row, text.replace("Input", "INPUT"))
 
 
 def test_a_transformed_task_is_the_same_task():

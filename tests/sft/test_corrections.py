@@ -11,10 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from rewards import Verdict
+from rewards.grids import write_grid
+from rlcore.data import load_problems
 from rlcore.errors import UserError
 from rlcore.evaluate.results import load_evaluation
+from rlcore.policy.scratch import scratch_tokenizer
 from rlcore.recipe import load_recipe
-from rlcore.sft.corrections import pair_rows, star_rows
+from rlcore.recipe.schema import ConversationConfig, DataConfig, SftConfig
+from rlcore.rollout import Conversation
+from rlcore.sft.corrections import column_rows, pair_rows, star_rows
 from rlcore.sft.trainer import IGNORED
 from rlcore.types import Problem, Trajectory, Turn
 from tests.processes import Started, rlcore, torchrun
@@ -172,6 +177,30 @@ def test_changes_of_what_rounds_read_are_told_or_refused(tmp_path, monkeypatch, 
     assert "contents of data " in said
     (entry,) = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert entry["round"] == 1
+
+
+def test_what_demonstrations_show_may_be_learned_beside_the_answer():
+    options = {"size": 2, "rules": ["recolour"], "demonstrations": 3, "count": 5}
+    problems = load_problems(DataConfig(source="grids", options=options))
+    tokenizer = scratch_tokenizer([problem.columns["prompt"] for problem in problems], 300)
+    talk = Conversation(tokenizer, ConversationConfig(attempts=1), [tokenizer.eos_token_id])
+    answer = SftConfig(rows="column", column="answer")
+    for problem, alone, shown in zip(
+        problems,
+        column_rows(problems, talk, answer),
+        column_rows(problems, talk, answer.model_copy(update={"loss": "outputs"})),
+        strict=True,
+    ):
+        assert alone["input_ids"] == shown["input_ids"]
+        parts = [tokenizer.decode([label for label in row["labels"] if label != IGNORED]) for row in (alone, shown)]
+        outputs = [write_grid(pair["output"]) for pair in problem.columns["train"]]
+        assert parts == [
+            f"{problem.columns['answer']}<|end|>",
+            f"{''.join(outputs[1:])}{problem.columns['answer']}<|end|>",
+        ]
+        assert all(label in (IGNORED, token) for label, token in zip(shown["labels"], shown["input_ids"], strict=True))
+    with pytest.raises(UserError, match="shows no demonstrations"):
+        list(column_rows([PROBLEM], talk, SftConfig(rows="column", column="answer", loss="outputs")))
 
 
 def test_demonstrations_that_are_too_long_are_left_out(tmp_path):

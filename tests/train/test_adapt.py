@@ -1,6 +1,8 @@
 """Training at test time: adapters that come and go, what is learned and asked, votes, and going on."""
 
+import asyncio
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -9,18 +11,23 @@ import yaml
 
 from rlcore.cli import main
 from rlcore.data.transformations import IDENTITY, Transformation
+from rlcore.errors import UserError
 from rlcore.files import read_records
+from rlcore.policy.lora import add_lora
+from rlcore.policy.many_adapters import many_adapters
 from rlcore.policy.scratch import scratch_model, scratch_tokenizer
 from rlcore.recipe.adapt import AdaptConfig
 from rlcore.recipe.schema import LoraConfig, ScratchConfig
+from rlcore.rollout.embedded.engine import TorchEngine
+from rlcore.rollout.engine import Sampling
 from rlcore.train.adapt import voted_row
 from rlcore.train.copies import Copy, copies, lessons
-from rlcore.train.few_steps import Row, adapters, learn
+from rlcore.train.few_steps import Row, learn
 from rlcore.types import Problem
 from tests.refusals import refusal
 
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.1)
-ROWS = [Row((5, 6, 7), (8, 9, 2)), Row((5, 7), (9, 2)), Row((6,), (8, 8, 8, 2))]
+ROWS = [Row((5, 6, 7), (8, 9, 2), (1,)), Row((5, 7), (9, 2)), Row((6,), (8, 8, 8, 2))]
 ASKED = [[9, 9], [9, 9]]
 PROBLEM = Problem(
     "p",
@@ -35,17 +42,22 @@ def model():
     return scratch_model(sizes, scratch_tokenizer(["Input: 1 2 Output: 3"], 300), seed=0)
 
 
+def logits(model, ids=None):
+    with torch.no_grad():
+        return model(torch.arange(12)[None] if ids is None else ids).logits
+
+
 def test_adapters_change_the_model_and_leave_the_base_bit_by_bit(model):
-    ids = torch.arange(12)[None]
-    before, logits = {name: value.clone() for name, value in model.state_dict().items()}, model(ids).logits
+    before, plain = {name: value.clone() for name, value in model.state_dict().items()}, logits(model)
     first = []
     for _ in range(2):
-        with adapters(model, LORA, seed=3):
-            assert torch.equal(model(ids).logits, logits), "adapters have an effect before they are trained"
-            learn(model, ROWS * 4, batch=3, lr=0.01, micro_batch_tokens=1000, seed=1)
-            first.append(model(ids).logits)
-        assert not torch.equal(first[-1], logits)
-        assert torch.equal(model(ids).logits, logits)
+        with many_adapters(model, LORA, seeds=[3]) as adapters:
+            assert torch.equal(logits(model), plain), "adapters have an effect before they are trained"
+            learn(model, adapters, [ROWS * 4], batch=3, lr=0.01, micro_batch_tokens=1000, seed=1)
+            adapters.aim(torch.zeros(1, dtype=torch.int64))
+            first.append(logits(model))
+        assert not torch.equal(first[-1], plain)
+        assert torch.equal(logits(model), plain)
     assert torch.equal(*first), "what one problem taught is left over for the next"
     after = model.state_dict()
     assert after.keys() == before.keys()
@@ -57,15 +69,89 @@ def test_a_step_learns_the_mean_over_learned_tokens_however_its_rows_are_split(m
     with torch.no_grad():
         total = 0.0
         for row in ROWS:
-            log_p = model(torch.tensor([[*row.prompt_ids, *row.learned_ids]])).logits[0].log_softmax(-1)
+            log_p = model(torch.tensor([[*row.prompt_ids, *row.answer_ids]])).logits[0].log_softmax(-1)
             at = len(row.prompt_ids)
-            total -= sum(log_p[at + i - 1, token].item() for i, token in enumerate(row.learned_ids))
+            total -= sum(log_p[at + i - 1, token].item() for i, token in enumerate(row.answer_ids))
+            total -= sum(log_p[place - 1, row.prompt_ids[place]].item() for place in row.places)
     for tokens in (1, 1000):  # one row at a time, all together
-        with adapters(model, LoraConfig(rank=4), seed=3):
-            loss = learn(model, ROWS, batch=3, lr=0.01, micro_batch_tokens=tokens, seed=1)
-            again = learn(model, ROWS * 30, batch=3, lr=0.01, micro_batch_tokens=tokens, seed=1)
-        assert loss == pytest.approx(total / 9, rel=1e-5)
+        with many_adapters(model, LoraConfig(rank=4), seeds=[3]) as adapters:
+            (loss,) = learn(model, adapters, [ROWS], batch=3, lr=0.01, micro_batch_tokens=tokens, seed=1)
+            (again,) = learn(model, adapters, [ROWS * 30], batch=3, lr=0.01, micro_batch_tokens=tokens, seed=1)
+        assert loss == pytest.approx(total / 10, rel=1e-5)
         assert again < loss - 0.2
+
+
+def peft_alone(model, rows, steps: int) -> torch.Tensor:
+    """Logits after the same steps by peft's adapters, which start as those of seed 7 do, and transformers' own loss."""
+    section, model = LoraConfig(rank=4, alpha=8), deepcopy(model)
+    with many_adapters(model, section, seeds=[7]) as adapters:
+        starts = [part[0].clone() for part in adapters.parameters[::2]]
+    add_lora(model, section, seed=0)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with torch.no_grad():
+        for parameter, start in zip(trained[::2], starts, strict=True):
+            parameter.copy_(start)
+    optimizer = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.0)
+    ids = torch.tensor([[*row.prompt_ids, *row.answer_ids] for row in rows])
+    labels = ids.clone()
+    labels[:, : len(rows[0].prompt_ids)] = -100
+    for _ in range(steps):
+        model(ids, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return logits(model)
+
+
+def test_adapters_of_several_problems_in_one_batch_are_those_of_each_alone_and_peft_s(model):
+    section = LoraConfig(rank=4, alpha=8)
+    mine, other = [Row((5, 6), (8, 9)), Row((5, 7), (9, 2))], [Row((1,), (3, 3, 3)), Row((4, 4, 4, 4), (1,))]
+    alone = {}
+    for seed, rows in ((7, mine), (8, other)):
+        with many_adapters(model, section, seeds=[seed]) as adapters:
+            learn(model, adapters, [rows * 5], batch=2, lr=0.01, micro_batch_tokens=1000, seed=1)
+            alone[seed] = logits(model)
+    for tokens in (1, 8, 1000):
+        with many_adapters(model, section, seeds=[8, 7]) as adapters:
+            learn(model, adapters, [other * 5, mine * 5], batch=2, lr=0.01, micro_batch_tokens=tokens, seed=1)
+            adapters.aim(torch.tensor([1, 0, 1]))
+            together = logits(model, torch.arange(12)[None].expand(3, -1))
+        for row, seed in enumerate((7, 8, 7)):
+            torch.testing.assert_close(together[row], alone[seed][0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone[7], peft_alone(model, mine, steps=5), rtol=1e-4, atol=1e-5)
+
+
+def test_each_conversation_is_sampled_through_its_own_adapters(model):
+    """Greedy, against the model's own passes with one problem's adapters; equal prompts are not shared across them."""
+    prompts = [tuple(range(1, 30)), tuple(range(1, 25))]
+    engine = TorchEngine(model, [2], slots=8, max_tokens=60)
+    rows_PN = [[Row((*prompts[0], 9), (4 + p,) * 12)] * 30 for p in range(3)]
+    with many_adapters(model, LoraConfig(rank=4), seeds=[1, 2, 3]) as engine.adapters:
+        learn(model, engine.adapters, rows_PN, batch=3, lr=0.03, micro_batch_tokens=1000, seed=1)
+
+        async def ask():
+            told = [(p, ids) for p in range(3) for ids in prompts]
+            asked = [
+                engine.sample(ids, Sampling(16, temperature=0.0, adapter=p), key=key, last=True)
+                for key, (p, ids) in enumerate(told)
+            ]
+            return dict(zip(told, await asyncio.gather(*asked), strict=True))
+
+        found = asyncio.run(ask())
+        for (p, ids), sample in found.items():
+            engine.adapters.aim(torch.tensor([p]))
+            expected = list(ids)
+            for _ in range(len(sample.ids)):
+                expected.append(int(logits(model, torch.tensor([expected]))[0, -1].argmax()))
+            assert expected[len(ids) :] == list(sample.ids)
+    assert len({found[p, prompts[0]].ids for p in range(3)}) == 3
+
+
+def test_targets_that_a_model_lacks_are_refused(model):
+    with pytest.raises(UserError, match=r"adapt\.lora\.targets"), many_adapters(model, LoraConfig(targets=["x"]), [1]):
+        pass
+    with many_adapters(model, LoraConfig(targets=["q_proj"]), [1]) as adapters:
+        assert len(adapters.parameters) == 2 * 2
 
 
 @pytest.mark.parametrize("tasks", ["leave_one_out", "alone"])
@@ -92,6 +178,14 @@ def test_copies_are_asked_and_undone():
     text = Problem("t", PROBLEM.messages, {"train": [{"input": "a", "output": "b"}] * 2, "input": "c", "output": "d"})
     assert {copy.transformation for copy in copies(text, section, "{prompt}", seed=1)} == {IDENTITY}
     assert copies(text, section, "{prompt}", seed=1)[3].undone("d") == "d"
+
+
+def test_copies_and_lessons_may_keep_to_the_colours_that_are_shown():
+    section = AdaptConfig(steps=10, views=20, colours="shown")
+    made = [copy.posed for copy in copies(PROBLEM, section, "{prompt}", seed=1)]
+    made += lessons(PROBLEM, section, "{prompt}", seed=1)
+    text = "".join(problem.messages[-1]["content"] for problem in made)
+    assert {character for character in text if character.isdigit()} == set("01239")
 
 
 def talk(view: int, answer: str | None, right: bool, transformation: Transformation = IDENTITY, tokens: int = 5):

@@ -1,10 +1,11 @@
-"""Generated grid tasks in ARC's form, small enough for a tiny model: turn the grid, exchange its colours, or both.
+"""Generated grid tasks in ARC's form, small enough for a tiny model: turn the grid, change its colours, or both.
 
 A task's rule is a `Transformation`. Splits are by rule: no held-out task has a rule that a training task shows.
 """
 
 import zlib
-from itertools import permutations
+from collections.abc import Iterator
+from itertools import combinations, permutations
 from random import Random
 from typing import Any, Literal
 
@@ -27,8 +28,10 @@ class Options(Section):
     """Settings of the generator."""
 
     size: int = Field(3, ge=2, le=10, description="rows and columns of a grid")
-    colours: int = Field(4, ge=2, le=6)
-    rules: list[Literal["turn", "recolour"]] = Field(["turn", "recolour"], min_length=1)
+    colours: int = Field(4, ge=2, le=10)
+    rules: list[Literal["turn", "recolour", "swap"]] = Field(
+        ["turn", "recolour"], min_length=1, description="recolour: each colour becomes another; swap: two change places"
+    )
     demonstrations: int = Field(3, ge=2)
     count: Positive = 2_000
     seed: int = 0
@@ -53,23 +56,36 @@ def generate(options: dict[str, Any], split: str) -> Table:
 def _rules(settings: Options) -> list[Transformation]:
     """All rules of these options but the one that changes nothing."""
     turns = SYMMETRIES if "turn" in settings.rules else SYMMETRIES[:1]
-    used = range(settings.colours)
-    colours = permutations(used) if "recolour" in settings.rules else [tuple(used)]
-    rest = SAME_COLOURS[settings.colours :]
-    return [Transformation(*turn, (*exchange, *rest)) for exchange in colours for turn in turns][1:]
+    return [Transformation(*turn, colours) for colours in _exchanges(settings) for turn in turns][1:]
+
+
+def _exchanges(settings: Options) -> Iterator[tuple[int, ...]]:
+    """What may become of the ten colours, nothing first."""
+    used, rest = SAME_COLOURS[: settings.colours], SAME_COLOURS[settings.colours :]
+    if "recolour" in settings.rules:
+        yield from ((*exchange, *rest) for exchange in permutations(used))
+        return
+    yield SAME_COLOURS
+    if "swap" in settings.rules:
+        for pair in combinations(used, 2):
+            there = dict(zip(pair, reversed(pair), strict=True))
+            yield tuple(there.get(colour, colour) for colour in SAME_COLOURS)
 
 
 def _row(number: int, rule: Transformation, settings: Options, rng: Random) -> Row:
     """A task: as many demonstrations as the settings say, and one grid that is asked."""
-    *shown, asked = ({"input": grid, "output": rule.apply(grid)} for grid in _grids(settings, rng))
+    grids = [_grid(rule, settings, rng) for _ in range(settings.demonstrations + 1)]
+    *shown, asked = ({"input": grid, "output": rule.apply(grid)} for grid in grids)
     return {"id": f"{number}", "rule": rule.name, "train": shown, **asked}
 
 
-def _grids(settings: Options, rng: Random) -> list[Grid]:
+def _grid(rule: Transformation, settings: Options, rng: Random) -> Grid:
+    """A grid that the rule changes."""
     cells = range(settings.size)
-    return [
-        [[rng.randrange(settings.colours) for _ in cells] for _ in cells] for _ in range(settings.demonstrations + 1)
-    ]
+    while True:
+        grid = [[rng.randrange(settings.colours) for _ in cells] for _ in cells]
+        if rule.apply(grid) != grid:
+            return grid
 
 
 GRIDS = Source(text="prompt", gold=GOLD, complete=written_row, make=generate, domain="grids")

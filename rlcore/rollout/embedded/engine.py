@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from rlcore.errors import UserError
 from rlcore.machine import free_bytes
 from rlcore.policy.common_decoder import is_common_decoder
+from rlcore.policy.many_adapters import ManyAdapters
 from rlcore.rollout.embedded.bands import bands_of
 from rlcore.rollout.embedded.decoder import FewOperations
 from rlcore.rollout.embedded.rows import Request, Rows
@@ -64,7 +65,7 @@ class TorchEngine(RolloutEngine):
         self._driver: asyncio.Task[None] | None = None
         self._seed: int | None = None
         self._common = is_common_decoder(model)
-        self._decoder: FewOperations | None = None
+        self.adapters: ManyAdapters | None = None  # in the model; a request's `sampling` says which it goes through
         self._forget()
         use_decode_attention(model)
 
@@ -97,7 +98,7 @@ class TorchEngine(RolloutEngine):
         try:
             self.model.eval()
             # The weights may have changed since attempts were last sampled.
-            self._decoder = FewOperations(self.model) if self._common else None
+            self._decoder = FewOperations(self.model) if self._common and not self.adapters else None
             self._cache.begin(self._kv_bytes or int(FREE_SHARE * free_bytes(self.device)))
             with torch.no_grad():
                 while len(self._active) or self._waiting:
@@ -197,7 +198,7 @@ class TorchEngine(RolloutEngine):
     def _compute(self, opened: Sequence[Request]) -> None:
         """Samples the first token of these requests, except those that had to leave again."""
         slot_of = {id(request): slot for slot, request in enumerate(self._rows.requests) if request}
-        firsts: dict[tuple[int, ...], list[int]] = {}
+        firsts: dict[tuple[object, ...], list[int]] = {}
         continued = []
         for request in opened:
             slot = slot_of.get(id(request))
@@ -206,7 +207,7 @@ class TorchEngine(RolloutEngine):
             if self._rows.cached_S[slot]:
                 continued.append(slot)
             else:
-                firsts.setdefault(request.tokens, []).append(slot)
+                firsts.setdefault((request.sampling.adapter, *request.tokens), []).append(slot)
         if continued:
             slots_R = np.array(continued)
             self._sample_at(slots_R, self._extend(slots_R))
@@ -261,7 +262,7 @@ class TorchEngine(RolloutEngine):
         tokens_RQ = self._rows.ids_SC[slots_R[:, None], positions_RQ]
         self._rows.cached_S[slots_R] = length_R1[:, 0]
         self._cache.aim(slots_R, columns_RQ)
-        return self._forward(tokens_RQ, positions_RQ)
+        return self._forward(tokens_RQ, positions_RQ, slots_R)
 
     # Decoding: every active row advances by one token.
 
@@ -280,13 +281,15 @@ class TorchEngine(RolloutEngine):
         tokens_S[slots_R] = rows.ids_SC[slots_R, rows.cached_S[slots_R]]
         rows.cached_S[slots_R] += 1
         self._cache.aim_first(columns_S, positions_S)
-        logits_SV = self._forward(tokens_S[:, None], positions_S[:, None])
+        logits_SV = self._forward(tokens_S[:, None], positions_S[:, None], np.arange(span))
         self._active = slots_R[:0]
         self._sample_at(slots_R, logits_SV if len(slots_R) == span else logits_SV[self._tensor(slots_R)])
 
-    def _forward(self, tokens_RQ: np.ndarray, positions_RQ: np.ndarray) -> torch.Tensor:
+    def _forward(self, tokens_RQ: np.ndarray, positions_RQ: np.ndarray, slots_R: np.ndarray) -> torch.Tensor:
         """Logits `[R, V]` after the last token of each row, which sees the columns up to its own position."""
         self.steps += 1
+        if self.adapters:
+            self.adapters.aim(self._tensor(self._rows.adapters(slots_R)))
         ids, positions = self._tensor(tokens_RQ), self._tensor(positions_RQ)
         if self._decoder:
             return self._decoder.last_logits(ids, positions, self._cache)

@@ -65,13 +65,15 @@ class Rows:
 
     def donors(self, slots_P: np.ndarray) -> np.ndarray:
         """Slots `[P]` to copy from: a row in the cache, or an earlier new one, that begins alike; else its own."""
+
+        def beginning(slot: int) -> tuple[int, bytes]:
+            return int(self.adapters(slot)), self.ids_SC[slot, :LEAST_ALIKE].tobytes()
+
         in_cache = [slot for slot in self.live().tolist() if self.cached_S[slot] >= LEAST_ALIKE]
-        first = {self.ids_SC[slot, :LEAST_ALIKE].tobytes(): slot for slot in reversed(in_cache)}
+        first = {beginning(slot): slot for slot in reversed(in_cache)}
         return np.array(
             [
-                first.setdefault(self.ids_SC[slot, :LEAST_ALIKE].tobytes(), slot)
-                if self.length_S[slot] > LEAST_ALIKE
-                else slot
+                first.setdefault(beginning(slot), slot) if self.length_S[slot] > LEAST_ALIKE else slot
                 for slot in slots_P.tolist()
             ]
         )
@@ -81,6 +83,10 @@ class Rows:
         differ_RC = self.ids_SC[slots_R] != self.ids_SC[others_R]
         most_R = np.minimum(self.length_S[slots_R] - 1, self.cached_S[others_R])
         return np.where(differ_RC.any(1), np.minimum(differ_RC.argmax(1), most_R), most_R)
+
+    def adapters(self, slots_R: np.ndarray | int) -> np.ndarray:
+        """Whose adapters these rows go through, `[R]`."""
+        return np.array([kind.adapter for kind in self.kinds])[self.kind_S[slots_R]]
 
     def append(self, slots_R: np.ndarray, tokens_R: np.ndarray, logprobs_R: np.ndarray) -> None:
         """Appends one sampled token to each of these rows."""
