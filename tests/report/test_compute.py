@@ -60,6 +60,9 @@ def test_one_page_and_plot_of_all_runs(tmp_path, capsys):
         evaluated(tmp_path / "one", "refine", "critique", range(4), **votes),
         evaluated(tmp_path / "two", "iterated<b>", "iterate_guided", range(4), **votes),
     ]
+    stored = json.loads((runs[1] / "evaluation.json").read_bytes())
+    stored["evaluations"][0]["metrics"]["t1"][1] += 1e-12  # an interval that differs by a rounding
+    (runs[1] / "evaluation.json").write_text(json.dumps(stored))
     main(["report", "--compute", *map(str, runs), "--output", str(tmp_path / "page")])
     assert capsys.readouterr().out.strip() == str(tmp_path / "page" / "compute.html")
     text = (tmp_path / "page" / "compute.html").read_text()
