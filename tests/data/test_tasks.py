@@ -125,8 +125,28 @@ def test_generated_tasks_have_a_rule_and_no_split_shows_a_rule_of_another():
     assert problems[0].messages[0]["content"].endswith("Output:")
     assert read_grid(columns["answer"]) == columns["output"]
     assert load_problems(DataConfig(source="grids", split="test", options=options)) == problems
-    with pytest.raises(UserError, match=r"data\.options: size"):
-        load_problems(DataConfig(source="grids", options={"size": 1}))
+    for wrong, told in (({"size": 1}, "size"), ({"fewest": 4}, "fewest 4"), ({"colours": 10}, "recolour has too many")):
+        with pytest.raises(UserError, match=rf"data\.options.*{told}"):
+            load_problems(DataConfig(source="grids", options=wrong))
+
+
+def test_generated_tasks_in_which_two_colours_change_places():
+    options = {"size": 2, "colours": 6, "rules": ["swap"], "demonstrations": 4, "fewest": 2, "count": 300}
+    problems = load_problems(DataConfig(source="grids", split="train", options=options))
+    assert {len(problem.columns["train"]) for problem in problems} == {2, 3, 4}
+    for columns in (problem.columns for problem in problems):
+        pairs = [*columns["train"], {"input": columns["input"], "output": columns["output"]}]
+        cells = [
+            (before, after)
+            for pair in pairs
+            for rows in zip(pair["input"], pair["output"], strict=True)
+            for before, after in zip(*rows, strict=True)
+        ]
+        changed = {frozenset(cell) for cell in cells if cell[0] != cell[1]}
+        assert len(changed) == 1, "one pair of colours, in every grid"
+        (pair,) = changed
+        assert all(before != after for before, after in cells if before in pair)
+        assert all(each["input"] != each["output"] for each in pairs), "every grid shows the rule"
 
 
 def test_arc_s_form_is_read_from_a_file_and_a_folder(tmp_path):

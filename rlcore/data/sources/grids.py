@@ -9,7 +9,7 @@ from itertools import combinations, permutations
 from random import Random
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rewards.grids import Grid
 from rlcore.data.table import Table
@@ -33,8 +33,17 @@ class Options(Section):
         ["turn", "recolour"], min_length=1, description="recolour: each colour becomes another; swap: two change places"
     )
     demonstrations: int = Field(3, ge=2)
+    fewest: int | None = Field(None, ge=2, description="demonstrations, where tasks differ in their number")
     count: Positive = 2_000
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> "Options":
+        if self.fewest and self.fewest > self.demonstrations:
+            raise ValueError(f"fewest {self.fewest} is more than demonstrations {self.demonstrations}")
+        if "recolour" in self.rules and self.colours > 6:
+            raise ValueError(f"recolour has too many rules for {self.colours} colours: take 6, or the rule swap")
+        return self
 
 
 def generate(options: dict[str, Any], split: str) -> Table:
@@ -73,8 +82,9 @@ def _exchanges(settings: Options) -> Iterator[tuple[int, ...]]:
 
 
 def _row(number: int, rule: Transformation, settings: Options, rng: Random) -> Row:
-    """A task: as many demonstrations as the settings say, and one grid that is asked."""
-    grids = [_grid(rule, settings, rng) for _ in range(settings.demonstrations + 1)]
+    """A task: demonstrations as the settings say, and one grid that is asked."""
+    number_shown = rng.randint(settings.fewest or settings.demonstrations, settings.demonstrations)
+    grids = [_grid(rule, settings, rng) for _ in range(number_shown + 1)]
     *shown, asked = ({"input": grid, "output": rule.apply(grid)} for grid in grids)
     return {"id": f"{number}", "rule": rule.name, "train": shown, **asked}
 
