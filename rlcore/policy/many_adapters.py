@@ -65,8 +65,9 @@ def many_adapters(model: PreTrainedModel, section: LoraConfig, seeds: Sequence[i
 
 def _targets(model: PreTrainedModel, section: LoraConfig) -> Iterator[tuple[str, nn.Linear]]:
     head = model.get_output_embeddings()
+    ends = [""] if section.targets == "all-linear" else [f".{target}" for target in section.targets]
     for name, layer in model.named_modules():
-        named = section.targets == "all-linear" or name.rpartition(".")[2] in section.targets
+        named = any(f".{name}".endswith(end) for end in ends)
         if named and isinstance(layer, nn.Linear) and layer is not head:
             yield name, layer
 
@@ -77,7 +78,7 @@ def _put(model: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 class _Adapted(nn.Module):
-    """A linear layer with one adapter for each problem: x · W + α / r · x · A · B."""
+    """A linear layer with one adapter for each problem: x · W + α / r · x · A · B (equation 3 of LoRA)."""
 
     def __init__(self, base: nn.Linear, section: LoraConfig, generators: Sequence[torch.Generator]):
         super().__init__()

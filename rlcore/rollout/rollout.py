@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from types import MappingProxyType
 from typing import Literal
 
 from rewards import Verdict
@@ -22,8 +21,6 @@ from rlcore.rollout.scoring import Scorer
 from rlcore.rollout.stopping import StopTexts
 from rlcore.rollout.streaming import Start, finished, iterated
 from rlcore.types import Groups, Problem, Request, Trajectory, Turn
-
-NO_ADAPTERS: Mapping[str, int] = MappingProxyType({})
 
 
 class Rollout:
@@ -104,7 +101,7 @@ class Rollout:
         *,
         temperature: float,
         draw: tuple[str | int, ...],
-        adapters: Mapping[str, int] = NO_ADAPTERS,
+        adapters: Mapping[str, int] | None = None,
     ) -> Iterator[tuple[int, Trajectory]]:
         """Scored conversations as they end, each with the place of its request. Read it to its end within `together`.
 
@@ -140,7 +137,7 @@ class Rollout:
         temperature: float,
         draw: tuple[str | int, ...],
         judge: Judge | None = None,
-        adapters: Mapping[str, int] = NO_ADAPTERS,
+        adapters: Mapping[str, int] | None = None,
     ) -> Iterator[tuple[int, Trajectory]]:
         settings, sampling = self._recipe.rollout, replace(self._sampling(temperature, draw), apart=True)
 

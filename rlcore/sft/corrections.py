@@ -7,12 +7,12 @@ al. 2023). With `keep_right` both also keep conversations that are right twice. 
 
 from collections.abc import Iterable, Iterator, Sequence
 from random import Random
-from typing import Any
 
 from rlcore.data.tasks import check_task
 from rlcore.recipe.schema import SftConfig
 from rlcore.rollout import Conversation
 from rlcore.sft.trainer import IGNORED, Row
+from rlcore.train.few_steps import demonstration
 from rlcore.types import Groups, Problem, Trajectory, Turn
 
 
@@ -30,18 +30,15 @@ def pair_rows(groups: Groups, *, keep_right: bool, rng: Random) -> list[Row]:
 
 def column_rows(problems: Iterable[Problem], conversation: Conversation, section: SftConfig) -> Iterator[Row]:
     """One row for each problem whose demonstration, the text in `section.column`, fits into an attempt."""
-    tokenizer: Any = conversation.tokenizer
     for problem in problems:
         if section.loss == "outputs":
             check_task(problem)
-        prompt = conversation.open(problem)
-        shown = tokenizer(problem.columns[section.column], add_special_tokens=False)["input_ids"]
-        if len(shown) < conversation.max_attempt_tokens:
-            learned = [*shown, tokenizer.eos_token_id]
-            labels = [IGNORED] * len(prompt) + learned
-            for place in conversation.shown_outputs(problem) if section.loss == "outputs" else ():
-                labels[place] = prompt[place]
-            yield {"input_ids": [*prompt, *learned], "labels": labels}
+        row = demonstration(conversation, problem, section.column, section.loss)
+        if len(row.answer_ids) <= conversation.max_attempt_tokens:
+            labels = [IGNORED] * len(row.prompt_ids) + [*row.answer_ids]
+            for place in row.places:
+                labels[place] = row.prompt_ids[place]
+            yield {"input_ids": [*row.prompt_ids, *row.answer_ids], "labels": labels}
 
 
 def sampled_rows(groups: Groups, section: SftConfig, rng: Random) -> list[Row]:

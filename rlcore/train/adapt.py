@@ -30,7 +30,7 @@ from rlcore.session.evaluation import EXAMPLES, identity, open_tracker
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.track import Tracker
 from rlcore.train.copies import Copy, copies, lessons
-from rlcore.train.few_steps import Row, learn
+from rlcore.train.few_steps import Row, demonstration, learn
 from rlcore.types import Problem
 
 TOP = 2
@@ -98,7 +98,9 @@ class _Adaptation:
         with tracker.progress("adapting", len(asked) - len(records)) as advance:
             for start in range(0, len(problems), together):
                 part = problems[start : start + together]
-                missing = [at for at, copy in enumerate(asked) if copy.problem in part and at not in records]
+                first = start * section.views * section.samples
+                last = first + len(part) * section.views * section.samples
+                missing = [at for at in range(first, last) if at not in records]
                 if missing:
                     answers = self._answer(part, [asked[at] for at in missing], advance)
                     records |= {missing[at]: record for at, record in answers.items()}
@@ -149,12 +151,9 @@ class _Adaptation:
 
     def _rows(self, problem: Problem) -> list[Row]:
         """The tasks to learn of a problem."""
-        talk, tokenizer, rows = self._session.conversation, self._session.policy.tokenizer, []
-        for lesson in lessons(problem, self._section, self._template, self._recipe.seed):
-            answer = tokenizer(lesson.columns["answer"], add_special_tokens=False)["input_ids"]
-            places = talk.shown_outputs(lesson) if self._section.loss == "outputs" else ()
-            rows.append(Row(talk.open(lesson), (*answer, tokenizer.eos_token_id), places))
-        return rows
+        talk, section = self._session.conversation, self._section
+        asked = lessons(problem, section, self._template, self._recipe.seed)
+        return [demonstration(talk, lesson, "answer", section.loss) for lesson in asked]
 
 
 def _results(recipe: Recipe, section: AdaptConfig, adapted: Mapping[str, Sequence[Talk]], ranks: Ranks) -> Results:

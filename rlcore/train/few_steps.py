@@ -3,15 +3,18 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from rlcore.policy.many_adapters import ManyAdapters
+from rlcore.rollout import Conversation
+from rlcore.types import Problem
 
 IGNORED = -100
-"""transformers' label of a token that is not learned."""
+"""Stands where nothing is learned."""
 MAX_GRAD_NORM = 1.0
 
 
@@ -31,6 +34,14 @@ class Row:
     def learned(self) -> int:
         """The number of tokens that are learned."""
         return len(self.places) + len(self.answer_ids)
+
+
+def demonstration(conversation: Conversation, problem: Problem, column: str, loss: str) -> Row:
+    """The problem answered by the text of its `column`; loss `outputs` also learns what its prompt shows."""
+    tokenizer: Any = conversation.tokenizer
+    answer = tokenizer(problem.columns[column], add_special_tokens=False)["input_ids"]
+    places = conversation.shown_outputs(problem) if loss == "outputs" else ()
+    return Row(conversation.open(problem), (*answer, tokenizer.eos_token_id), places)
 
 
 def learn(
@@ -72,25 +83,26 @@ def _backward(
     at_once = max(1, micro_batch_tokens // max(row.tokens for _, row in owned))
     for start in range(0, len(owned), at_once):
         part = owned[start : start + at_once]
-        inputs, labels_RT = _padded([row for _, row in part], model.device)
+        inputs, next_RT = _padded([row for _, row in part], model.device)
         owner_R = torch.tensor([problem for problem, _ in part], device=model.device)
         adapters.aim(owner_R, dropout=True)
-        logits_RTV = model(**inputs, use_cache=False).logits[:, :-1].float()
-        nll_RT = cross_entropy(logits_RTV.transpose(1, 2), labels_RT[:, 1:], ignore_index=IGNORED, reduction="none")
-        loss_R = nll_RT.sum(1) / learned_P[owner_R]
-        loss_R.sum().backward()
-        loss_P.index_add_(0, owner_R, loss_R.detach())
+        learned_RT = next_RT != IGNORED
+        owner_N = owner_R[:, None].expand_as(next_RT)[learned_RT]
+        logits_NV = model(**inputs, use_cache=False).logits[learned_RT].float()
+        loss_N = cross_entropy(logits_NV, next_RT[learned_RT], reduction="none") / learned_P[owner_N]
+        loss_N.sum().backward()
+        loss_P.index_add_(0, owner_N, loss_N.detach())
     return loss_P.tolist()
 
 
 def _padded(rows: Sequence[Row], device: torch.device) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """`input_ids` and `attention_mask`, and the labels, `[R, T]` each, padded on the right."""
+    """`input_ids` and `attention_mask`, and what is learned after each token, `[R, T]` each, padded on the right."""
     longest = max(row.tokens for row in rows)
     ids_RT = torch.zeros(len(rows), longest, dtype=torch.int64)
-    labels_RT, mask_RT = torch.full_like(ids_RT, IGNORED), torch.zeros_like(ids_RT)
+    next_RT, mask_RT = torch.full_like(ids_RT, IGNORED), torch.zeros_like(ids_RT)
     for r, row in enumerate(rows):
         ids_RT[r, : row.tokens] = torch.tensor([*row.prompt_ids, *row.answer_ids])
-        learned = [*row.places, *range(len(row.prompt_ids), row.tokens)]
-        labels_RT[r, learned] = ids_RT[r, learned]
+        learned = torch.tensor([*row.places, *range(len(row.prompt_ids), row.tokens)])
+        next_RT[r, learned - 1] = ids_RT[r, learned]
         mask_RT[r, : row.tokens] = 1
-    return {"input_ids": ids_RT.to(device), "attention_mask": mask_RT.to(device)}, labels_RT.to(device)
+    return {"input_ids": ids_RT.to(device), "attention_mask": mask_RT.to(device)}, next_RT.to(device)

@@ -152,6 +152,20 @@ def test_targets_that_a_model_lacks_are_refused(model):
         pass
     with many_adapters(model, LoraConfig(targets=["q_proj"]), [1]) as adapters:
         assert len(adapters.parameters) == 2 * 2
+    with many_adapters(model, LoraConfig(targets=["self_attn.q_proj", "v_proj"]), [1]) as adapters:
+        assert len(adapters.parameters) == 2 * 2 * 2
+
+
+def test_a_layer_that_sees_no_rows_takes_the_adapters_of_one_problem_alone(model):
+    for seeds in ([1], [1, 2]):
+        with many_adapters(model, LoraConfig(), seeds) as adapters:
+            adapters.aim(torch.zeros(3, dtype=torch.int64))
+            layer = model.get_submodule("model.layers.0.self_attn.q_proj")
+            if len(seeds) == 1:
+                assert layer(torch.zeros(5, 32)).shape == (5, 32)
+            else:
+                with pytest.raises(UserError, match=r"adapt\.together=1"):
+                    layer(torch.zeros(5, 32))
 
 
 @pytest.mark.parametrize("tasks", ["leave_one_out", "alone"])

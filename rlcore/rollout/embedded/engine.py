@@ -198,7 +198,7 @@ class TorchEngine(RolloutEngine):
     def _compute(self, opened: Sequence[Request]) -> None:
         """Samples the first token of these requests, except those that had to leave again."""
         slot_of = {id(request): slot for slot, request in enumerate(self._rows.requests) if request}
-        firsts: dict[tuple[object, ...], list[int]] = {}
+        firsts: dict[tuple[int, tuple[int, ...]], list[int]] = {}
         continued = []
         for request in opened:
             slot = slot_of.get(id(request))
@@ -207,7 +207,7 @@ class TorchEngine(RolloutEngine):
             if self._rows.cached_S[slot]:
                 continued.append(slot)
             else:
-                firsts.setdefault((request.sampling.adapter, *request.tokens), []).append(slot)
+                firsts.setdefault((request.sampling.adapter, request.tokens), []).append(slot)
         if continued:
             slots_R = np.array(continued)
             self._sample_at(slots_R, self._extend(slots_R))

@@ -65,9 +65,10 @@ class Rows:
 
     def donors(self, slots_P: np.ndarray) -> np.ndarray:
         """Slots `[P]` to copy from: a row in the cache, or an earlier new one, that begins alike; else its own."""
+        whose_S = self.adapters(slice(None))
 
         def beginning(slot: int) -> tuple[int, bytes]:
-            return int(self.adapters(slot)), self.ids_SC[slot, :LEAST_ALIKE].tobytes()
+            return int(whose_S[slot]), self.ids_SC[slot, :LEAST_ALIKE].tobytes()
 
         in_cache = [slot for slot in self.live().tolist() if self.cached_S[slot] >= LEAST_ALIKE]
         first = {beginning(slot): slot for slot in reversed(in_cache)}
@@ -84,7 +85,7 @@ class Rows:
         most_R = np.minimum(self.length_S[slots_R] - 1, self.cached_S[others_R])
         return np.where(differ_RC.any(1), np.minimum(differ_RC.argmax(1), most_R), most_R)
 
-    def adapters(self, slots_R: np.ndarray | int) -> np.ndarray:
+    def adapters(self, slots_R: np.ndarray | slice) -> np.ndarray:
         """Whose adapters these rows go through, `[R]`."""
         return np.array([kind.adapter for kind in self.kinds])[self.kind_S[slots_R]]
 
