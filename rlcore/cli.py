@@ -180,7 +180,7 @@ def _adapt(options: argparse.Namespace) -> None:
     from rlcore.experiment import run_experiment
     from rlcore.plan.start import check_memory
 
-    check_memory(recipe, training=False)
+    check_memory(recipe, training=True)
     run_experiment(recipe)
 
 

@@ -52,7 +52,7 @@ def _tried(topic: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Findin
 def memory(recipe: Recipe) -> Iterator[Finding]:
     """What a run on all GPUs of this machine takes of each, or on the host where there is none."""
     ranks = torch.cuda.device_count() or 1
-    demand = memory_demand(recipe, ranks, training=bool(recipe.stages or recipe.sft))
+    demand = memory_demand(recipe, ranks, training=bool(recipe.stages or recipe.sft or recipe.adapt))
     if demand is None:
         yield Finding(
             "memory", "lacking", f"not known: {recipe.model.path} has no configuration here", "fetch it first"

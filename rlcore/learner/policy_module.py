@@ -39,7 +39,7 @@ class PolicyModule(nn.Module):
         self.offload_activations = offload_activations
         self.temperature = temperature
         self.truncation = truncation
-        self.separable = _head_is_one_product(model)
+        self.separable = head_is_one_product(model)
         self.sequence = SequenceParallel.of(model, sequence_parallel)
         self.shares_prompts = self.sequence is None and _goes_on_from_cache(model)
         # Other kernels keep packed trajectories apart by a mask that grows with the square of the row.
@@ -102,7 +102,7 @@ class PolicyModule(nn.Module):
 
 
 @torch.no_grad()
-def _head_is_one_product(model: PreTrainedModel) -> bool:
+def head_is_one_product(model: PreTrainedModel) -> bool:
     """Whether the last hidden states times the output matrix are the model's logits, tried on eight tokens."""
     head = model.get_output_embeddings()
     if getattr(head, "weight", None) is None:

@@ -49,6 +49,8 @@ def _candidates(recipe: Recipe, ranks: int, shapes: Shapes) -> list[str]:
     longest = longest_conversation(recipe)
     if learner.micro_batch_tokens > longest:
         tried.append(f"learner.micro_batch_tokens={longest}")
+    if recipe.adapt and recipe.adapt.together > 1:
+        tried.append("adapt.together=1")
     if rollout.entry.weights == "device" and not rollout.vllm.sleep_level:
         tried.append("rollout.vllm.sleep_level=2")
     stages = [stage for stage in (2, 3) if stage > learner.zero and ranks > 1]

@@ -13,7 +13,7 @@ from rlcore.plan.lengths import Lengths, assumed_lengths
 from rlcore.plan.memory import learner_ranks
 from rlcore.plan.rates import Rates, estimated_rates, measured_run
 from rlcore.plan.report import print_plan
-from rlcore.plan.shapes import Shapes, model_shapes
+from rlcore.plan.shapes import Shapes, recipe_shapes
 from rlcore.plan.simulation import simulate
 from rlcore.recipe import Recipe, load_section
 
@@ -22,7 +22,7 @@ def plan(recipe: Recipe, options: argparse.Namespace) -> None:
     """Prints the plan. Raises UserError if the cluster, the model or the run cannot be read."""
     _check(options)
     cluster = _cluster(options)
-    shapes = model_shapes(recipe.model, options.model_config)
+    shapes = recipe_shapes(recipe, options.model_config)
     lengths = assumed_lengths(recipe, options.prompt_tokens, options.response_tokens, options.spread)
     if learner_ranks(recipe, cluster.gpus)[0] < 1:
         raise UserError(f"{cluster.gpus} GPUs are all taken by rollout.start_servers; none is left to the learner")

@@ -38,8 +38,10 @@ class Part:
 
 
 def memory_parts(recipe: Recipe, shapes: Shapes, ranks: int, gpu_bytes: int) -> list[Part]:
-    """The parts of the learner, then of the sampler, without empty ones."""
-    parts = [*learner_parts(recipe, shapes, ranks), *sampler_parts(recipe, shapes, gpu_bytes)]
+    """The parts of what learns, then of the sampler, without empty ones."""
+    learns = recipe.stages or recipe.sft or not recipe.adapt
+    learning = learner_parts(recipe, shapes, ranks) if learns else adapt_parts(recipe, shapes)
+    parts = [*learning, *sampler_parts(recipe, shapes, gpu_bytes)]
     return [part for part in parts if part.sampling or part.learning or part.host]
 
 
@@ -101,6 +103,29 @@ def learner_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
         ),
         Part("output head: logits of a chunk", 0, HEAD_BUFFERS * 4 * min(CHUNK_ELEMENTS, tokens * shapes.vocabulary)),
         Part("output head: its gradient (float32)", 0, 0 if lora else 4 * shapes.head_parameters),
+    ]
+
+
+def adapt_parts(recipe: Recipe, shapes: Shapes) -> list[Part]:
+    """The weights, and what `rlcore adapt` trains beside them: nothing of the learner is made."""
+    section, size, longest = recipe.adapt, dtype_bytes(recipe), longest_conversation(recipe)
+    weights = Part("weights", *_placed(weight_bytes(recipe, shapes), away=False))
+    if section is None or not section.steps:
+        return [weights]
+    problems = 1 if section.shared else section.together
+    rows = max(1, min(recipe.learner.micro_batch_tokens // longest, section.batch * problems))
+    tokens, adapters = rows * longest, 4 * problems * shapes.adapter_parameters
+    activations = activation_bytes(shapes, tokens, size)
+    if problems > 1:  # each row has a copy of its problem's adapters
+        activations += 4 * rows * shapes.adapter_parameters
+    if size == 2:  # and a float32 one of each adapted layer's input, half of what goes in and out
+        activations += 4 * tokens * shapes.adapter_parameters // (2 * section.lora.rank)
+    return [
+        weights,
+        # When they learn: gradients and Adam's moments as well.
+        Part(f"adapters of {problems} problems (float32)", adapters, 4 * adapters),
+        Part(f"activations of {tokens:,} tokens", 0, activations),
+        Part("output head: logits of a chunk", 0, HEAD_BUFFERS * 4 * min(CHUNK_ELEMENTS, tokens * shapes.vocabulary)),
     ]
 
 

@@ -9,8 +9,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlcore.errors import UserError, nearest_path, one_line
 from rlcore.hub import hub_or_cache
+from rlcore.policy.lora import is_target
 from rlcore.policy.scratch import scratch_config
-from rlcore.recipe import schema
+from rlcore.recipe import Recipe, schema
 
 PERSISTENT_NUMEL = 100_000
 """ZeRO-3 leaves parameters with fewer elements whole on every rank (stage3_param_persistence_threshold)."""
@@ -82,6 +83,14 @@ def model_shapes(section: schema.ModelConfig, config_file: Path | None = None) -
     return shapes_of(known_config(where) or _read_config(where, trusted), where, section.lora, trusted=trusted)
 
 
+def recipe_shapes(recipe: Recipe, config_file: Path | None = None) -> Shapes:
+    """`model_shapes` of the recipe's model, with the adapters that are trained: its own, or those of `adapt`."""
+    section = recipe.model
+    if recipe.adapt:
+        section = section.model_copy(update={"lora": recipe.adapt.lora})
+    return model_shapes(section, config_file)
+
+
 def known_config(name: str) -> Any | None:
     """The configuration of a model in `MODELS`, as far as its sizes depend on it; None for any other."""
     if name not in MODELS:
@@ -151,7 +160,5 @@ def shapes_of(config: Any, name: str, lora: schema.LoraConfig | None = None, *, 
 
 def _adapter_parameters(linear: dict[str, tuple[int, int]], lora: schema.LoraConfig) -> int:
     """Elements of two matrices of `rank` for each layer that gets an adapter."""
-    wanted = [
-        sides for name, sides in linear.items() if lora.targets == "all-linear" or name.split(".")[-1] in lora.targets
-    ]
+    wanted = [sides for name, sides in linear.items() if is_target(name, lora)]
     return lora.rank * sum(inputs + outputs for inputs, outputs in wanted)

@@ -14,7 +14,7 @@ from rlcore.plan.advice import changes_until_it_fits
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import longest_conversation
 from rlcore.plan.memory import GIB, Part, dtype_bytes, kv_cache_bytes, memory_parts, peak, sampler_parts, weight_bytes
-from rlcore.plan.shapes import Shapes, model_shapes
+from rlcore.plan.shapes import Shapes, recipe_shapes
 from rlcore.recipe import Recipe
 from rlcore.rollout.embedded.bands import MOST_WASTE
 
@@ -75,9 +75,9 @@ def _known_shapes(recipe: Recipe) -> Shapes | None:
     path = recipe.model.path or ""
     try:
         if recipe.model.scratch or Path(path).is_dir():
-            return model_shapes(recipe.model)
+            return recipe_shapes(recipe)
         kept = try_to_load_from_cache(path, "config.json")
-        return model_shapes(recipe.model, Path(kept)) if isinstance(kept, str) else None
+        return recipe_shapes(recipe, Path(kept)) if isinstance(kept, str) else None
     except (UserError, ValueError):  # loading the model will say what is wrong
         return None
 

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 ADAPTER = "default"
 
 
+def is_target(name: str, section: LoraConfig) -> bool:
+    """Whether a linear layer of this name gets an adapter: its name is a target, or ends with one after a dot."""
+    return section.targets == "all-linear" or any(f".{name}".endswith(f".{target}") for target in section.targets)
+
+
 def add_lora(model: PreTrainedModel, section: LoraConfig, seed: int) -> None:
     """Freezes the model and puts adapters into it, random from `seed` but without effect until they are trained.
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from rlcore.errors import UserError
+from rlcore.policy.lora import is_target
 from rlcore.recipe.schema import LoraConfig
 
 
@@ -65,10 +66,8 @@ def many_adapters(model: PreTrainedModel, section: LoraConfig, seeds: Sequence[i
 
 def _targets(model: PreTrainedModel, section: LoraConfig) -> Iterator[tuple[str, nn.Linear]]:
     head = model.get_output_embeddings()
-    ends = [""] if section.targets == "all-linear" else [f".{target}" for target in section.targets]
     for name, layer in model.named_modules():
-        named = any(f".{name}".endswith(end) for end in ends)
-        if named and isinstance(layer, nn.Linear) and layer is not head:
+        if is_target(name, section) and isinstance(layer, nn.Linear) and layer is not head:
             yield name, layer
 
 

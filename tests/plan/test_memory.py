@@ -12,13 +12,15 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.plan import memory
 from rlcore.plan.lengths import longest_conversation
-from rlcore.plan.memory import activation_bytes, kv_cache_bytes, learner_parts, merged_bytes
+from rlcore.plan.memory import activation_bytes, adapt_parts, kv_cache_bytes, learner_parts, merged_bytes
 from rlcore.plan.shapes import model_shapes, shapes_of
+from rlcore.policy.many_adapters import many_adapters
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import LoraConfig
 from rlcore.rollout import Sampling, TorchEngine
 from rlcore.rollout.embedded import products
 from rlcore.rollout.embedded.decoder import FewOperations
+from rlcore.train.few_steps import Row, learn
 from tests.processes import torchrun
 
 SCRIPT = Path(__file__).with_name("measured.py")
@@ -110,6 +112,30 @@ def test_activations_are_what_autograd_keeps(dtype, size):
     assert states.requires_grad
     planned = activation_bytes(shapes_of(config, "tiny"), tokens, size)
     assert measured == pytest.approx(planned, rel=0.06)
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_training_at_test_time_keeps_what_the_plan_says(together):
+    values = recipe(0, "float32").model_dump() | {"adapt": {"together": together, "batch": 2, "lora": {"rank": 4}}}
+    values["conversation"] |= {"attempts": 1, "max_prompt_tokens": 90, "max_attempt_tokens": 10}
+    made, config = Recipe.model_validate(values), Qwen2Config(**CONFIG)
+    shapes = shapes_of(config, "tiny", made.adapt.lora)
+    planned = {part.name.split(" ")[0]: part for part in adapt_parts(made, shapes)}
+    model, longest, kept, own = Qwen2ForCausalLM(config), longest_conversation(made), {}, set()
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage()._cdata not in own:
+            kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    rows = [Row((1,) * (longest - 10), (2,) * 10)] * 2
+    with many_adapters(model, made.adapt.lora, seeds=range(together)) as adapters:
+        own |= {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+        assert sum(parameter.nbytes for parameter in adapters.parameters) == planned["adapters"].sampling
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            learn(model, adapters, [rows] * together, batch=2, lr=0.1, micro_batch_tokens=10**6, seed=0)
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    assert measured == pytest.approx(planned["activations"].learning, rel=0.1)
 
 
 def test_ranks_that_share_sequences_hold_a_part_of_the_longest():
