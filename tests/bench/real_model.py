@@ -173,9 +173,11 @@ def _matrices(model: PreTrainedModel, *, head: bool) -> list[torch.Tensor]:
 def learner(model: PreTrainedModel, options: argparse.Namespace) -> None:
     """Prints tokens per second of `Learner.update` on two-attempt trajectories, and its share of the limit."""
     start_distributed("cpu")
-    batch, clock = _batch(model.config.vocab_size, options), clock_of(options)
+    few, batch = (_batch(model.config.vocab_size, count, options) for count in (2, TRAJECTORIES))
+    clock = clock_of(options)
     section = LearnerConfig(lr=1e-6, micro_batch_tokens=2048)
     made = Learner(section, model, temperature=1.0, kl_used=False, total_steps=100, seed=0)
+    made.update(few)  # makes the optimizer's state
     taken: dict[str, list[float]] = {"learner": [], "limit": []}
     for _ in range(options.rounds):
         began = clock()
@@ -188,17 +190,17 @@ def learner(model: PreTrainedModel, options: argparse.Namespace) -> None:
     _print(taken, len(batch.ids_N), "learner")
 
 
-def _batch(vocabulary: int, options: argparse.Namespace) -> TokenBatch:
+def _batch(vocabulary: int, trajectories: int, options: argparse.Namespace) -> TokenBatch:
     rng = np.random.default_rng(0)
-    attempts_B2 = np.clip(rng.lognormal(np.log(options.median), 1, (TRAJECTORIES, 2)), 1, options.limit).astype(int)
-    fixed_B = np.ones(TRAJECTORIES, dtype=int)
+    attempts_B2 = np.clip(rng.lognormal(np.log(options.median), 1, (trajectories, 2)), 1, options.limit).astype(int)
+    fixed_B = np.ones(trajectories, dtype=int)
     parts_B4 = np.column_stack([options.prompt * fixed_B, attempts_B2[:, 0], CORRECTION * fixed_B, attempts_B2[:, 1]])
-    mask_N = np.repeat(np.tile([False, True, False, True], TRAJECTORIES), parts_B4.ravel())
+    mask_N = np.repeat(np.tile([False, True, False, True], trajectories), parts_B4.ravel())
     count = len(mask_N)
     return TokenBatch(
         offsets_B1=np.r_[0, parts_B4.sum(1).cumsum()],
         ids_N=rng.integers(5, vocabulary, count),
-        turn_N=np.repeat(np.tile([1, 1, 2, 2], TRAJECTORIES), parts_B4.ravel()).astype(np.int8),
+        turn_N=np.repeat(np.tile([1, 1, 2, 2], trajectories), parts_B4.ravel()).astype(np.int8),
         loss_mask_N=mask_N,
         advantage_N=np.where(mask_N, rng.normal(size=count), 0).astype(np.float32),
         kl_weight_N=np.zeros(count, dtype=np.float32),
