@@ -133,7 +133,9 @@ class Judge:
             if suite.cases:
                 self._run_cases(suite.cases, program, findings, timeout)
             elif suite.tests:
-                self._run_tests(suite.tests, joined(suite.before, program), findings, timeout)
+                source = joined(suite.before, program)
+                work = {"source": source, "asks": list(suite.asks), "imports": suite.tests.kind == "calls"}
+                self._run_tests(suite.tests, work, findings, timeout)
         except TimeoutError:
             status, detail = "timeout", f"not done after {timeout:g} s"
         except JobOver as error:
@@ -152,10 +154,10 @@ class Judge:
                 if not findings.add(told if failed or not _same_output(printed, case) else None):
                     return
 
-    def _run_tests(self, tests: Tests, program: str, findings: Findings, timeout: float) -> None:
+    def _run_tests(self, tests: Tests, program: dict[str, Any], findings: Findings, timeout: float) -> None:
         """The program and its tests start together; the tests have the other end of the program's channel."""
         sandbox = self.tests(pytest=tests.kind == "module")
-        work = marshal.dumps({"source": program, "prints": tests.kind == "module", "imports": tests.kind == "calls"})
+        work = marshal.dumps(program | {"prints": tests.kind == "module"})
         with self.programs.start_job(PROGRAM, timeout, work) as job:
             job.channel.settimeout(None)  # they wait on it without a clock of their own
             with sandbox.start_job(TESTS, timeout, bytes([findings.partial]) + tests.payload, [job.channel]) as running:

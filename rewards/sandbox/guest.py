@@ -90,7 +90,7 @@ def rehearsals() -> tuple[bytes, bytes]:
     call = "f('To be or noon', [3, 2, 7], far=0.5) == {'be': (1, 2), 'or': (1, 2)}"
     steps = [(compile(f"__reached__.append(1)\nassert {call}", "<test>", "exec"), True)] * 8
     tests = {"kind": "steps", "prelude": "", "names": ["f"], "steps": steps, "total": 8}
-    program = {"source": _SAMPLE, "prints": False, "imports": False}
+    program = {"source": _SAMPLE, "asks": ["f"], "prints": False, "imports": False}
     return marshal.dumps(program), b"\0" + marshal.dumps(tests)
 
 
@@ -126,11 +126,11 @@ def _serve_program(frames: Frames, channel: int) -> None:
     module = _new_program("solution", job["imports"])
     try:
         exec(compile(job["source"], "<solution>", "exec", dont_inherit=True), module.__dict__)
-    except SystemExit:
-        pass  # a script that ends by sys.exit() has still defined what it defined
-    except BaseException as error:  # the program may raise anything; that is an answer too
-        send_frame(channel, one_line(error).encode(errors="replace"))
-        return
+    except BaseException as error:  # the program may raise anything
+        # Once it has what is asked, what else it does decides nothing: sys.exit(), a false test of its own, an example.
+        if not isinstance(error, SystemExit) and not any(name in vars(module) for name in job["asks"]):
+            send_frame(channel, one_line(error).encode(errors="replace"))
+            return
     send_frame(channel, READY)
     peer = Peer(channel, frames, module)
     if job["prints"]:

@@ -49,6 +49,30 @@ def test_mbpp(judge):
     assert judge.judge("```python\n```", MBPP).status == "no_answer"
 
 
+HUMANEVAL = {
+    "prompt": 'def f(x):\n    """The square."""\n',
+    "entry_point": "f",
+    "test": "def check(candidate):\n    assert candidate(3) == 9",
+}
+FUNCTION = {"input_output": '{"fn_name": "f", "inputs": [[3]], "outputs": [9]}'}
+KODCODE = {"test": "from solution import f\n\ndef test_f():\n    assert f(3) == 9\n"}
+
+
+@pytest.mark.parametrize("row", [MBPP, HUMANEVAL, FUNCTION, KODCODE], ids=["mbpp", "humaneval", "function", "kodcode"])
+@pytest.mark.parametrize(
+    "more", ["assert f(2) == 5", "assert square(2) == 4", "print(f(int(input())))", "import sys\nsys.exit(1)", "1 / 0"]
+)
+def test_what_a_program_does_after_it_has_what_is_asked_decides_nothing(judge, row, more):
+    assert judge.judge(f"{SQUARE}\n{more}\n", row).score == 1.0
+    assert judge.judge(f"{SQUARE.replace('*', '+')}\n{more}\n", row).score == 0.0
+
+
+def test_what_a_program_fails_at_before_it_has_what_is_asked_is_told(judge):
+    for row in (MBPP, HUMANEVAL, FUNCTION, KODCODE):
+        assert judge.judge(f"raise ValueError('too early')\n{SQUARE}", row).score == 0.0
+    assert judge.judge(f"raise ValueError('too early')\n{SQUARE}", MBPP).detail.endswith("ValueError: too early")
+
+
 def test_mbpp_setup_imports_and_challenge(judge):
     setup = {"test_list": ["assert f(node) == 4"], "test_setup_code": "node = Node(2)"}
     assert judge.judge("class Node:\n    def __init__(self, x): self.x = x\ndef f(n): return n.x**2", setup).score == 1
