@@ -120,8 +120,8 @@ def _figure(found: Sequence[Way]) -> Figure:
         tokens_N = [point.tokens for point in way.points]
         value_N, low_N, high_N = ([100 * point.accuracy[end] for point in way.points] for end in range(3))
         axes.vlines(tokens_N, low_N, high_N, color=colour, alpha=0.4, linewidth=2)
-        stroke = SOLID if number < len(PALETTE) else DASHED
-        axes.plot(tokens_N, value_N, color=colour, linestyle=stroke, marker="o", markersize=5, linewidth=1.8)
+        stroke, marker = (SOLID, "o") if number < len(PALETTE) else (DASHED, "D")
+        axes.plot(tokens_N, value_N, color=colour, linestyle=stroke, marker=marker, markersize=5, linewidth=1.8)
         ends.append((value_N[-1], f"{short_name(way.arm)}: {way.name}", colour))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
