@@ -16,13 +16,12 @@ from decimal import Decimal
 from functools import lru_cache, partial
 from typing import Any
 
-from rewards.assertions import Tests
 from rewards.pool import shared_pool
 from rewards.program import find_program, joined
 from rewards.reward import Completion, text_of
 from rewards.sandbox import JobOver, Sandbox
 from rewards.sandbox.guest import CASES, ENDED_WELL, PROGRAM, PYTEST, TESTS
-from rewards.suites import COLUMNS, BadTests, Case, read_suite
+from rewards.suites import COLUMNS, BadTests, Case, Suite, read_suite
 from rewards.verdict import Findings, RewardError, Verdict
 
 TIMEOUT = 10.0
@@ -133,9 +132,7 @@ class Judge:
             if suite.cases:
                 self._run_cases(suite.cases, program, findings, timeout)
             elif suite.tests:
-                source = joined(suite.before, program)
-                work = {"source": source, "asks": list(suite.asks), "imports": suite.tests.kind == "calls"}
-                self._run_tests(suite.tests, work, findings, timeout)
+                self._run_tests(suite, joined(suite.before, program), findings, timeout)
         except TimeoutError:
             status, detail = "timeout", f"not done after {timeout:g} s"
         except JobOver as error:
@@ -154,11 +151,13 @@ class Judge:
                 if not findings.add(told if failed or not _same_output(printed, case) else None):
                     return
 
-    def _run_tests(self, tests: Tests, program: dict[str, Any], findings: Findings, timeout: float) -> None:
+    def _run_tests(self, suite: Suite, program: str, findings: Findings, timeout: float) -> None:
         """The program and its tests start together; the tests have the other end of the program's channel."""
-        sandbox = self.tests(pytest=tests.kind == "module")
-        work = marshal.dumps(program | {"prints": tests.kind == "module"})
-        with self.programs.start_job(PROGRAM, timeout, work) as job:
+        assert suite.tests
+        tests, kind = suite.tests, suite.tests.kind
+        sandbox = self.tests(pytest=kind == "module")
+        work = {"source": program, "asks": [*suite.asks], "prints": kind == "module", "imports": kind == "calls"}
+        with self.programs.start_job(PROGRAM, timeout, marshal.dumps(work)) as job:
             job.channel.settimeout(None)  # they wait on it without a clock of their own
             with sandbox.start_job(TESTS, timeout, bytes([findings.partial]) + tests.payload, [job.channel]) as running:
                 findings.hear(running.receive())

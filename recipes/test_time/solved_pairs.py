@@ -13,6 +13,9 @@ from rlcore.data.tasks import GOLD
 from rlcore.entries import Source
 from rlcore.recipe.mistakes import validated
 
+POOL = 20_000
+"""Problems of the training split that the solved ones are drawn from."""
+
 
 class Options(arithmetic.Options):
     """Settings of the generator."""
@@ -21,11 +24,14 @@ class Options(arithmetic.Options):
 
 
 def generate(options: dict[str, Any], split: str) -> Table:
-    """The problems of the arithmetic source, with the columns of a task. Raises UserError as that source does."""
+    """The problems of the arithmetic source, with the columns of a task.
+
+    Raises UserError as that source does, also where the training split has fewer problems than `POOL`.
+    """
     settings = validated(Options, options, "data.options")
     given = settings.model_dump(exclude={"solved"})
     asked = arithmetic.generate(given, split)
-    others = [_solved(row) for row in arithmetic.generate(given | {"count": 20_000}, "train").rows]
+    others = [_solved(row) for row in arithmetic.generate(given | {"count": POOL}, "train").rows]
     rng = Random(f"{settings.seed} {split} solved")
     rows = [{**row, **_solved(row), "train": rng.sample(others, settings.solved)} for row in asked.rows]
     return Table(f"solved_pairs {split}", rows, asked.places)

@@ -84,7 +84,10 @@ def model_shapes(section: schema.ModelConfig, config_file: Path | None = None) -
 
 
 def recipe_shapes(recipe: Recipe, config_file: Path | None = None) -> Shapes:
-    """`model_shapes` of the recipe's model, with the adapters that are trained: its own, or those of `adapt`."""
+    """`model_shapes` of the recipe's model, with the adapters that are trained: its own, or those of `adapt`.
+
+    Raises UserError as `model_shapes` does.
+    """
     section = recipe.model
     if recipe.adapt:
         section = section.model_copy(update={"lora": recipe.adapt.lora})
