@@ -39,7 +39,7 @@ NOT_RUN = {
         r"pip install",
         r"launch/setup_vllm_cpu\.sh",
         r"rlcore doctor recipes/",
-        r"test_time/diagram",
+        r"test_time/diagram\.yaml",
         r"recipes/small",
     ],
     "minutes": [

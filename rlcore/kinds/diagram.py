@@ -4,23 +4,35 @@ Zhang et al. 2024 (arXiv 2409.10038). The propositions and what was said of each
 one leads on to the next, which is to mend it, the valid ones lead to the summary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rlcore.entries import Ask, Kind, Script
 from rlcore.kinds import critique, verify
 from rlcore.types import Problem
 
 
-async def diagram(problem: Problem, ask: Ask, script: Script) -> None:
-    """Proposer, critic and verifier in turn; the last attempt is the summariser's, who is told which are valid."""
-    valid = []
-    for number in range(1, script.attempts):
-        await ask(script.instruction if number > 1 else None)
-        await ask(script.review, "critique")
-        verdict = await ask(verify.REVIEW, "verdict", claim=verify.read_verdict)
-        if verdict.claim:
-            valid.append(number)
-    await ask(summary_of(valid) if script.attempts > 1 else None, last=True)
+def diagram(
+    verdict: str, read: Callable[[str], bool | None], summary: Callable[[Sequence[int]], str], review: str
+) -> Kind:
+    """The kind whose propositions are criticised, by `conversation.review` or else `review`, and verified.
+
+    The verifier is asked `verdict`, and its reply read by `read`. `summary` says what the summariser is asked, from the
+    numbers of the valid propositions, counted from 1.
+    """
+
+    async def think(problem: Problem, ask: Ask, script: Script) -> None:
+        valid = []
+        for number in range(1, script.attempts):
+            await ask(script.instruction if number > 1 else None)
+            await ask(script.review, "critique")
+            if (await ask(verdict, "verdict", claim=read)).claim:
+                valid.append(number)
+        await ask(summary(valid) if script.attempts > 1 else None, last=True)
+
+    def says(attempts: int) -> Sequence[str]:
+        return verdict, summary(()), summary(range(1, attempts))
+
+    return Kind(think, review, between=2, judges=True, says=says)
 
 
 def summary_of(valid: Sequence[int]) -> str:
@@ -32,8 +44,4 @@ def summary_of(valid: Sequence[int]) -> str:
     return f"{named} found right. Use nothing else of what was said, and give the whole solution."
 
 
-def _says(attempts: int) -> Sequence[str]:
-    return verify.REVIEW, summary_of(()), summary_of(range(1, attempts))
-
-
-DIAGRAM = Kind(diagram, critique.REVIEW, between=2, judges=True, says=_says)
+DIAGRAM = diagram(verify.REVIEW, verify.read_verdict, summary_of, critique.REVIEW)

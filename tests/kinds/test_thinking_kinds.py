@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,18 @@ def test_a_diagram_uses_only_the_propositions_found_valid():
     assert diagram.summary_of([1]).startswith("Solution 1 above was found right.")
     assert diagram.summary_of([]).startswith("None of the solutions above")
     assert len(trajectory.ids) <= conversation(kind="diagram", attempts=4).max_tokens
+
+
+def test_a_diagram_of_ones_own_reads_verdicts_and_sums_up_in_its_own_words():
+    kind = f"{Path(__file__).parents[2] / 'recipes' / 'test_time' / 'diagram_pairs.py'}:PAIRS"
+    replies = ["a and b: 1 + 2 < 4", "b and c: 2 + 2 = 4", "a and b: 1 + 2 < 4", "b and c: 2 + 2 = 4", "fine", "= > ="]
+    trajectory, messages = converse(kind, 3, [*replies, "b and c: 2 + 2 = 4"])
+    assert [turn.claim for turn in trajectory.turns if turn.role == "verdict"] == [False, True]
+    check = "There might be an error. Please check and answer again."
+    assert messages == ["Review it.", check, "Check it.", "Review it.", check, f"{check} 2"]
+    trajectory, messages = converse(kind, 2, ["4", "no", "no sum", "5"])
+    assert trajectory.turns[2].claim is None
+    assert messages[-1] == check
 
 
 def test_each_role_of_a_diagram_has_its_own_credit():

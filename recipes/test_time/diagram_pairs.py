@@ -1,0 +1,22 @@
+"""Diagram of Thought in the words of the quickstart's policy, to which a verdict is an answer that checks itself."""
+
+import re
+from collections.abc import Sequence
+
+from rlcore.kinds.diagram import diagram
+
+CHECK = "There might be an error. Please check and answer again."
+
+
+def found_right(text: str) -> bool | None:
+    """Whether the last sum in the text is the target, by the policy's own sign; None if there is no sign."""
+    signs = re.findall("[=<>]", text)
+    return signs[-1] == "=" if signs else None
+
+
+def names_the_valid(valid: Sequence[int]) -> str:
+    """The summariser's instruction: the policy's own, and the numbers of the valid propositions."""
+    return " ".join([CHECK, *map(str, valid)])
+
+
+PAIRS = diagram(CHECK, found_right, names_the_valid, CHECK)
