@@ -6,9 +6,10 @@ Rows start from prompts of random tokens, and end after lengths of their own: lo
 longest is several times the median. `generate` goes on until its longest row has ended; vLLM is its CPU build, where
 it is installed. They take turns in one process; rates are of the tokens that count.
 
-The limit is the time of the matrix products alone with the same numbers of rows: for each the fastest of torch's
-product, oneDNN's, and oneDNN's with packed weights. Of the learner it is three products of each weight and token: one
-forward, two backward. Nobody can reach it, for attention, norms and sampling come on top.
+The limit is the time of the matrix products alone with the same numbers of rows, each weight once as in a step: for
+each shape the fastest of torch's product, that of the weight with the turned states, oneDNN's, and oneDNN's with packed
+weights. Of the learner it is three products of each weight and token: one forward, two backward. Nobody can reach it,
+for attention, norms and sampling come on top.
 
 With one thread (the default) seconds are CPU seconds of this process, because others may use the machine.
 """
@@ -136,7 +137,7 @@ def _forward_seconds(model: PreTrainedModel, rows: int, clock: Callable[[], floa
     shapes: dict[torch.Size, list[torch.Tensor]] = {}
     for weight in _matrices(model, head=head):
         shapes.setdefault(weight.shape, []).append(weight)
-    return sum(len(alike) * _fastest(alike[:2], rows, clock) / len(alike[:2]) for alike in shapes.values())
+    return sum(_fastest(alike, rows, clock) for alike in shapes.values())
 
 
 def _fastest(weights: list[torch.Tensor], rows: int, clock: Callable[[], float]) -> float:
@@ -148,6 +149,7 @@ def _fastest(weights: list[torch.Tensor], rows: int, clock: Callable[[], float])
 
     ways: list[tuple[Callable[[torch.Tensor], torch.Tensor], list[torch.Tensor]]] = [
         (lambda weight: functional.linear(states, weight), weights),
+        (lambda weight: torch.mm(weight, states.T), weights),
         (onednn, weights),
         (onednn, packed),
     ]
