@@ -16,7 +16,8 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv
 part python -m pytest -q -x tests/learner tests/rollout/vllm/test_vllm_in_process.py
 part python -m tests.bench.mfu
 part python -m tests.bench.publication --device cuda --large
-part python -m rlcore plan recipes/small/score_code_qwen2.5_coder_0.5b.yaml --gpus 1 --gpu-memory 139
+memory=$(($(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits | head -1) / 1024))
+part python -m rlcore plan recipes/small/score_code_qwen2.5_coder_0.5b.yaml --gpus 1 --gpu-memory "$memory"
 part python -m rlcore train recipes/small/score_code_qwen2.5_coder_0.5b.yaml output="$out/run" evaluate=null \
     model.path="$model" model.dtype=bfloat16 data.path="$mbpp" batch="{problems: 16, group: 8}" \
     rollout="{engine: vllm, slots: 256}" learner.micro_batch_tokens=16384

@@ -4,4 +4,4 @@
 # usage: launch/quickstart.sh [key=value ...]     e.g. launch/quickstart.sh learner.lr=1e-3
 . "$(dirname "$0")/setup.sh"
 if [ $# -gt 0 ]; then set -- --set "$@"; fi
-exec rlcore paper-table recipes/quickstart --output runs/quickstart "$@"
+exec rlcore paper-table recipes/quickstart "$@"

@@ -39,6 +39,7 @@ NOT_RUN = {
         r"pip install",
         r"launch/setup_vllm_cpu\.sh",
         r"rlcore doctor recipes/",
+        r"rlcore train mine\.yaml",
         r"test_time/diagram\.yaml",
         r"recipes/small",
     ],
@@ -125,6 +126,7 @@ def place(tmp_path_factory) -> Path:
     for name in ("two", "quickstart/score-seed0"):
         shutil.copytree(folder / "runs/one", folder / "runs" / name)
     shutil.copy(folder / "runs/one/final/config.json", folder / "config")
+    (folder / "mine.yaml").write_text(re.findall(r"```yaml\n# mine.yaml\n(.*?)```", TEXTS["README.md"], re.DOTALL)[0])
     return folder
 
 
@@ -205,7 +207,8 @@ def check(words: list[str]) -> None:
         assert importlib.util.find_spec(rest[1])
     elif program == "pip":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        assert rest == ["install", "-e", "."] or rest[1] in {f"rlcore[{extra}]" for extra in extras}
+        assert rest[:2] == ["install", "-e"]
+        assert rest[2:] in [["."], *([f".[{extra}]"] for extra in extras)]
     elif program != "rlcore":
         assert shutil.which(program) or program in ("wandb", "tensorboard")
 
