@@ -100,7 +100,7 @@ def _add_views(commands: Commands) -> None:
     text = "a file, or a folder NAME for NAME.yaml and all in the folder"
     command.add_argument("recipes", nargs="+", metavar="RECIPES", help=text)
     command.add_argument("--seeds", type=int, nargs="+", default=[0])
-    command.add_argument("--output", type=Path, help="folder of runs and report; runs/NAME of the first PATH by default")
+    command.add_argument("--output", type=Path, help="folder of runs and report; by default runs/NAME")
     command.add_argument("--against", metavar="ARM", help="also print the differences of all arms from this one")
     command.add_argument("--set", nargs="*", default=[], metavar="key=value", help="values to replace in every recipe")
 
