@@ -21,6 +21,10 @@ _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _SAYS_MORE = re.compile(r"\\text|\.\.\.|['\"?]")
 _LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]")
 _NAMED = re.compile(r"\\text|[a-zA-Z]+\(")
+_QUANTITY = re.compile(  # a function of something, in one letter or by its name; bars around a letter; an area
+    r"(?:[a-zA-Z](?:\^\{?-1\}?|')?|\\(?:sin|cos|tan|cot|sec|csc|log|ln|det|gcd|arg|dim))\s*"
+    r"(?:\([^=]*\)|\\?[a-zA-Z]+(?:\s+[A-Z]+)?|\\text\{[^{}]*\})|\|[a-zA-Z]\||\[[A-Z]{3,}\]"
+)
 _DIFFERENTIAL = re.compile(r"(\\[a-zA-Z]+)|d(?=[a-zA-Z\\])")
 # an interval may be written as a condition, a vector as a sum; what has none of these is a number
 _OF_SETS = re.compile(r"[<>=|]|\\\{|\\(?:le|ge|ne|neq|in|cap|setminus|mathbb|begin|infty)(?![a-zA-Z])")
@@ -46,7 +50,7 @@ def compare(gold: Answer, found: Answer) -> bool | Open:
         return _compare_labelled(gold, found)
     if _letters(gold) == _letters(found):
         return True
-    if gold.body == found.body != "" == gold.unit == found.unit == found.variable:
+    if gold.body == found.body != "" == gold.unit == found.unit == found.variable and gold.percent == found.percent:
         return True
     if _is_curve(gold) and _is_curve(found):
         if formula.proportional(split_top(gold.text, "="), split_top(found.text, "=")):
@@ -56,7 +60,8 @@ def compare(gold: Answer, found: Answer) -> bool | Open:
     if gold.variable and found.variable and gold.variable != found.variable:
         return False
     if found.sides and not gold.sides:
-        return _every(compare(gold, read(side)) for side in found.sides)
+        *asked, last = found.sides
+        return _every(compare(gold, read(side)) for side in [*(s for s in asked if not _is_asked(s, gold)), last])
     if gold.base or found.base:
         return gold.base == found.base
     if gold.words or found.words:
@@ -90,6 +95,15 @@ def _is_curve(answer: Answer) -> bool:
     return len(split_top(text, "=")) == 2 and len(letters) > 1 and not _NAMED.match(text) and not set(",:") & set(text)
 
 
+def _is_asked(side: str, gold: Answer) -> bool:
+    r"""Whether a side only repeats what is asked for: `a+b`, `\cos\theta`, `f^{-1}(3)`, `|z|`, `[ABC]`.
+
+    An equation in one letter, such as `x+1=9`, is what has to be solved.
+    """
+    letters = set(_LETTER.findall(side)) - set(_LETTER.findall(gold.body)) - {"e", "i"}
+    return bool(_QUANTITY.fullmatch(side)) or ("\\text" not in side and len(letters) > 1)
+
+
 def _compare_measures(gold: Answer, found: Answer) -> bool | Open:
     if gold.unit != found.unit and not (gold.sure_unit and found.sure_unit and agree(gold.unit, found.unit)):
         return False
@@ -107,7 +121,7 @@ def _same_value(gold: Answer, found: Answer, left: Fraction, right: Fraction) ->
     if gold.percent == found.percent:
         return left == right or formula.stands_for(gold.body, right) or formula.stands_for(found.body, left)
     hundredth = (left / 100, right) if gold.percent else (left, right / 100)
-    return left == right or hundredth[0] == hundredth[1]
+    return hundredth[0] == hundredth[1] or (left == right and abs(left) >= 1)  # 0.5 is no 0.5 %
 
 
 def _compare_lists(gold: Answer, found: Answer) -> bool | Open:

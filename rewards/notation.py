@@ -26,13 +26,17 @@ _ASSIGNMENT = re.compile(
     r"|(\\text\s*\{[^{}]*(?:\bis|:)\s*\})\s*(?=\S)"
 )
 _AT_ANY = re.compile(r"(.+\()([ktnxyz])\)")  # f(x) has no value of its own: where that is constant, f(n) is the same
-_BASE = re.compile(r"([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)_\{?(\d+|\\text\{[a-z ]+\})\}?")
+_BASE = re.compile(
+    r"\(?([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)\)?(?:_\{?|\s*(?=\\text))\s*\(?(?:\\text\{\s*(?:in )?base\s*\})?\s*"
+    r"(\d+|(?<=[_{])\\text\{[a-z ]+\})\)?\}?"
+)
 _TEXT_GROUP = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"(?![A-Z]+ (?:and|or) [A-Z]+$)[A-Za-z][A-Za-z .'-]*")
-_CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?")
+_CHOICE = re.compile(r"(?:(?i:option|choice|answer)\s+)?\(?\s*([A-Z])\s*[).]?")
+_ARTICLE = re.compile(r"(?:an?|the) (?=\w{2})")
 _CLOCK = re.compile(r"\d{1,2}(?::\d\d)?\s*[ap]\.?\s?m\.?", re.IGNORECASE)
-_WHOLE_TEXT = re.compile(r"\\text\s*\{\s*(\d[^{}]*|[^{}]*,[^{}]*|[A-Z]+ and [A-Z]+)\}")
-_LABEL = re.compile(r"(?:\\text\s*\{\s*\(?([A-Z])[).:]\s*\}|\(([A-Z])\) )\s*(?=[^\s,;+*/=^<>])")
+_WHOLE_TEXT = re.compile(r"\\text\s*\{\s*((?:\\\$|[€£¥])?\s*\d[^{}]*|[^{}]*,[^{}]*|[A-Z]+ and [A-Z]+)\}")
+_LABEL = re.compile(r"(?:\\text\s*\{\s*\(?([A-Z])[).:]\s*\}|(?:\(([A-Z])\)|([A-Z])[).]) )\s*(?=[^\s,;+*/=^<>])")
 _POINT = re.compile(
     r"\s*(?i:(?:the )?(?:ordered )?(?:point|pair|triple|vertex|cent(?:er|re)|focus|midpoint|coordinates)s?"
     r"(?: is| at| are)?)?\s*([A-Z](?:_\{?\w+\}?)?'*)?\s*:?\s*"
@@ -46,6 +50,7 @@ _JOINED = re.compile(
 _TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _OPENING = ("(", "[", "{", "\\{")
 _CLOSING = (")", "]", "}", "\\}")
+_PERCENT = re.compile(r"(.*\S)\s*(?:%|\\text\{\s*percent\s*\}|percent(?:age)?|pct)", re.DOTALL)
 _SHORT_WORDS = {"no", "yes", "odd", "all"}
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix)\}((?:(?!\\begin|\\end).)*)\\end\{\1\}", re.DOTALL)
 _BRACKET = re.compile(r"\\[{}]|\\.|[()\[\]{},;:=]", re.DOTALL)
@@ -90,13 +95,13 @@ def read(raw: str) -> Answer:
     if number is not None:
         return Answer(text, body=text, value=number, plain=number.denominator == 1)
     if label := _LABEL.match(text):
-        return replace(_structured(text[label.end() :]), text=text, label=label[1] or label[2])
+        return replace(_structured(text[label.end() :]), text=text, label=label[1] or label[2] or label[3])
     return _structured(text)
 
 
 def _structured(text: str) -> Answer:
-    if text.startswith("{") and text.endswith("}") and _encloses(text) and len(split_top(text[1:-1], ",;")) > 1:
-        text = f"\\{{{text[1:-1]}\\}}"
+    if text.startswith("{") and text.endswith("}") and _encloses(text):  # a set without backslashes, or nothing
+        text = f"\\{{{text[1:-1]}\\}}" if len(split_top(text[1:-1], ",;")) > 1 else text[1:-1].strip()
     if such_that := _SUCH_THAT.fullmatch(text):
         text = such_that[2].strip()
     if words := _in_words(text):
@@ -201,7 +206,7 @@ def _in_words(text: str) -> str:
     formula = short or " - " in plain or not re.search("[A-Za-z]{2}", plain)
     if ("\\text" not in text and formula) or not _WORDS.fullmatch(plain):
         return ""
-    return " ".join(map(singular, plain.casefold().split()))
+    return " ".join(map(singular, _ARTICLE.sub("", plain.casefold().rstrip(" ."), count=1).split()))
 
 
 def _named_point(text: str) -> Answer | None:
@@ -224,6 +229,8 @@ def _bracketed(text: str, variable: str, rest: str) -> Answer | None:
         if rest.startswith(opening) and rest.endswith((")", "]", "\\}")):
             closing = "\\}" if rest.endswith("\\}") else rest[-1]
             items = split_top(_JOINED.sub(",", rest[len(opening) : -len(closing)]), ",;")
+            if opening == "\\{":
+                items = tuple(signed for item in items for signed in _both_signs(item))
             if _encloses(rest) and (len(items) > 1 or opening == "\\{") and all(items):
                 return Answer(text, variable, rest, items=items, brackets=(opening + closing).replace("\\", ""))
     return None
@@ -241,8 +248,8 @@ def _separated(text: str, variable: str, rest: str) -> Answer | None:
 
 
 def _both_signs(item: str) -> tuple[str, ...]:
-    r"""`1\pm\sqrt2` is two numbers."""
-    if item.count("\\pm") != 1 or "\\mp" in item:
+    r"""`1\pm\sqrt2` is two numbers; a set with it is one set."""
+    if item.count("\\pm") != 1 or "\\mp" in item or "\\{" in item:
         return (item,)
     return tuple(item.replace("\\pm", sign).strip() for sign in "+-")
 
@@ -260,10 +267,12 @@ def _without_thousands(text: str) -> str:
 
 def _measured(text: str, variable: str, rest: str) -> Answer:
     body, percent, unit, sure = rest, False, "", True
-    if match := re.fullmatch(r"(.*\S)\s*(?:%|\\text\{\s*percent\s*\}|percent(?:age)?|pct)", rest, re.DOTALL):
+    if match := _PERCENT.fullmatch(rest):
         body, percent = match[1], True
     else:
         body, unit, sure = split_unit(rest)
+        if match := _PERCENT.fullmatch(body):  # the words say of what
+            body, unit, percent = match[1], "", True
     body = _without_thousands(body)
     if _SPACED_THOUSANDS.fullmatch(body):
         body = body.replace(" ", "")

@@ -130,12 +130,7 @@ def _bare(text: str) -> Iterator[str]:
     """Code that prose may surround: the whole, then from each line that looks like code to where it stops being."""
     yield text
     for _, start in zip(range(_TRIES), _CODE.finditer(text), strict=False):
-        source = text[start.start() :]
-        try:
-            _parsed(source)
-        except SyntaxError as error:
-            source = "\n".join(source.split("\n")[: (error.lineno or 1) - 1])
-        yield source
+        yield _while_python(text[start.start() :])
 
 
 # Blocks as Python.
@@ -203,6 +198,19 @@ def _parsed(source: str) -> ast.Module:
             raise SyntaxError(str(error)) from error
 
 
+def _while_python(source: str, before: str = "") -> str:
+    """The lines of `source` up to where, after `before`, they stop being Python: prose, or an output cut short."""
+    lines = source.split("\n")
+    for _ in range(_TRIES):
+        try:
+            _parsed(before + "\n".join(lines))
+            break
+        except SyntaxError as error:
+            wrong = (error.lineno or 1) - before.count("\n")
+            lines = lines[: max(0, min(wrong, len(lines)) - 1)]
+    return "\n".join(lines)
+
+
 # The choice.
 
 
@@ -242,7 +250,8 @@ def _acts(module: _Module) -> int:
 def _body(blocks: Sequence[str], before: str) -> str | None:
     """The last block that continues `before`: with it, its last function gives something back."""
     for block in reversed(blocks if before else ()):
-        for source in [block] if block[:1] in (" ", "\t") else _indented(block):
+        for whole in [block] if block[:1] in (" ", "\t") else _indented(block):
+            source = _while_python(whole, before)
             tree = _tree(before + source)
             nodes = ast.walk(tree.body[-1]) if tree is not None else ()
             if any(isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)) for node in nodes):

@@ -56,6 +56,7 @@ _REWRITES: list[tuple[re.Pattern[str], Any]] = [
         (r"\\(?:mathrm|operatorname\*?|text)\s*\{\s*([ei])\s*\}", r"\1"),
         (rf"\\(?:mathrm|operatorname\*?|text)\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"\\(?:text|mathrm|textbf|textit|mbox|mathbf|operatorname|textnormal|textrm)\s*\{", r"\\text{"),
+        (r"^\\text\{\s*(-?\d[\d.,]*)\s*\}", r"\1 "),  # a number in a font of its own
         # the third; a third power or a ninth root is another number
         (
             rf"(?<=\d)\s*(?:\^?\s*\{{?\s*\\text\{{\s*{_TH}\s*\}}\s*\}}?|\^\{{{_TH}\}}|{_TH}\b)"

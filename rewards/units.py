@@ -29,7 +29,7 @@ SCALES: dict[str, Fraction] = {
 _CURRENCIES = {"dollar", "cent", "euro", "yen"}
 _PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 _UNIT = re.compile(
-    r"(?P<body>.*(?:[\d)}!]|\d\.)|.*\\[a-zA-Z]+|)(?P<space>\s*)"
+    r"(?P<body>.*(?:[\d)}!%]|\d\.)|.*\\[a-zA-Z]+|)(?P<space>\s*)"
     r"(?P<unit>\^\\circ\s*(?:\\text\{\s*[CF]\s*\}|[CF])?|(?P<sign>\\\$|[€£¥¢])"
     r"|\\text\{(?P<text>[^{}]*)\}(?P<text_power>\^\{?[23]\}?)?"
     r"|(?<![\\A-Za-z])(?P<plain>[A-Za-z]+\.?(?:[ /][A-Za-z]+\.?){0,4})(?P<plain_power>\^\{?[23]\}?)?)\.?",
@@ -43,10 +43,13 @@ _RATE = re.compile(r"^(?:per|an?(?= [a-z]{3}))\s+")
 _PER = re.compile(r"\s*\bper\s+")
 _WORD = re.compile(r"(?=...).*[aeiou]")  # letters without a vowel are a product
 _NOT_UNITS = re.compile(
-    r"\b(?:or|and|to|is|not|no|pi|sqrt|approx|about|if|plus|minus|over|times|mod|base|squared|cubed|factorial|inf|"
-    r"infinity|sin|cos|tan|log|ln|exp|than|between|from|by|of|at|[ap]\.?m|th|st|nd|rd)\b",
+    r"\b(?:or|and|is|not|no|pi|sqrt|approx\w*|about|roughly|maybe|perhaps|possibly|probably|if|unless|wrong|negative|"
+    r"plus|minus|mod|base|point|remainder|squared|cubed|doubled|tripled|halved|factorial|inf|infinity|sin|cos|tan|log|ln|"
+    r"exp|than|between|least|most|[ap]\.?m|th|st|nd|rd|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|"
+    r"twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty)\b",
     re.IGNORECASE,
 )
+_OF_WHAT = re.compile(r"(?:^|\s+)(?:of|at|to|from|by|over|on|in|for|with)\b.*")  # cups of flour are cups
 
 
 def split_unit(text: str) -> tuple[str, str, bool]:
@@ -82,6 +85,9 @@ def split_unit(text: str) -> tuple[str, str, bool]:
     if not _WORD.search(words[0]) or (bare and (not match["space"] or len(words[0]) < 4) and words[0] != "per"):
         return text, "", True
     counted, slash, per = _PER.sub("/", " ".join(map(singular, words))).partition("/")
+    counted = _OF_WHAT.sub("", counted)
+    if not counted and not slash and not body.endswith("%"):
+        return text, "", True
     return body, _UNITS.get(counted, counted) + slash + per + power, True
 
 

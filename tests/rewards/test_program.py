@@ -62,6 +62,7 @@ PROMPT = "def f(x):\n    '''Square.'''\n"
         "Define:\n```python\nfrom operator import mul\n```\n```python\ndef g(x):\n    return mul(x, x)\n```\n"
         "```python\nimport math\nf = g\n```\n```output\n4\n```",
         f"First:\n```python\ndef f(x): return 0\n```\nBetter:\n{FENCED}",
+        "```python\ndef f(x):\n    return x * x\n\n\ndef g(x):\n    if x >",
     ],
 )
 def test_program_that_defines_what_is_asked_for(text):
@@ -74,6 +75,9 @@ def test_program_that_defines_what_is_asked_for(text):
     "text",
     [
         "    return x * x\n",
+        "    return x * x\n```\n\nThis works.\n",
+        "    return x * x\n\nIt doesn't need more.\n",
+        "    return x * x\n\n\ndef g(x):\n    if x >",
         "return x * x\n",
         "y = x * x\n    return y",
         "for y in [x]:\n        return y * y\n",
