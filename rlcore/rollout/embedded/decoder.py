@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from rlcore.policy.common_decoder import in_pairs, rotations
 from rlcore.rollout.embedded.bands import Part
-from rlcore.rollout.embedded.products import Norm, are_large, product
+from rlcore.rollout.embedded.products import MergedProduct, Norm, OwnProduct, are_large, product
 from rlcore.rollout.embedded.slots import FEW_QUERIES, SlotCache, SlotLayer, unseen
 
 
@@ -31,7 +31,7 @@ class FewOperations:
         large = are_large(self._model.model.layers)
         self._layers = [_Layer(layer, large) for layer in self._model.model.layers]
         self._norm = Norm(self._model.model.norm)
-        self._head = product(self._model.lm_head, large=True) if large else self._model.lm_head
+        self._head = OwnProduct(self._model.lm_head) if large else self._model.lm_head
         self._rotations_CX = torch.empty(0)
 
     def last_logits(self, ids_RQ: Tensor, positions_RQ: Tensor, cache: SlotCache) -> Tensor:
@@ -46,10 +46,10 @@ class FewOperations:
             queries_RQHd, keys_RQGd, values_RQGd = layer.projected(hidden_ND, rotations_N1X, shape)
             slots.write(keys_RQGd, values_RQGd)
             if layer is self._layers[-1] and shape[1] > 1:
-                queries_RQHd, hidden_ND = queries_RQHd[:, -1:], hidden_ND.reshape(*shape, -1)[:, -1]
+                queries_RQHd, hidden_ND = queries_RQHd[:, -1:], hidden_ND.view(*shape, -1)[:, -1]
                 masks = layer.masks(positions_RQ[:, -1:], cache.parts, hidden_ND.dtype)
             hidden_ND = layer.mixed(hidden_ND, layer.attended(queries_RQHd, slots, cache.parts, masks))
-        return self._head(self._norm(hidden_ND).mul_(self._norm.weight)).contiguous()
+        return self._head(self._norm(hidden_ND).mul_(self._norm.weight))
 
 
 class _Layer:
@@ -63,7 +63,7 @@ class _Layer:
         self._shared = attention.q_proj.out_features // size // self._groups
         self._input_norm, self._output_norm = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
         projections = attention.q_proj, attention.k_proj, attention.v_proj
-        self._in = product(*projections, norm=self._input_norm, paired=(size, size, 0), large=large)
+        self._in = MergedProduct(*projections, norm=self._input_norm, paired=(size, size, 0))
         self._out = product(attention.o_proj, large=large)
         self._gate_and_up = product(mlp.gate_proj, mlp.up_proj, norm=self._output_norm, large=large)
         self._down = product(mlp.down_proj, large=large)
@@ -76,7 +76,7 @@ class _Layer:
     def projected(self, hidden_ND: Tensor, rotations_N1X: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
         """Queries `[R, Q, H, d]`, keys and values `[R, Q, G, d]`: the first two turned by their positions."""
         tokens, heads = len(hidden_ND), self._groups * self._shared
-        projected = self._in(self._input_norm(hidden_ND)).contiguous().view(tokens, -1, self._size)
+        projected = self._in(self._input_norm(hidden_ND)).view(tokens, -1, self._size)
         turning = projected.narrow(1, 0, heads + self._groups)
         if self._head_norm:
             turning = self._head_norm(turning).mul_(self._head_weight_Hd)
