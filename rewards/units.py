@@ -1,7 +1,7 @@
 r"""Units of an answer: `10 cm`, `60 miles per hour`, `5\text{ apples}`, `\$5`.
 
 A product of variables looks like a bare unit (`7cd`), so that bare letters are units only by the list below. Free text
-is a unit inside `\text{}`, or as a word of four letters and more after a space.
+is a unit inside `\text{}`, or as a word of four letters and more after a space; what the unit is of is left out.
 """
 
 from __future__ import annotations

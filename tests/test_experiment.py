@@ -54,11 +54,13 @@ def test_a_base_that_arms_share_is_measured_once(repository: Path, tmp_path: Pat
     arms = [repository / "recipes/quickstart.yaml", repository / "recipes/quickstart/plain.yaml"]
     small = ["data.options.count=300", "evaluate.problems=40", "evaluate.data.options.count=100", "track.wandb=off"]
     stage = "stages=[{name: short, steps: 1, kl: [0.1, 0.1]}]"
-    main(["paper-table", *map(str, arms), "--output", str(tmp_path), "--set", *small, stage, "batch.problems=2"])
+    monkeypatch.chdir(tmp_path)
+    main(["paper-table", *map(str, arms), "--set", *small, stage, "batch.problems=2"])
+    output = tmp_path / "runs/quickstart"  # named after the first of the recipes
     assert gc.get_freeze_count() == 0, "runs that follow each other leave nothing to each other"
     assert measured == [("score", BASE_RESULTS), ("score", "evaluation"), ("plain", "evaluation")]
     first, second = (
-        json.loads((tmp_path / f"{arm}-seed0/{BASE_RESULTS}.json").read_text()) for arm in ("score", "plain")
+        json.loads((output / f"{arm}-seed0/{BASE_RESULTS}.json").read_text()) for arm in ("score", "plain")
     )
     assert first == second
     assert (first["arm"], first["step"]) == ("base", 0)

@@ -171,6 +171,13 @@ def test_a_command_on_a_page_works(line, place, server, monkeypatch, capsys):
         shutil.rmtree(made, ignore_errors=True)
 
 
+def test_the_reward_on_the_first_page_pays_right_answers_to_gsm8k(place, monkeypatch):
+    monkeypatch.syspath_prepend(str(place))
+    right_number = importlib.import_module("my_reward").right_number
+    solution = "2 + 5 = <<2+5=7>>7\n#### 7"
+    assert right_number(["So it is #### 7", "#### 8", "The answer: 7 "], [solution, solution, 7]) == [1.0, 0.0, 1.0]
+
+
 def run(arguments: list[str]) -> object:
     """Runs the command in this process; its exit code."""
     gc.freeze()  # a session collects garbage as it begins, and need not look through all that tests have imported

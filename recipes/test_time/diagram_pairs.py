@@ -19,4 +19,4 @@ def names_the_valid(valid: Sequence[int]) -> str:
     return " ".join([CHECK, *map(str, valid)])
 
 
-PAIRS = diagram(CHECK, found_right, names_the_valid, CHECK)
+PAIRS = diagram(review=CHECK, verdict=CHECK, read=found_right, summary=names_the_valid)

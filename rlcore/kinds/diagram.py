@@ -12,7 +12,7 @@ from rlcore.types import Problem
 
 
 def diagram(
-    verdict: str, read: Callable[[str], bool | None], summary: Callable[[Sequence[int]], str], review: str
+    *, review: str, verdict: str, read: Callable[[str], bool | None], summary: Callable[[Sequence[int]], str]
 ) -> Kind:
     """The kind whose propositions are criticised, by `conversation.review` or else `review`, and verified.
 
@@ -20,7 +20,7 @@ def diagram(
     numbers of the valid propositions, counted from 1.
     """
 
-    async def think(problem: Problem, ask: Ask, script: Script) -> None:
+    async def converse(problem: Problem, ask: Ask, script: Script) -> None:
         valid = []
         for number in range(1, script.attempts):
             await ask(script.instruction if number > 1 else None)
@@ -32,7 +32,7 @@ def diagram(
     def says(attempts: int) -> Sequence[str]:
         return verdict, summary(()), summary(range(1, attempts))
 
-    return Kind(think, review, between=2, judges=True, says=says)
+    return Kind(converse, review, between=2, judges=True, says=says)
 
 
 def summary_of(valid: Sequence[int]) -> str:
@@ -44,4 +44,4 @@ def summary_of(valid: Sequence[int]) -> str:
     return f"{named} found right. Use nothing else of what was said, and give the whole solution."
 
 
-DIAGRAM = diagram(verify.REVIEW, verify.read_verdict, summary_of, critique.REVIEW)
+DIAGRAM = diagram(review=critique.REVIEW, verdict=verify.REVIEW, read=verify.read_verdict, summary=summary_of)

@@ -233,6 +233,7 @@ REFUSED_WRONGLY = [
     ("4", r"4 \text{ times}"),
     ("4", r"4 \text{ left over}"),
     ("4", r"4\%\text{ increase}"),
+    ("4", r"4\%\text{ from tips}"),
     ("4", r"\text{\$4}"),
     ("4", r"\text{\$4.00}"),
     ("4", r"\mathbf{4} \text{ hours}"),
