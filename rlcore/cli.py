@@ -12,7 +12,7 @@ from typing import TypeAlias
 import rewards.cli
 import rlcore.curate.options
 import rlcore.plan.arguments
-from rlcore.ending import said_elsewhere, say_why
+from rlcore.ending import drop_output, reader_is_gone, said_elsewhere, say_why
 from rlcore.errors import UserError
 from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe, load_section
 
@@ -34,11 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     try:
         options.run(options)
+        sys.stdout.flush()
     except UserError as error:
         say_why(error)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        if not reader_is_gone():
+            raise
+        drop_output()
+        sys.exit(1)
     except Exception:
         if said_elsewhere():
             sys.exit(2)

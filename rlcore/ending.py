@@ -1,6 +1,7 @@
 """The last line of a command that a user's mistake ends: printed once for all ranks, below everything else."""
 
 import os
+import select
 import subprocess
 import sys
 
@@ -32,6 +33,18 @@ def said_elsewhere() -> bool:
     """Whether another rank has printed why all ranks end; this rank's own error is then only a consequence."""
     ranks = sys.modules.get("rlcore.ranks")
     return ranks is not None and ranks.has_been_said()
+
+
+def reader_is_gone() -> bool:
+    """Whether what read this command's output has closed it, as `| head` does."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    return any(events & select.POLLERR for _, events in output.poll(0))
+
+
+def drop_output() -> None:
+    """Lets what is still to be printed vanish, which Python would otherwise complain of at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say_below_torchrun(line: str) -> None:

@@ -1,5 +1,8 @@
 """What ends all ranks is said once by the one that met it, and it is the last line that a user sees."""
 
+import subprocess
+import sys
+
 import pytest
 
 from rlcore.errors import UserError
@@ -47,3 +50,12 @@ def test_one_ranks_mistake_in_mid_run_is_the_last_line_below_torchruns_report(tm
 @pytest.mark.parametrize("text", ["one\ntwo", "one\r\n   two\n", "one\x0btwo"])
 def test_what_a_library_said_in_lines_is_said_in_one(text):
     assert str(UserError(text)) == "one two"
+
+
+@pytest.mark.parametrize("command", [["recipe", "show"], ["plan"]])
+def test_output_that_nobody_reads_any_more_ends_a_command_quietly(command, repository):
+    show = [sys.executable, "-m", "rlcore", *command, "recipes/quickstart.yaml"]
+    process = subprocess.Popen(show, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
