@@ -11,6 +11,7 @@ from rewards.verdict import Verdict
 Grid = list[list[int]]
 
 _ROW = re.compile(r"\d( \d)*")
+_NEXT_ROW = re.compile(r"\]\s*,\s*\[")
 _MARKS = str.maketrans("[],", "   ")
 
 
@@ -30,14 +31,17 @@ def _judge(text: str, gold: Grid) -> Verdict:
 
 def read_grid(text: str) -> Grid | None:
     """The last lines in a row that hold digits alone, brackets and commas aside; None for rows of unequal lengths."""
-    rows: Grid = []
-    for line in text.rstrip().splitlines():
+    grid: Grid = []
+    ended = True
+    for line in _NEXT_ROW.sub("\n", text).splitlines():
         cells = " ".join(line.translate(_MARKS).split())
-        if _ROW.fullmatch(cells):
-            rows.append([int(cell) for cell in cells.split()])
-        elif cells or rows:
-            rows = []
-    return rows if rows and len({len(row) for row in rows}) == 1 else None
+        if not _ROW.fullmatch(cells):
+            ended = True
+            continue
+        if ended:
+            grid, ended = [], False
+        grid.append([int(cell) for cell in cells.split()])
+    return grid if len({len(row) for row in grid}) == 1 else None
 
 
 def write_grid(grid: Grid) -> str:

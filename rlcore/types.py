@@ -29,6 +29,8 @@ class Problem:
     domain: str = "math"
     conversational: bool = False
     """Whether the data contain the prompt as messages; rewards then receive prompts and completions as messages."""
+    text: str | None = None
+    """What the data ask, without the words that the recipe's prompt puts around it; None: all that the user says."""
 
 
 Role = Literal["attempt", "critique", "verdict", "stop"]

@@ -183,11 +183,12 @@ def _problem(row: Row, section: DataConfig, source: Source) -> Problem:
     if section.system is not None:
         messages = [{"role": "system", "content": section.system}, *messages]
     own_id = row.get(source.id)
-    text = _normal(_own_text(row, section, source))
+    text = _own_text(row, section, source)
     return Problem(
-        id=str(own_id) if own_id is not None else hashlib.sha256(text.encode()).hexdigest()[:16],
+        id=str(own_id) if own_id is not None else hashlib.sha256(_normal(text).encode()).hexdigest()[:16],
         messages=tuple(messages),
         columns=row,
         domain=str(row.get("domain", source.domain)),
         conversational=not isinstance(prompt, str),
+        text=text,
     )

@@ -4,11 +4,10 @@ Radha et al. 2024 (arXiv 2409.12618). Autonomous: the dialogue may end the conve
 """
 
 from collections.abc import Callable
-from functools import partial
 
 from rewards.answers import without_thoughts
 from rlcore.entries import Ask, Kind, Script
-from rlcore.kinds.stop import WORD, read_role
+from rlcore.kinds.stop import WORD, accepts
 from rlcore.types import Problem, Role
 
 GUIDE = (
@@ -18,23 +17,27 @@ GUIDE = (
 AUTONOMOUS = f"{GUIDE} If the solution needs nothing more, reply with the one word {WORD}."
 
 
-async def iterate(problem: Problem, ask: Ask, script: Script, *, role: Role | Callable[[str], Role]) -> None:
-    """An attempt, then for each later one an instruction that the policy writes, which may be a stop, and the attempt.
+def iteration(*, review: str, stops: Callable[[str], bool] | None = None) -> Kind:
+    """The kind whose later attempts each follow an instruction that the policy writes to itself.
 
-    `role` is that of the instruction.
+    It is asked for one by `conversation.review` or else `review`. Where `stops` says so of what it wrote, the
+    conversation ends there; without `stops` all rounds are held.
     """
-    await ask(None, last=script.attempts == 1)
-    for attempt in range(1, script.attempts):
-        thought = await ask(script.review, role)
-        if thought.role == "stop":
-            return
-        message = f"{without_thoughts(thought.text).strip()}\n\n{script.instruction}"
-        await ask(message.strip(), last=attempt + 1 == script.attempts)
+
+    def role(text: str) -> Role:
+        return "stop" if stops and stops(text) else "critique"
+
+    async def converse(problem: Problem, ask: Ask, script: Script) -> None:
+        await ask(None, last=script.attempts == 1)
+        for attempt in range(1, script.attempts):
+            thought = await ask(script.review, role)
+            if thought.role == "stop":
+                return
+            message = f"{without_thoughts(thought.text).strip()}\n\n{script.instruction}"
+            await ask(message.strip(), last=attempt + 1 == script.attempts)
+
+    return Kind(converse, review, between=1, may_end=stops is not None, reviews=True, quotes=True)
 
 
-def _stop_or_go_on(text: str) -> Role:
-    return "stop" if read_role(text) == "stop" else "critique"
-
-
-ITERATE = Kind(partial(iterate, role=_stop_or_go_on), AUTONOMOUS, between=1, may_end=True, reviews=True, quotes=True)
-ITERATE_GUIDED = Kind(partial(iterate, role="critique"), GUIDE, between=1, reviews=True, quotes=True)
+ITERATE = iteration(review=AUTONOMOUS, stops=accepts)
+ITERATE_GUIDED = iteration(review=GUIDE)

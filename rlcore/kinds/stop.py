@@ -1,5 +1,6 @@
 """Autonomous stop: after each attempt the policy either keeps it or gives another."""
 
+from rewards.answers import without_thoughts
 from rlcore.entries import Ask, Kind, Script
 from rlcore.types import Problem, Role
 
@@ -20,8 +21,13 @@ async def stop(problem: Problem, ask: Ask, script: Script) -> None:
 
 
 def read_role(text: str) -> Role:
-    """`stop` if the reply is the stop word alone, else `attempt`."""
-    return "stop" if text.strip().strip(".'\"").upper() == WORD else "attempt"
+    """`stop` if the reply accepts the solution before it, else `attempt`."""
+    return "stop" if accepts(text) else "attempt"
+
+
+def accepts(text: str) -> bool:
+    """Whether a reply, its thoughts aside, is the stop word alone."""
+    return without_thoughts(text).strip(" \n.!*'\"`").upper() == WORD
 
 
 STOP = Kind(stop, REVIEW, may_end=True)

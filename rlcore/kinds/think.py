@@ -39,8 +39,8 @@ def thinking(gate: Gate) -> Kind:
 
 
 def has_symbols(problem: Problem, look: Turn) -> bool:
-    """Whether what is asked has a formula or an operator in it, or at least two numbers to reckon with."""
-    text = problem.messages[-1]["content"]
+    """Whether the problem has a formula or an operator in it, or at least two numbers, in digits, to reckon with."""
+    text = problem.messages[-1]["content"] if problem.text is None else problem.text
     return bool(_SYMBOLS.search(text)) or len(_NUMBER.findall(text)) > 1
 
 

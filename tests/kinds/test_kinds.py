@@ -66,9 +66,9 @@ def test_what_the_policy_says_of_its_attempts():
     assert [read_verdict(text) for text in (RIGHT, WRONG, f"{WRONG}\n**Verdict:** Right", "right", "")] == [
         True, False, True, None, None,
     ]  # fmt: skip
-    assert [read_role(text) for text in ("STOP", " stop.\n", "'Stop'", "STOP it is 5", "")] == [
-        "stop", "stop", "stop", "attempt", "attempt",
-    ]  # fmt: skip
+    accepted = ("STOP", " stop.\n", "'Stop'", "**STOP**", "STOP!", "<think>Is it 5? Yes.</think>\nSTOP")
+    assert {read_role(text) for text in accepted} == {"stop"}
+    assert {read_role(text) for text in ("STOP it is 5", "", "<think>STOP</think> 5")} == {"attempt"}
 
 
 def test_score_s_own_instructions_have_names():

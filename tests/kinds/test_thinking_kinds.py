@@ -8,13 +8,15 @@ import pytest
 
 from rewards import Verdict
 from rlcore.credit import Turns, turn_returns
+from rlcore.data import load_problems
 from rlcore.evaluate.measure import trajectory_record, trajectory_rows
 from rlcore.kinds import diagram, think
-from rlcore.recipe.schema import ConversationConfig, StageConfig
+from rlcore.recipe.schema import ConversationConfig, DataConfig, StageConfig
 from rlcore.rollout import Sampling, sample_groups
 from rlcore.types import Problem, Trajectory, Turn
 from tests.rollout.scripted import ScriptedEngine, conversation, problem
 
+PAIRS = Path(__file__).parents[2] / "recipes" / "test_time" / "pairs_kinds.py"
 RIGHT, WRONG = "Verdict: right", "Verdict: wrong"
 
 
@@ -30,13 +32,21 @@ def converse(kind: str, attempts: int, replies: list[str], asked: Problem | None
 
 
 def test_iteration_puts_its_own_words_before_the_next_attempt_until_it_stops():
-    replies = ["4", "<think>hm</think>\nCount again.", "5", "STOP"]
+    replies = ["4", "<think>hm</think>\nCount again.", "5", "<think>It is right.</think>\n\n**STOP**"]
     trajectory, messages = converse("iterate", 4, replies)
     assert [turn.role for turn in trajectory.turns] == ["attempt", "critique", "attempt", "stop"]
     assert messages == ["Review it.", "Count again.\n\nCheck it.", "Review it."]
     trajectory, messages = converse("iterate_guided", 3, ["4", "STOP", "5", "STOP", "6"])
     assert [turn.role for turn in trajectory.turns] == ["attempt", "critique", "attempt", "critique", "attempt"]
     assert messages == ["Review it.", "STOP\n\nCheck it."] * 2
+
+
+def test_an_iteration_of_ones_own_stops_by_what_it_wrote_to_itself():
+    check = "There might be an error. Please check and answer again."
+    sums = ["a and b: 1 + 2 < 4", "b and c: 1 + 2 < 4", "b and d: 2 + 2 = 4"]
+    trajectory, messages = converse(f"{PAIRS}:ITERATE", 4, [*sums, sums[2]], review=None)
+    assert [turn.role for turn in trajectory.turns] == ["attempt", "critique", "attempt", "stop"]
+    assert messages == [check, f"{sums[1]}\n\nCheck it.", check]
 
 
 def test_a_diagram_uses_only_the_propositions_found_valid():
@@ -54,7 +64,7 @@ def test_a_diagram_uses_only_the_propositions_found_valid():
 
 
 def test_a_diagram_of_ones_own_reads_verdicts_and_sums_up_in_its_own_words():
-    kind = f"{Path(__file__).parents[2] / 'recipes' / 'test_time' / 'diagram_pairs.py'}:PAIRS"
+    kind = f"{PAIRS}:DIAGRAM"
     replies = ["a and b: 1 + 2 < 4", "b and c: 2 + 2 = 4", "a and b: 1 + 2 < 4", "b and c: 2 + 2 = 4", "fine", "= > ="]
     trajectory, messages = converse(kind, 3, [*replies, "b and c: 2 + 2 = 4"])
     assert [turn.claim for turn in trajectory.turns if turn.role == "verdict"] == [False, True]
@@ -95,6 +105,14 @@ def test_the_gate_of_symbols(text, gate):
     asked = Problem("p", ({"role": "user", "content": text},))
     _, messages = converse("think_if_symbols", 2, ["look", "thought"][: 1 + gate], asked)
     assert messages == ["Review it."] * gate
+
+
+def test_the_gate_of_symbols_reads_the_problem_without_what_the_recipe_says_around_it(tmp_path):
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "Who wrote Faust?"}\n{"prompt": "Add 3 to 4."}\n')
+    prompt = "{prompt}\nPut the answer in \\boxed{}, in 1 to 3 words."
+    words, sum_ = load_problems(DataConfig(source="jsonl", path=str(tmp_path / "asked.jsonl"), prompt=prompt))
+    assert not think.has_symbols(words, turn(1))
+    assert think.has_symbols(sum_, turn(1))
 
 
 def test_the_gate_of_doubt_looks_at_the_least_likely_token():

@@ -14,7 +14,10 @@ from rewards.grids import read_grid, write_grid
         ("[[1, 2],\n [3, 4]]", [[1, 2], [3, 4]]),
         ("1 2\n3", None),
         ("12\n34", None),
-        ("1 2\nthat is all", None),
+        ("1 2\n3 4\n\nThat is all.", [[1, 2], [3, 4]]),
+        ("```\n1 2\n3 4\n```", [[1, 2], [3, 4]]),
+        ("The output is [[1, 2], [3, 4]].\n[[5, 6], [7, 8]]", [[5, 6], [7, 8]]),
+        ("1 2\n3 4\n\n5 6\n7", None),
         ("", None),
     ],
 )

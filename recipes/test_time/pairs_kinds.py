@@ -1,9 +1,10 @@
-"""Diagram of Thought in the words of the quickstart's policy, to which a verdict is an answer that checks itself."""
+"""Iteration and Diagram of Thought in the words of the quickstart's policy, whose every answer checks itself."""
 
 import re
 from collections.abc import Sequence
 
 from rlcore.kinds.diagram import diagram
+from rlcore.kinds.iterate import iteration
 
 CHECK = "There might be an error. Please check and answer again."
 
@@ -19,4 +20,6 @@ def names_the_valid(valid: Sequence[int]) -> str:
     return " ".join([CHECK, *map(str, valid)])
 
 
-PAIRS = diagram(review=CHECK, verdict=CHECK, read=found_right, summary=names_the_valid)
+DIAGRAM = diagram(review=CHECK, verdict=CHECK, read=found_right, summary=names_the_valid)
+ITERATE = iteration(review=CHECK, stops=lambda text: found_right(text) is True)
+"""It stops where the sum that the policy writes to itself is the target."""
