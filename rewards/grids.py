@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from rewards.reward import Completion, scored, text_of
 from rewards.verdict import Verdict
@@ -42,6 +43,13 @@ def read_grid(text: str) -> Grid | None:
             grid, ended = [], False
         grid.append([int(cell) for cell in cells.split()])
     return grid if len({len(row) for row in grid}) == 1 else None
+
+
+def is_grid(value: Any) -> bool:
+    """Whether a value is rows of digits, equally many in each."""
+    rows = value if isinstance(value, list) else []
+    whole = all(isinstance(row, list) and all(cell in range(10) for cell in row) for row in rows)
+    return whole and len({len(row) for row in rows}) == 1
 
 
 def write_grid(grid: Grid) -> str:

@@ -171,6 +171,8 @@ def _eval(options: argparse.Namespace) -> None:
         name += "" if policy.name == "final" else f"-{policy.name}"
         path = policy.parent / "recipe.yaml"
     recipe = load_recipe(path, overrides)
+    if recipe.adapt:
+        raise UserError(f"{path}: rlcore adapt answers by its section adapt; adapt=null measures the policy as it is")
     from rlcore.plan.start import check_memory
     from rlcore.session.evaluation import evaluate
 
@@ -181,8 +183,8 @@ def _eval(options: argparse.Namespace) -> None:
 def _adapt(options: argparse.Namespace) -> None:
     """answer held-out problems, each by the policy as its own demonstrations train it for a few steps"""
     recipe = load_recipe(options.recipe, options.overrides)
-    if recipe.adapt is None or recipe.stages or recipe.sft:
-        raise UserError(f"{options.recipe}: rlcore adapt needs a section adapt, no sft, and stages: []")
+    if recipe.adapt is None:
+        raise UserError(f"{options.recipe}: rlcore adapt needs a section adapt, and stages: []")
     from rlcore.experiment import run_experiment
     from rlcore.plan.start import check_memory
 

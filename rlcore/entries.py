@@ -130,6 +130,8 @@ class Source:
     """Hub name, used when the recipe gives no path."""
     subset: str | None = None
     """Configuration of the hub data set."""
+    refusal: Callable[[Row], str] = lambda row: ""
+    """What is wrong with a row; empty for one that is right, or only lacks a column."""
     complete: Callable[[Row], Row] | None = None
     """Adds derived columns."""
     in_split: Callable[[Row, str], bool] | None = None

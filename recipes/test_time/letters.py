@@ -22,7 +22,7 @@ from rlcore.recipe.schema import Positive, Section
 RULES = Random(0).sample(list(combinations("abcdef", 2)), 15)
 SPLITS = {"test": RULES[:4], "validation": RULES[4:6], "train": RULES[6:]}
 LENGTH = 4
-WORDINGS = ("{}", "{} .", "the letters {}")
+WORDINGS = ("{}", "letters {}", "say {}")
 
 
 class Options(Section):

@@ -96,7 +96,7 @@ def _rows(table: Table, section: DataConfig, source: Source, bad: BadRows, texts
     """The rows of the wanted split under the source's column names, each with all columns that it needs."""
     if not table.rows:
         raise UserError(f"data set {table.name} is empty")
-    named = _renamed(table, section.columns, bad)
+    named = _without_refused(_renamed(table, section.columns, bad), source, bad)
     if source.complete is not None:
         named = replace(named, rows=[source.complete(row) for row in named.rows])
     shown = [source.text if name == "prompt" else name for name in section.asked_columns]
@@ -124,6 +124,14 @@ def _renamed(table: Table, columns: dict[str, str], bad: BadRows) -> Table:
         for row in table.rows
     ]
     return replace(table, rows=rows)
+
+
+def _without_refused(table: Table, source: Source, bad: BadRows) -> Table:
+    told = {place: why for row, place in zip(table.rows, table.places, strict=True) if (why := source.refusal(row))}
+    if not told:
+        return table
+    first = next(iter(told.values()))
+    return _without(table, list(told), f"cannot be used: {first}", first, bad)
 
 
 def _with_column(table: Table, column: str, bad: BadRows, hint: str = "") -> Table:

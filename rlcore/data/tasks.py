@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from rewards.grids import Grid, write_grid
+from rewards.grids import Grid, is_grid, write_grid
 from rlcore.data.prompts import asked
 from rlcore.data.transformations import Transformation
 from rlcore.entries import Row
@@ -30,6 +30,19 @@ def written_row(row: Row) -> Row:
     shown = [*row["train"], {"input": row["input"]}]
     prompt = BETWEEN.join(_written_pair(pair) for pair in shown)
     return {**row, "prompt": prompt, "answer": _written(row.get("output"))}
+
+
+def unlike_a_task(row: Row) -> str:
+    """What is wrong with the columns of a task, empty if nothing is: inputs and outputs are all text, or all grids."""
+    shown = row.get("train") or []
+    pairs = shown if isinstance(shown, list) else [shown]
+    if not all(isinstance(pair, Mapping) and {"input", "output"} <= pair.keys() for pair in pairs):
+        return "train is no list of inputs and outputs"
+    values = [pair[name] for pair in pairs for name in ("input", "output")]
+    values += [row[name] for name in ("input", "output") if row.get(name) is not None]
+    if all(isinstance(value, str) for value in values) or all(map(is_grid, values)):
+        return ""
+    return "inputs and outputs are neither all text nor all grids"
 
 
 def _written_pair(pair: Row) -> str:

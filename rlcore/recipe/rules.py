@@ -38,6 +38,11 @@ def _offline_first_attempts(recipe: Any) -> Iterator[str]:
             yield f"stage {stage.name}: base_first needs a second attempt, and credit.unit attempt"
 
 
+def _adapts(recipe: Any) -> Iterator[str]:
+    if recipe.adapt and (recipe.stages or recipe.sft):
+        yield "adapt answers held-out problems by the policy as it is: take no sft, and stages: []"
+
+
 def _engine(recipe: Any) -> Iterator[str]:
     rollout, model = recipe.rollout, recipe.model
     if rollout.entry.weights == "learner" and model.attention.startswith("flash"):
@@ -163,6 +168,7 @@ def _credits_whole_conversations(recipe: Any) -> bool:
 RULES: tuple[Callable[[Any], Iterator[str]], ...] = (
     _stages,
     _offline_first_attempts,
+    _adapts,
     _engine,
     _truncation,
     _ahead,

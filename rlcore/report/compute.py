@@ -18,7 +18,7 @@ from rlcore.evaluate.results import Interval
 from rlcore.files import to_json, writing
 from rlcore.recipe.parse import parse_yaml
 from rlcore.report.render import draw, embedded, render
-from rlcore.report.run_folder import RunFolder, read_run, results_of
+from rlcore.report.run_folder import RunFolder, read_runs, results_of
 from rlcore.report.style import DASHED, PALETTE, SOLID, name_ends, panels, short_name
 from rlcore.report.table import Row, headline_rows, result_rows
 
@@ -50,7 +50,7 @@ def write_compute(folder: Path, runs: Sequence[Path]) -> Path:
 
     Raises UserError if a folder is not a run's, no run was evaluated with sampling, or the page cannot be written.
     """
-    read = [read_run(Path(run)) for run in runs]
+    read = read_runs(map(Path, runs))
     found = ways(read)
     if not found:
         raise UserError("no run was sampled in an evaluation: there is no accuracy to set against tokens")

@@ -18,7 +18,7 @@ from rlcore.files import Record, to_json, writing
 from rlcore.report.diagram import diagram
 from rlcore.report.plots import CURVES, arm_colours, draw_plots
 from rlcore.report.render import embedded, render
-from rlcore.report.run_folder import RunFolder, read_run, results_of
+from rlcore.report.run_folder import RunFolder, read_runs, results_of
 from rlcore.report.table import cell, columns_of, headline_mode, headline_rows, part_rows, result_rows, vote_table
 
 SHOWN = 400
@@ -35,10 +35,7 @@ def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], ob
     An unfinished run is shown as far as it has come. `on_part` is called after each run read, then after the plots and
     the page. Raises UserError if a folder is not a run's, a file is damaged, or the report cannot be written.
     """
-    read = []
-    for run in runs:
-        read.append(read_run(Path(run)))
-        on_part(1)
+    read = read_runs(map(Path, runs), on_part)
     if not read:
         raise UserError("a report needs at least one run")
     with writing(f"the report in {folder}"):

@@ -1,7 +1,8 @@
 """Reading a run's folder."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,23 @@ class RunFolder:
 def results_of(runs: Iterable[RunFolder]) -> list[Results]:
     """The evaluations of all runs."""
     return [result for run in runs for result in run.results]
+
+
+def read_runs(folders: Iterable[Path], on_run: Callable[[int], object] = lambda done: None) -> list[RunFolder]:
+    """Reads runs to be compared, and calls `on_run` after each. Raises UserError as `read_run` does.
+
+    Runs of one arm and one seed are no repetitions: each is an arm of its own, called by its folder too.
+    """
+    runs = []
+    for folder in folders:
+        runs.append(read_run(folder))
+        on_run(1)
+    alike = Counter((run.arm, run.seed) for run in runs)
+    return [_called(run, f"{run.arm} ({run.folder})") if alike[run.arm, run.seed] > 1 else run for run in runs]
+
+
+def _called(run: RunFolder, arm: str) -> RunFolder:
+    return replace(run, arm=arm, final=run.final and replace(run.final, arm=arm))
 
 
 def read_run(folder: Path) -> RunFolder:

@@ -49,6 +49,8 @@ def adapt(recipe: Recipe) -> Results | None:
     """
     section = _checked(recipe)
     ranks, folder = start_distributed(recipe.device), Path(recipe.output)
+    if section.shared and ranks.world > 1:
+        raise UserError("adapt.shared: one adapter of all problems is trained by one process alone, without torchrun")
     with holding(folder, ranks.first), closing(Session(recipe, ranks, training=False)) as session:
         for problem in session.held_out:
             check_task(problem)
@@ -92,22 +94,40 @@ class _Adaptation:
         """The conversations on each problem, by its id, view by view; those in the journal are not held again."""
         section = self._section
         asked = [copy for p in problems for copy in copies(p, section, self._template, self._recipe.seed)]
+        self._check_lengths([copy.posed for copy in asked])
         found = [self._journal.read(f"view {copy.view}", copy.problem.id, copy.sample) for copy in asked]
         records = {at: record for at, record in enumerate(found) if record}
         together = section.together if section.steps and not section.shared else max(1, len(problems))
-        with tracker.progress("adapting", len(asked) - len(records)) as advance:
-            for start in range(0, len(problems), together):
-                part = problems[start : start + together]
-                first = start * section.views * section.samples
-                last = first + len(part) * section.views * section.samples
-                missing = [at for at in range(first, last) if at not in records]
-                if missing:
-                    answers = self._answer(part, [asked[at] for at in missing], advance)
-                    records |= {missing[at]: record for at, record in answers.items()}
+        parts = []
+        for start in range(0, len(problems), together):
+            part = problems[start : start + together]
+            first = start * section.views * section.samples
+            last = first + len(part) * section.views * section.samples
+            if missing := [at for at in range(first, last) if at not in records]:
+                parts.append((part, missing))
+        todo = sum(len(missing) for _, missing in parts) + sum(self._steps(part) for part, _ in parts)
+        with tracker.progress("steps and conversations", todo) as advance:
+            for part, missing in parts:
+                answers = self._answer(part, [asked[at] for at in missing], advance)
+                records |= {missing[at]: record for at, record in answers.items()}
         by_problem: dict[str, list[Talk]] = {problem.id: [] for problem in problems}
         for at, copy in enumerate(asked):
             by_problem[copy.problem.id].append((copy, records[at]))
         return by_problem
+
+    def _check_lengths(self, posed: Sequence[Problem]) -> None:
+        """Raises UserError for a prompt that is too long: an input in other words may be longer than as it is."""
+        talk = self._session.conversation
+        for problem, tokens in zip(posed, talk.prompt_tokens(posed), strict=True):
+            if tokens > talk.max_prompt_tokens:
+                raise UserError(
+                    f"problem {problem.id} is {tokens} tokens long in other words: conversation.max_prompt_tokens is "
+                    f"{talk.max_prompt_tokens}"
+                )
+
+    def _steps(self, problems: Sequence[Problem]) -> int:
+        """Optimizer steps before these problems are answered."""
+        return self._section.steps * (len(problems) if self._section.shared else 1)
 
     def _answer(self, problems: Sequence[Problem], asked: Sequence[Copy], advance: Advance) -> dict[int, Record]:
         """Trains adapters on the problems, holds the conversations `asked` with them, and drops them."""
@@ -119,7 +139,7 @@ class _Adaptation:
             rows_PN, trained = [Random(self._recipe.seed).sample(rows, len(rows))], [sum(trained) / len(problems)]
         own = {problem.id: 0 if section.shared else at for at, problem in enumerate(problems)}
         records = {}
-        with self._adapters(problems, rows_PN) as losses, rollout.together():
+        with self._adapters(problems, rows_PN, advance) as losses, rollout.together():
             requests, adapters = [(copy.posed, 0) for copy in asked], {c.posed.id: own[c.problem.id] for c in asked}
             talks = rollout.stream(requests, temperature=self._temperature, draw=("adapt",), adapters=adapters)
             for at, talk in talks:
@@ -132,7 +152,9 @@ class _Adaptation:
         return records
 
     @contextmanager
-    def _adapters(self, problems: Sequence[Problem], rows_PN: Sequence[Sequence[Row]]) -> Iterator[list[float]]:
+    def _adapters(
+        self, problems: Sequence[Problem], rows_PN: Sequence[Sequence[Row]], advance: Advance
+    ) -> Iterator[list[float]]:
         """Has adapters trained on these rows in the model, one for each list of them; gives their last losses."""
         if not rows_PN:
             yield [math.nan] * len(problems)
@@ -144,7 +166,14 @@ class _Adaptation:
         with many_adapters(model, section.lora, seeds) as engine.adapters:
             try:
                 yield learn(
-                    model, engine.adapters, rows_PN, batch=batch, lr=lr, micro_batch_tokens=limit, seed=seeds[0]
+                    model,
+                    engine.adapters,
+                    rows_PN,
+                    batch=batch,
+                    lr=lr,
+                    micro_batch_tokens=limit,
+                    seed=seeds[0],
+                    on_step=advance,
                 )
             finally:
                 engine.adapters = None
@@ -175,19 +204,20 @@ def voted_row(talks: Sequence[Talk], votes: str) -> dict[str, float]:
     its samples was scored). `sampled_tokens` and `trained_tokens`: the cost.
     """
     answers: dict[int, list[str | None]] = {}
-    right: dict[str, float] = {}
+    right: dict[str | None, float] = {}
     for copy, record in talks:
         attempt = record["attempts"][-1]
         answer = copy.undone(attempt["answer"])
         answers.setdefault(copy.view, []).append(answer)
-        if answer is not None:
-            right.setdefault(answer, mark(attempt))
-    kept = _vote(list(answers.values()), votes)
-    marks = [right[answer] for answer in kept]
+        if not math.isnan(judged := mark(attempt)):
+            right.setdefault(answer, judged)
+    kept = [answer for answer in _vote(list(answers.values()), votes) if answer in right]
+    marks = [right[answer] for answer in kept] or ([0.0] if right else [math.nan])
+    said = [part for _, record in talks for part in (*record["attempts"], *record["between"])]
     return {
-        "top1": marks[0] if marks else 0.0,
-        "top2": max(marks, default=0.0),
-        "sampled_tokens": float(sum(attempt["tokens"] for _, record in talks for attempt in record["attempts"])),
+        "top1": marks[0],
+        "top2": max(marks),
+        "sampled_tokens": float(sum(part["tokens"] for part in said)),
         "trained_tokens": float(talks[0][1]["trained_tokens"]),
     }
 

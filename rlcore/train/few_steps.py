@@ -1,7 +1,7 @@
 """A few supervised steps of the adapters of several problems, in a model whose own weights never change."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,11 +55,13 @@ def learn(
     lr: float,
     micro_batch_tokens: int,
     seed: int,
+    on_step: Callable[[int], object] = lambda steps: None,
 ) -> list[float]:
     """Trains each problem's adapters by one pass of AdamW over its rows, `batch` of them in each step.
 
     All problems have equally many rows. Returns the loss of each in the last step, the mean over its learned tokens. A
-    forward pass takes at most `micro_batch_tokens` padded tokens, or one row. `seed` is that of the dropout.
+    forward pass takes at most `micro_batch_tokens` padded tokens, or one row. `seed` is that of the dropout, and
+    `on_step` is called with 1 after each step.
     """
     optimizer = torch.optim.AdamW(adapters.parameters, lr=lr, weight_decay=0.0)
     losses = [math.nan] * len(rows_PN)
@@ -74,6 +76,7 @@ def learn(
             adapters.clip(MAX_GRAD_NORM)
             optimizer.step()
             optimizer.zero_grad()
+            on_step(1)
     return losses
 
 

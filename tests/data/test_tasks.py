@@ -184,3 +184,31 @@ def test_examples_of_text(tmp_path):
     )
     assert problem.messages[0]["content"] == "Go on.\nInput:\ntwo\nOutput:\ndeux\n\nInput:\nthree\nOutput:"
     assert problem.columns["answer"] == "trois"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"train": ["two", "three"]}, "train is no list of inputs and outputs"),
+        ({"train": [{"q": "two", "a": "deux"}]}, "train is no list of inputs and outputs"),
+        ({"train": [{"input": "two"}]}, "train is no list of inputs and outputs"),
+        ({"output": 3}, "neither all text nor all grids"),
+        ({"input": [[1, 2], [3]], "output": [[1]], "train": []}, "neither all text nor all grids"),
+    ],
+)
+def test_a_row_that_is_no_task_is_named_by_its_line(changes, told, tmp_path):
+    row = {"train": [{"input": "two", "output": "deux"}], "input": "three", "output": "trois"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | changes) + "\n")
+    data = DataConfig(source="examples", path=str(tmp_path / "rows.jsonl"))
+    with pytest.raises(UserError, match=rf"rows\.jsonl:2: 1 of 2 rows .*{told}"):
+        load_problems(data)
+    assert len(load_problems(data.model_copy(update={"skip_bad_rows": True}))) == 1
+
+
+def test_all_grids_of_a_generated_task_differ():
+    options = {"size": 2, "colours": 3, "count": 300}
+    for problem in load_problems(DataConfig(source="grids", split="test", options=options)):
+        inputs = [problem.columns["input"], *(pair["input"] for pair in problem.columns["train"])]
+        assert len({str(grid) for grid in inputs}) == 4
+    with pytest.raises(UserError, match="demonstrations 8: there are too few grids"):
+        load_problems(DataConfig(source="grids", options={"size": 2, "colours": 2, "demonstrations": 8}))

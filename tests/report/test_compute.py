@@ -10,6 +10,7 @@ from rlcore.errors import UserError
 from rlcore.evaluate.results import Evaluation, Results, save_evaluation
 from rlcore.report.compute import spent_tokens, ways_of, write_compute
 from rlcore.report.diagram import diagram
+from rlcore.report.page import write_report
 from rlcore.report.table import Row
 from tests.report.synthetic_runs import HOSTILE, make_run
 
@@ -76,6 +77,20 @@ def test_one_page_and_plot_of_all_runs(tmp_path, capsys):
     runs[1] = evaluated(tmp_path / "three", "other", "correct", range(4, 8))
     write_compute(tmp_path / "page", runs)
     assert "cannot be compared" in (tmp_path / "page" / "compute.html").read_text()
+
+
+def test_runs_of_one_name_and_seed_are_arms_of_their_own(tmp_path):
+    names = ("one", "two")
+    runs = [evaluated(tmp_path / "one", "think", "think_if_unsure", range(4))]
+    runs += [evaluated(tmp_path / "two", "think", "correct", range(4), spent_t2=[40] * 4)]
+    write_compute(tmp_path / "page", runs)
+    told = json.loads((tmp_path / "page" / "compute.json").read_bytes())
+    assert [(way["arm"], way["points"][1]["tokens"]) for way in told] == [
+        (f"think ({runs[0]})", 20), (f"think ({runs[1]})", 40),
+    ]  # fmt: skip
+    write_report(tmp_path / "page", runs)
+    rows = json.loads((tmp_path / "page" / "report.json").read_bytes())["table"]
+    assert {row["arm"] for row in rows} == {f"think ({tmp_path / name})" for name in names}
 
 
 def test_runs_without_samples_have_no_page(tmp_path):

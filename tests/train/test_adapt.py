@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from copy import deepcopy
 from pathlib import Path
 
@@ -204,7 +205,11 @@ def test_copies_and_lessons_may_keep_to_the_colours_that_are_shown():
 
 def talk(view: int, answer: str | None, right: bool, transformation: Transformation = IDENTITY, tokens: int = 5):
     attempt = {"answer": answer, "score": float(right), "status": "correct" if right else "wrong", "tokens": tokens}
-    return Copy(PROBLEM, view, 0, transformation, PROBLEM), {"attempts": [attempt], "trained_tokens": 70.0}
+    return Copy(PROBLEM, view, 0, transformation, PROBLEM), {
+        "attempts": [attempt],
+        "between": [],
+        "trained_tokens": 70.0,
+    }
 
 
 def test_what_is_measured_of_a_problem():
@@ -215,6 +220,18 @@ def test_what_is_measured_of_a_problem():
     assert row == {"top1": 1.0, "top2": 1.0, "sampled_tokens": 30.0, "trained_tokens": 70.0}
     assert (voted_row(talks, "plain")["top1"], voted_row(talks, "plain")["top2"]) == (0.0, 1.0)
     assert voted_row([talk(0, None, False)], "plain")["top2"] == 0.0
+    talks[0][1]["between"].append({"tokens": 9})
+    assert voted_row(talks, "plain")["sampled_tokens"] == 39.0
+
+
+def test_what_could_not_be_scored_is_not_counted_as_wrong():
+    unscored = talk(0, None, False)
+    unscored[1]["attempts"][0] |= {"score": None, "status": "timeout"}
+    assert math.isnan(voted_row([unscored, unscored], "two_level")["top1"])
+    assert voted_row([unscored, talk(0, "1 2", True)], "two_level")["top1"] == 1.0
+    known = talk(0, "1 2", True)
+    late = (known[0], {**known[1], "attempts": [{**known[1]["attempts"][0], "score": None, "status": "error"}]})
+    assert voted_row([late, known], "plain") == voted_row([known, late], "plain")
 
 
 def recipe(folder: Path, **changes: object) -> Path:
@@ -264,8 +281,23 @@ def test_the_command_resumes_where_it_was_stopped(tmp_path, capfd):
         ("evaluate=null", "has no evaluate section"),
         ("model.lora={rank: 2}", "leave model.lora out"),
         ("learner.zero=3", "learner.zero below 3"),
+        ("stages=[{name: one, steps: 1, reward: [1], kl: [0]}]", "take no sft, and stages: []"),
         ("evaluate.data={source: arithmetic, options: {count: 9}}", "shows no demonstrations"),
     ],
 )
 def test_a_mistake_is_one_line(override, said, tmp_path, capfd):
     assert said in refusal(capfd, "adapt", recipe(tmp_path), f"output={tmp_path / 'run'}", override)
+
+
+def test_an_evaluation_does_not_pass_over_the_section(tmp_path, capfd):
+    assert "adapt=null" in refusal(capfd, "eval", recipe(tmp_path), f"output={tmp_path / 'run'}")
+
+
+def test_other_words_that_are_too_long_are_named_before_anything_is_trained(tmp_path, capfd):
+    pair = {"input": "two", "output": "deux", "paraphrases": ["two, " + "which is the number after one " * 9]}
+    row = {"train": [pair, pair], "input": "three", "output": "trois"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    data = {"source": "examples", "path": str(tmp_path / "rows.jsonl")}
+    path = recipe(tmp_path, data=data, evaluate={"data": data, "problems": 1})
+    told = refusal(capfd, "adapt", path, f"output={tmp_path / 'run'}", "adapt.views=9")
+    assert "in other words: conversation.max_prompt_tokens is 160" in told

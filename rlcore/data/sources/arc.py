@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rewards.grids import is_grid
 from rlcore.data.table import Table
 from rlcore.data.tasks import GOLD, written_row
 from rlcore.entries import Row, Source
@@ -37,13 +38,7 @@ def _rows(name: str, task: Any, path: str) -> Iterator[Row]:
 
 def _are_pairs(pairs: Any, *grids: str) -> bool:
     whole = isinstance(pairs, list) and all(isinstance(pair, dict) for pair in pairs)
-    return whole and all(_is_grid(pair.get(name)) for pair in pairs for name in grids)
-
-
-def _is_grid(value: Any) -> bool:
-    rows = value if isinstance(value, list) else []
-    whole = all(isinstance(row, list) and all(cell in range(10) for cell in row) for row in rows)
-    return bool(rows) and whole and len({len(row) for row in rows}) == 1
+    return whole and all(is_grid(pair.get(name)) for pair in pairs for name in grids)
 
 
 def _from_files(path: str) -> dict[str, Any]:
