@@ -47,6 +47,7 @@ def generator(task: str) -> Any:
     """What makes and judges the problems of a task. Raises RewardError, in one line, for what it does not know."""
     try:
         import reasoning_gym
+        from reasoning_gym.composite import DatasetSpec
         from reasoning_gym.factory import DATASETS
     except ImportError as error:  # or of a package that it needs
         raise RewardError(f"Reasoning Gym needs a package: pip install 'rlcore[reasoning-gym]' ({error})") from None
@@ -55,8 +56,10 @@ def generator(task: str) -> Any:
     if name not in DATASETS:
         raise RewardError(f"Reasoning Gym has no task '{name}'{did_you_mean(name, DATASETS)}")
     try:
+        if name == "composite":  # a mixture of tasks, which it wants as objects of its own
+            settings["datasets"] = [DatasetSpec(**{"weight": 1, "config": {}, **task}) for task in settings["datasets"]]
         return reasoning_gym.create_dataset(name, **settings)
-    except (ValueError, TypeError, AssertionError) as error:
+    except (KeyError, ValueError, TypeError, AssertionError) as error:
         raise RewardError(f"Reasoning Gym's task {name}: {' '.join(str(error).split())}") from None
 
 

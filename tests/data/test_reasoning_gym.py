@@ -50,6 +50,14 @@ def test_an_answer_that_is_not_said_to_be_one_has_no_marks():
     assert [verdict.status for verdict in verdicts([asked] * 3, texts)] == ["no_answer", "no_answer", "correct"]
 
 
+def test_a_mixture_of_tasks_is_judged_by_the_verifier_of_each():
+    parts = [{"name": "chain_sum", "weight": 2}, {"name": "spell_backward", "config": {"min_word_len": 3}}]
+    asked = problems("composite", settings={"datasets": parts})
+    assert {"Spell" in problem.messages[-1]["content"] for problem in asked} == {True, False}
+    judged = verdicts(asked, [f"<answer>{problem.columns['answer']}</answer>" for problem in asked])
+    assert {verdict.status for verdict in judged} == {"correct"}
+
+
 def test_settings_go_to_the_task():
     lengths = {len(json.loads(p.columns["task"])) for p in problems(settings={"min_terms": 2, "max_terms": 2})}
     assert lengths == {4}
@@ -64,6 +72,8 @@ def test_settings_go_to_the_task():
         ({"settings": {"terms": 3}}, "terms"),
         ({"settings": {"min_terms": 9, "max_terms": 2}}, "max_terms must be >= min_terms"),
         ({"counts": 3}, "counts"),
+        ({"task": "composite", "settings": {"datasets": [{"name": "chain_summ"}]}}, "chain_summ"),
+        ({"task": "composite", "settings": {"datasets": [{"name": "gsm_symbolic"}]}, "count": 900}, "settings.size"),
         ({"settings": {"min_terms": 2, "max_terms": 2, "max_digits": 1}, "count": 5000}, "lower count"),
     ],
 )

@@ -49,7 +49,10 @@ def generate(options: dict[str, Any], split: str) -> Table:
     found: dict[str, int] = {}
     index = dry_draws = 0
     while len(found) < wanted.count:
-        question = generated(task, index)["question"]
+        try:
+            question = generated(task, index)["question"]
+        except IndexError:  # some tasks make a list of `size` problems, others any number of them
+            raise UserError(f"data.options: {wanted.task} makes only {index:,} problems: raise settings.size") from None
         new = question not in found and zlib.crc32(question.encode()) % 10 in SPLITS[split]
         if new:
             found[question] = index
