@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,14 @@ class Run:
             self.tracker = opened.enter_context(
                 open_tracker(recipe, ranks, resume_step=self._resumed_at, run_id=state.get("run_id", ""))
             )
-            note_changes(self.tracker, self.folder, changes, self.step, "step")
+            self._known = self._known_results()
+            if self._known and changes:
+                self.tracker.say(
+                    f"a finished run and its evaluation stay as they are, whatever else is in the recipe "
+                    f"({', '.join(changes)}): `rlcore eval {self.folder} KEY=VALUE` measures it under other settings"
+                )
+            else:
+                note_changes(self.tracker, self.folder, changes, self.step, "step")
             for note in damaged:
                 self.tracker.say(note)
             self._open = opened.pop_all()
@@ -112,8 +120,7 @@ class Run:
         every = self.recipe.checkpoint.every
         while self.step < len(stages):
             stage, step_of_stage = stages[self.step]
-            if step_of_stage == 0:
-                self._kl = stage.kl
+            self._kl = self._beta(stage, step_of_stage)
             yield self.step, stage.model_copy(update={"kl": self._kl})
             if stage.kl_target:
                 self._kl = adapted_kl(self._kl, stage.kl, stage.kl_target, self._measured_kl)
@@ -122,6 +129,12 @@ class Run:
                 raise Stopped
             if self.step == len(stages) or (every and self.step % every == 0):
                 self._save()
+
+    def _beta(self, stage: StageConfig, step_of_stage: int) -> list[float]:
+        """β of each attempt: the stage's, or what it has been adapted to since the stage's first step."""
+        targets = stage.kl_target if step_of_stage else []
+        rows = zip_longest(stage.kl, self._kl, targets, fillvalue=0.0)
+        return [now if target else start for start, now, target in rows]
 
     def record(self, stage: StageConfig, groups: Groups, metrics: dict[str, float]) -> None:
         """Records a step, after an evaluation if the recipe asks for one."""
@@ -145,13 +158,10 @@ class Run:
         """Writes the final policy and evaluates it. None if the run stopped before its end or has no evaluation."""
         if self.step < self.recipe.steps:
             return None
-        final, done = self.folder / "final", self.folder / "evaluation.json"
         if self._resumed_at == self.step:
             self.tracker.say(f"{self.folder} holds a finished run, of {self.step} steps: nothing is left to train")
-        if self._resumed_at == self.step and final.exists() and done.exists():
-            results = load_evaluation(done)
-            if results.step == self.step:  # of this policy: `final` was written before
-                return results
+        if self._known:
+            return self._known
         if self.recipe.checkpoint.final == "best" and self._best_step not in (None, self.step):
             self._return_to_best()
         self._export("final")
@@ -159,6 +169,14 @@ class Run:
             return None
         with self.interrupt.nothing_to_save():
             return self._evaluate(self.recipe.evaluate.problems, "evaluation", self.step)
+
+    def _known_results(self) -> Results | None:
+        """The evaluation of the last policy, where the folder holds both."""
+        done = self.folder / "evaluation.json"
+        if self._resumed_at != self.recipe.steps or not (self.folder / "final").exists() or not done.exists():
+            return None
+        results = load_evaluation(done)
+        return results if results.step == self.step else None  # of this policy: `final` was written before
 
     def _return_to_best(self) -> None:
         """Loads the checkpoint with the highest training reward, the one whose results SCoRe reports."""
