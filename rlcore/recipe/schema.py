@@ -247,7 +247,7 @@ class CheckpointConfig(Section):
     every: NonNegativeInt = Field(50, description="steps between saves; 0: only at the end")
     keep_last: Positive = Field(2, description="checkpoints that stay: the newest")
     keep_every: NonNegativeInt = Field(0, description="and those whose step this divides; 0: none")
-    keep_best: bool = Field(True, description="and the one with the highest training reward since the one before it")
+    keep_best: bool = Field(True, description="and the one with the highest training reward over its `every` steps")
     final: Literal["last", "best"] = Field(
         "last", description="the policy that a run ends with, in final/ and its evaluation; best: that of keep_best"
     )

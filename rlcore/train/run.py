@@ -117,7 +117,6 @@ class Run:
     def steps(self) -> Iterator[tuple[int, StageConfig]]:
         """The numbers of the steps left, with their stage and its present β. Saves where the recipe says so."""
         stages = [(stage, step) for stage in self.recipe.stages for step in range(stage.steps)]
-        every = self.recipe.checkpoint.every
         while self.step < len(stages):
             stage, step_of_stage = stages[self.step]
             self._kl = self._beta(stage, step_of_stage)
@@ -127,7 +126,7 @@ class Run:
             self.step += 1
             if self.interrupt.requested():
                 raise Stopped
-            if self.step == len(stages) or (every and self.step % every == 0):
+            if self._save_is_due():
                 self._save()
 
     def _beta(self, stage: StageConfig, step_of_stage: int) -> list[float]:
@@ -200,20 +199,23 @@ class Run:
             self.tracker.say(f"stopped after step {self.step} and saved; the same command goes on from there")
         return stopped
 
+    def _save_is_due(self) -> bool:
+        every = self.recipe.checkpoint.every
+        return self.step == self.recipe.steps or (every > 0 and self.step % every == 0)
+
     def _save(self) -> None:
-        """Writes a checkpoint; also `best/`, if the mean reward since the checkpoint before is the highest so far."""
+        """Writes a checkpoint, if this step has none; also `best/`, where the recipe asks for this save."""
         if self.step == self._saved:
             return
         enter_phase(f"saving step {self.step}")
-        if self._rewards and (reward := sum(self._rewards) / len(self._rewards)) > self.best:
-            self.best, self._best_step = reward, self.step
-            self._export("best")
-        self._rewards = []
+        if self._save_is_due():
+            self._compare_with_best()
         state = {
             "recipe": self.recipe.model_dump(mode="json"),
             "step": self.step,  # fixes the stage, the problems that come next and the sampler's random numbers
             "best": self.best,
             "best_step": self._best_step,
+            "rewards": self._rewards,
             "base_t1": self.base_t1,
             "run_id": self.tracker.run_id,
             "kl": self._kl,
@@ -222,6 +224,13 @@ class Run:
         }
         self._checkpoints.save(self.step, self.learner, state, self._best_step)
         self._saved = self.step
+
+    def _compare_with_best(self) -> None:
+        """Writes `best/` if the mean reward since the last save that was due is the highest so far."""
+        reward, self._rewards = sum(self._rewards) / len(self._rewards), []
+        if reward > self.best:
+            self.best, self._best_step = reward, self.step
+            self._export("best")
 
     def _export(self, name: str) -> None:
         """Writes the policy as a plain Hugging Face folder. All ranks take part: ZeRO-3 splits the weights."""
@@ -251,6 +260,6 @@ class Run:
         check_same_parameters(self.learner.module, state["parameters"], f"{checkpoint} {told}")
         self._checkpoints.load(checkpoint, self.learner)
         self.step, self.best, self.base_t1 = state["step"], state["best"], state["base_t1"]
-        self._best_step, self._saved = state["best_step"], self.step
+        self._best_step, self._rewards, self._saved = state["best_step"], state.get("rewards", []), self.step
         self._kl = state["kl"]
         self.rollout.engine.publish(self.weights(), self.step)
