@@ -108,7 +108,7 @@ class BatchConfig(Section):
     group: Positive = Field(8, description="trajectories a problem")
     branches: Positive = Field(1, description="trajectories of a group that go on from one first attempt: a tree")
     resample: NonNegativeInt = Field(
-        0, description="most rounds in which groups of other problems are sampled for those whose returns are all equal"
+        0, description="most rounds in which groups of other problems are sampled for those without advantages"
     )
     ahead: NonNegativeInt = Field(
         0, description="updates by which sampling may be ahead of the learner (rlcore/train/README.md); 0: it waits"
