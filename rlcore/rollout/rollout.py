@@ -137,11 +137,13 @@ class Rollout:
         for place, trajectory in self._stream(alone, requests, self._recipe.rollout.temperature, draw):
             yield place, trajectory.turns[0]
 
-    def first_turn(self, problem: Problem, ids: Sequence[int], finish: Literal["stop", "length"]) -> Turn:
-        """A stored first attempt as context: it is not trained, and its log-probabilities are 0."""
+    def first_turn(
+        self, problem: Problem, ids: Sequence[int], logprobs: Sequence[float], finish: Literal["stop", "length"]
+    ) -> Turn:
+        """A stored first attempt as context, which is not trained."""
         text = self._conversation.text(ids, self._stop)
         prompt = self._conversation.open(problem)
-        return Turn(prompt, tuple(ids), (0.0,) * len(ids), finish, text, (0,) * len(ids), trained=False)
+        return Turn(prompt, tuple(ids), tuple(logprobs), finish, text, (0,) * len(ids), trained=False)
 
     def _stream(
         self,
