@@ -195,8 +195,10 @@ class Run:
         stopped = isinstance(error, Stopped)
         if stopped or isinstance(error, TooManyUnscored):
             self._save()
-        if stopped:
+        if stopped and self.step:
             self.tracker.say(f"stopped after step {self.step} and saved; the same command goes on from there")
+        elif stopped:
+            self.tracker.say("stopped before the first step, with nothing to save; the same command begins anew")
         return stopped
 
     def _save_is_due(self) -> bool:
