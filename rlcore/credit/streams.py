@@ -39,11 +39,16 @@ def assign(
 
 
 def live_groups(groups: Groups, stage: StageConfig, credit: CreditConfig) -> np.ndarray:
-    """Whether the returns of some turn differ within a group, `[P]` bool; where they do not, the group is dead."""
-    returns_PGT = turn_returns(Turns.of_groups(SCORES[credit.scores](groups)), stage, credit.discount)
-    if credit.unit == "trajectory":
-        returns_PGT = np.nansum(returns_PGT, axis=-1, keepdims=True)
-    return np.any(compares(returns_PGT), axis=-1)
+    """Whether some turn of a group has an advantage, `[P]` bool; where none has, the group is dead."""
+    return np.array([_has_advantages(group, stage, credit) for group in groups])
+
+
+def _has_advantages(group: Sequence[Trajectory], stage: StageConfig, credit: CreditConfig) -> bool:
+    """Turns without peers in the group are compared with the batch: the same group again, with higher returns."""
+    turns = Turns.of_groups(SCORES[credit.scores]([group]) * 2)
+    returns_PGT = best_of(turn_returns(turns, stage, credit.discount), credit.best_of)
+    returns_PGT[1] += 1 + 2 * np.ptp(np.nan_to_num(returns_PGT))  # no return is the mean of these and its own group's
+    return bool(np.nan_to_num(advantages(returns_PGT, turns, credit)[0]).any())
 
 
 def compares(values_PGT: np.ndarray) -> np.ndarray:

@@ -25,20 +25,19 @@ async def feedback(problem: Problem, ask: Ask, script: Script) -> None:
         verdict = await run_public_tests(problem, attempt.text)
         if verdict.status == "correct":
             return
-        message = f"Result of the public tests: {verdict.detail or verdict.status}\n{script.instruction}"
-        attempt = await ask(message, last=number + 1 == script.attempts)
+        attempt = await ask(f"{_told(verdict)}\n{script.instruction}", last=number + 1 == script.attempts)
 
 
 async def run_public_tests(problem: Problem, text: str) -> Verdict:
     """The verdict of the problem's public tests on the program in a text, run in the rewards' sandbox.
 
-    Raises UserError for a problem without public tests, or where they cannot be run.
+    It has no score where they could not be run, as on a machine too busy for the sandbox to answer in time. Raises
+    UserError for a problem of which `refusal` says that they never can.
     """
+    if reason := refusal(problem):
+        raise UserError(reason)
     columns = public_columns(problem)
-    verdict = (await asyncio.wrap_future(_pool().submit([text], {k: [v] for k, v in columns.items()})))[0]
-    if verdict.score is None:
-        raise UserError(f"the public tests of problem {problem.id} cannot be run: {verdict.status}: {verdict.detail}")
-    return verdict
+    return (await asyncio.wrap_future(_pool().submit([text], {k: [v] for k, v in columns.items()})))[0]
 
 
 def public_columns(problem: Problem) -> Mapping[str, Any]:
@@ -66,6 +65,12 @@ def refusal(problem: Problem) -> str:
     except BadTests as error:
         return f"problem {problem.id}: {error}"
     return ""
+
+
+def _told(verdict: Verdict) -> str:
+    if verdict.score is None:
+        return f"The public tests could not be run: {verdict.status}"
+    return f"Result of the public tests: {verdict.detail or verdict.status}"
 
 
 @lru_cache(maxsize=1)

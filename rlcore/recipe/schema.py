@@ -108,7 +108,7 @@ class BatchConfig(Section):
     group: Positive = Field(8, description="trajectories a problem")
     branches: Positive = Field(1, description="trajectories of a group that go on from one first attempt: a tree")
     resample: NonNegativeInt = Field(
-        0, description="most rounds in which groups of other problems are sampled for those whose returns are all equal"
+        0, description="most rounds in which groups of other problems are sampled for those without advantages"
     )
     ahead: NonNegativeInt = Field(
         0, description="updates by which sampling may be ahead of the learner (rlcore/train/README.md); 0: it waits"
@@ -247,7 +247,7 @@ class CheckpointConfig(Section):
     every: NonNegativeInt = Field(50, description="steps between saves; 0: only at the end")
     keep_last: Positive = Field(2, description="checkpoints that stay: the newest")
     keep_every: NonNegativeInt = Field(0, description="and those whose step this divides; 0: none")
-    keep_best: bool = Field(True, description="and the one with the highest training reward since the one before it")
+    keep_best: bool = Field(True, description="and the one with the highest training reward over its `every` steps")
     final: Literal["last", "best"] = Field(
         "last", description="the policy that a run ends with, in final/ and its evaluation; best: that of keep_best"
     )

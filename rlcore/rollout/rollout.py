@@ -10,12 +10,14 @@ from functools import partial
 from itertools import groupby
 from typing import Literal
 
+import numpy as np
+
 from rewards import Verdict
 from rlcore.policy.truncation import Truncation
 from rlcore.recipe import Recipe
 from rlcore.rollout.conversation import Conversation
 from rlcore.rollout.engine import RolloutEngine, Sampling
-from rlcore.rollout.episodes import Episode, Judge, group_episodes, sample_groups
+from rlcore.rollout.episodes import Episode, Judge, group_episodes, sample_groups, verdicts
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.rollout.scoring import Scorer
 from rlcore.rollout.stopping import StopTexts
@@ -87,6 +89,17 @@ class Rollout:
         )
         return list(await asyncio.gather(*(episode.run() for episode in episodes)))
 
+    async def judged_again(self, group: Sequence[Trajectory]) -> list[Trajectory]:
+        """The trajectories of a group; those with an attempt that has no score are judged once more."""
+
+        async def judged(trajectory: Trajectory) -> Trajectory:
+            if not np.isnan(trajectory.rewards_A).any():
+                return trajectory
+            coming = [self._scorer.start(trajectory.problem, attempt) for attempt in trajectory.attempts]
+            return replace(trajectory, verdicts=await verdicts(coming))
+
+        return list(await asyncio.gather(*map(judged, group)))
+
     def steps(self) -> int:
         """The engine's forward passes so far."""
         return self.engine.steps
@@ -124,11 +137,13 @@ class Rollout:
         for place, trajectory in self._stream(alone, requests, self._recipe.rollout.temperature, draw):
             yield place, trajectory.turns[0]
 
-    def first_turn(self, problem: Problem, ids: Sequence[int], finish: Literal["stop", "length"]) -> Turn:
-        """A stored first attempt as context: it is not trained, and its log-probabilities are 0."""
+    def first_turn(
+        self, problem: Problem, ids: Sequence[int], logprobs: Sequence[float], finish: Literal["stop", "length"]
+    ) -> Turn:
+        """A stored first attempt as context, which is not trained."""
         text = self._conversation.text(ids, self._stop)
         prompt = self._conversation.open(problem)
-        return Turn(prompt, tuple(ids), (0.0,) * len(ids), finish, text, (0,) * len(ids), trained=False)
+        return Turn(prompt, tuple(ids), tuple(logprobs), finish, text, (0,) * len(ids), trained=False)
 
     def _stream(
         self,

@@ -13,7 +13,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):  # what asyncio lets through
-    """A stop was requested and the run can be saved as it is. All ranks raise it together."""
+    """A stop was requested and the run can be saved as it is. All ranks raise it together while anything is unsaved."""
 
 
 class _Asked(KeyboardInterrupt):
@@ -57,7 +57,7 @@ class Interrupt:
 
     @contextmanager
     def nothing_to_save(self) -> Iterator[None]:
-        """Before the first step, or after the last is saved: a request raises Stopped at once."""
+        """Before the first step, or after the last is saved: a request raises Stopped at once, on the rank asked."""
         with self._leaving_by(Stopped):
             yield
 

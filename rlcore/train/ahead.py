@@ -131,12 +131,18 @@ class Ahead(Collector):
             runner.run(run())
 
     async def _kept(self, place: Place) -> Groups:
-        """The groups of a place, which are in the ledger when it returns, or were so before."""
-        groups = await asyncio.to_thread(self._ledger.read, place.serial, place.problems)
-        if groups is None:
+        """The groups of a place, which are in the ledger when it returns, or were so before.
+
+        What the ledger holds without a score is judged again: the rewards may have been down for a while.
+        """
+        kept = await asyncio.to_thread(self._ledger.read, place.serial, place.problems)
+        if kept is None:
             async with self._room:
                 groups = await self._sampled(place)
-                await asyncio.to_thread(self._ledger.write, place.serial, groups)
+        else:
+            groups = [await self._rollout.judged_again(group) for group in kept]
+        if groups != kept:
+            await asyncio.to_thread(self._ledger.write, place.serial, groups)
         return groups
 
     async def _sampled(self, place: Place) -> Groups:

@@ -25,6 +25,7 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 
 class _AttemptLine(Line):
     ids: list[int]
+    logprobs: list[float]
     finish: Literal["stop", "length"]
 
 
@@ -83,8 +84,9 @@ class BaseAttempts:
                     f"the {count} that the recipe wants: they are sampled at the start of a run, from its first policy"
                 )
         turn = self._rollout.first_turn
-        return {p.id: [turn(p, one["ids"], one["finish"]) for one in kept[p.id]] for p in problems}
+        return {p.id: [turn(p, one["ids"], one["logprobs"], one["finish"]) for one in kept[p.id]] for p in problems}
 
 
 def _record(problem: str, attempts: Sequence[Turn]) -> Record:
-    return {"problem": problem, "attempts": [{"ids": turn.response_ids, "finish": turn.finish} for turn in attempts]}
+    told = [{"ids": turn.response_ids, "logprobs": turn.logprobs, "finish": turn.finish} for turn in attempts]
+    return {"problem": problem, "attempts": told}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,14 @@ class Run:
             self.tracker = opened.enter_context(
                 open_tracker(recipe, ranks, resume_step=self._resumed_at, run_id=state.get("run_id", ""))
             )
-            note_changes(self.tracker, self.folder, changes, self.step, "step")
+            self._known = self._known_results()
+            if self._known and changes:
+                self.tracker.say(
+                    f"a finished run and its evaluation stay as they are, whatever else is in the recipe "
+                    f"({', '.join(changes)}): `rlcore eval {self.folder} KEY=VALUE` measures it under other settings"
+                )
+            else:
+                note_changes(self.tracker, self.folder, changes, self.step, "step")
             for note in damaged:
                 self.tracker.say(note)
             self._open = opened.pop_all()
@@ -109,19 +117,23 @@ class Run:
     def steps(self) -> Iterator[tuple[int, StageConfig]]:
         """The numbers of the steps left, with their stage and its present β. Saves where the recipe says so."""
         stages = [(stage, step) for stage in self.recipe.stages for step in range(stage.steps)]
-        every = self.recipe.checkpoint.every
         while self.step < len(stages):
             stage, step_of_stage = stages[self.step]
-            if step_of_stage == 0:
-                self._kl = stage.kl
+            self._kl = self._beta(stage, step_of_stage)
             yield self.step, stage.model_copy(update={"kl": self._kl})
             if stage.kl_target:
                 self._kl = adapted_kl(self._kl, stage.kl, stage.kl_target, self._measured_kl)
             self.step += 1
             if self.interrupt.requested():
                 raise Stopped
-            if self.step == len(stages) or (every and self.step % every == 0):
+            if self._save_is_due():
                 self._save()
+
+    def _beta(self, stage: StageConfig, step_of_stage: int) -> list[float]:
+        """β of each attempt: the stage's, or what it has been adapted to since the stage's first step."""
+        targets = stage.kl_target if step_of_stage else []
+        rows = zip_longest(stage.kl, self._kl, targets, fillvalue=0.0)
+        return [now if target else start for start, now, target in rows]
 
     def record(self, stage: StageConfig, groups: Groups, metrics: dict[str, float]) -> None:
         """Records a step, after an evaluation if the recipe asks for one."""
@@ -145,13 +157,10 @@ class Run:
         """Writes the final policy and evaluates it. None if the run stopped before its end or has no evaluation."""
         if self.step < self.recipe.steps:
             return None
-        final, done = self.folder / "final", self.folder / "evaluation.json"
         if self._resumed_at == self.step:
             self.tracker.say(f"{self.folder} holds a finished run, of {self.step} steps: nothing is left to train")
-        if self._resumed_at == self.step and final.exists() and done.exists():
-            results = load_evaluation(done)
-            if results.step == self.step:  # of this policy: `final` was written before
-                return results
+        if self._known:
+            return self._known
         if self.recipe.checkpoint.final == "best" and self._best_step not in (None, self.step):
             self._return_to_best()
         self._export("final")
@@ -159,6 +168,14 @@ class Run:
             return None
         with self.interrupt.nothing_to_save():
             return self._evaluate(self.recipe.evaluate.problems, "evaluation", self.step)
+
+    def _known_results(self) -> Results | None:
+        """The evaluation of the last policy, where the folder holds both."""
+        done = self.folder / "evaluation.json"
+        if self._resumed_at != self.recipe.steps or not (self.folder / "final").exists() or not done.exists():
+            return None
+        results = load_evaluation(done)
+        return results if results.step == self.step else None  # of this policy: `final` was written before
 
     def _return_to_best(self) -> None:
         """Loads the checkpoint with the highest training reward, the one whose results SCoRe reports."""
@@ -178,24 +195,29 @@ class Run:
         stopped = isinstance(error, Stopped)
         if stopped or isinstance(error, TooManyUnscored):
             self._save()
-        if stopped:
+        if stopped and self.step:
             self.tracker.say(f"stopped after step {self.step} and saved; the same command goes on from there")
+        elif stopped:
+            self.tracker.say("stopped before the first step, with nothing to save; the same command begins anew")
         return stopped
 
+    def _save_is_due(self) -> bool:
+        every = self.recipe.checkpoint.every
+        return self.step == self.recipe.steps or (every > 0 and self.step % every == 0)
+
     def _save(self) -> None:
-        """Writes a checkpoint; also `best/`, if the mean reward since the checkpoint before is the highest so far."""
+        """Writes a checkpoint, if this step has none; also `best/`, where the recipe asks for this save."""
         if self.step == self._saved:
             return
         enter_phase(f"saving step {self.step}")
-        if self._rewards and (reward := sum(self._rewards) / len(self._rewards)) > self.best:
-            self.best, self._best_step = reward, self.step
-            self._export("best")
-        self._rewards = []
+        if self._save_is_due():
+            self._compare_with_best()
         state = {
             "recipe": self.recipe.model_dump(mode="json"),
             "step": self.step,  # fixes the stage, the problems that come next and the sampler's random numbers
             "best": self.best,
             "best_step": self._best_step,
+            "rewards": self._rewards,
             "base_t1": self.base_t1,
             "run_id": self.tracker.run_id,
             "kl": self._kl,
@@ -204,6 +226,13 @@ class Run:
         }
         self._checkpoints.save(self.step, self.learner, state, self._best_step)
         self._saved = self.step
+
+    def _compare_with_best(self) -> None:
+        """Writes `best/` if the mean reward since the last save that was due is the highest so far."""
+        reward, self._rewards = sum(self._rewards) / len(self._rewards), []
+        if reward > self.best:
+            self.best, self._best_step = reward, self.step
+            self._export("best")
 
     def _export(self, name: str) -> None:
         """Writes the policy as a plain Hugging Face folder. All ranks take part: ZeRO-3 splits the weights."""
@@ -233,6 +262,6 @@ class Run:
         check_same_parameters(self.learner.module, state["parameters"], f"{checkpoint} {told}")
         self._checkpoints.load(checkpoint, self.learner)
         self.step, self.best, self.base_t1 = state["step"], state["best"], state["base_t1"]
-        self._best_step, self._saved = state["best_step"], self.step
+        self._best_step, self._rewards, self._saved = state["best_step"], state.get("rewards", []), self.step
         self._kl = state["kl"]
         self.rollout.engine.publish(self.weights(), self.step)

@@ -20,6 +20,11 @@ def test_beta_stays_within_a_factor_of_ten_of_the_recipes():
         assert beta == pytest.approx([bound])
 
 
+@pytest.mark.parametrize("measured", [float("nan"), float("inf")])
+def test_beta_stays_where_the_kl_of_a_step_is_not_finite(measured):
+    assert adapted_kl([0.1, 0.1], [0.1] * 2, [0.02] * 2, [measured, 0.0]) == pytest.approx([0.1, 0.09])
+
+
 def test_the_target_is_held_where_kl_falls_as_beta_rises():
     beta = [0.01]
     for _ in range(60):

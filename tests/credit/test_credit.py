@@ -129,7 +129,43 @@ def test_a_group_is_dead_when_nothing_in_it_can_be_compared():
     ]
     assert live_groups(groups, PLAIN, CreditConfig()).tolist() == [False, True, True, False, True]
     assert live_groups(groups, stage_one, CreditConfig()).tolist() == [False, False, True, False, True]
-    assert live_groups(groups, PLAIN, CreditConfig(unit="trajectory")).tolist() == [False, True, True, True, False]
+    assert live_groups(groups, PLAIN, CreditConfig(unit="trajectory")).tolist() == [False, True, True, False, False]
+
+
+def branch(response: tuple[int, ...], r1: float, r2: float, trained: bool) -> Trajectory:
+    one = trajectory(r1, r2)
+    return replace(one, turns=(replace(one.turns[0], response_ids=response, trained=trained), one.turns[1]))
+
+
+def ended(one: Trajectory) -> Trajectory:
+    """The conversation, had it ended after its first attempt."""
+    return replace(one, turns=one.turns[:1], verdicts=one.verdicts[:1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "live"),
+    [
+        ({"baseline": "leave_one_out"}, [True, False, False, True]),
+        ({"baseline": "group"}, [False, False, False, True]),
+        ({"baseline": "tree"}, [True, True, False, False]),
+        ({"baseline": "leave_one_out", "scale": "group"}, [False, False, False, True]),
+        ({"baseline": "leave_one_out", "best_of": 3}, [True, False, False, False]),
+    ],
+)
+def test_a_group_is_live_just_where_the_batch_has_an_advantage_of_it(settings, live):
+    first, second = (10, 11), (20, 21)
+    one, other = branch(first, 0, 1, True), branch(first, 0, 1, False)
+    groups = [
+        [one, ended(other), ended(branch(second, 0, 0, True)), ended(branch(second, 0, 0, False))],
+        [one, ended(other), branch(second, 0, 1, True), ended(branch(second, 0, 1, False))],
+        [branch(ids, 0, 0, trained) for ids in (first, second) for trained in (True, False)],
+        [one, other, branch(second, 0, 0, True), branch(second, 0, 0, False)],
+    ]
+    credit = CreditConfig(**settings)
+    assert live_groups(groups, PLAIN, credit).tolist() == live
+    batch = assign(groups, PLAIN, credit)
+    starts = batch.offsets_B1[:-1:4].tolist()
+    assert [bool(part.any()) for part in np.split(batch.advantage_N, starts[1:])] == live
 
 
 def test_a_comparison_needs_two_scores_that_differ():
@@ -155,10 +191,6 @@ def test_streams_line_up_with_tokens():
 
 
 def test_trees_train_a_first_attempt_once_and_compare_siblings():
-    def branch(response: tuple[int, ...], r1: float, r2: float, trained: bool) -> Trajectory:
-        one = trajectory(r1, r2)
-        return replace(one, turns=(replace(one.turns[0], response_ids=response, trained=trained), one.turns[1]))
-
     group = [branch((10, 11), 1, 1, True), branch((10, 11), 1, 0, False), branch((20, 21), 0, 1, True)]
     group.append(branch((20, 21), 0, 1, False))
     turns = Turns.of_groups([group])

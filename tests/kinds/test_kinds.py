@@ -1,9 +1,11 @@
 """Conversation kinds: who says what after what, that every token stays as it was sampled, and that slots are freed."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
+from rewards import RewardPool
 from rlcore.errors import UserError
 from rlcore.kinds import feedback, verify
 from rlcore.kinds.instructions import INSTRUCTIONS
@@ -77,6 +79,7 @@ def test_score_s_own_instructions_have_names():
 
 
 PROGRAMS = {"wrong": "def f(x):\n    return x", "right": "def f(x):\n    return 2 * x"}
+FUNCTIONS = Path(__file__).parents[1] / "rewards" / "functions.py"
 
 
 def test_feedback_runs_public_tests_and_shows_no_others():
@@ -97,8 +100,21 @@ def test_feedback_runs_public_tests_and_shows_no_others():
 def test_feedback_needs_public_tests():
     with pytest.raises(UserError, match="problem 1 has no public tests"):
         asyncio.run(feedback.run_public_tests(problem(test_list=["assert f(3) == 6"]), ""))
-    with pytest.raises(UserError, match="public tests of problem 1 cannot be run: error: the tests cannot be read"):
+    with pytest.raises(UserError, match="problem 1: the tests cannot be read"):
         asyncio.run(feedback.run_public_tests(problem(public_tests=["assert ("]), "x = 1"))
+
+
+def test_public_tests_that_cannot_be_run_for_once_leave_the_conversation_and_the_run_alone(monkeypatch):
+    """The judge passes its deadline, as on a busy machine."""
+    talk = conversation(kind="feedback", attempts=3)
+    engine = ScriptedEngine(talk.tokenizer, lambda key, turn, text: "hang" if turn == 0 else "right")
+    with RewardPool([{"name": f"{FUNCTIONS}:by_text"}], workers=1, deadline=0.5) as pool:
+        monkeypatch.setattr(feedback, "_pool", lambda: pool)
+        coding = problem(public_tests=["assert f(3) == 6"])
+        ((trajectory,),) = sample_groups(engine, talk, [coding], 1, Sampling(50), deadline=60)
+    assert [turn.text for turn in trajectory.turns] == ["hang", "right"]
+    message = talk.tokenizer.decode(list(trajectory.turns[1].prompt_ids))
+    assert "The public tests could not be run: timeout\nCheck it." in message
 
 
 def test_a_long_message_is_cut_to_the_room_that_was_set_aside():

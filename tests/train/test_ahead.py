@@ -19,6 +19,7 @@ from rlcore.rollout.sampling import mixed_seed
 from rlcore.train.ahead import Ahead
 from rlcore.train.base_attempts import BaseAttempts
 from rlcore.train.ledger import Ledger, sampled_from
+from rlcore.train.step_metrics import TooManyUnscored, check_scored
 from tests.rollout.scripted import ScriptedEngine, ScriptedScorer, conversation
 from tests.tiny import write_recipe
 
@@ -188,6 +189,31 @@ def test_every_serial_is_trained_once_in_the_history_that_survives_whatever_is_k
                 run.saved = saved
         run.close()
         assert sorted(history) == list(range(len(run.steps)))
+
+
+@pytest.mark.parametrize("servers", [True, False], ids=["servers", "in process"])
+def test_a_run_that_an_outage_of_the_rewards_has_stopped_goes_on_with_the_same_samples_once_they_answer(
+    tmp_path, servers
+):
+    """The judge is down for every third attempt, of the steps ahead too."""
+
+    def outage(problem, text) -> Verdict:
+        return Launch.judge(problem, text) if len(text) % 3 else Verdict(None, "timeout")
+
+    run = Launch(tmp_path, 2, servers=servers, scorer=ScriptedScorer(outage))
+    before = run.collect()
+    with pytest.raises(TooManyUnscored):
+        check_scored(before, run.recipe.rewards.max_failed)
+    run.close()
+    run = Launch(tmp_path, 2, servers=servers)
+    steps = [run.collect() for _ in range(4)]
+    run.close()
+    for groups in steps:
+        check_scored(groups, 0)
+    assert texts(steps[0]) == texts(before)
+    again = Launch(tmp_path, 2, servers=servers, scorer=ScriptedScorer(outage))
+    assert told(again.collect()) == told(steps[0]), "a replay trains what was trained"
+    again.close()
 
 
 def test_a_step_that_nothing_comes_of_names_its_serials_and_where_they_are(tmp_path):

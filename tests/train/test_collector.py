@@ -84,8 +84,9 @@ def test_base_attempts_are_sampled_once_told_by_conversation_and_read_when_the_r
     assert steps.told == [1] * len(rows), "one first attempt of each problem, told one by one"
     resumed = Steps(tmp_path, resumed=True)
     assert resumed.told == []
-    again = [group[0].turns[0].response_ids for group in resumed.collect(2).groups]
-    assert again == [group[0].turns[0].response_ids for group in steps.collect(2).groups]
+    again, before = ([group[0].turns[0] for group in run.collect(2).groups] for run in (resumed, steps))
+    assert [turn.response_ids for turn in again] == [turn.response_ids for turn in before]
+    assert [turn.logprobs for turn in again] == [turn.logprobs for turn in before], "a kind may ask how sure they were"
     (tmp_path / FILE).write_text("\n".join(rows[:1]))
     with pytest.raises(UserError, match=f"{FILE} holds 0 first attempts at problem .*, not the 1 that the recipe"):
         Steps(tmp_path, resumed=True)

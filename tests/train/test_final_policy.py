@@ -1,6 +1,8 @@
-"""A run that ends with its best policy, where training went wrong after it."""
+"""A run that ends with its best policy, where training went wrong after it or was stopped on the way."""
 
 import json
+import os
+import signal
 
 import torch
 from safetensors.torch import load_file
@@ -9,6 +11,7 @@ from rlcore.evaluate.results import load_evaluation
 from rlcore.recipe import load_recipe
 from rlcore.session.evaluation import evaluate
 from rlcore.train.loop import train
+from rlcore.train.step_metrics import step_metrics
 from tests.tiny import figures, write_recipe
 
 
@@ -30,3 +33,30 @@ def test_a_run_ends_with_the_policy_of_highest_training_reward(tmp_path):
     figures_of = [[part.metrics for part in r.evaluations] for r in (results, measured)]
     assert figures_of[0] == figures_of[1]
     assert load_evaluation(tmp_path / "run/evaluation.json").step == 12
+
+
+def test_which_policy_is_best_does_not_depend_on_when_the_run_was_stopped(tmp_path, monkeypatch):
+    """Stops after single steps, one of them where the run saves in any case."""
+    stages = [{"name": "only", "steps": 8, "reward": [0, 1]}]
+    settings = {"stages": stages, "learner": {"lr": 0.01}, "checkpoint": {"every": 3, "keep_last": 9}, "evaluate": None}
+    path = write_recipe(tmp_path, **settings)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(load_recipe(path, [f"output={whole}"]))
+    stops = [1, 2, 4, 6, 7]
+
+    def asked_to_stop(*of_step):
+        if len(figures(stopped)) + 1 in stops:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step_metrics(*of_step)
+
+    monkeypatch.setattr("rlcore.train.loop.step_metrics", asked_to_stop)
+    stopped.mkdir()
+    (stopped / "metrics.jsonl").touch()
+    for done in [*stops, 8]:
+        train(load_recipe(path, [f"output={stopped}"]))
+        assert len(figures(stopped)) == done
+    ended = [json.loads((run / "checkpoints/step-000008/state.json").read_text()) for run in (whole, stopped)]
+    assert [state["best_step"] for state in ended] == [ended[0]["best_step"]] * 2
+    assert ended[0]["best"] == ended[1]["best"]
+    best = [(run / "best/model.safetensors").read_bytes() for run in (whole, stopped)]
+    assert best[0] == best[1]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from rlcore.recipe import load_recipe
+from rlcore.train.loop import train as train_here
 from tests.processes import Started, python, rlcore, torchrun
 from tests.tiny import REWARD, figures, write_recipe
 
@@ -101,6 +103,14 @@ def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(f
     said = train(recipe_of(finished), run, 1)
     assert "checkpoint step-000006 is damaged" in said
     assert figures(run) == figures(finished)
+
+
+def test_a_stop_before_the_first_step_says_that_nothing_is_saved(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("rlcore.train.run.evaluate_and_save", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    assert train_here(load_recipe(write_recipe(tmp_path))) is None
+    line = capfd.readouterr().out.splitlines()[-1]
+    assert line == "stopped before the first step, with nothing to save; the same command begins anew"
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 HELD_REWARD = """
