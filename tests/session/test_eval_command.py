@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from rlcore.policy import load_policy, save_policy
-from rlcore.recipe import load_recipe
+from rlcore.recipe import dump_recipe, load_recipe
 from tests.processes import Started, rlcore, torchrun
 from tests.session.chat_server import ChatServer
 from tests.tiny import write_recipe
@@ -161,3 +161,16 @@ def test_a_greedy_evaluation_alone_does_not_read_the_training_data(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [part["mode"] for part in evaluation(tmp_path)["evaluations"]] == ["greedy"]
     assert (tmp_path / "eval" / "report.html").exists()
+
+
+def test_a_run_s_policy_is_measured_in_the_precision_and_with_the_attention_of_the_run(tmp_path):
+    recipe = write_recipe(tmp_path)
+    model = yaml.safe_load(recipe.read_text())["model"] | {"dtype": "bfloat16", "attention": "eager", "lora": {}}
+    run = load_recipe(write_recipe(tmp_path, model=model), ["evaluate.problems=2", "evaluate.samples=0"])
+    folder = Path(run.output)
+    save_policy(load_policy(run.model, ["Write the letter a 3 times."]), folder / "final")
+    (folder / "recipe.yaml").write_text(dump_recipe(run))
+    done = rlcore("eval", folder)
+    assert done.returncode == 0, done.stderr
+    measured = load_recipe(folder / "eval" / "recipe.yaml").model
+    assert measured == run.model.model_copy(update={"path": str(folder / "final"), "scratch": None, "lora": None})
