@@ -43,7 +43,7 @@ def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path | None:
     Raises UserError if no problem is left, if the folder holds pass rates measured under other settings, or if another
     process is using it.
     """
-    ranks = start_distributed(recipe.device)
+    ranks = start_distributed(recipe.device, recipe.learner.deadline)
     with holding(folder, ranks.first):
         return _curate(recipe, options, folder, ranks)
 

@@ -48,7 +48,7 @@ def adapt(recipe: Recipe) -> Results | None:
     problems without demonstrations, and for a rollout engine that does not sample from the model itself.
     """
     section = _checked(recipe)
-    ranks, folder = start_distributed(recipe.device), Path(recipe.output)
+    ranks, folder = start_distributed(recipe.device, recipe.learner.deadline), Path(recipe.output)
     with holding(folder, ranks.first), closing(Session(recipe, ranks, training=False)) as session:
         for problem in session.held_out:
             check_task(problem)
