@@ -176,7 +176,7 @@ def _eval(options: argparse.Namespace) -> None:
     from rlcore.session.evaluation import evaluate
 
     check_memory(recipe, training=False)
-    evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / name)}))
+    evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / name), "stages": []}))
 
 
 def _adapt(options: argparse.Namespace) -> None:

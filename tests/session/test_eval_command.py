@@ -104,6 +104,12 @@ def whole(tmp_path_factory) -> Path:
     return folder / "whole"
 
 
+def test_an_evaluation_is_watched_to_its_own_end(whole):
+    """Its recipe has stages, which an evaluation does not come to."""
+    assert load_recipe(whole.parent / "recipe.yaml").steps
+    assert "finished" in rlcore("watch", whole / "eval", "--once").stdout
+
+
 def test_two_ranks_share_the_problems_and_measure_what_one_does(whole, tmp_path):
     recipe = whole.parent / "recipe.yaml"
     done = torchrun(2, "-m", "rlcore", "eval", recipe, f"output={tmp_path / 'two'}")
