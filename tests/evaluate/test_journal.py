@@ -42,6 +42,17 @@ def test_a_conversation_whose_reward_failed_is_held_again(tmp_path):
     assert len(path.read_text().splitlines()) == 3
 
 
+def test_a_reply_without_its_tokens_is_named(tmp_path):
+    """What a conversation spent is not known without them."""
+    path = tmp_path / "attempts-0.jsonl"
+    said = {"after": 1, "role": "critique", "text": "Carry the 1.", "claim": None, "tokens": 4}
+    written = Journal(path, THIS).write(_record("a") | {"between": [said]}, 0)
+    assert Journal(path, THIS).read("greedy", "a", 0) == written
+    path.write_text(path.read_text().replace(', "tokens": 4', ""))
+    with pytest.raises(UserError, match=rf"{path}:2 is no such record: between\.0\.tokens: Field required"):
+        Journal(path, THIS)
+
+
 def test_another_evaluation_is_refused_unless_nothing_was_kept_of_it(tmp_path):
     path = tmp_path / "attempts-0.jsonl"
     Journal(path, THIS)
