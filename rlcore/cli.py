@@ -167,7 +167,8 @@ def _eval(options: argparse.Namespace) -> None:
         policy = path / "final" if (path / "recipe.yaml").exists() else path
         if not (policy.parent / "recipe.yaml").exists():
             raise UserError(f"{path} is neither a recipe nor the folder of a run, which has a recipe.yaml")
-        overrides = [f"model={{path: {policy}}}", f"output={policy.parent}", *overrides]
+        weights = [f"model.path={policy}", "model.scratch=null", "model.lora=null"]  # adapters are merged into them
+        overrides = [*weights, f"output={policy.parent}", *overrides]
         name += "" if policy.name == "final" else f"-{policy.name}"
         path = policy.parent / "recipe.yaml"
     recipe = load_recipe(path, overrides)
@@ -177,7 +178,7 @@ def _eval(options: argparse.Namespace) -> None:
     from rlcore.session.evaluation import evaluate
 
     check_memory(recipe, training=False)
-    evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / name)}))
+    evaluate(recipe.model_copy(update={"output": str(Path(recipe.output) / name), "stages": []}))
 
 
 def _adapt(options: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rlcore.errors import UserError, did_you_mean
 from rlcore.evaluate.results import Results
 from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
-from rlcore.report.run_folder import read_run
+from rlcore.report.run_folder import EVALUATION, read_run
 from rlcore.report.table import BASE_ARM, console_table, coverage_note, difference_rows, markdown_table, result_rows
 from rlcore.session.evaluation import evaluate
 from rlcore.train.adapt import adapt
@@ -25,19 +25,18 @@ def run_experiment(recipe: Recipe, later: tuple[str, ...] = (), base: Results | 
     `base` is the evaluation of the policy that its stages start from, where another run has measured it.
 
     Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop. Raises
-    UserError for recipes that come after each other in a circle.
+    UserError for recipes that come after each other in a circle, or after one that trains nothing.
     """
     if recipe.after:
         if recipe.after in later:
             raise UserError(f"after: recipe {recipe.after} comes after itself")
-        folder = Path(recipe.output) / BEFORE
-        if not (folder / "final").is_dir():
-            first = load_recipe(recipe.after, [f"seed={recipe.seed}", f"device={recipe.device}"])
-            run_experiment(first.model_copy(update={"output": str(folder)}), (*later, recipe.after))
+        first = _before(recipe)
+        if not _ended(first):
+            run_experiment(first, (*later, recipe.after))
             torch.distributed.barrier()  # one rank writes the policy that all of them load
-        if not (folder / "final").is_dir():
+        if not _ended(first):
             return None  # it was asked to stop
-        model = recipe.model.model_copy(update={"path": str(folder / "final"), "scratch": None})
+        model = recipe.model.model_copy(update={"path": str(Path(first.output) / "final"), "scratch": None})
         recipe = recipe.model_copy(update={"model": model})
     if recipe.sft:
         from rlcore.sft.fine_tune import fine_tune  # TRL takes seconds to import
@@ -48,6 +47,20 @@ def run_experiment(recipe: Recipe, later: tuple[str, ...] = (), base: Results | 
     from rlcore.train.loop import train
 
     return train(recipe, base)
+
+
+def _before(recipe: Recipe) -> Recipe:
+    """The recipe that this one comes after, in its place."""
+    first = load_recipe(str(recipe.after), [f"seed={recipe.seed}", f"device={recipe.device}"])
+    if not (first.stages or first.sft):
+        raise UserError(f"after: recipe {recipe.after} has neither stages nor sft: it trains no policy to start from")
+    return first.model_copy(update={"output": str(Path(recipe.output) / BEFORE)})
+
+
+def _ended(recipe: Recipe) -> bool:
+    """Whether a run has written its policy and, where its recipe asks for it, the evaluation that follows."""
+    folder = Path(recipe.output)
+    return (folder / "final").is_dir() and (recipe.evaluate is None or (folder / EVALUATION).exists())
 
 
 TABLE_WIDTH = 120

@@ -116,6 +116,7 @@ def move_into_place(folder: Path, place: Path) -> None:
     """Renames a folder that is all on the disk; what stood at `place` is removed only then."""
     former = place.with_name(f"former-{place.name}")
     if place.is_dir():
+        shutil.rmtree(former, ignore_errors=True)  # a process may have been killed while it removed it
         os.replace(place, former)
     os.replace(folder, place)
     _sync(place.parent)

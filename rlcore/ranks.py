@@ -54,13 +54,12 @@ def all_gather(value: Item, ranks: Ranks) -> list[Item]:
     return parts
 
 
-def start_distributed(
-    device: Literal["auto", "cpu", "cuda"] = "auto", deadline: timedelta = timedelta(hours=1)
-) -> Ranks:
+def start_distributed(device: Literal["auto", "cpu", "cuda"] = "auto", deadline: float = 3600.0) -> Ranks:
     """Join the process group that `torchrun` describes in the environment, or make one of a single process.
 
-    A phase (`watchdog.enter_phase`) that takes longer than `deadline` ends the process. Call it before anything imports
-    DeepSpeed, which settles at import what accelerator it drives. Raises UserError for `cuda` without a CUDA device.
+    A phase (`watchdog.enter_phase`), or a wait for other ranks, that takes longer than `deadline` seconds ends the
+    process. Call it before anything imports DeepSpeed, which settles at import what accelerator it drives. Raises
+    UserError for `cuda` without a CUDA device.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: PyTorch finds no CUDA device here; device=auto takes the CPU then")
@@ -71,8 +70,11 @@ def start_distributed(
     if kind == "cuda":
         torch.cuda.set_device(local)
     _prepare_deepspeed(kind)
-    if not torch.distributed.is_initialized():  # several runs may follow each other in one process
-        _join("nccl" if kind == "cuda" else "gloo", deadline + timedelta(minutes=1))  # the watchdog says more, first
+    timeout = timedelta(seconds=deadline + 60)  # the watchdog says more, first
+    if torch.distributed.is_initialized():  # several runs may follow each other in one process
+        torch.distributed.distributed_c10d._set_pg_timeout(timeout)
+    else:
+        _join("nccl" if kind == "cuda" else "gloo", timeout)
     ranks = present_ranks(local)
     start_watchdog(ranks.rank, ranks.world, deadline)
     return ranks
@@ -102,14 +104,14 @@ def _prepare_deepspeed(kind: str) -> None:
         deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
 
 
-def _join(backend: str, deadline: timedelta) -> None:
+def _join(backend: str, timeout: timedelta) -> None:
     import deepspeed
 
     if not all(name in os.environ for name in TORCHRUN):
         # A store in memory needs no port, and nothing in the environment that child processes would inherit.
         store = torch.distributed.HashStore()
-        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1, timeout=deadline)
-    deepspeed.init_distributed(backend, timeout=deadline, verbose=False)
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)
+    deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
     atexit.register(_leave)
 
 

@@ -82,11 +82,11 @@ class Watchdog(threading.Thread):
 _watchdog: Watchdog | None = None
 
 
-def start_watchdog(rank: int, world: int, deadline: timedelta) -> None:
+def start_watchdog(rank: int, world: int, deadline: float) -> None:
     """From here on `enter_phase` counts in this process, which may start it again with another deadline."""
     global _watchdog
     _watchdog = _watchdog or Watchdog(rank, world)
-    _watchdog.deadline = deadline.total_seconds()
+    _watchdog.deadline = deadline
 
 
 def enter_phase(phase: str) -> None:

@@ -2,11 +2,15 @@
 
 import gc
 import json
+import os
+import signal
 from pathlib import Path
 
 from rlcore.cli import main
 from rlcore.session.evaluation import BASE_RESULTS, evaluate_and_save
 from tests.processes import rlcore
+from tests.refusals import refusal
+from tests.tiny import write_recipe
 
 
 def test_arms_and_seeds_in_one_table(repository: Path, tmp_path: Path):
@@ -41,6 +45,39 @@ def test_arms_and_seeds_in_one_table(repository: Path, tmp_path: Path):
     refused = rlcore(*command[:-1], "aksed")
     assert refused.returncode == 2
     assert "no arm is called aksed, to print differences from; did you mean asked?" in refused.stderr
+
+
+def second_of_two(tmp_path: Path, **first: object) -> Path:
+    """A recipe of one step, after another one that `first` changes."""
+    short = {"stages": [{"name": "only", "steps": 1}]}
+    for name, changes in (("first", short | first), ("second", short | {"after": "../first/recipe.yaml"})):
+        (tmp_path / name).mkdir()
+        write_recipe(tmp_path / name, **changes)
+    return tmp_path / "second/recipe.yaml"
+
+
+def test_a_stop_while_the_run_before_is_evaluated_stops_all_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    recipe, run = second_of_two(tmp_path), tmp_path / "second/run"
+
+    def asked_to_stop(*arguments, name, **further):
+        if name == "evaluation":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate_and_save(*arguments, name=name, **further)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rlcore.train.run.evaluate_and_save", asked_to_stop)
+        main(["train", str(recipe)])
+    assert (run / "before/final").is_dir()
+    assert not (run / "before/evaluation.json").exists()
+    assert not (run / "recipe.yaml").exists()
+    main(["train", str(recipe)])
+    assert (run / "before/evaluation.json").exists()
+    assert (run / "evaluation.json").exists()
+
+
+def test_a_recipe_after_one_that_trains_nothing_is_refused(tmp_path, capfd):
+    said = refusal(capfd, "train", second_of_two(tmp_path, stages=[]))
+    assert "first/recipe.yaml has neither stages nor sft: it trains no policy to start from" in said
 
 
 def test_a_base_that_arms_share_is_measured_once(repository: Path, tmp_path: Path, monkeypatch):

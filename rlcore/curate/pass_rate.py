@@ -12,7 +12,7 @@ from rlcore.files import JsonlFile, Line, read_records, to_json, write_records, 
 from rlcore.ranks import Ranks, gather_list
 from rlcore.recipe import Recipe
 from rlcore.rollout.streaming import every, grouped
-from rlcore.session.build import Session
+from rlcore.session.build import Session, fitting_problems
 from rlcore.session.interrupt import Interrupt
 from rlcore.track.console import open_console
 from rlcore.train.step_metrics import check_scored
@@ -27,19 +27,31 @@ class _RateLine(Line):
     pass_rate: float | None
 
 
-def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder: Path, ranks: Ranks) -> list[float]:
-    """The fraction of `samples` first attempts at each problem that are correct; NaN where none was scored.
+def pass_rates(recipe: Recipe, problems: list[Problem], samples: int, folder: Path, ranks: Ranks) -> dict[str, float]:
+    """By problem id, the fraction of `samples` first attempts that are correct; NaN where none was scored.
 
-    Each rate is written to `folder` as soon as it is measured, so an interrupted measurement resumes. Raises Stopped
-    when the process is asked to stop.
+    Problems with prompts that are too long have none. Each rate is written to `folder` as soon as it is measured, so an
+    interrupted measurement resumes. Raises Stopped when the process is asked to stop, and UserError if all prompts are
+    too long.
     """
     file = folder / f"pass_rates-{ranks.rank}-of-{ranks.world}.jsonl"
     kept = read_records(file, _RateLine) if file.exists() else []
     write_records(file, kept)  # without a torn last line
     known = {record["id"]: record["pass_rate"] for record in kept}
-    mine = [problem for problem in problems[ranks.rank :: ranks.world] if problem.id not in known]
+    with closing(Session(recipe, ranks)) as session:
+        fitting = fitting_problems(session.conversation, problems, lambda line: None, shown=ranks.first)
+        mine = [problem for problem in fitting[ranks.rank :: ranks.world] if problem.id not in known]
+        known |= _measured(session, recipe, mine, samples, file, ranks)
+    everywhere = dict(gather_list(list(known.items()), ranks))
+    return {problem.id: everywhere[problem.id] for problem in fitting}
+
+
+def _measured(
+    session: Session, recipe: Recipe, mine: Sequence[Problem], samples: int, file: Path, ranks: Ranks
+) -> dict[str, float]:
+    """The pass rates of this rank's problems, also appended to the file."""
+    found: dict[str, float] = {}
     with (
-        closing(Session(recipe, ranks)) as session,
         closing(open_console(0, done=0)) if ranks.first else nullcontext() as console,
         Interrupt(ranks) as interrupt,
         interrupt.nothing_to_save(),
@@ -51,7 +63,7 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
         recent: Groups = []
         for place, group in grouped(ended, samples, advance):
             name, rate = mine[place].id, _rate(group)
-            known[name] = rate
+            found[name] = rate
             if not np.isnan(rate):  # otherwise it is measured again next time
                 lines.write({"id": name, "pass_rate": rate})
             recent.append(group)
@@ -59,8 +71,7 @@ def pass_rates(recipe: Recipe, problems: Sequence[Problem], samples: int, folder
                 check_scored(recent, recipe.rewards.max_failed)
                 recent = []
         check_scored(recent, recipe.rewards.max_failed)
-    everywhere = dict(gather_list(list(known.items()), ranks))
-    return [everywhere[problem.id] for problem in problems]
+    return found
 
 
 def same_settings(folder: Path, settings: dict[str, object]) -> bool:

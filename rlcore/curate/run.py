@@ -38,12 +38,12 @@ class Removed:
 def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path | None:
     """Writes `problems.parquet`, `removed.jsonl`, `statistics.json` and `statistics.md`; returns the first.
 
-    Duplicates and problems that occur in held-out sets are removed; the pass rates of the others are measured; problems
-    with rates from `lowest` to `highest` are kept, and `count` of them selected. Returns None when asked to stop.
-    Raises UserError if no problem is left, if the folder holds pass rates measured under other settings, or if another
-    process is using it.
+    Duplicates, problems that occur in held-out sets and those with too long a prompt are removed; the pass rates of the
+    others are measured; problems with rates from `lowest` to `highest` are kept, and `count` of them selected. Returns
+    None when asked to stop. Raises UserError if no problem is left, if the folder holds pass rates measured under other
+    settings, or if another process is using it.
     """
-    ranks = start_distributed(recipe.device)
+    ranks = start_distributed(recipe.device, recipe.learner.deadline)
     with holding(folder, ranks.first):
         return _curate(recipe, options, folder, ranks)
 
@@ -64,9 +64,11 @@ def _curate(recipe: Recipe, options: CurateOptions, folder: Path, ranks: Ranks) 
         if ranks.first:
             print(f"stopped; what is measured is kept in {folder}, and the same command goes on from there")
         return None
-    rate_of = dict(zip(left, rates, strict=True))
+    long = f"more than {recipe.conversation.max_prompt_tokens} tokens"
+    removed |= {i: Removed(problems[i], "prompt", long) for i in left if problems[i].id not in rates}
+    rate_of = {i: rates[problems[i].id] for i in left if problems[i].id in rates}
     kept = []
-    for index in left:
+    for index in rate_of:
         if options.lowest <= rate_of[index] <= options.highest:  # False for NaN
             kept.append(index)
         else:

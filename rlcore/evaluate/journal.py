@@ -22,8 +22,9 @@ class Journal:
     """Records of conversations by stage, problem and number (`sample`) among those on the problem.
 
     The first line of the JSONL file identifies the evaluation; each later one is the record of a conversation
-    (`trajectory_record`) with its number. A line that a killed process left incomplete is ignored. Without a path
-    nothing is stored.
+    (`trajectory_record`) with its number. A line that a killed process left incomplete is left out, and so is a
+    conversation with an attempt that has no score: its reward failed, and may not fail again. Without a path nothing is
+    stored.
 
     Raises UserError where the file belongs to another evaluation, or cannot be read or written.
     """
@@ -43,7 +44,7 @@ class Journal:
             )
         for number, record in enumerate(lines[1:], start=2):
             check_shape(record, _SampleLine, f"{path}:{number} is no such record")
-        self._done = {(record["stage"], record["problem_id"], record["sample"]): record for record in lines[1:]}
+        self._done = {(r["stage"], r["problem_id"], r["sample"]): r for r in lines[1:] if _scored(r)}
         write_records(path, [{"evaluates": evaluates}, *self._done.values()])
         self._file = JsonlFile(path)
 
@@ -66,3 +67,7 @@ class Journal:
     def close(self) -> None:
         if self._file:
             self._file.close()
+
+
+def _scored(record: Record) -> bool:
+    return all(attempt["score"] is not None for attempt in record["attempts"])

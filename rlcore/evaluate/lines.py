@@ -54,6 +54,7 @@ class _Reply(_ShownReply):
     after: Annotated[int, Field(ge=1)]
     role: str
     claim: bool | None
+    tokens: int
 
 
 class TrajectoryLine(ShownLine):

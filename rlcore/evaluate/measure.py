@@ -112,7 +112,7 @@ def _spent(record: Record, attempts: int) -> list[float]:
     """Tokens sampled of a conversation up to and with each attempt, what was said between them included."""
     said_A = [0.0] * (len(record["attempts"]) + 1)
     for said in record["between"]:
-        said_A[said["after"]] += said.get("tokens", 0)  # which journals of before do not have
+        said_A[said["after"]] += said["tokens"]
     spent, total = [], 0.0
     for attempt, before in zip(record["attempts"], said_A, strict=False):
         total += before + attempt["tokens"]

@@ -56,8 +56,8 @@ def _loss_line(recipe: Recipe) -> str:
         old = f"the learner's ({'a pass of their own' if learner.optimizer_steps > 1 else 'no pass: on policy'})"
     held = " and ".join(stage.name for stage in recipe.stages if any(stage.kl))
     return (
-        f"loss {learner.loss}: {learner.surrogate} surrogate, ratio per {learner.ratio}, average {learner.average}; "
-        f"old log-probabilities: {old}; reference pass: {f'in {held}' if held else 'none'}"
+        f"loss {learner.loss}: {learner.surrogate} surrogate, ratio per {learner.ratio}, clip {list(learner.clip)}, "
+        f"average {learner.average}; old log-probabilities: {old}; reference pass: {f'in {held}' if held else 'none'}"
     )
 
 

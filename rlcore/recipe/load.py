@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
+from rlcore.entries import LOSSES
 from rlcore.errors import UserError, nearest_path, one_line
 from rlcore.recipe.mistakes import AnySection, validated, without_removed
 from rlcore.recipe.parse import parse_yaml
@@ -42,7 +43,7 @@ def load_section(section: type[AnySection], path: str | Path, overrides: Sequenc
 
 def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """The recipe with overrides, which must be right, on top of it."""
-    values = recipe.model_dump()
+    values = _values(recipe, "python")
     for override in overrides:
         _apply(values, override)
     return Recipe.model_validate(values)
@@ -55,7 +56,15 @@ def saved_recipe(values: Mapping[str, Any], where: object) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML that `load_recipe` reads back to an equal recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(_values(recipe, "json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _values(recipe: Recipe, mode: Literal["json", "python"]) -> dict[str, Any]:
+    """All keys with their values, but for those that `learner.loss` gives: beside another name they would win."""
+    learner = recipe.learner
+    given = LOSSES[learner.loss].settings(learner.loss)
+    own = {key for key, value in given.items() if getattr(learner, key) == value}
+    return recipe.model_dump(mode=mode, exclude={"learner": own})
 
 
 def _read(path: Path, seen: tuple[Path, ...], called: str) -> dict[str, Any]:

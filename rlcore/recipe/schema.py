@@ -196,7 +196,9 @@ class LearnerConfig(Section):
     micro_batch_tokens: Positive = Field(16384, description="padded tokens in one forward pass on each rank")
     max_skipped: Positive = Field(10, description="steps skipped in a row, for what is not finite, that stop the run")
     deadline: PositiveFloat = Field(
-        7200.0, description="seconds a phase of a step (sampling, learning, publishing, saving) may take at most"
+        7200.0,
+        description="seconds a phase of a step (sampling, learning, publishing, saving), or a rank's wait for others "
+        "in any command, may take at most",
     )
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="further DeepSpeed settings, merged in")
 

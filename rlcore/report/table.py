@@ -158,7 +158,7 @@ def part_rows(results: Sequence[Results], mode: str) -> dict[str, list[tuple[str
     """By part (level, subject): each value with its number of problems and each arm's figures, over its seeds."""
     found: dict[str, list[tuple[str, int, Row]]] = {}
     for arm in arms_of(results):
-        evaluations = [e for result in results if result.arm == arm for e in result.evaluations if e.mode == mode]
+        evaluations = [evaluation for _, evaluation in _runs(results, mode, arm)]
         for part, values in evaluations[0].parts.items() if evaluations else ():
             for value, evaluation in values.items():
                 same = [e.parts[part][value] for e in evaluations if value in e.parts.get(part, {})]

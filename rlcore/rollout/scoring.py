@@ -18,8 +18,16 @@ CHUNK = 256
 FLUSH = 0.01
 """Seconds that an attempt waits for others to be sent with."""
 
-Key = tuple[str, tuple[int, ...], str]
-"""A problem's id, and the tokens (none if a server returned text alone) and the text of an attempt at it."""
+Key = tuple[int, tuple[int, ...], str]
+"""A problem's identity, and the tokens (none if a server returned text alone) and the text of an attempt at it."""
+
+
+class _Coming(Future[Verdict]):
+    """The verdict on an attempt at `problem`, which lives as long: nothing else has its identity meanwhile."""
+
+    def __init__(self, problem: Problem):
+        super().__init__()
+        self.problem = problem
 
 
 class Scorer:
@@ -34,22 +42,22 @@ class Scorer:
             raise _refused(error) from None
         self._counted: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._waiting: list[tuple[Problem, Turn, Future[Verdict]]] = []
-        self._known: WeakValueDictionary[Key, Future[Verdict]] = WeakValueDictionary()
+        self._waiting: list[tuple[Turn, _Coming]] = []
+        self._known: WeakValueDictionary[Key, _Coming] = WeakValueDictionary()
 
     def start(self, problem: Problem, attempt: Turn) -> Future[Verdict]:
         """Begins to score an attempt that just ended. Must be called in an event loop.
 
-        Equal attempts at a problem share one verdict for as long as somebody holds it. It is a UserError if the rewards
-        refuse the attempt or have died.
+        Equal attempts at a problem share one verdict for as long as somebody holds it; problems of two data sets may
+        have one id, but not one gold answer. It is a UserError if the rewards refuse the attempt or have died.
         """
-        key = problem.id, attempt.response_ids, attempt.text
+        key = id(problem), attempt.response_ids, attempt.text
         with self._lock:
             verdict = self._known.get(key)
             if verdict is not None:
                 return verdict
-            verdict = self._known[key] = Future()
-            self._waiting.append((problem, attempt, verdict))
+            verdict = self._known[key] = _Coming(problem)
+            self._waiting.append((attempt, verdict))
             full = len(self._waiting) >= CHUNK
         if full:
             self._send()
@@ -71,11 +79,11 @@ class Scorer:
             waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        attempts = [(problem, turn.response_ids, turn.text) for problem, turn, _ in waiting]
+        attempts = [(verdict.problem, turn.response_ids, turn.text) for turn, verdict in waiting]
 
         def tell(judged: Future[list[Verdict]]) -> None:
             failure = judged.exception()
-            for at, (_, _, verdict) in enumerate(waiting):
+            for at, (_, verdict) in enumerate(waiting):
                 if failure:
                     verdict.set_exception(_refused(failure))
                 else:
@@ -84,7 +92,7 @@ class Scorer:
         try:
             self._pool.submit(*for_rewards(attempts)).add_done_callback(tell)
         except RewardError as error:
-            for _, _, verdict in waiting:
+            for _, verdict in waiting:
                 verdict.set_exception(_refused(error))
 
 

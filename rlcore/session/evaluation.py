@@ -57,7 +57,7 @@ def evaluate(recipe: Recipe) -> Results | None:
     """
     if recipe.evaluate is None:
         raise UserError(f"recipe {recipe.name} has no evaluate section to say what to measure on")
-    ranks, folder = start_distributed(recipe.device), Path(recipe.output)
+    ranks, folder = start_distributed(recipe.device, recipe.learner.deadline), Path(recipe.output)
     problems, served = recipe.evaluate.problems, recipe.evaluate.endpoint is not None
     with (
         holding(folder, ranks.first),

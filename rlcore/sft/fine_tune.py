@@ -39,7 +39,7 @@ def fine_tune(recipe: Recipe) -> Results | None:
     over. Returns the evaluation; None for a recipe without one, or when asked to stop. Raises UserError if too few
     conversations are worth learning, or if the folder holds a run of another recipe or of data in another order.
     """
-    ranks = start_distributed(recipe.device)
+    ranks = start_distributed(recipe.device, recipe.learner.deadline)
     with holding(Path(recipe.output), ranks.first):
         return _fine_tune(recipe, ranks)
 

@@ -53,8 +53,11 @@ def watch(folder: Path, *, every: float, once: bool) -> None:
 
 
 def finished(run: RunFolder) -> bool:
-    """Whether the run came to its end: its policy is written and, where the recipe asks for it, evaluated."""
-    return (run.folder / "final").is_dir() and (run.final is not None or not run.evaluates)
+    """Whether the run came to its recipe's end: its last policy is evaluated or, where none is to be, written."""
+    if run.evaluates:
+        return run.final is not None and run.final.step >= run.steps
+    trained = run.metrics[-1]["step"] if run.metrics else 0
+    return (run.folder / "final").is_dir() and trained >= run.steps
 
 
 def view(run: RunFolder) -> RenderableType:
@@ -97,7 +100,7 @@ def _waiting(run: RunFolder) -> list[Text]:
 
 def _accuracies(run: RunFolder) -> Table:
     """Training curves beside the newest evaluations, in points."""
-    table = Table(box=None, pad_edge=False)
+    table, final = Table(box=None, pad_edge=False), run.final if finished(run) else None
     for heading in ("", "base", "last steps", "evaluated", "over the run"):
         table.add_column(heading, justify="left" if heading in ("", "over the run") else "right", no_wrap=True)
     logged = attempts_in(name.removeprefix("train/") for record in run.metrics for name in record)
@@ -105,7 +108,7 @@ def _accuracies(run: RunFolder) -> Table:
         _, values = run.series(f"train/{name}")
         recent = recent_mean(run.metrics, f"train/{name}", min(WINDOW, max(1, len(values))))
         _, evaluated = run.series(f"eval/sampled/{name}")
-        newest = _sampled(run.final, name) if run.final else (evaluated[-1] if evaluated else None)
+        newest = _sampled(final, name) if final else (evaluated[-1] if evaluated else None)
         figures = (_sampled(run.base, name), recent, newest)
         if any(figure is not None for figure in figures):
             table.add_row(ACCURACY.get(name, name), *map(_points, figures), sparkline(values))

@@ -48,7 +48,7 @@ def adapt(recipe: Recipe) -> Results | None:
     problems without demonstrations, and for a rollout engine that does not sample from the model itself.
     """
     section = _checked(recipe)
-    ranks, folder = start_distributed(recipe.device), Path(recipe.output)
+    ranks, folder = start_distributed(recipe.device, recipe.learner.deadline), Path(recipe.output)
     if section.shared and ranks.world > 1:
         raise UserError("adapt.shared: one adapter of all problems is trained by one process alone, without torchrun")
     with holding(folder, ranks.first), closing(Session(recipe, ranks, training=False)) as session:

@@ -81,11 +81,11 @@ class Checkpoints:
             raise UserError(f"{path}, which has the highest reward, is damaged ({reason}): take checkpoint.final last")
         self.load(path, learner)
 
-    def save(self, step: int, learner: Learner, state: dict[str, Any], best: int | None) -> None:
+    def save(self, step: int, learner: Learner, state: dict[str, Any], best: int | None) -> list[str]:
         """Writes a checkpoint beside the others, renames it into place, and removes those that no rule keeps.
 
-        `best` is the step with the highest reward. Raises UserError on all ranks if any cannot write; the earlier
-        checkpoints then remain.
+        `best` is the step with the highest reward. Returns a line about each that cannot be removed. Raises UserError
+        on all ranks if any cannot write; the earlier checkpoints then remain.
         """
         partial = self.folder / f"partial-{step:06d}"
         self._write(step, lambda: self._prepare(partial))
@@ -97,9 +97,9 @@ class Checkpoints:
                 entries = {name: entry for part in parts for name, entry in part.items()}
                 write_manifest(partial, entries | seal_files(partial, [partial / STATE]))
                 move_into_place(partial, self._path(step))
-                self._prune(step, best)
 
         self._write(step, finish)
+        return self._prune(step, best) if self._ranks.first else []
 
     def _prepare(self, partial: Path) -> None:
         if self._ranks.first:
@@ -130,14 +130,19 @@ class Checkpoints:
             )
         return [result for result, _ in outcomes]  # type: ignore[misc]
 
-    def _prune(self, newest: int, best: int | None) -> None:
+    def _prune(self, newest: int, best: int | None) -> list[str]:
         section, steps = self._section, self.steps()
         kept = {newest, *steps[-section.keep_last :]}
         kept |= {step for step in steps if section.keep_every and step % section.keep_every == 0}
         if section.keep_best and best is not None:
             kept.add(best)
-        for step in set(steps) - kept:
-            shutil.rmtree(self._path(step))
+        notes = []
+        for path in (self._path(step) for step in steps if step not in kept):
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                notes.append(f"checkpoint {path.name}, which no rule keeps, cannot be removed: {one_line(error)}")
+        return notes
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"

@@ -1,6 +1,5 @@
 """The training loop, as the story of a step. On many GPUs: `torchrun ... -m rlcore train RECIPE [key=value ...]`."""
 
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def train(recipe: Recipe, base: Results | None = None) -> Results | None:
     `base` is the evaluation of the policy before the first step, if it is known. Returns the evaluation at the end;
     None for a recipe without one, or when asked to stop. Raises UserError for mistakes in the recipe.
     """
-    ranks = start_distributed(recipe.device, timedelta(seconds=recipe.learner.deadline))
+    ranks = start_distributed(recipe.device, recipe.learner.deadline)
     with holding(Path(recipe.output), ranks.first), Run(recipe, ranks) as run:
         run.measure_base(base)
         collector = run.collector()

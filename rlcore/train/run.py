@@ -224,7 +224,8 @@ class Run:
             "inputs": self._session.inputs,
             "parameters": parameter_shapes(self.learner.module),
         }
-        self._checkpoints.save(self.step, self.learner, state, self._best_step)
+        for note in self._checkpoints.save(self.step, self.learner, state, self._best_step):
+            self.tracker.say(note)
         self._saved = self.step
 
     def _compare_with_best(self) -> None:

@@ -99,6 +99,20 @@ def test_from_the_command_to_parquet_and_back(repository, tmp_path, capsys):
     assert len(datasets.Dataset.from_parquet(str(folder / "problems.parquet"))) == 4
 
 
+def test_a_prompt_that_is_too_long_is_removed_and_the_others_are_measured(tmp_path):
+    recipe, folder = write_recipe(tmp_path, evaluate=None), tmp_path / "curated"
+    rows = [{"question": f"Write it {n} times.", "letter": "a"} for n in range(3)]
+    rows.insert(1, {"question": "Write all of it. " * 30, "letter": "a"})
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["curate", str(recipe), "--output", str(folder), "--samples", "1", "--lowest", "0", "--highest", "1"]
+    main([*command, "--near", "1"])
+    kept = datasets.Dataset.from_parquet(str(folder / "problems.parquet"))
+    assert list(kept["prompt"]) == [rows[place]["question"] for place in (0, 2, 3)]
+    (removed,) = [json.loads(line) for line in (folder / "removed.jsonl").read_text().splitlines()]
+    assert (removed["text"], removed["reason"]) == (rows[1]["question"], "prompt")
+    assert removed["detail"] == "more than 64 tokens"
+
+
 def test_two_ranks_choose_what_one_does(tmp_path):
     """With pass rates that no random number decides."""
     recipe = write_recipe(tmp_path, evaluate=None)

@@ -1,14 +1,13 @@
 """One rank of several that train without end; says each step. Argument: seconds a phase may take."""
 
 import sys
-from datetime import timedelta
 
 from tiny import random_batch, tiny_learner
 
 from rlcore.ranks import start_distributed
 from rlcore.watchdog import enter_phase
 
-start_distributed("cpu", timedelta(seconds=float(sys.argv[1])))
+start_distributed("cpu", float(sys.argv[1]))
 learner = tiny_learner(kl_used=False)
 step = 0
 while True:

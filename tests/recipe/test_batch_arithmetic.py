@@ -29,8 +29,8 @@ def test_numbers_worked_by_hand():
         "3 ranks: 20 trajectories each, 4 optimizer steps a step on 5 of them, "
         "at most 2 micro-batches of 3,100 tokens each",
         "I 1,500 + II 20 = 1,520 steps, 6,080 optimizer steps, 91,200 trajectories",
-        "loss dapo: ppo surrogate, ratio per token, average token; old log-probabilities: the sampler's; "
-        "reference pass: in I and II",
+        "loss dapo: ppo surrogate, ratio per token, clip [0.2, 0.28], average token; "
+        "old log-probabilities: the sampler's; reference pass: in I and II",
     ]
 
 

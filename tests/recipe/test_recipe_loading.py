@@ -7,6 +7,7 @@ import pytest
 
 from rlcore.errors import UserError
 from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe, saved_recipe
+from rlcore.recipe.load import with_overrides
 
 BASE = """
 name: base
@@ -233,6 +234,14 @@ def test_a_loss_by_name_brings_its_settings_and_what_stands_beside_it_wins(base)
 def test_a_recipe_with_a_named_loss_reads_back_as_it_was(base, tmp_path):
     recipe = load_recipe(base, ["learner.loss=cispo", "learner.clip=[0.5, 2]"])
     assert load_recipe(write(tmp_path / "again.yaml", dump_recipe(recipe))) == recipe
+
+
+def test_another_loss_can_be_named_on_a_saved_recipe(base, tmp_path):
+    """What the former name gave goes with it; what the recipe said beside that name stays."""
+    saved = write(tmp_path / "saved.yaml", dump_recipe(load_recipe(base, ["learner.average=attempt"])))
+    learner = load_recipe(saved, ["learner.loss=cispo"]).learner
+    assert (learner.surrogate, learner.clip, learner.average) == ("cispo", (1, 4), "attempt")
+    assert with_overrides(load_recipe(base), ["learner.loss=cispo"]).learner.surrogate == "cispo"
 
 
 def test_a_saved_recipe_comes_back_or_is_named_as_of_another_version(base, tmp_path):

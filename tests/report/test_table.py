@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from rlcore.evaluate.results import Evaluation, Results
-from rlcore.report.table import console_table, coverage_note, difference_rows, markdown_table, result_rows
+from rlcore.report.table import console_table, coverage_note, difference_rows, markdown_table, part_rows, result_rows
 
 
 def _results(
@@ -37,6 +37,17 @@ def test_the_base_is_one_row_whatever_the_seed_of_the_run_that_measured_it():
     assert [(row.arm, row.run) for row in found] == [("base", "seed 0")]
     found = result_rows([_measured("base", 0, [1, 0, 1]), _measured("base", 1, [1, 1, 1])])
     assert [row.run for row in found] == ["mean of 2", "seed 0", "seed 1"]
+
+
+def test_the_copies_of_the_base_make_its_intervals_by_level_no_narrower():
+    """Each of three arms holds the base of each of two seeds."""
+    problems, levels = [f"p{place}" for place in range(100)], [{"level": str(place % 2)} for place in range(100)]
+    base = []
+    for seed, right in ((0, 40), (1, 60)):
+        rows = {"t2": np.array([1.0] * right + [0.0] * (100 - right))}
+        whole = Evaluation.of_rows("sampled", problems, rows).with_parts(problems, rows, levels)
+        base.append(Results("base", seed, 0, (whole,)))
+    assert part_rows(base * 3, "sampled") == part_rows(base, "sampled")
 
 
 def _measured(arm: str, seed: int, right_P: list[int], named: str = "p") -> Results:

@@ -117,6 +117,18 @@ def test_equal_attempts_at_a_problem_are_judged_once(reward_file, tmp_path):
     assert judged == len(texts) < 4 * 3 * 2
 
 
+def test_problems_that_share_an_id_are_judged_each_by_its_own_gold(reward_file):
+    """As row 17 of the training data and row 17 of the held-out data."""
+    scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{reward_file}:length_reward"}]))
+    said = Turn((1,), (2,), (0.0,), "stop", "abc", (0,))
+    trained, held_out = (Problem("17", ({"role": "user", "content": "?"},), {"bonus": bonus}) for bonus in (1, 5))
+    try:
+        verdicts = judged(scorer, (trained, said), (held_out, said), (trained, said))
+    finally:
+        scorer.close()
+    assert [verdict.score for verdict in verdicts] == [4, 8, 4]
+
+
 def test_an_attempt_is_sent_though_no_chunk_is_full_and_none_forgets_what_another_waits_for(reward_file):
     """Two event loops in two threads at once, as an evaluation while training conversations go on."""
     scorer = Scorer(schema.RewardsConfig(functions=[{"name": f"{reward_file}:length_reward"}]))

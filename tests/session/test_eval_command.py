@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from rlcore.policy import load_policy, save_policy
-from rlcore.recipe import load_recipe
+from rlcore.recipe import dump_recipe, load_recipe
 from tests.processes import Started, rlcore, torchrun
 from tests.session.chat_server import ChatServer
 from tests.tiny import write_recipe
@@ -104,6 +104,12 @@ def whole(tmp_path_factory) -> Path:
     return folder / "whole"
 
 
+def test_an_evaluation_is_watched_to_its_own_end(whole):
+    """Its recipe has stages, which an evaluation does not come to."""
+    assert load_recipe(whole.parent / "recipe.yaml").steps
+    assert "finished" in rlcore("watch", whole / "eval", "--once").stdout
+
+
 def test_two_ranks_share_the_problems_and_measure_what_one_does(whole, tmp_path):
     recipe = whole.parent / "recipe.yaml"
     done = torchrun(2, "-m", "rlcore", "eval", recipe, f"output={tmp_path / 'two'}")
@@ -161,3 +167,16 @@ def test_a_greedy_evaluation_alone_does_not_read_the_training_data(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [part["mode"] for part in evaluation(tmp_path)["evaluations"]] == ["greedy"]
     assert (tmp_path / "eval" / "report.html").exists()
+
+
+def test_a_run_s_policy_is_measured_in_the_precision_and_with_the_attention_of_the_run(tmp_path):
+    recipe = write_recipe(tmp_path)
+    model = yaml.safe_load(recipe.read_text())["model"] | {"dtype": "bfloat16", "attention": "eager", "lora": {}}
+    run = load_recipe(write_recipe(tmp_path, model=model), ["evaluate.problems=2", "evaluate.samples=0"])
+    folder = Path(run.output)
+    save_policy(load_policy(run.model, ["Write the letter a 3 times."]), folder / "final")
+    (folder / "recipe.yaml").write_text(dump_recipe(run))
+    done = rlcore("eval", folder)
+    assert done.returncode == 0, done.stderr
+    measured = load_recipe(folder / "eval" / "recipe.yaml").model
+    assert measured == run.model.model_copy(update={"path": str(folder / "final"), "scratch": None, "lora": None})

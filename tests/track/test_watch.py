@@ -62,7 +62,7 @@ def test_a_finished_run(run: Path, capsys):
 
 
 def test_a_running_run_says_how_long_it_will_take(run: Path, capsys):
-    (run / "final").rmdir()
+    (run / "evaluation.json").unlink()
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "metrics.jsonl").write_text("".join(lines[:30]) + '{"step": 31, "tr')
     main(["watch", str(run), "--once"])
@@ -71,8 +71,19 @@ def test_a_running_run_says_how_long_it_will_take(run: Path, capsys):
     assert "0:01:00 left" in said
 
 
+@pytest.mark.parametrize("evaluate", ["{problems: 8}", "null"])
+def test_a_finished_run_that_is_given_more_steps_is_a_running_one_until_their_end(run: Path, capsys, evaluate):
+    recipe = RECIPE.replace("{problems: 8}", evaluate)
+    for steps, finished in ((40, True), (60, False)):
+        (run / "recipe.yaml").write_text(recipe.replace("steps: 40", f"steps: {steps}"))
+        main(["watch", str(run), "--once"])
+        said = capsys.readouterr().out
+        assert ("finished" in said) == finished
+        assert ("0:00:40 left" in said) != finished
+
+
 def test_on_a_terminal_it_follows_until_the_run_is_finished(run: Path):
-    (run / "final").rmdir()
+    (run / "evaluation.json").rename(run / "later.json")
     ours, theirs = os.openpty()
     command = [sys.executable, "-m", "rlcore", "watch", str(run), "--every", "0.2"]
     process = subprocess.Popen(command, env=os.environ | {"TERM": "xterm", "COLUMNS": "120"}, stdout=theirs)
@@ -81,7 +92,7 @@ def test_on_a_terminal_it_follows_until_the_run_is_finished(run: Path):
         assert select.select([ours], [], [], 60)[0]
         said += os.read(ours, 1 << 16)
     assert process.poll() is None
-    (run / "final").mkdir()
+    (run / "later.json").rename(run / "evaluation.json")
     assert process.wait(timeout=900) == 0
 
 

@@ -115,6 +115,25 @@ def test_the_checkpoints_that_stay(two_saved, tmp_path, section, best, expected)
     assert not list(tmp_path.glob("partial*"))
 
 
+def test_an_old_checkpoint_that_cannot_be_removed_is_named_and_the_new_one_stands(two_saved, tmp_path):
+    shutil.copytree(two_saved, tmp_path / "run")
+    shutil.move(tmp_path / "run" / "step-000001", tmp_path / "elsewhere")
+    (tmp_path / "run" / "step-000001").symlink_to(tmp_path / "elsewhere")  # such a link is not removed
+    kept = checkpoints(tmp_path / "run", keep_last=1)
+    (note,) = kept.save(3, tiny_learner(kl_used=False), {"step": 3}, best=None)
+    assert note.startswith("checkpoint step-000001, which no rule keeps, cannot be removed: ")
+    assert kept.newest() == (tmp_path / "run" / "step-000003", [])
+    assert kept.steps() == [1, 3]
+
+
+def test_what_a_killed_process_left_does_not_keep_the_next_from_saving(two_saved, tmp_path):
+    shutil.copytree(two_saved / "step-000002", tmp_path / "step-000002")
+    shutil.copytree(two_saved / "step-000001", tmp_path / "former-step-000002")
+    checkpoints(tmp_path).save(2, tiny_learner(kl_used=False), {"step": "again"}, best=None)
+    assert read_state(tmp_path / "step-000002") == {"step": "again"}
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_others_alone(two_saved, tmp_path):
     shutil.copytree(two_saved, tmp_path / "run")
     (tmp_path / "run" / "partial-000003").write_text("in the way")
