@@ -25,6 +25,7 @@ from rlcore.train.adapt import voted_row
 from rlcore.train.copies import Copy, copies, lessons
 from rlcore.train.few_steps import Row, learn
 from rlcore.types import Problem
+from tests.processes import python, torchrun
 from tests.refusals import refusal
 
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.1)
@@ -272,6 +273,32 @@ def test_the_command_resumes_where_it_was_stopped(tmp_path, capfd):
     assert by_name(read_records(kept)) == by_name(first)
     assert json.loads(written.read_bytes())["evaluations"] == evaluation["evaluations"]
     assert "adapt.views" in refusal(capfd, *arguments, "adapt.views=3")
+
+
+def test_ranks_answer_problems_of_their_own_as_one_process_answers_them(tmp_path):
+    """With one problem at a time, so that no rank's batches are others than those of one process."""
+    words = ("-m", "rlcore", "adapt", recipe(tmp_path), "adapt.together=1", "adapt.samples=1")
+    assert python(*words, f"output={tmp_path / 'alone'}").returncode == 0
+    ranked = torchrun(2, *words, f"output={tmp_path / 'ranks'}")
+    assert ranked.returncode == 0, ranked.stderr
+    alone, *ranks = (
+        read_records(tmp_path / name)[1:]
+        for name in ("alone/attempts-0.jsonl", "ranks/attempts-0.jsonl", "ranks/attempts-1.jsonl")
+    )
+    assert [len(records) for records in ranks] == [2 * 2, 2]
+
+    def said(records):
+        return {(r["stage"], r["problem_id"]): [a["text"] for a in r["attempts"]] for r in records}
+
+    assert said(ranks[0]) | said(ranks[1]) == said(alone)
+    figures = [
+        json.loads((tmp_path / name / "evaluation.json").read_bytes())["evaluations"][0] for name in ("alone", "ranks")
+    ]
+    assert figures[0]["problems"] == figures[1]["problems"] == 3
+    assert figures[0]["metrics"]["top2"] == figures[1]["metrics"]["top2"]
+    shared = torchrun(2, *words, f"output={tmp_path / 'shared'}", "adapt.shared=true")
+    assert shared.returncode
+    assert "adapt.shared: one adapter of all problems is trained by one process alone" in shared.stderr
 
 
 @pytest.mark.parametrize(
