@@ -48,7 +48,13 @@ SHORT = [
     "device=cpu",
     "rewards.workers=1",
 ]
-TAIL = [*SHORT, "batch.problems=8", "conversation.max_attempt_tokens=128", "learner.lr=1e-6"]
+TAIL = [
+    *SHORT,
+    "batch.problems=8",
+    "conversation.max_prompt_tokens=128",
+    "conversation.max_attempt_tokens=128",
+    "learner.lr=1e-6",
+]
 JOBS = {"quickstart": SHORT, "tail": TAIL}
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 
@@ -91,7 +97,11 @@ def rlcore_side(overrides: list[str], pipe: Connection, trl_batch: int | None) -
                 os._exit(0)  # the run is thrown away
 
     Learner.update, Run.steps = timed_update, steps_in_turn  # type: ignore[method-assign]
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
         train(load_recipe(RECIPE, [*overrides, f"output={folder}/run"]))
 
 
