@@ -19,7 +19,7 @@ from rlcore.report.diagram import diagram
 from rlcore.report.plots import CURVES, arm_colours, draw_plots
 from rlcore.report.render import embedded, render
 from rlcore.report.run_folder import RunFolder, read_runs, results_of
-from rlcore.report.table import cell, columns_of, headline_mode, headline_rows, part_rows, result_rows, vote_table
+from rlcore.report.table import Row, cell, columns_of, headline_mode, headline_rows, part_rows, result_rows, vote_table
 
 SHOWN = 400
 """Trajectories on the page, over all runs."""
@@ -40,30 +40,31 @@ def write_report(folder: Path, runs: Sequence[Path], on_part: Callable[[int], ob
         raise UserError("a report needs at least one run")
     with writing(f"the report in {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-        plots = draw_plots(folder, read)
+        rows = result_rows(results_of(read))
+        plots = draw_plots(folder, read, rows)
         on_part(1)
-        (folder / "report.json").write_bytes(to_json(_numbers(read)))
+        (folder / "report.json").write_bytes(to_json(_numbers(read, rows)))
         page = folder / "report.html"
-        page.write_text(_page(read, plots), encoding="utf-8", errors="replace")
+        page.write_text(_page(read, rows, plots), encoding="utf-8", errors="replace")
         on_part(1)
     return page
 
 
-def _numbers(runs: Sequence[RunFolder]) -> dict[str, Any]:
+def _numbers(runs: Sequence[RunFolder], rows: Sequence[Row]) -> dict[str, Any]:
     """The content of `report.json`: the runs, and the rows of the table."""
     return {
         "runs": [
             {"folder": str(run.folder), "arm": run.arm, "seed": run.seed, "finished": run.final is not None}
             for run in runs
         ],
-        "table": [asdict(row) for row in result_rows(results_of(runs))],
+        "table": [asdict(row) for row in rows],
     }
 
 
-def _page(runs: Sequence[RunFolder], plots: Mapping[str, Mapping[str, Path]]) -> str:
+def _page(runs: Sequence[RunFolder], rows: Sequence[Row], plots: Mapping[str, Mapping[str, Path]]) -> str:
     """The page, whose security policy forbids any script but its own."""
     results = results_of(runs)
-    rows, pictures = result_rows(results), {name: embedded(themes) for name, themes in plots.items()}
+    pictures = {name: embedded(themes) for name, themes in plots.items()}
     return render(
         "report.html",
         nonce=secrets.token_hex(16),

@@ -1,7 +1,8 @@
 """The plots of a report. Every arm keeps its colour; lines have their names at their ends instead of a legend."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +15,19 @@ from rlcore.evaluate.results import Interval
 from rlcore.report.render import draw
 from rlcore.report.run_folder import RunFolder, results_of
 from rlcore.report.style import DASHED, GREY, PALETTE, SOLID, Style, name_ends, panels, short_name
-from rlcore.report.table import BASE_ARM, Row, arms_of, headline_mode, headline_rows, result_rows
+from rlcore.report.table import BASE_ARM, Row, arms_of, headline_mode, headline_rows
 
 Points = dict[int, Interval]
 """Accuracy by the number of attempts sampled of a problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What plots are drawn of: runs, the rows of their table, and the colour of every arm."""
+
+    runs: Sequence[RunFolder]
+    rows: Sequence[Row]
+    colours: dict[str, str]
 
 
 def arm_colours(runs: Sequence[RunFolder]) -> dict[str, str]:
@@ -28,15 +38,19 @@ def arm_colours(runs: Sequence[RunFolder]) -> dict[str, str]:
     return {BASE_ARM: GREY} | {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(others)}
 
 
-def draw_plots(folder: Path, runs: Sequence[RunFolder]) -> dict[str, dict[str, Path]]:
-    """Draws every plot that the runs have data for: `{plot: {theme: file}}`. Raises UserError if it cannot write."""
-    colours = arm_colours(runs)
-    drawn = {name: draw(folder, name, partial(plot, runs, colours)) for name, plot in PLOTS.items()}
+def draw_plots(folder: Path, runs: Sequence[RunFolder], rows: Sequence[Row]) -> dict[str, dict[str, Path]]:
+    """Draws every plot that the runs have data for: `{plot: {theme: file}}`. Raises UserError if it cannot write.
+
+    `rows` are the `result_rows` of the runs.
+    """
+    shown = Shown(runs, rows, arm_colours(runs))
+    drawn = {name: draw(folder, name, partial(plot, shown)) for name, plot in PLOTS.items()}
     return {name: files for name, files in drawn.items() if files}
 
 
-def accuracy(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
+def accuracy(shown: Shown) -> Figure | None:
     """Accuracy of the first and the last attempt, and flips between them, over steps."""
+    runs = shown.runs
     last = f"t{_last_attempt(runs)}"
     drawn = {"Accuracy, %": {last: "attempt 2" if last == "t2" else "last attempt", "t1": "attempt 1"}}
     if last != "t1":
@@ -47,19 +61,19 @@ def accuracy(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | 
     for axes, (title, metrics) in zip(each, drawn.items(), strict=True):
         ends = []
         for (name, words), style in zip(metrics.items(), (SOLID, DASHED), strict=False):
-            for arm, colour in colours.items():
-                trained = _training_lines(
-                    axes, [run for run in runs if run.arm == arm], f"train/{name}", 100, colour, style
-                )
-                measured = _evaluation_points(axes, runs, arm, name, colour, style)
+            for arm, colour in shown.colours.items():
+                mine = [run for run in runs if run.arm == arm]
+                trained = _training_lines(axes, mine, f"train/{name}", 100, colour, style)
+                measured = _evaluation_points(axes, shown, arm, name, style)
                 if (height := trained if measured is None else measured) is not None:
                     ends.append((height, f"{short_name(arm)} {words}", colour))
         _finish(axes, title, ends)
     return figure
 
 
-def kl(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
+def kl(shown: Shown) -> Figure | None:
     """KL divergence from the reference policy, each attempt in its own panel, over steps."""
+    runs = shown.runs
     names = [f"learner/kl_t{a + 1}" for a in range(_last_attempt(runs))]
     names = [name for name in names if any(run.series(name)[0] for run in runs)]
     if not names:
@@ -67,7 +81,7 @@ def kl(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
     figure, each = panels(len(names), height=3.4)
     for axes, name in zip(each, names, strict=True):
         ends = []
-        for arm, colour in colours.items():
+        for arm, colour in shown.colours.items():
             height = _training_lines(axes, [run for run in runs if run.arm == arm], name, 1, colour, SOLID)
             if height is not None:
                 ends.append((height, short_name(arm), colour))
@@ -75,9 +89,10 @@ def kl(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
     return figure
 
 
-def edit_ratio(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
+def edit_ratio(shown: Shown) -> Figure | None:
     """Shares of evaluated problems by the edit-distance ratio between attempts."""
-    results = [result for result in results_of(runs) if "edit_ratio" in result.histograms]
+    colours = shown.colours
+    results = [result for result in results_of(shown.runs) if "edit_ratio" in result.histograms]
     if not results:
         return None
     figure, (axes,) = panels(1, height=3.2)
@@ -135,27 +150,24 @@ def _smooth(values_S: np.ndarray) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def _evaluation_points(
-    axes: Axes, runs: Sequence[RunFolder], arm: str, name: str, colour: str, style: Style
-) -> float | None:
+def _evaluation_points(axes: Axes, shown: Shown, arm: str, name: str, style: Style) -> float | None:
     """An arm's means on held-out problems: circles during training, a diamond with its interval at the end, a level
     line for the base. Returns the height of the last one.
     """
-    rows = result_rows(results_of(runs))
-    mode = headline_mode(rows) or "sampled"
+    mode, colour = headline_mode(shown.rows) or "sampled", shown.colours[arm]
     face = colour if style == SOLID else "none"
-    steps, values_RS = _common(run.series(f"eval/{mode}/{name}") for run in runs if run.arm == arm)
+    steps, values_RS = _common(run.series(f"eval/{mode}/{name}") for run in shown.runs if run.arm == arm)
     if steps:
         heights_S = 100 * values_RS.mean(0)
         axes.scatter(steps, heights_S, s=22, facecolors=face, edgecolors=colour, linewidths=1.3, zorder=3)
-    row = next((row for row in rows if row.arm == arm and row.mode == mode), None)
+    row = next((row for row in shown.rows if row.arm == arm and row.mode == mode), None)
     if row is None or name not in row.metrics:
         return None
     height, low, high = (100 * end for end in row.metrics[name])
     if arm == BASE_ARM:
         axes.axhline(height, color=colour, linestyle=style, linewidth=1, alpha=0.8)
         return height
-    step = max(run.final.step for run in runs if run.arm == arm and run.final)
+    step = max(run.final.step for run in shown.runs if run.arm == arm and run.final)
     axes.plot([step, step], [low, high], color=colour, linewidth=2.2, alpha=0.5)
     axes.scatter([step], [height], s=42, marker="D", facecolors=face, edgecolors=colour, linewidths=1.3, zorder=4)
     return height
@@ -170,12 +182,13 @@ def _finish(axes: Axes, title: str, ends: list[tuple[float, str, str]]) -> None:
     name_ends(axes, ends)
 
 
-def compute(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
+def compute(shown: Shown) -> Figure | None:
     """Votes among K first answers (dashed) against votes among K/2 corrected ones (solid), by attempts sampled.
 
     Kumar et al. 2024 (arXiv 2409.12917), figure 1, right.
     """
-    rows = [row for row in _sampled(runs) if len(parallel_votes(row)) > 1]
+    colours = shown.colours
+    rows = [row for row in headline_rows(shown.rows, "sampled") if len(parallel_votes(row)) > 1]
     if not rows:
         return None
     figure, (axes,) = panels(1, height=4)
@@ -195,10 +208,11 @@ def compute(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | N
     return figure
 
 
-def sequential(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure | None:
+def sequential(shown: Shown) -> Figure | None:
     """Accuracy after n attempts in a row, for conversations of more than two."""
+    colours = shown.colours
     curves = {}
-    for row in _sampled(runs):
+    for row in headline_rows(shown.rows, "sampled"):
         if len(numbers := attempts_in(row.metrics)) > 2:
             curves[row.arm] = {number: row.metrics[f"t{number}"] for number in numbers}
     if not curves:
@@ -211,10 +225,6 @@ def sequential(runs: Sequence[RunFolder], colours: Mapping[str, str]) -> Figure 
     axes.set_title("Accuracy after n attempts in a row, %")
     name_ends(axes, [(100 * p[max(p)][0], short_name(arm), colours[arm]) for arm, p in curves.items()])
     return figure
-
-
-def _sampled(runs: Sequence[RunFolder]) -> list[Row]:
-    return headline_rows(result_rows(results_of(runs)), "sampled")
 
 
 def parallel_votes(row: Row) -> Points:
@@ -244,7 +254,7 @@ def _draw(axes: Axes, points: Points, colour: str, style: Style) -> None:
     axes.scatter(list(points), heights_N3[:, 0], s=24, facecolors=face, edgecolors=colour, linewidths=1.3, zorder=3)
 
 
-PLOTS: dict[str, Callable[[Sequence[RunFolder], Mapping[str, str]], Figure | None]] = {
+PLOTS: dict[str, Callable[[Shown], Figure | None]] = {
     "accuracy": accuracy,
     "kl": kl,
     "edit_ratio": edit_ratio,
