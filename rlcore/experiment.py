@@ -10,7 +10,7 @@ from rich.console import Console
 from rlcore.errors import UserError, did_you_mean
 from rlcore.evaluate.results import Results
 from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
-from rlcore.report.run_folder import EVALUATION, read_run
+from rlcore.report.run_folder import EVALUATION, read_run, read_runs, results_of
 from rlcore.report.table import BASE_ARM, console_table, coverage_note, difference_rows, markdown_table, result_rows
 from rlcore.session.evaluation import evaluate
 from rlcore.train.adapt import adapt
@@ -93,7 +93,7 @@ def paper_table(
     from rlcore.report.page import write_report  # draws plots: matplotlib
 
     folders = [Path(recipe.output) for recipe in runs]
-    _print_tables([result for folder in folders for result in read_run(folder).results], console, output, against)
+    _print_tables(results_of(read_runs(folders)), console, output, against)
     write_report(output, folders)
     console.print(f"report: {page}\ntable:  {output / 'table.md'}")
     return page

@@ -16,7 +16,6 @@ from rlcore.errors import UserError
 from rlcore.evaluate.metrics import attempts_in
 from rlcore.evaluate.results import Interval
 from rlcore.files import to_json, writing
-from rlcore.recipe.parse import parse_yaml
 from rlcore.report.render import draw, embedded, render
 from rlcore.report.run_folder import RunFolder, read_runs, results_of
 from rlcore.report.style import DASHED, PALETTE, SOLID, name_ends, panels, short_name
@@ -66,7 +65,7 @@ def write_compute(folder: Path, runs: Sequence[Path]) -> Path:
 
 def ways(runs: Sequence[RunFolder]) -> list[Way]:
     """The ways of all arms, each the mean over its runs. A way that arms of one policy share appears once."""
-    kinds = {result.arm: _kind(run) for run in reversed(runs) for result in run.results}
+    kinds = {result.arm: run.kind.replace("_", " ") for run in reversed(runs) for result in run.results}
     found: dict[tuple[object, ...], Way] = {}
     for row in headline_rows(result_rows(results_of(runs)), MODE):
         for way in ways_of(row, kinds[row.arm]):
@@ -104,12 +103,6 @@ def spent_tokens(row: Row) -> dict[int, float]:
         total += row.metrics.get(f"tokens_t{a}", (math.nan,))[0]
         spent[a] = row.metrics[f"spent_t{a}"][0] if f"spent_t{a}" in row.metrics else total
     return spent
-
-
-def _kind(run: RunFolder) -> str:
-    recipe = parse_yaml(run.recipe_text)
-    conversation = recipe.get("conversation") or {}
-    return str(conversation.get("kind", "correct")).replace("_", " ")
 
 
 def _figure(found: Sequence[Way]) -> Figure:

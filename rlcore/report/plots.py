@@ -15,7 +15,7 @@ from rlcore.evaluate.results import Interval
 from rlcore.report.render import draw
 from rlcore.report.run_folder import RunFolder, results_of
 from rlcore.report.style import DASHED, GREY, PALETTE, SOLID, Style, name_ends, panels, short_name
-from rlcore.report.table import BASE_ARM, Row, arms_of, headline_mode, headline_rows
+from rlcore.report.table import BASE_ARM, Row, arms_of, headline_mode, headline_rows, is_base
 
 Points = dict[int, Interval]
 """Accuracy by the number of attempts sampled of a problem."""
@@ -34,8 +34,9 @@ def arm_colours(runs: Sequence[RunFolder]) -> dict[str, str]:
     """The colour of every arm, the base's included."""
     results = results_of(runs)
     arms = list(dict.fromkeys([*arms_of(results), *(run.arm for run in runs)]))
-    others = [arm for arm in arms if arm != BASE_ARM]
-    return {BASE_ARM: GREY} | {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(others)}
+    others = [arm for arm in arms if not is_base(arm)]
+    colours = {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(others)}
+    return dict.fromkeys([BASE_ARM, *filter(is_base, arms)], GREY) | colours
 
 
 def draw_plots(folder: Path, runs: Sequence[RunFolder], rows: Sequence[Row]) -> dict[str, dict[str, Path]]:
@@ -164,7 +165,7 @@ def _evaluation_points(axes: Axes, shown: Shown, arm: str, name: str, style: Sty
     if row is None or name not in row.metrics:
         return None
     height, low, high = (100 * end for end in row.metrics[name])
-    if arm == BASE_ARM:
+    if is_base(arm):
         axes.axhline(height, color=colour, linestyle=style, linewidth=1, alpha=0.8)
         return height
     step = max(run.final.step for run in shown.runs if run.arm == arm and run.final)

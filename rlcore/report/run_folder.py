@@ -13,6 +13,7 @@ from rlcore.evaluate.lines import MetricsLine, ShownLine
 from rlcore.evaluate.results import Results, load_evaluation
 from rlcore.files import Line, Record, check_shape, read_records
 from rlcore.recipe.parse import parse_yaml
+from rlcore.report.table import base_arm
 
 METRICS, TRAJECTORIES, EVALUATION = "metrics.jsonl", "trajectories.jsonl", "evaluation.json"
 
@@ -32,6 +33,8 @@ class RunFolder:
     trajectories: list[Record]
     final: Results | None
     base: Results | None
+    kind: str
+    """The kind of its conversations."""
 
     @property
     def results(self) -> list[Results]:
@@ -52,12 +55,15 @@ def results_of(runs: Iterable[RunFolder]) -> list[Results]:
 def read_runs(folders: Iterable[Path], on_run: Callable[[int], object] = lambda done: None) -> list[RunFolder]:
     """Reads runs to be compared, and calls `on_run` after each. Raises UserError as `read_run` does.
 
-    Runs of one arm and one seed are no repetitions: each is an arm of its own, called by its folder too.
+    Runs of one arm and one seed are no repetitions: each is an arm of its own, called by its folder too. A base that is
+    asked in conversations of several kinds is as many arms, called by these.
     """
     runs = []
     for folder in folders:
         runs.append(read_run(folder))
         on_run(1)
+    if len({run.kind for run in runs if run.base}) > 1:
+        runs = [replace(run, base=run.base and replace(run.base, arm=base_arm(run.kind))) for run in runs]
     alike = Counter((run.arm, run.seed) for run in runs)
     return [_called(run, f"{run.arm} ({run.folder})") if alike[run.arm, run.seed] > 1 else run for run in runs]
 
@@ -88,6 +94,7 @@ def read_run(folder: Path) -> RunFolder:
         trajectories=read_records(trajectories, ShownLine) if trajectories.exists() else [],
         final=final,
         base=load_evaluation(base) if base.exists() else None,
+        kind=str((recipe.conversation or {}).get("kind", "correct")),
     )
 
 
@@ -102,6 +109,7 @@ class _RecipeLine(Line):
     seed: int = 0
     stages: Sequence[_StageLine] = ()
     evaluate: dict[str, Any] | None = None
+    conversation: dict[str, Any] | None = None
 
 
 def _read_recipe(folder: Path) -> tuple[str, _RecipeLine]:

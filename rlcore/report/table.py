@@ -101,7 +101,17 @@ def headline_rows(rows: Sequence[Row], mode: str) -> list[Row]:
 def arms_of(results: Sequence[Results]) -> list[str]:
     """The arms in the order shown: the base, then as given."""
     names = dict.fromkeys(result.arm for result in results)
-    return sorted(names, key=lambda arm: arm != BASE_ARM)
+    return sorted(names, key=lambda arm: not is_base(arm))
+
+
+def base_arm(kind: str) -> str:
+    """The arm of the base in conversations of a kind, where there are others."""
+    return f"{BASE_ARM}, {kind.rpartition(':')[2]}"
+
+
+def is_base(arm: str) -> bool:
+    """Whether an arm is what others start from."""
+    return arm == BASE_ARM or arm.startswith(base_arm(""))
 
 
 def _modes(results: Sequence[Results]) -> list[str]:
@@ -119,7 +129,7 @@ def _runs(results: Sequence[Results], mode: str, arm: str) -> list[tuple[int, Ev
         for evaluation in (evaluation for evaluation in result.evaluations if evaluation.mode == mode):
             measured = "marks" if evaluation.marks else "metrics"
             same = [seed for seed, run in runs if getattr(run, measured) == getattr(evaluation, measured)]
-            if not same or (arm != BASE_ARM and result.seed not in same):
+            if not same or (not is_base(arm) and result.seed not in same):
                 runs.append((result.seed, evaluation))
     return runs
 

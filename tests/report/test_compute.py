@@ -93,6 +93,23 @@ def test_runs_of_one_name_and_seed_are_arms_of_their_own(tmp_path):
     assert {row["arm"] for row in rows} == {f"think ({tmp_path / name})" for name in names}
 
 
+def test_the_base_in_two_kinds_of_conversation_is_two_arms(tmp_path):
+    kinds = {"one": "correct", "two": "./kinds.py:ITERATE", "three": "correct"}
+    runs = [evaluated(tmp_path / name, name, kind, range(4)) for name, kind in kinds.items()]
+    for run, t2 in zip(runs, ([0.0, 1, 1, 1], [0.0, 0, 0, 1], [0.0, 1, 1, 1]), strict=True):
+        figures = {"t1": np.array([0.0, 1, 0, 1]), "t2": np.array(t2)}
+        base = Evaluation.of_rows("sampled", range(4), figures)
+        save_evaluation(run / "evaluation_base.json", Results("base", 0, 0, (base,)))
+    write_report(tmp_path / "page", runs)
+    rows = json.loads((tmp_path / "page" / "report.json").read_bytes())["table"]
+    assert [(row["arm"], row["metrics"]["t2"][0]) for row in rows] == [
+        ("base, correct", 0.75), ("base, ITERATE", 0.25), ("one", 0.75), ("two", 0.75), ("three", 0.75),
+    ]  # fmt: skip
+    write_report(tmp_path / "page", [runs[0], runs[2]])
+    rows = json.loads((tmp_path / "page" / "report.json").read_bytes())["table"]
+    assert [row["arm"] for row in rows] == ["base", "one", "three"]
+
+
 def test_runs_without_samples_have_no_page(tmp_path):
     run = make_run(tmp_path / "run")
     for path in run.glob("evaluation*.json"):
