@@ -4,7 +4,7 @@ Akyürek et al. 2024, "The surprising effectiveness of test-time training for ab
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
@@ -97,15 +97,8 @@ class _Adaptation:
         self._check_lengths([copy.posed for copy in asked])
         found = [self._journal.read(f"view {copy.view}", copy.problem.id, copy.sample) for copy in asked]
         records = {at: record for at, record in enumerate(found) if record}
-        together = section.together if section.steps and not section.shared else max(1, len(problems))
-        parts = []
-        for start in range(0, len(problems), together):
-            part = problems[start : start + together]
-            first = start * section.views * section.samples
-            last = first + len(part) * section.views * section.samples
-            if missing := [at for at in range(first, last) if at not in records]:
-                parts.append((part, missing))
-        todo = sum(len(missing) for _, missing in parts) + sum(self._steps(part) for part, _ in parts)
+        parts = self._parts(problems, records)
+        todo = sum(len(missing) + self._steps(part) for part, missing in parts)
         with tracker.progress("steps and conversations", todo) as advance:
             for part, missing in parts:
                 answers = self._answer(part, [asked[at] for at in missing], advance)
@@ -114,6 +107,19 @@ class _Adaptation:
         for at, copy in enumerate(asked):
             by_problem[copy.problem.id].append((copy, records[at]))
         return by_problem
+
+    def _parts(self, problems: Sequence[Problem], done: Collection[int]) -> list[tuple[Sequence[Problem], list[int]]]:
+        """The problems that are answered together, with the numbers of the conversations that are not `done`."""
+        section = self._section
+        together = section.together if section.steps and not section.shared else max(1, len(problems))
+        each = section.views * section.samples
+        parts = []
+        for start in range(0, len(problems), together):
+            part = problems[start : start + together]
+            missing = [at for at in range(start * each, (start + len(part)) * each) if at not in done]
+            if missing:
+                parts.append((part, missing))
+        return parts
 
     def _check_lengths(self, posed: Sequence[Problem]) -> None:
         """Raises UserError for a prompt that is too long: an input in other words may be longer than as it is."""
