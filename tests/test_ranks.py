@@ -24,7 +24,7 @@ COMMANDS: dict[str, Callable[[Recipe], object]] = {
     "adapt": adapt,
     "sft": fine_tune,
 }
-SECTIONS = {"adapt": ["adapt={}"], "sft": ["sft={rows: star}", "stages=[]"]}
+SECTIONS = {"adapt": ["adapt={}", "stages=[]"], "sft": ["sft={rows: star}", "stages=[]"]}
 
 
 @pytest.mark.usefixtures("ranks")

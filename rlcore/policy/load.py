@@ -136,6 +136,7 @@ def _from_pretrained(section: ModelConfig, embedded: bool) -> Policy:
             **_quantized(section),
         )
     model, report = loaded
+    _keep_unpacked(model)
     if report["missing_keys"]:  # transformers fills them with random numbers
         lacking = sorted(report["missing_keys"])
         raise UserError(f"model {path} is incomplete: its weights lack {lacking[0]} (and {len(lacking) - 1} more)")
@@ -167,6 +168,16 @@ def _quantized(section: ModelConfig) -> dict[str, Any]:
     )
     device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
     return {"quantization_config": settings, "device_map": {"": device}}
+
+
+def _keep_unpacked(model: PreTrainedModel) -> None:
+    """Keeps bitsandbytes from packing weights in four bits for processors with AVX512-BF16, as it does without asking.
+
+    Packed ones have no gradients, and peft reads them as if they were not packed.
+    """
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _whole(model: PreTrainedModel) -> PreTrainedModel:
