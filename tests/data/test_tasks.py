@@ -203,12 +203,3 @@ def test_a_row_that_is_no_task_is_named_by_its_line(changes, told, tmp_path):
     with pytest.raises(UserError, match=rf"rows\.jsonl:2: 1 of 2 rows .*{told}"):
         load_problems(data)
     assert len(load_problems(data.model_copy(update={"skip_bad_rows": True}))) == 1
-
-
-def test_all_grids_of_a_generated_task_differ():
-    options = {"size": 2, "colours": 3, "count": 300}
-    for problem in load_problems(DataConfig(source="grids", split="test", options=options)):
-        inputs = [problem.columns["input"], *(pair["input"] for pair in problem.columns["train"])]
-        assert len({str(grid) for grid in inputs}) == 4
-    with pytest.raises(UserError, match="demonstrations 8: there are too few grids"):
-        load_problems(DataConfig(source="grids", options={"size": 2, "colours": 2, "demonstrations": 8}))
