@@ -122,13 +122,13 @@ class _Adaptation:
         return parts
 
     def _check_lengths(self, posed: Sequence[Problem]) -> None:
-        """Raises UserError for a prompt that is too long: an input in other words may be longer than as it is."""
+        """Raises UserError for a prompt that is too long: a copy may take more tokens than the problem as it is."""
         talk = self._session.conversation
         for problem, tokens in zip(posed, talk.prompt_tokens(posed), strict=True):
             if tokens > talk.max_prompt_tokens:
                 raise UserError(
-                    f"problem {problem.id} is {tokens} tokens long in other words: conversation.max_prompt_tokens is "
-                    f"{talk.max_prompt_tokens}"
+                    f"problem {problem.id} is {tokens} tokens long, transformed or in other words: "
+                    f"conversation.max_prompt_tokens is {talk.max_prompt_tokens}"
                 )
 
     def _steps(self, problems: Sequence[Problem]) -> int:
