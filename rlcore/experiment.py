@@ -1,6 +1,7 @@
 """A recipe from its beginning to its end: the recipe it comes after, then supervised rounds, stages, or neither."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,13 +17,16 @@ from rlcore.session.evaluation import evaluate
 from rlcore.train.adapt import adapt
 
 BEFORE = "before"
-"""Where in its folder a run keeps the run that it comes after."""
+"""Where in its folder a run, or a table of runs, keeps what its recipes come after."""
 
 
-def run_experiment(recipe: Recipe, later: tuple[str, ...] = (), base: Results | None = None) -> Results | None:
+def run_experiment(
+    recipe: Recipe, later: tuple[str, ...] = (), base: Results | None = None, before: Path | None = None
+) -> Results | None:
     """Runs what a recipe says; what was finished before is not done again. `later` are recipes that come after it.
 
-    `base` is the evaluation of the policy that its stages start from, where another run has measured it.
+    `base` is the evaluation of the policy that its stages start from, where another run has measured it; `before` the
+    folder of the recipe that it comes after, in its own folder if none is given.
 
     Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop. Raises
     UserError for recipes that come after each other in a circle, or after one that trains nothing.
@@ -30,7 +34,7 @@ def run_experiment(recipe: Recipe, later: tuple[str, ...] = (), base: Results | 
     if recipe.after:
         if recipe.after in later:
             raise UserError(f"after: recipe {recipe.after} comes after itself")
-        first = _before(recipe)
+        first = _before(recipe, before or Path(recipe.output) / BEFORE)
         if not _ended(first):
             run_experiment(first, (*later, recipe.after))
             torch.distributed.barrier()  # one rank writes the policy that all of them load
@@ -49,12 +53,12 @@ def run_experiment(recipe: Recipe, later: tuple[str, ...] = (), base: Results | 
     return train(recipe, base)
 
 
-def _before(recipe: Recipe) -> Recipe:
-    """The recipe that this one comes after, in its place."""
+def _before(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe that this one comes after, with the folder that it runs in."""
     first = load_recipe(str(recipe.after), [f"seed={recipe.seed}", f"device={recipe.device}"])
     if not (first.stages or first.sft):
         raise UserError(f"after: recipe {recipe.after} has neither stages nor sft: it trains no policy to start from")
-    return first.model_copy(update={"output": str(Path(recipe.output) / BEFORE)})
+    return first.model_copy(update={"output": str(folder)})
 
 
 def _ended(recipe: Recipe) -> bool:
@@ -85,7 +89,7 @@ def paper_table(
     names = dict.fromkeys([BASE_ARM, *(recipe.name for recipe in runs)])
     if against not in (None, *names):
         raise UserError(f"no arm is called {against}, to print differences from{did_you_mean(against or '', names)}")
-    if not _run_all(runs, console):
+    if not _run_all(runs, _befores(runs, output), console):
         return None
     page = output / "report.html"
     if not first:
@@ -99,14 +103,24 @@ def paper_table(
     return page
 
 
-def _run_all(runs: Sequence[Recipe], console: Console) -> bool:
+def _befores(runs: Sequence[Recipe], output: Path) -> list[Path | None]:
+    """Where what each run comes after is run, once for all that share it. Raises UserError where two share a name."""
+    after = {Path(recipe.after).resolve() for recipe in runs if recipe.after}
+    named = Counter(path.stem for path in after)
+    if shared := [name for name, paths in named.items() if paths > 1]:
+        raise UserError(f"after: two recipes are called {shared[0]}; in one table they need names of their own")
+    parent = output / BEFORE
+    return [parent / f"{Path(recipe.after).stem}-seed{recipe.seed}" if recipe.after else None for recipe in runs]
+
+
+def _run_all(runs: Sequence[Recipe], befores: Sequence[Path | None], console: Console) -> bool:
     """Runs them in turn; whether none was asked to stop. A base that several start from is measured once a seed."""
     bases: dict[str, Results | None] = {}
-    for number, recipe in enumerate(runs, start=1):
+    for number, (recipe, before) in enumerate(zip(runs, befores, strict=True), start=1):
         console.rule(f"{recipe.name}, seed {recipe.seed} ({number} of {len(runs)})")
         console.print("\n".join(batch_arithmetic(recipe)))
         same = _base_identity(recipe)
-        if run_experiment(recipe, base=bases.get(same)) is None:
+        if run_experiment(recipe, base=bases.get(same), before=before) is None:
             return False
         bases[same] = bases.get(same) or read_run(Path(recipe.output)).base
     return True

@@ -101,3 +101,19 @@ def test_a_base_that_arms_share_is_measured_once(repository: Path, tmp_path: Pat
     )
     assert first == second
     assert (first["arm"], first["step"]) == ("base", 0)
+
+
+def test_what_arms_come_after_runs_once_for_each_seed_of_a_table(tmp_path, capfd):
+    arm, out = second_of_two(tmp_path), tmp_path / "out"
+    other = arm.with_name("other.yaml")
+    other.write_text("extends: ./recipe.yaml\nname: other\nlearner: {lr: 0.001}\n")
+    main(["paper-table", str(arm), str(other), "--seeds", "0", "1", "--output", str(out)])
+    trained = sorted(path.relative_to(out).parent.as_posix() for path in out.rglob("final"))
+    assert trained == [
+        *(f"before/recipe-seed{seed}" for seed in (0, 1)),
+        *(f"{name}-seed{seed}" for name in ("other", "tiny") for seed in (0, 1)),
+    ]
+    namesake = arm.with_name("namesake.yaml")
+    namesake.write_text("extends: ./recipe.yaml\nname: namesake\nafter: ./recipe.yaml\n")
+    said = refusal(capfd, "paper-table", str(arm), str(namesake), "--output", str(out))
+    assert "after: two recipes are called recipe" in said

@@ -288,7 +288,8 @@ class Recipe(Section):
     batch: BatchConfig = BatchConfig()
     credit: CreditConfig = CreditConfig()
     after: str | None = Field(
-        None, description="a recipe that runs first, in before/ of this run's folder; its final policy is the model"
+        None,
+        description="a recipe that runs first, in before/ of this run or table of runs; its final policy is the model",
     )
     sft: SftConfig | None = Field(None, description="supervised rounds; stages is then an empty list")
     stages: list[StageConfig] = Field(description="an empty list evaluates the model as it is")
