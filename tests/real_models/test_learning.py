@@ -84,13 +84,14 @@ def test_one_step_has_the_gradient_of_autograd_and_log_probabilities_are_the_sam
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-3 * float(expected[name].abs().max()))
 
 
-def test_transformers_and_vllm_load_what_a_step_of_training_exports(smollm2, model, tmp_path):
+@pytest.mark.parametrize("lora", [None, LORA.model_dump()], ids=["full", "lora"])
+def test_transformers_and_vllm_load_what_a_step_of_training_exports(lora, smollm2, model, tmp_path):
     (tmp_path / "reward.py").write_text("def length(completions):\n    return [len(c) % 7 / 7 for c in completions]\n")
     (tmp_path / "problems.jsonl").write_text('{"prompt": "Count to five."}\n{"prompt": "Say hello."}\n')
     recipe = {
         "name": "real",
         "device": "cpu",
-        "model": {"path": str(smollm2)},
+        "model": {"path": str(smollm2), "lora": lora},
         "data": {"source": "jsonl", "path": "./problems.jsonl"},
         "conversation": {"instruction": "Check it.", "max_prompt_tokens": 64, "max_attempt_tokens": 4},
         "rewards": {"functions": [{"name": "./reward.py:length"}]},
