@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import longest_conversation
-from rlcore.plan.memory import GIB, learner_ranks, memory_parts, peak
+from rlcore.plan.memory import memory_parts, peak
 from rlcore.plan.shapes import Shapes
 from rlcore.recipe import Recipe
 from rlcore.recipe.load import with_overrides
@@ -22,13 +21,15 @@ class Change:
     fits: bool
 
 
-def changes_until_it_fits(recipe: Recipe, shapes: Shapes, cluster: Cluster) -> list[Change]:
-    """The changes that each lower the peak, up to the one with which the recipe fits; none if it fits as it is."""
-    ranks, _ = learner_ranks(recipe, cluster.gpus)
-    room = int((cluster.memory_gib - cluster.reserved_gib) * GIB)
+def changes_until_it_fits(recipe: Recipe, shapes: Shapes, ranks: int, memory: int, reserved: int = 0) -> list[Change]:
+    """The changes that each lower the peak, up to the one with which the recipe fits; none if it fits as it is.
+
+    `ranks` learn, on devices of `memory` bytes, of which `reserved` are left free.
+    """
+    room = memory - reserved
 
     def needed(tried: Recipe) -> int:
-        return peak(memory_parts(tried, shapes, ranks, int(cluster.memory_gib * GIB)))
+        return peak(memory_parts(tried, shapes, ranks, memory))
 
     changes: list[Change] = []
     now = needed(recipe)

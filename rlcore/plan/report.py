@@ -34,7 +34,7 @@ def print_plan(
     gpu = int(cluster.memory_gib * GIB)
     parts = memory_parts(recipe, shapes, ranks, gpu)
     console.print(memory_table(parts, cluster, ranks))
-    changes = changes_until_it_fits(recipe, shapes, cluster)
+    changes = changes_until_it_fits(recipe, shapes, ranks, gpu, int(cluster.reserved_gib * GIB))
     _print_changes(console, changes)
     console.print()
     console.print(time_table(recipe, lengths, rates, ranks, samplers))

@@ -11,7 +11,6 @@ from huggingface_hub import try_to_load_from_cache
 from rlcore.errors import UserError
 from rlcore.machine import free_bytes
 from rlcore.plan.advice import changes_until_it_fits
-from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import longest_conversation
 from rlcore.plan.memory import GIB, Part, dtype_bytes, kv_cache_bytes, memory_parts, peak, sampler_parts, weight_bytes
 from rlcore.plan.shapes import Shapes, recipe_shapes
@@ -63,7 +62,7 @@ def memory_demand(recipe: Recipe, ranks: int, *, training: bool) -> Demand | Non
     left = free - needed + evaluated[-1].sampling
     remedy = "it takes a smaller model, or more memory"
     if training:
-        changes = changes_until_it_fits(recipe, shapes, Cluster(gpus=ranks, memory_gib=free / GIB, reserved_gib=0))
+        changes = changes_until_it_fits(recipe, shapes, ranks, free)
         if changes and changes[-1].fits:
             remedy = f"{' '.join(change.override for change in changes)} makes it fit"
     elif recipe.rollout.entry.weights == "learner" and left > _least_cache(recipe, shapes):
