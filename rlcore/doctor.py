@@ -12,6 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from rlcore.errors import one_line
+from rlcore.session.engines import VLLM_INSTALL
 
 GB = 1 << 30
 _NEEDED_DISK, _WANTED_DISK = 1 * GB, 50 * GB
@@ -116,7 +117,7 @@ def vllm() -> Iterator[Finding]:
         return
     if version is None:
         said = "is not installed; recipes with rollout.engine: torch run without it"
-        yield Finding("vLLM", "lacking", said, "pip install vllm, in an environment with this torch")
+        yield Finding("vLLM", "lacking", said, VLLM_INSTALL)
         return
     command = [sys.executable, "-c", "import vllm; from vllm import LLM"]
     try:

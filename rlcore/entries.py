@@ -154,6 +154,8 @@ class Engine:
     weights: Literal["learner", "device", "elsewhere"] = "elsewhere"
     """The weights it samples from: the learner's model itself, a copy on the learner's device (in a fraction of its
     memory, `rollout.vllm.gpu_memory_utilization`), or those of other processes and devices."""
+    check: Callable[[Any], None] = lambda section: None
+    """Called with `recipe.rollout` before all else. Raises UserError where this machine lacks what it needs."""
     exact: bool = False
     """Whether its log-probabilities in float32 equal the learner's but for rounding."""
     takes_adapters: bool = False

@@ -4,19 +4,24 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from rewards import RewardError, RewardPool, Verdict
 from rewards.cli import GOLD
 from rlcore.data import load_problems
 from rlcore.doctor import Finding
 from rlcore.errors import UserError
+from rlcore.learner.layers import check_fused_kernels
+from rlcore.plan.memory import learner_ranks
 from rlcore.plan.start import memory_demand
-from rlcore.policy.load import load_tokenizer
+from rlcore.policy.load import check_quantize, load_config, load_tokenizer
+from rlcore.ranks import device_kind
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import DataConfig
 from rlcore.rollout import Conversation
 from rlcore.rollout.scoring import for_rewards
-from rlcore.session.build import first_policy, fitting_problems
+from rlcore.session.build import check_model_length, first_policy, fitting_problems
+from rlcore.track.dashboard import check_tensorboard
 from rlcore.types import Problem
 
 MOST_REFERENCES = 64
@@ -25,8 +30,9 @@ NAMED = 3
 
 
 def inspect(recipe: Recipe) -> Iterator[Finding]:
-    """Memory, then data, prompts, template and rewards of training and of evaluation."""
+    """Memory, device and packages, then data, prompts, template and rewards of training and of evaluation."""
     yield from memory(recipe)
+    yield from lacking(recipe)
     training = bool(recipe.stages or recipe.sft)
     trained_on: list[Problem] = []
     if training or recipe.model.scratch:
@@ -49,9 +55,29 @@ def _tried(topic: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Findin
         yield Finding(topic, "bad", str(error))
 
 
+def _refused(topic: str, check: Callable[[], object]) -> Iterator[Finding]:
+    """A finding if the check, which a run makes as it starts, would end it."""
+    try:
+        check()
+    except UserError as error:
+        yield Finding(topic, "bad", str(error))
+
+
+def lacking(recipe: Recipe) -> Iterator[Finding]:
+    """What a run would say, as it starts, that this machine lacks for it."""
+    kind = "cuda" if recipe.device != "cpu" and torch.cuda.is_available() else "cpu"
+    yield from _refused("device", lambda: device_kind(recipe.device))
+    yield from _refused("rollout", lambda: recipe.rollout.entry.check(recipe.rollout))
+    yield from _refused("model", lambda: check_quantize(recipe.model))
+    if recipe.stages and recipe.learner.fused_kernels:
+        yield from _refused("learner", lambda: check_fused_kernels(kind))
+    if recipe.track.tensorboard:
+        yield from _refused("track", check_tensorboard)
+
+
 def memory(recipe: Recipe) -> Iterator[Finding]:
     """What a run on all GPUs of this machine takes of each, or on the host where there is none."""
-    ranks = torch.cuda.device_count() or 1
+    ranks = max(1, learner_ranks(recipe, torch.cuda.device_count() or 1)[0])
     demand = memory_demand(recipe, ranks, training=bool(recipe.stages or recipe.sft or recipe.adapt))
     if demand is None:
         yield Finding(
@@ -79,13 +105,23 @@ def _asked(recipe: Recipe, trained_on: list[Problem], problems: list[Problem], t
     """Prompts, template and rewards of one data set."""
     held_out = topic == "evaluate"
     section = recipe.held_out_conversation if held_out else recipe.conversation
-    tokenizer = first_policy(recipe, trained_on).tokenizer if recipe.model.scratch else load_tokenizer(recipe.model)
+    tokenizer, config = _tokenizer_and_config(recipe, trained_on)
     talk = Conversation(tokenizer, section, [tokenizer.eos_token_id])
     strict = held_out and recipe.evaluate is not None and not recipe.evaluate.data.skip_bad_rows
+    yield from _refused(topic, lambda: check_model_length(talk, config))
     yield from prompts(talk, problems, topic, strict=strict)
     if not held_out or not recipe.stages:
         yield from template(talk)
     yield from references(recipe, problems, topic)
+
+
+def _tokenizer_and_config(
+    recipe: Recipe, trained_on: list[Problem]
+) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
+    if recipe.model.scratch:
+        policy = first_policy(recipe, trained_on)
+        return policy.tokenizer, policy.model.config
+    return load_tokenizer(recipe.model), load_config(recipe.model)
 
 
 def prompts(talk: Conversation, problems: list[Problem], topic: str, *, strict: bool) -> Iterator[Finding]:

@@ -59,11 +59,9 @@ def start_distributed(device: Literal["auto", "cpu", "cuda"] = "auto", deadline:
 
     A phase (`watchdog.enter_phase`), or a wait for other ranks, that takes longer than `deadline` seconds ends the
     process. Call it before anything imports DeepSpeed, which settles at import what accelerator it drives. Raises
-    UserError for `cuda` without a CUDA device.
+    UserError as `device_kind` does.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda: PyTorch finds no CUDA device here; device=auto takes the CPU then")
-    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    kind = device_kind(device)
     os.environ["DS_ACCELERATOR"] = kind
     os.environ.setdefault("LOCAL_RANK", "0")
     local = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device("cpu")
@@ -78,6 +76,13 @@ def start_distributed(device: Literal["auto", "cpu", "cuda"] = "auto", deadline:
     ranks = present_ranks(local)
     start_watchdog(ranks.rank, ranks.world, deadline)
     return ranks
+
+
+def device_kind(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """The kind of device that a recipe's `device` means here. Raises UserError for `cuda` without a CUDA device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: PyTorch finds no CUDA device here; device=auto takes the CPU then")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def first_to_say() -> bool:

@@ -1,9 +1,11 @@
 """What `rlcore doctor RECIPE` finds in a recipe before anything of it runs."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlcore import doctor
 from rlcore.cli import main
@@ -98,3 +100,42 @@ def test_rewards_are_tried_in_the_form_in_which_training_calls_them(tmp_path):
     by_topic = found(path, f"rewards.functions=[{{name: {tmp_path / 'asked.py'}:asked}}]")
     (told,) = [text for _, text in by_topic["data"] if "rewards of" in text]
     assert "4 correct" in told
+
+
+@pytest.mark.parametrize(
+    ("override", "topic", "said"),
+    [
+        ("device=cuda", "device", "finds no CUDA device"),
+        ("rollout.engine=vllm", "rollout", "vLLM is not installed; pip install -e '.[vllm]'"),
+        ("rollout={engine: vllm, mode: servers, start_servers: 1}", "rollout", "vLLM is not installed; pip install"),
+        ("learner.fused_kernels=true", "learner", "needs CUDA"),
+        ("track.tensorboard=true", "track", "pip install 'rlcore[tensorboard]'"),
+        ("conversation.max_attempt_tokens=2000", "data", "the model takes 1024"),
+    ],
+)
+def test_what_a_run_refuses_as_it_starts_is_bad_in_the_same_words(override, topic, said, monkeypatch, capsys, tmp_path):
+    if topic == "device" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    for name in ("vllm", "tensorboard"):
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, f"torch.utils.{name}", raising=False)
+    path = write_recipe(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["train", str(path), override])
+    line = capsys.readouterr().err.strip().removeprefix("rlcore: ")
+    assert said in line
+    assert ("bad", f"{line} → ") in found(path, override)[topic]
+
+
+def test_a_package_that_quantised_weights_need_is_looked_for(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    section = f"model={{path: {tmp_path}, lora: {{rank: 4, quantize: nf4}}}}"
+    ((state, text),) = found(write_recipe(tmp_path), section)["model"]
+    assert state == "bad"
+    assert "needs bitsandbytes" in text
+
+
+def test_a_server_that_another_command_starts_needs_no_vllm_here(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    section = "rollout={engine: vllm, mode: servers, start_servers: 1, vllm: {command: elsewhere serve}}"
+    assert "rollout" not in found(write_recipe(tmp_path), section)

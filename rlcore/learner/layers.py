@@ -26,18 +26,23 @@ FUSED = {
 def use_fused_kernels(model: PreTrainedModel, device: torch.device) -> None:
     """Norms, rotary embeddings and gated activations of `model` are Liger's from here on (Hsu et al. 2024, 2410.10989).
 
-    Raises UserError without CUDA or the package, and for a kind of model that Liger has no kernels for.
+    Raises UserError as `check_fused_kernels` does, and for a kind of model that Liger has no kernels for.
     """
-    if device.type != "cuda":
-        raise UserError("learner.fused_kernels needs CUDA: they are written in Triton")
-    if not is_liger_kernel_available():
-        raise UserError("learner.fused_kernels needs liger-kernel: pip install 'rlcore[liger]'")
+    check_fused_kernels(device.type)
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN  # needs Triton
     from transformers.integrations.liger import apply_liger_kernel  # imports peft, which takes a second
 
     if model.config.model_type not in MODEL_TYPE_TO_APPLY_LIGER_FN:
         raise UserError(f"learner.fused_kernels: Liger has none for models of type {model.config.model_type}")
     apply_liger_kernel(model, FUSED)
+
+
+def check_fused_kernels(kind: str) -> None:
+    """Raises UserError without CUDA, or without the package."""
+    if kind != "cuda":
+        raise UserError("learner.fused_kernels needs CUDA: they are written in Triton")
+    if not is_liger_kernel_available():
+        raise UserError("learner.fused_kernels needs liger-kernel: pip install 'rlcore[liger]'")
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -67,6 +69,14 @@ def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
     tokenizer = _read_tokenizer(str(section.path), section.trust_remote_code)
     _prepare(tokenizer, section)
     return tokenizer
+
+
+def load_config(section: ModelConfig) -> PretrainedConfig:
+    """The configuration of a policy that is not `scratch`, without its weights. Raises UserError where it has none."""
+    path = str(section.path)
+    with _refused(f"configuration of {path} cannot be loaded"), hub_or_cache(path):
+        config: PretrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=section.trust_remote_code)
+    return config
 
 
 def save_policy(policy: Policy, folder: str | Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
@@ -158,8 +168,7 @@ def _quantized(section: ModelConfig) -> dict[str, Any]:
     """How transformers loads the frozen weights of QLoRA (Dettmers et al. 2023): NF4, its constants quantised again."""
     if section.lora is None or section.lora.quantize == "none":
         return {}
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("model.lora.quantize needs bitsandbytes: pip install 'rlcore[qlora]'")
+    check_quantize(section)
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -168,6 +177,13 @@ def _quantized(section: ModelConfig) -> dict[str, Any]:
     )
     device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
     return {"quantization_config": settings, "device_map": {"": device}}
+
+
+def check_quantize(section: ModelConfig) -> None:
+    """Raises UserError if the weights are to be quantised without the package that does it."""
+    wanted = section.lora is not None and section.lora.quantize != "none"
+    if wanted and importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("model.lora.quantize needs bitsandbytes: pip install 'rlcore[qlora]'")
 
 
 def _keep_unpacked(model: PreTrainedModel) -> None:

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterator
 
 import torch
+from transformers import PretrainedConfig
 from transformers.utils import logging
 
 from rlcore.data import load_problems
@@ -30,6 +31,7 @@ class Session:
     def __init__(self, recipe: Recipe, ranks: Ranks, *, training: bool = True):
         needs_problems = (training and (recipe.steps or recipe.sft)) or recipe.model.scratch
         say: Say = print if ranks.first else lambda text: None
+        recipe.rollout.entry.check(recipe.rollout)
         shown = [recipe.sft.column] if recipe.sft and recipe.sft.rows == "column" else []
         self.problems = load_problems(recipe.data, say, shown) if needs_problems else []
         asked_of = load_problems(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
@@ -39,7 +41,7 @@ class Session:
         talks = (recipe.conversation, recipe.held_out_conversation)
         self.conversation, asked = (Conversation(self.policy.tokenizer, talk, stop_ids(self.policy)) for talk in talks)
         for talk in (self.conversation, asked):
-            _check_model_length(talk, self.policy)
+            check_model_length(talk, self.policy.model.config)
         for note in dict.fromkeys((*self.conversation.notes, *asked.notes)):
             say(note)
         for name, problems in (("data", self.problems), ("evaluate.data", asked_of)):
@@ -119,8 +121,9 @@ def _without(problems: list[Problem], names: list[str], told: str, say: Say | No
     return [problem for problem in problems if problem.id not in left_out]
 
 
-def _check_model_length(conversation: Conversation, policy: Policy) -> None:
-    limit = getattr(policy.model.config, "max_position_embeddings", None)
+def check_model_length(conversation: Conversation, config: PretrainedConfig) -> None:
+    """Raises UserError if a conversation may be longer than the model of this configuration takes."""
+    limit = getattr(config, "max_position_embeddings", None)
     if limit and conversation.max_tokens > limit:
         raise UserError(
             f"conversation: a prompt of {conversation.max_prompt_tokens} tokens and {conversation.replies} replies "

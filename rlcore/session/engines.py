@@ -1,18 +1,22 @@
 """The rollout engines and their facts. Their modules are imported when they start: a recipe needs the facts alone."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlcore.entries import Engine
+from rlcore.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
     from rlcore.policy import Policy
     from rlcore.recipe import Recipe
+    from rlcore.recipe.schema import RolloutConfig
     from rlcore.rollout import RolloutEngine
 
 GIB = 1 << 30
+VLLM_INSTALL = "pip install -e '.[vllm]' on a machine with a GPU, launch/setup_vllm_cpu.sh on one without"
 
 
 def _embedded(recipe: "Recipe", policy: "Policy", *, device: "torch.device", max_tokens: int) -> "RolloutEngine":
@@ -53,5 +57,18 @@ def _servers(recipe: "Recipe", policy: "Policy", *, device: "torch.device", max_
     return ServersEngine(section, policy.model, stop_ids(policy), max_tokens, folder, device, lora, tokenizer)
 
 
+def _check_vllm(section: "RolloutConfig") -> None:
+    """Raises UserError where vLLM is to run in this environment, and is not installed."""
+    elsewhere = section.mode == "servers" and (section.servers or section.vllm.command)
+    if not elsewhere and find_spec("vllm") is None:
+        raise UserError(f"rollout.engine vllm: vLLM is not installed; {VLLM_INSTALL}")
+
+
 TORCH = Engine(_embedded, weights="learner", exact=True)
-VLLM = Engine(_in_process, weights="device", takes_adapters=True, servers=Engine(_servers, takes_adapters=True))
+VLLM = Engine(
+    _in_process,
+    weights="device",
+    check=_check_vllm,
+    takes_adapters=True,
+    servers=Engine(_servers, check=_check_vllm, takes_adapters=True),
+)

@@ -1,6 +1,7 @@
 """Dashboards: their interface to a tracker, what they share, and TensorBoard, event files in the run's folder."""
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -78,16 +79,21 @@ class TensorBoard:
 def open_tensorboard(folder: Path, section: TrackConfig, resume_step: int | None) -> TensorBoard | None:
     """Event files in `folder/tensorboard`, what lies after `resume_step` hidden; None where the recipe asks for none.
 
-    Raises UserError where the package is missing.
+    Raises UserError as `check_tensorboard` does.
     """
     if not section.tensorboard:
         return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError:
-        raise UserError("track.tensorboard needs the package tensorboard: pip install 'rlcore[tensorboard]'") from None
+    check_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
     purge = None if resume_step is None else resume_step + 1
     return TensorBoard(SummaryWriter(str(folder / "tensorboard"), purge_step=purge))
+
+
+def check_tensorboard() -> None:
+    """Raises UserError where the package is missing."""
+    if find_spec("tensorboard") is None:
+        raise UserError("track.tensorboard needs the package tensorboard: pip install 'rlcore[tensorboard]'")
 
 
 def _cell(value: object) -> str:

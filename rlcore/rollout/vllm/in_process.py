@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -55,13 +54,8 @@ class InProcessEngine(RolloutEngine):
         `device`: where to sample, by default where the model lies. With `lora`, only the parameters of such adapters
         are published from here on. `tokenizer` is needed if `section.stop` has texts.
 
-        Raises UserError if vLLM is not installed, or does not take the model or the settings.
+        Raises UserError if vLLM does not take the model or the settings.
         """
-        if find_spec("vllm") is None:
-            raise UserError(
-                "rollout.engine vllm: vLLM is not installed; pip install 'rlcore[vllm]' on a machine with a GPU, "
-                "launch/setup_vllm_cpu.sh on one without"
-            )
         for name, value in OWN_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self.version = 0
