@@ -15,7 +15,6 @@ from rlcore.curate.pass_rate import pass_rates, same_settings
 from rlcore.curate.select import BANDS, band_of, select
 from rlcore.data import load_problems
 from rlcore.data.load import problem_texts
-from rlcore.entries import SOURCES
 from rlcore.errors import UserError, one_line
 from rlcore.files import holding, to_json, write_records, write_whole, writing
 from rlcore.ranks import Ranks, start_distributed
@@ -50,7 +49,7 @@ def curate(recipe: Recipe, options: CurateOptions, folder: Path) -> Path | None:
 
 def _curate(recipe: Recipe, options: CurateOptions, folder: Path, ranks: Ranks) -> Path | None:
     problems = load_problems(recipe.data, print if ranks.first else lambda line: None)
-    texts = [str(problem.columns[SOURCES[recipe.data.source].text]) for problem in problems]
+    texts = [problem.text or "" for problem in problems]
     _check_columns(problems)
     removed = _overlaps(recipe, options, problems, texts)
     left = [index for index in range(len(problems)) if index not in removed]
@@ -115,8 +114,7 @@ def _overlaps(recipe: Recipe, options: CurateOptions, problems: list[Problem], t
     """Duplicates, and problems that occur in held-out sets, by index."""
     held_out = [text for path in options.against for text in problem_texts(path, recipe.data)]
     if recipe.evaluate:
-        column = SOURCES[recipe.evaluate.data.source].text
-        held_out += [str(problem.columns[column]) for problem in load_problems(recipe.evaluate.data, lambda line: None)]
+        held_out += [problem.text or "" for problem in load_problems(recipe.evaluate.data, lambda line: None)]
     removed = {
         index: Removed(problems[index], "duplicate", f"of {problems[earlier].id}")
         for index, earlier in duplicates(texts, options.near).items()

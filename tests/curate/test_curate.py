@@ -192,3 +192,23 @@ def test_flags_that_cannot_be_are_named(flags, said):
     add_arguments(parser)
     with pytest.raises(UserError, match=said):
         parse_options(parser.parse_args(flags))
+
+
+def test_prompts_made_of_columns_are_compared_by_their_text(tmp_path):
+    recipe, folder = write_recipe(tmp_path), tmp_path / "curated"
+    rows = [{"question": "Which?", "choices": [f"{n}", f"{n + 1}"], "letter": "a"} for n in (1, 2, 3, 1)]
+    for name in ("train", "test"):
+        told = rows if name == "train" else rows[2:3]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    made = [
+        f"{data}.{key}"
+        for data in ("data", "evaluate.data")
+        for key in ("columns={}", 'prompt="{question}\\n{choices}"')
+    ]
+    command = ["curate", str(recipe), *made, "--output", str(folder)]
+    main([*command, "--samples", "1", "--lowest", "0", "--highest", "1", "--near", "1"])
+    removed = [json.loads(line) for line in (folder / "removed.jsonl").read_text().splitlines()]
+    assert [(line["reason"], line["text"]) for line in removed] == [
+        ("contamination", "Which?\n3\n4"),
+        ("duplicate", "Which?\n1\n2"),
+    ]
