@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +29,23 @@ def reasoning_gym_reward(completions: Sequence[Completion], task: Sequence[str],
     return [_judge(text_of(completion), name, number) for completion, name, number in rows]
 
 
+def _prepare() -> None:
+    """Imports the package before a pool forks its workers: seconds, which the first rows' deadline would pay."""
+    with suppress(RewardError):  # the first row says it
+        _import()
+
+
+reasoning_gym_reward.prepare = _prepare  # type: ignore[attr-defined]
+
+
+def _import() -> None:
+    try:
+        with warnings.catch_warnings(action="ignore", category=SyntaxWarning):  # of cellpylib, which it imports
+            import reasoning_gym  # noqa: F401
+    except ImportError as error:  # or of a package that it needs
+        raise RewardError(f"Reasoning Gym needs a package: pip install 'rlcore[reasoning-gym]' ({error})") from None
+
+
 def _judge(text: str, task: str, index: int) -> Verdict:
     answer = _tagged(text)
     answer = find_answer(text, _POLICY) if answer is None else answer
@@ -45,12 +64,11 @@ def _tagged(text: str) -> str | None:
 @lru_cache(maxsize=16)
 def generator(task: str) -> Any:
     """What makes and judges the problems of a task. Raises RewardError, in one line, for what it does not know."""
-    try:
-        import reasoning_gym
-        from reasoning_gym.composite import DatasetSpec
-        from reasoning_gym.factory import DATASETS
-    except ImportError as error:  # or of a package that it needs
-        raise RewardError(f"Reasoning Gym needs a package: pip install 'rlcore[reasoning-gym]' ({error})") from None
+    _import()
+    import reasoning_gym
+    from reasoning_gym.composite import DatasetSpec
+    from reasoning_gym.factory import DATASETS
+
     settings = json.loads(task)
     name = settings.pop("name")
     if name not in DATASETS:

@@ -1,10 +1,17 @@
 """Reasoning Gym's problems as data, and its verifiers as a reward."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from rewards import RewardPool
+from rewards.pool import DEADLINE
 from rlcore.data import load_problems
 from rlcore.errors import UserError
 from rlcore.recipe.schema import DataConfig
@@ -18,9 +25,9 @@ def problems(task: str = "chain_sum", split: str = "train", count: int = 40, **o
     return load_problems(DataConfig.model_validate(section))
 
 
-def verdicts(asked, texts: list[str]):
+def verdicts(asked, texts: list[str], deadline: float = DEADLINE):
     columns = {name: [problem.columns[name] for problem in asked] for name in ("task", "index")}
-    with RewardPool([{"name": "reasoning_gym"}], workers=1, deadline=60) as pool:
+    with RewardPool([{"name": "reasoning_gym"}], workers=1, deadline=deadline) as pool:
         return pool.score(texts, columns)
 
 
@@ -41,6 +48,21 @@ def test_a_tasks_own_answers_are_right_and_others_wrong(task):
     assert {(verdict.status, verdict.score) for verdict in right} == {("correct", 1.0)}
     others = verdicts(asked, [f"<answer>{answer}</answer>, no: <answer>nothing</answer>" for answer in answers])
     assert {(verdict.status, verdict.score) for verdict in others} == {("wrong", 0.0)}
+
+
+def test_no_rows_deadline_pays_for_the_import():
+    asked = problems(count=2)
+    texts = [f"<answer>{problem.columns['answer']}</answer>" for problem in asked]
+    assert [verdict.status for verdict in verdicts(asked, texts, deadline=1)] == ["correct", "correct"]
+
+
+def test_the_package_is_imported_without_a_word(tmp_path):
+    installed = Path(find_spec("cellpylib").submodule_search_locations[0])
+    shutil.copytree(installed, tmp_path / "cellpylib", ignore=shutil.ignore_patterns("__pycache__"))  # to be compiled
+    use = """from rewards.reasoning_gym import generator; generator('{"name": "chain_sum", "seed": 0}')"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
+    done = subprocess.run([sys.executable, "-c", use], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_answer_that_is_not_said_to_be_one_has_no_marks():
