@@ -152,11 +152,9 @@ def _train(options: argparse.Namespace) -> None:
     """run a recipe to its end; the same command resumes it after an interruption"""
     recipe = load_recipe(options.recipe, options.overrides)
     from rlcore.experiment import run_experiment
-    from rlcore.plan.start import check_memory
 
     if os.environ.get("RANK", "0") == "0":
         print("\n".join(batch_arithmetic(recipe, int(os.environ.get("WORLD_SIZE", "1")))))
-    check_memory(recipe, training=bool(recipe.stages or recipe.sft))
     run_experiment(recipe)
 
 
@@ -187,9 +185,7 @@ def _adapt(options: argparse.Namespace) -> None:
     if recipe.adapt is None:
         raise UserError(f"{options.recipe}: rlcore adapt needs a section adapt, and stages: []")
     from rlcore.experiment import run_experiment
-    from rlcore.plan.start import check_memory
 
-    check_memory(recipe, training=True)
     run_experiment(recipe)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from rlcore.errors import UserError, did_you_mean
 from rlcore.evaluate.results import Results
+from rlcore.plan.start import check_memory
 from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
 from rlcore.report.run_folder import EVALUATION, read_run, read_runs, results_of
 from rlcore.report.table import BASE_ARM, console_table, coverage_note, difference_rows, markdown_table, result_rows
@@ -29,8 +30,9 @@ def run_experiment(
     folder of the recipe that it comes after, in its own folder if none is given.
 
     Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop. Raises
-    UserError for recipes that come after each other in a circle, or after one that trains nothing.
+    UserError for recipes that come after each other in a circle, after one that trains nothing, or that lack memory.
     """
+    check_memory(recipe, training=bool(recipe.stages or recipe.sft or recipe.adapt))
     if recipe.after:
         if recipe.after in later:
             raise UserError(f"after: recipe {recipe.after} comes after itself")
