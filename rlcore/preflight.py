@@ -80,13 +80,14 @@ def memory(recipe: Recipe) -> Iterator[Finding]:
     ranks = max(1, learner_ranks(recipe, torch.cuda.device_count() or 1)[0])
     demand = memory_demand(recipe, ranks, training=bool(recipe.stages or recipe.sft or recipe.adapt))
     if demand is None:
-        yield Finding(
-            "memory", "lacking", f"not known: {recipe.model.path} has no configuration here", "fetch it first"
-        )
+        said = f"not known: {recipe.model.path} has no configuration here"
+        yield Finding("memory", "lacking", said, f"hf download {recipe.model.path}")
+    elif demand.fits and demand.tight:
+        yield Finding("memory", "lacking", f"takes {demand}", "leave more free: end other programs")
     elif demand.fits:
         yield Finding("memory", "good", f"takes {demand}")
     elif demand.device == "cpu" and recipe.device != "cpu":
-        remedy = "rlcore plan RECIPE --gpus N --memory GiB says whether it fits GPUs"
+        remedy = "rlcore plan RECIPE --gpus N --gpu-memory GiB says whether it fits GPUs"
         yield Finding("memory", "lacking", f"takes {demand}", remedy)
     else:
         yield Finding("memory", "bad", f"takes {demand}", demand.remedy)

@@ -13,9 +13,12 @@ from rlcore.machine import free_bytes
 from rlcore.plan.advice import changes_until_it_fits
 from rlcore.plan.lengths import longest_conversation
 from rlcore.plan.memory import GIB, Part, dtype_bytes, kv_cache_bytes, memory_parts, peak, sampler_parts, weight_bytes
-from rlcore.plan.shapes import Shapes, recipe_shapes
+from rlcore.plan.shapes import MODELS, Shapes, recipe_shapes
 from rlcore.recipe import Recipe
 from rlcore.rollout.embedded.bands import MOST_WASTE
+
+TIGHT = 0.8
+"""More than this share of what is free is likely not to fit: other programs, and what is not counted, take some too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +35,28 @@ class Demand:
     def fits(self) -> bool:
         return self.needed <= self.free
 
+    @property
+    def tight(self) -> bool:
+        """Whether it takes nearly all that is free, or more."""
+        return self.needed > TIGHT * self.free
+
     def __str__(self) -> str:
-        return f"{self.needed / GIB:.2g} GiB of each rank's {self.device}, where {self.free / GIB:.2g} are free"
+        whose = "this machine's" if self.device == "cpu" else "each GPU's"
+        return f"at least {self.needed / GIB:.3g} GiB of {whose} memory, where {self.free / GIB:.3g} are free"
 
 
 def check_memory(recipe: Recipe, *, training: bool) -> None:
     """Raises UserError, with overrides that make it fit, if the recipe takes more memory than is free."""
     demand = memory_demand(recipe, int(os.environ.get("WORLD_SIZE", "1")), training=training)
     if demand and not demand.fits:
-        raise UserError(f"memory: {recipe.name} takes some {demand}: {demand.remedy}")
+        raise UserError(f"memory: {recipe.name} takes {demand}: {demand.remedy}")
 
 
 def memory_demand(recipe: Recipe, ranks: int, *, training: bool) -> Demand | None:
     """The memory of a recipe on `ranks` ranks if only one conversation is sampled at once.
 
-    With `rollout.kv_memory` the whole KV cache counts. None if the model's configuration is not on this machine, or if
-    another machine serves the model.
+    With `rollout.kv_memory` the whole KV cache counts. None if the model is not one of `MODELS` and its configuration
+    not on this machine, or if another machine serves the model.
     """
     served = recipe.evaluate is not None and recipe.evaluate.endpoint is not None and not training
     shapes = None if served else _known_shapes(recipe)
@@ -64,7 +73,8 @@ def memory_demand(recipe: Recipe, ranks: int, *, training: bool) -> Demand | Non
     if training:
         changes = changes_until_it_fits(recipe, shapes, ranks, free)
         if changes and changes[-1].fits:
-            remedy = f"{' '.join(change.override for change in changes)} makes it fit"
+            last = {change.override.partition("=")[0]: change.override for change in changes}
+            remedy = f"{' '.join(last.values())} makes it fit"
     elif recipe.rollout.entry.weights == "learner" and left > _least_cache(recipe, shapes):
         remedy = f"rollout.kv_memory={math.floor(left / GIB * 100) / 100} makes it fit"
     return Demand(kind, needed, free, remedy)
@@ -73,7 +83,7 @@ def memory_demand(recipe: Recipe, ranks: int, *, training: bool) -> Demand | Non
 def _known_shapes(recipe: Recipe) -> Shapes | None:
     path = recipe.model.path or ""
     try:
-        if recipe.model.scratch or Path(path).is_dir():
+        if recipe.model.scratch or path in MODELS or Path(path).is_dir():
             return recipe_shapes(recipe)
         kept = try_to_load_from_cache(path, "config.json")
         return recipe_shapes(recipe, Path(kept)) if isinstance(kept, str) else None
