@@ -70,7 +70,7 @@ class Conversation:
         messages = [message for message in (self.script.instruction, self.script.review, *own) if message]
         longest = max(len(self._tail_ids(message)) for message in messages) if self.attempts > 1 else 0
         quoted = min(MAX_MESSAGE_TOKENS, self.max_attempt_tokens) if self.kind.quotes else 0
-        self._max_tail = longest + (MAX_MESSAGE_TOKENS if self.kind.writes else quoted)
+        self.max_message_tokens = longest + (MAX_MESSAGE_TOKENS if self.kind.writes else quoted)
         self.check = self._check() if self.attempts > 1 else TemplateCheck(())
         differences = (f"chat template, {difference}" for difference in self.check.differences)
         self.notes = (*self.template.notes(QUESTION, self.stop_ids), *differences)
@@ -108,7 +108,7 @@ class Conversation:
         """
         message = self.script.instruction if message is None else message
         tail_ids = self._tail_ids(message)
-        while len(tail_ids) > self._max_tail:
+        while len(tail_ids) > self.max_message_tokens:
             message = message[len(message) // 8 + 1 :]
             tail_ids = self._encode_tail(message)
         sampled_end = finish == "stop" and tail_ids[0] in self.stop_ids
@@ -125,7 +125,8 @@ class Conversation:
     @property
     def max_tokens(self) -> int:
         """An upper bound on the length of a whole conversation."""
-        return self.max_prompt_tokens + self.replies * (self.max_attempt_tokens + self._max_tail)
+        between = (self.replies - 1) * self.max_message_tokens
+        return self.max_prompt_tokens + self.replies * self.max_attempt_tokens + between
 
     def _encode_tail(self, message: str) -> tuple[int, ...]:
         """The tokens that follow a reply in a rendered conversation when `message` comes next."""

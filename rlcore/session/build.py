@@ -126,6 +126,8 @@ def check_model_length(conversation: Conversation, config: PretrainedConfig) -> 
     limit = getattr(config, "max_position_embeddings", None)
     if limit and conversation.max_tokens > limit:
         raise UserError(
-            f"conversation: a prompt of {conversation.max_prompt_tokens} tokens and {conversation.replies} replies "
-            f"of {conversation.max_attempt_tokens} make up to {conversation.max_tokens}; the model takes {limit}"
+            f"conversation: {conversation.max_prompt_tokens} tokens of prompt + {conversation.replies} x "
+            f"{conversation.max_attempt_tokens} of replies + {conversation.replies - 1} x "
+            f"{conversation.max_message_tokens} of messages between them make {conversation.max_tokens}; the model "
+            f"takes {limit}; lower conversation.max_attempt_tokens"
         )

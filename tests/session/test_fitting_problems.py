@@ -1,14 +1,16 @@
 """Every prompt is counted before anything runs, and rows that repeat an id stay apart."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
+from transformers import LlamaConfig
 
 from rlcore.data import load_problems
 from rlcore.errors import UserError
 from rlcore.recipe.schema import DataConfig
-from rlcore.session.build import fitting_problems
+from rlcore.session.build import check_model_length, fitting_problems
 from rlcore.types import Problem
 from tests.rollout.scripted import conversation
 
@@ -31,7 +33,7 @@ def test_a_long_prompt_of_few_characters_is_found_and_left_out(monkeypatch, caps
     said: list[str] = []
     assert fitting_problems(talk, problems, said.append) == problems[:-1]
     (line,) = said
-    assert "1 of 72 problems are left out (dense)" in line
+    assert "1 of 72 problems is left out (dense)" in line
     talk.open(problems[0])
     with pytest.raises(UserError, match=r"evaluate.data: 1 of 72 prompts"):
         fitting_problems(talk, problems, None)
@@ -83,3 +85,16 @@ def test_problems_without_public_tests_are_left_out_where_feedback_needs_them():
         fitting_problems(talk, problems, None)
     with pytest.raises(UserError, match=r"all prompts are unfit .* problem broken: the tests cannot be read"):
         fitting_problems(talk, problems[2:], said.append)
+
+
+@pytest.mark.parametrize(("kind", "attempts", "replies"), [("correct", 3, 3), ("correct", 1, 1), ("iterate", 2, 3)])
+def test_what_makes_a_conversation_too_long_adds_up(kind, attempts, replies):
+    talk = conversation(kind=kind, attempts=attempts, max_attempt_tokens=12)
+    check_model_length(talk, LlamaConfig(max_position_embeddings=talk.max_tokens))
+    with pytest.raises(UserError, match=r"conversation: 100 tokens of prompt \+ ") as told:
+        check_model_length(talk, LlamaConfig(max_position_embeddings=talk.max_tokens - 1))
+    said = str(told.value)
+    assert said.endswith("; lower conversation.max_attempt_tokens")
+    between = int(re.search(rf" {replies - 1} x (\d+) of messages between them", said)[1])
+    assert f" {replies} x 12 of replies" in said
+    assert 100 + replies * 12 + (replies - 1) * between == talk.max_tokens == int(re.search(r"make (\d+)", said)[1])
