@@ -115,3 +115,29 @@ def test_a_finished_run_of_rounds_says_that_nothing_is_left(tmp_path, capfd):
     for _ in range(2):
         main(["train", str(recipe), f"output={tmp_path / 'run'}"])
     assert f"{tmp_path / 'run'} holds a finished run, of 1 rounds: nothing is left to do" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{source: jsonl}", "evaluate.data.path is missing"),
+        ("{source: jsonl, path: ROWS, split: test}", "evaluate.data.split test: ROWS is one file, which has no splits; "
+         "evaluate.data.split=all reads the whole file"),
+        ("{source: arithmetic, split: test, options: {cuont: 3}}", "evaluate.data.options: unknown key cuont"),
+        ("{source: jsonl, path: ROWS}", "evaluate.data.columns={prompt: NAME} says which"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_what_is_evaluated_name_its_own_keys(section, said, capsys, tmp_path):
+    recipe, rows = str(write_recipe(tmp_path)), str(tmp_path / "test.jsonl")
+    with pytest.raises(SystemExit):
+        main(["eval", recipe, f"evaluate.data={section.replace('ROWS', rows)}"])
+    line = capsys.readouterr().err
+    assert said.replace("ROWS", rows) in line
+    assert " data." not in line
+
+
+def test_a_file_that_is_read_whole_as_asked_needs_no_note(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "What is 2 + 3?"}\n')
+    said: list[str] = []
+    load_problems(schema.DataConfig(source="jsonl", path=str(tmp_path / "rows.jsonl"), split="all"), said.append)
+    assert said == []

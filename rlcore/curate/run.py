@@ -13,7 +13,7 @@ from rlcore.curate.options import CurateOptions
 from rlcore.curate.overlap import contaminated, duplicates
 from rlcore.curate.pass_rate import pass_rates, same_settings
 from rlcore.curate.select import BANDS, band_of, select
-from rlcore.data import load_problems
+from rlcore.data import load_held_out, load_problems
 from rlcore.data.load import problem_texts
 from rlcore.errors import UserError, one_line
 from rlcore.files import holding, to_json, write_records, write_whole, writing
@@ -114,7 +114,7 @@ def _overlaps(recipe: Recipe, options: CurateOptions, problems: list[Problem], t
     """Duplicates, and problems that occur in held-out sets, by index."""
     held_out = [text for path in options.against for text in problem_texts(path, recipe.data)]
     if recipe.evaluate:
-        held_out += [problem.text or "" for problem in load_problems(recipe.evaluate.data, lambda line: None)]
+        held_out += [problem.text or "" for problem in load_held_out(recipe.evaluate.data, lambda line: None)]
     removed = {
         index: Removed(problems[index], "duplicate", f"of {problems[earlier].id}")
         for index, earlier in duplicates(texts, options.near).items()

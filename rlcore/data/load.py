@@ -1,6 +1,7 @@
 """Loading the problems of a recipe's data section."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +15,9 @@ from rlcore.entries import SOURCES, Row, Source
 from rlcore.errors import UserError, did_you_mean
 from rlcore.recipe.schema import DataConfig
 from rlcore.types import Problem
+
+_KEYS = re.compile(rf"(?<![\w./-])data(?=: |\.(?:{'|'.join(DataConfig.model_fields)})\b)")
+"""The section, where the text of an error names it or a key of it."""
 
 
 def load_problems(
@@ -44,9 +48,17 @@ def load_problems(
     return _distinct([_problem(row, section, source) for row in rows[: section.limit]], table.name, say)
 
 
+def load_held_out(section: DataConfig, say: Callable[[str], object] = print) -> list[Problem]:
+    """The problems of `evaluate.data`, as `load_problems` has them; what it raises names the keys of that section."""
+    try:
+        return load_problems(section, say)
+    except UserError as error:
+        raise UserError(_KEYS.sub("evaluate.data", str(error))) from None
+
+
 def _unused(table: Table, section: DataConfig, source: Source) -> Iterator[str]:
     """Notes on what the recipe asks for but the data lack, and on what the data contain but is not used."""
-    if source.in_split is None and section.split != "train" and Path(table.name).is_file():
+    if source.in_split is None and section.split not in ("train", "all") and Path(table.name).is_file():
         yield f"data set {table.name} is one file, which is read whole: it has no split {section.split}"
     if images := image_columns(table.rows):
         yield f"data set {table.name} has images ({', '.join(images)}): the policy is shown the text alone"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rlcore.data import load_problems
+from rlcore.data import load_held_out
 from rlcore.errors import UserError
 from rlcore.evaluate.estimators import vote_rows
 from rlcore.evaluate.journal import Journal
@@ -139,7 +139,7 @@ class ServedSession:
         assert recipe.evaluate is not None
         assert recipe.evaluate.endpoint is not None
         endpoint = Endpoint(recipe.evaluate.endpoint, recipe.model.path, recipe.rollout.deadline)
-        self.held_out = load_problems(recipe.evaluate.data)[: recipe.evaluate.problems]
+        self.held_out = load_held_out(recipe.evaluate.data)[: recipe.evaluate.problems]
         self.inputs = read_inputs(recipe, [], self.held_out)
         self._scorer = Scorer(recipe.rewards)
         self.held_out_rollout = EndpointRollout(recipe, recipe.held_out_conversation, endpoint, self._scorer)

@@ -20,7 +20,9 @@ def _parquet(path: str, subset: str | None, split: str, bad: Any) -> Table:
 def _check_whole(path: str, split: str) -> None:
     """Raises UserError if a subset of a file is requested."""
     if split not in ("train", "all"):  # train is what split says when it is left out
-        raise UserError(f"data.split {split}: {path} is one file, which has no splits; put the split in its own file")
+        raise UserError(
+            f"data.split {split}: {path} is one file, which has no splits; data.split=all reads the whole file"
+        )
 
 
 JSONL = Source(text="prompt", read=_jsonl)
