@@ -8,7 +8,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from rewards import RewardError, RewardPool, Verdict
 from rewards.cli import GOLD
-from rlcore.data import load_problems
+from rlcore.data import load_held_out, load_problems
 from rlcore.doctor import Finding
 from rlcore.errors import UserError
 from rlcore.learner.layers import check_fused_kernels
@@ -96,10 +96,10 @@ def memory(recipe: Recipe) -> Iterator[Finding]:
 def data(section: DataConfig, topic: str, found: list[Problem]) -> Iterator[Finding]:
     """Whether the data is there; its problems go to `found`."""
     said: list[str] = []
-    found += load_problems(section, said.append)
+    found += (load_held_out if topic == "evaluate" else load_problems)(section, said.append)
     yield Finding(topic, "good", f"{len(found):,} problems of {section.path or section.source}")
     for line in said:
-        yield Finding(topic, "lacking", line, "look at these rows")
+        yield Finding(topic, "lacking", line, "look at these rows" if ": left out " in line else "")
 
 
 def _asked(recipe: Recipe, trained_on: list[Problem], problems: list[Problem], topic: str) -> Iterator[Finding]:
@@ -130,9 +130,12 @@ def prompts(talk: Conversation, problems: list[Problem], topic: str, *, strict: 
     lengths, said = sorted(talk.prompt_tokens(problems)), list[str]()
     fitting_problems(talk, problems, None if strict else said.append)
     middle, longest, limit = lengths[len(lengths) // 2], lengths[-1], talk.max_prompt_tokens
-    yield Finding(
-        topic, "good", f"prompts of {lengths[0]} to {longest} tokens, half of them up to {middle}, of {limit}"
+    spread = (
+        f"{lengths[0]} to {longest} tokens, half of them up to {middle}"
+        if lengths[0] < longest
+        else f"{longest} tokens"
     )
+    yield Finding(topic, "good", f"prompts of {spread}, of {limit}")
     for line in said:
         remedy = f"conversation.max_prompt_tokens={longest} takes them all" if longest > limit else "another kind"
         yield Finding(topic, "lacking", line.removeprefix("data: "), remedy)

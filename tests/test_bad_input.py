@@ -120,7 +120,7 @@ def test_a_run_of_another_recipe_is_not_touched(refused, tmp_path):
     recipe = write_recipe(tmp_path, stages=[{"name": "only", "steps": 1}])
     main(["train", str(recipe), f"output={tmp_path / 'run'}"])
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert "(seed differ)" in train(refused, recipe, "seed=1")
+    assert "(seed differs)" in train(refused, recipe, "seed=1")
     assert "checkpoint.resume" in train(refused, recipe, "checkpoint.resume=never")
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
@@ -205,7 +205,7 @@ def test_a_folder_of_adapters_is_not_a_model(refused, tmp_path):
 
 def test_held_out_problems_that_are_too_long_are_an_error_unless_asked(refused, tmp_path):
     said = train(refused, write_recipe(tmp_path, evaluate=long_evaluation(tmp_path)))
-    assert "evaluate.data: 1 of 3 prompts are longer than conversation.max_prompt_tokens 64" in said
+    assert "evaluate.data: 1 of 3 prompts is longer than conversation.max_prompt_tokens 64" in said
     assert "evaluate.data.skip_bad_rows=true" in said
 
 

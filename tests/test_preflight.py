@@ -65,7 +65,7 @@ def test_prompts_that_are_too_long_are_counted_and_the_limit_that_takes_them_is_
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write(json.dumps({"question": "What is 0 + 9? " * 40, "answer": "9"}) + "\n")
     (told,) = [text for state, text in found(path)["data"] if state == "lacking"]
-    assert told.startswith("1 of 5 problems are left out")
+    assert told.startswith("1 of 5 problems is left out")
     limit = told.split("conversation.")[-1].split()[0]
     assert "lacking" not in [state for state, _ in found(path, f"conversation.{limit}")["data"]]
 
@@ -139,3 +139,31 @@ def test_a_server_that_another_command_starts_needs_no_vllm_here(monkeypatch, tm
     monkeypatch.setitem(sys.modules, "vllm", None)
     section = "rollout={engine: vllm, mode: servers, start_servers: 1, vllm: {command: elsewhere serve}}"
     assert "rollout" not in found(write_recipe(tmp_path), section)
+
+
+def test_memory_that_is_nearly_all_taken_is_no_good_sign(monkeypatch, tmp_path):
+    path = sums(tmp_path, [1, 2])
+    needed = start.memory_demand(load_recipe(path), 1, training=True).needed
+    monkeypatch.setattr(start, "free_bytes", lambda device: int(1.1 * needed))
+    ((state, text),) = found(path)["memory"]
+    assert state == "lacking", text
+
+
+def test_a_model_that_is_not_here_is_to_be_downloaded_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(start, "try_to_load_from_cache", lambda name, file: None)
+    ((_, text),) = found(write_recipe(tmp_path, model={"path": "someone/unknown"}))["memory"]
+    assert text.endswith("→ hf download someone/unknown")
+
+
+def test_only_rows_that_are_left_out_are_to_be_looked_at(tmp_path):
+    path = sums(tmp_path, [1, 2, 3, 4])
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('{"question": "What is 1 + 1?", "answer": "0"}\nno row\n')
+    findings = [text for state, text in found(path, "data.skip_bad_rows=true")["data"] if state == "lacking"]
+    looked = {text.endswith("→ look at these rows"): text for text in findings if "data" in text or "left out" in text}
+    assert "left out 1 of" in looked[True]
+    assert "repeat the id or text" in looked[False]
+
+
+def test_prompts_of_one_length_are_told_by_it(tmp_path):
+    assert any("prompts of " in text and " to " not in text for _, text in found(sums(tmp_path, [1, 2]))["data"])

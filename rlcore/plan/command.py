@@ -25,7 +25,7 @@ def plan(recipe: Recipe, options: argparse.Namespace) -> None:
     shapes = recipe_shapes(recipe, options.model_config)
     lengths = assumed_lengths(recipe, options.prompt_tokens, options.response_tokens, options.spread)
     if learner_ranks(recipe, cluster.gpus)[0] < 1:
-        raise UserError(f"{cluster.gpus} GPUs are all taken by rollout.start_servers; none is left to the learner")
+        raise UserError(f"rollout.start_servers takes every GPU of {cluster.gpus}; none is left to the learner")
     rates = estimated_rates(recipe, shapes, cluster, lengths)
     origin = (
         f"estimated: the learner reaches {cluster.compute_share:.0%} of {cluster.tflops:g} TFLOPS, decoding "
@@ -65,4 +65,5 @@ def _cluster(options: argparse.Namespace) -> Cluster:
     given = {name: value for name, value in given.items() if value is not None}
     if options.cluster:
         return load_section(Cluster, options.cluster, [f"{name}={value}" for name, value in given.items()])
-    return Cluster.model_validate({"name": f"{options.gpus or 8} GPUs like an H100", **given})
+    count = options.gpus or 8
+    return Cluster.model_validate({"name": f"{count} GPU{'s' * (count > 1)} like an H100", **given})

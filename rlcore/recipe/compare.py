@@ -36,8 +36,9 @@ def recipe_changes(folder: Path, saved: Mapping[str, Any], recipe: Recipe, step:
     if _schedule(former)[:step] != _schedule(recipe)[:step]:
         fixed.append("stages")
     if fixed:
+        verb = "differs" if len(fixed) == 1 else "differ"
         raise UserError(
-            f"{folder} holds a run of another recipe ({', '.join(fixed[:3])} differ): give another output, or "
+            f"{folder} holds a run of another recipe ({', '.join(fixed[:3])} {verb}): give another output, or "
             "remove the folder"
         )
     return {key: change for key, change in changes.items() if not _below(key, SILENT_KEYS)}

@@ -7,7 +7,7 @@ import torch
 from transformers import PretrainedConfig
 from transformers.utils import logging
 
-from rlcore.data import load_problems
+from rlcore.data import load_held_out, load_problems
 from rlcore.errors import UserError
 from rlcore.policy import Policy, load_policy, stop_ids
 from rlcore.ranks import Ranks
@@ -34,7 +34,7 @@ class Session:
         recipe.rollout.entry.check(recipe.rollout)
         shown = [recipe.sft.column] if recipe.sft and recipe.sft.rows == "column" else []
         self.problems = load_problems(recipe.data, say, shown) if needs_problems else []
-        asked_of = load_problems(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
+        asked_of = load_held_out(recipe.evaluate.data, say)[: recipe.evaluate.problems] if recipe.evaluate else []
         self.inputs = read_inputs(recipe, self.problems, asked_of)
         self.policy = first_policy(recipe, self.problems)
         logging.disable_progress_bar()  # shown while loading a large model, not while saving one
@@ -108,15 +108,16 @@ def _note_control_tokens(conversation: Conversation, problems: list[Problem], na
 
 
 def _without(problems: list[Problem], names: list[str], told: str, say: Say | None) -> list[Problem]:
+    verb = "is" if len(names) == 1 else "are"
     if say is None:
         raise UserError(
-            f"evaluate.data: {len(names)} of {len(problems)} prompts are {told}; evaluate.data.skip_bad_rows=true "
+            f"evaluate.data: {len(names)} of {len(problems)} prompts {verb} {told}; evaluate.data.skip_bad_rows=true "
             "leaves them out"
         )
     if len(names) == len(problems):
         raise UserError(f"data: all prompts are {told}")
     named = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-    say(f"data: {len(names)} of {len(problems)} problems are left out ({named}), {told}")
+    say(f"data: {len(names)} of {len(problems)} problems {verb} left out ({named}), {told}")
     left_out = set(names)
     return [problem for problem in problems if problem.id not in left_out]
 

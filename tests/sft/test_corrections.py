@@ -107,7 +107,7 @@ def test_rounds_on_one_process_killed_and_the_same_run_again(repository, tmp_pat
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before
     other = rlcore("train", recipe, f"output={run}", "sft.rounds=3", *SMALL)
     assert other.returncode == 2
-    assert "holds a run of another recipe (sft.rounds differ)" in other.stderr
+    assert "holds a run of another recipe (sft.rounds differs)" in other.stderr
 
 
 def test_every_round_teaches_the_policy_that_the_run_started_from(repository, tmp_path, monkeypatch):

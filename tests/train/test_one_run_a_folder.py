@@ -65,7 +65,7 @@ def test_what_saved_state_depends_on_may_not_change(finished, tmp_path):
     shutil.copytree(finished, run)
     for change, key in (("seed=1", "seed"), ("batch.problems=8", "batch.problems"), ("stages.0.steps=2", "stages")):
         line = last_line(rlcore("train", recipe_of(finished), f"output={run}", change))
-        assert f"another recipe ({key} differ)" in line
+        assert f"another recipe ({key} differs)" in line
 
 
 def test_rewards_that_fail_in_mid_run_save_it_first(tmp_path):
