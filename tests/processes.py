@@ -203,7 +203,8 @@ def _program(*words: str) -> None:
     try:
         if words[0] == "-m":
             sys.argv = list(words[1:])
-            sys.modules.pop(words[1], None)
+            if not hasattr(sys.modules.get(words[1]), "__path__"):  # a new package would not know what it holds
+                sys.modules.pop(words[1], None)
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         else:
             sys.argv = list(words)
