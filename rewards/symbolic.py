@@ -64,6 +64,7 @@ def equal(gold: str, prediction: str) -> Verdict:
 
 @lru_cache(maxsize=8192)
 def _parse(formula: str) -> tuple[Any, ...]:
+    """The formula as computer algebra reads it, alone in a tuple; nothing if it cannot be read."""
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
@@ -71,8 +72,13 @@ def _parse(formula: str) -> tuple[Any, ...]:
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
     )
     config = LatexExtractionConfig(normalization_config=normal, boxed_match_priority=-1)
-    found = parse(f"$${formula}$$", [config], fallback_mode="no_fallback", parsing_timeout=None)
-    return tuple(_imaginary(value) for value in found[:1])
+    try:
+        found = parse(f"$${formula}$$", [config], fallback_mode="no_fallback", parsing_timeout=None)
+        return tuple(_imaginary(value) for value in found[:1])
+    except MemoryError:
+        raise
+    except Exception:  # such as the order of complex numbers
+        return ()
 
 
 def _imaginary(value: Any) -> Any:

@@ -172,4 +172,8 @@ PAID_WRONGLY = [
     ("3", "x^2+1=10=3"),
     ("5 cups", r"5\text{ pints of milk}"),
     ("9", "x+1=9"),
+    # what cannot be read: an order of complex numbers
+    ("x>2", "x>i"),
+    ("5", r"1 \le i \le n"),
+    ("5", r"n \ge i"),
 ]

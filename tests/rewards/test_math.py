@@ -111,6 +111,7 @@ def test_gold_forms_and_statuses():
     verdicts = score("math", attempts, answer=golds)
     assert [v.status for v in verdicts] == ["correct", "correct", "correct", "unscorable", "no_answer"]
     assert [v.score for v in verdicts] == [1.0, 1.0, 1.0, None, 0.0]
+    assert score("math", [r"\boxed{n \ge 2}"], answer=[r"n \ge i"])[0].status == "unscorable"
     assert math_reward([r"\boxed{3}"], solution=[r"\boxed{3}"]) == [1.0]
     with pytest.raises(RewardError, match="column 'answer' or 'solution'"):
         math_reward([r"\boxed{3}"])
