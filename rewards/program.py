@@ -248,12 +248,14 @@ def _acts(module: _Module) -> int:
 
 
 def _body(blocks: Sequence[str], before: str) -> str | None:
-    """The last block that continues `before`: with it, its last function gives something back."""
+    """The last block that continues `before`, as far as it is Python: what begins there gives something back."""
+    lines = before.rstrip().count("\n") + 1
     for block in reversed(blocks if before else ()):
         for whole in [block] if block[:1] in (" ", "\t") else _indented(block):
             source = _while_python(whole, before)
             tree = _tree(before + source)
-            nodes = ast.walk(tree.body[-1]) if tree is not None else ()
+            begun = [node for node in tree.body if node.lineno <= lines] if tree is not None else []
+            nodes = (node for last in begun[-1:] for node in ast.walk(last))
             if any(isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)) for node in nodes):
                 return source
     return None
