@@ -233,8 +233,18 @@ def _program(blocks: Sequence[str], wanted: frozenset[str]) -> str | None:
 
 
 def _defines(module: _Module, wanted: frozenset[str]) -> int:
-    """2 for a module that defines a wanted name, 1 for one that imports it, as usage of the program does too."""
-    return 2 if wanted & module.binds else 1 if wanted & module.imports else 0
+    """3 for a module that defines a wanted name, 2 if only as a stub, 1 for one that imports it, as usage does."""
+    if wanted & module.binds:
+        named = [node for node in module.tree.body if getattr(node, "name", None) in wanted]
+        return 2 if named and all(map(_is_stub, named)) else 3
+    return 1 if wanted & module.imports else 0
+
+
+def _is_stub(node: ast.stmt) -> bool:
+    """Whether it does nothing: `pass`, `...`, a docstring, a definition of nothing else."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return all(map(_is_stub, node.body))
+    return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
 
 
 def _acts(module: _Module) -> int:

@@ -62,6 +62,8 @@ PROMPT = "def f(x):\n    '''Square.'''\n"
         "Define:\n```python\nfrom operator import mul\n```\n```python\ndef g(x):\n    return mul(x, x)\n```\n"
         "```python\nimport math\nf = g\n```\n```output\n4\n```",
         f"First:\n```python\ndef f(x): return 0\n```\nBetter:\n{FENCED}",
+        f"{FENCED}\nThe signature is:\n```python\ndef f(x):\n    ...\n```",
+        f"{FENCED}\nThe signature is:\n```python\ndef f(x):\n    '''Square.'''\n    pass\n```",
         "```python\ndef f(x):\n    return x * x\n\n\ndef g(x):\n    if x >",
     ],
 )
@@ -112,6 +114,13 @@ def test_script_that_reads_standard_input(text, capsys, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda: "3")
     exec(find_program(text), {})
     assert capsys.readouterr().out == "9\n"
+
+
+def test_a_class_whose_methods_do_nothing_is_no_later_version():
+    right = "class Solution:\n    def f(self, x):\n        return x * x"
+    stub = "class Solution:\n    def f(self, x): ..."
+    assert find_program(f"```python\n{right}\n```\n```python\n{stub}\n```", {"Solution"}) == right
+    assert find_program(f"```python\n{stub}\n```", {"Solution"}) == stub
 
 
 def test_a_thought_that_does_not_end_hides_its_program():
