@@ -13,6 +13,7 @@ _UNICODE = str.maketrans({"−": "-", "–": "-", "×": "\\times ", "·": "\\cdo
                           **{chr(0xFEE0 + code): chr(code) for code in range(0x21, 0x7F)}})  # fmt: skip
 _FUNCTIONS = "sin|cos|tan|cot|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln"
 _TH = "(?:st|nd|rd|th)"
+_CELLS = r"\\begin\{matrix\}((?:(?!\\begin|\\end).)*)\\end\{matrix\}"
 _COMMANDS = {
     name: new
     for names, new in {
@@ -50,6 +51,13 @@ _REWRITES: list[tuple[re.Pattern[str], Any]] = [
         (r"\\text\s*\{\s*(\\\$|[€£¥¢])\s*\}", r"\1"),
         (r"\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|displaystyle|limits)(?![a-zA-Z])\.?", ""),
         (r"\\([a-zA-Z]+)(\s*)", _renamed),
+        # a matrix: brackets around an array of cells say what those of an environment do
+        (r"\\begin\{array\}\s*(?:\[[tcb]\])?\s*\{[lcr|\s]*\}", r"\\begin{matrix}"),
+        (r"\\end\{array\}", r"\\end{matrix}"),
+        (r"\\(begin|end)\{([pbBvV]?)smallmatrix\}", r"\\\1{\2matrix}"),
+        (r"\\cr(?![a-zA-Z])", r"\\\\"),
+        (rf"(?s)[(\[]\s*{_CELLS}\s*[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
+        (rf"(?s)\|\s*{_CELLS}\s*\|", r"\\begin{vmatrix}\1\\end{vmatrix}"),
         (r"<=\s*", r"\\le "),
         (r">=\s*", r"\\ge "),
         (r"\\(?:mathbb|Bbb)\s*\{?\s*([A-Z])\s*\}?", r"\\mathbb{\1}"),

@@ -22,6 +22,17 @@ EQUAL = [
     (r"(-\infty,\sqrt{8}]\cup(3,4)", r"(-\infty,2\sqrt{2}]\cup(3,4)"), (r"(1,2)\cup(3,4)", r"(3,4)\cup(1,2)"),
     (r"1\pm\sqrt{2}", r"1-\sqrt{2},1+\sqrt{2}"), (r"\sqrt{2},\sqrt{3},\pi", r"\pi,\sqrt{2},\sqrt{3}"),
     ("(x+1,2)", "(1+x,2)"),
+    # matrices, in whatever brackets and environment
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\left[\begin{array}{cc}1&2\\3&4\end{array}\right]"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\left( \begin{array}{r|r} 1 & 2 \cr 3 & 4 \cr \end{array} \right)"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\left[ \begin{matrix}1&2\\3&4\end{matrix} \right]"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\bigl(\begin{smallmatrix}1&2\\3&4\end{smallmatrix}\bigr)"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{psmallmatrix}1&2\\3&4\end{psmallmatrix}"),
+    (r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", r"\left|\begin{array}{cc}1&2\\3&4\end{array}\right|"),
+    (
+        r"\begin{pmatrix}-1/3\\2/3\\5/3\end{pmatrix}",
+        r"\left(\begin{array}{c}-\frac{1}{3}\\\frac{2}{3}\\\frac{5}{3}\end{array}\right)",
+    ),
 ]  # fmt: skip
 DIFFERENT = [
     ("x", "y"), ("x^2", "x^3"), (r"\sqrt{2}", r"\sqrt{3}"), ("6-5i", "6+5i"), (r"\sin x", r"\cos x"), ("5!", "x"),
@@ -31,6 +42,9 @@ DIFFERENT = [
     ("(x+y+z+1)^2", "(x+y+z)^2"), (r"10^{30}\sqrt{2}", r"10^{30}\sqrt{2}+\sqrt{3}"), ("(1,4)", "(1,4)+8"),
     (r"1\pm\sqrt{2}", r"1+\sqrt{2}"), (r"\sqrt{2},\sqrt{3}", r"\sqrt{2},\sqrt{5}"), (r"(0,\infty)", "(0,5)"),
     (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\left[\begin{array}{cc}1&2\\3&5\end{array}\right]"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\left[\begin{array}{cccc}1&2&3&4\end{array}\right]"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\left|\begin{array}{cc}1&2\\3&4\end{array}\right|"),
 ]  # fmt: skip
 OPEN = [
     # written in a way that can be read in two, or with what has no value
