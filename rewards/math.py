@@ -18,6 +18,7 @@ from rewards.answers import find_answer, find_gold
 from rewards.compare import Open, Pair, compare
 from rewards.notation import Answer, read
 from rewards.pool import DEADLINE, shared_pool
+from rewards.restated import restates
 from rewards.reward import Completion, text_of
 from rewards.verdict import RewardError, Verdict
 
@@ -36,6 +37,7 @@ def math_reward(
     completions: Sequence[Completion],
     answer: Sequence[Any] | None = None,
     solution: Sequence[Any] | None = None,
+    prompts: Sequence[Completion] | None = None,
     *,
     policy: Sequence[str] = POLICY,
     deadline: float = DEADLINE,
@@ -46,11 +48,12 @@ def math_reward(
 
     The gold is the column `answer`, else `solution`: a plain answer, a GSM8K solution ending in `#### n`, or a MATH
     solution with its `\boxed{...}`. `policy` names the finders of the attempt's answer, in order, out of
-    boxed, final_answer, hashes, boxes, plain. `deadline` is in seconds a pair, on any thread; `late` is the score
-    where it passes, 0 for those who would rather have that.
+    boxed, final_answer, hashes, boxes, plain. An answer that only restates a formula of its prompt, where there are
+    `prompts`, is wrong. `deadline` is in seconds a pair, on any thread; `late` is the score where it passes, 0 for
+    those who would rather have that.
     """
     golds = answer if answer is not None else solution
-    verdicts = _judge(completions, golds, policy, lambda pairs: _pooled(pairs, deadline))
+    verdicts = _judge(completions, golds, prompts, policy, lambda pairs: _pooled(pairs, deadline))
     return [late if verdict.status == "timeout" else verdict.score for verdict in verdicts]
 
 
@@ -58,12 +61,13 @@ def math_verdicts(
     completions: Sequence[Completion],
     answer: Sequence[Any] | None = None,
     solution: Sequence[Any] | None = None,
+    prompts: Sequence[Completion] | None = None,
     policy: Sequence[str] = POLICY,
     **columns: Any,
 ) -> list[Verdict]:
     """The verdicts behind `math_reward`, with computer algebra in this process: for a pool, whose deadline holds."""
     golds = answer if answer is not None else solution
-    return _judge(completions, golds, policy, lambda pairs: [symbolic.equal(*pair) for pair in pairs])
+    return _judge(completions, golds, prompts, policy, lambda pairs: [symbolic.equal(*pair) for pair in pairs])
 
 
 math_reward.verdicts = math_verdicts  # type: ignore[attr-defined]
@@ -73,12 +77,17 @@ math_reward.prepare = symbolic.prepare  # type: ignore[attr-defined]
 def _judge(
     completions: Sequence[Completion],
     golds: Sequence[Any] | None,
+    prompts: Sequence[Completion] | None,
     policy: Sequence[str],
     algebra: Callable[[list[Pair]], list[Verdict]],
 ) -> list[Verdict]:
     if golds is None:
         raise RewardError("reward 'math' needs a column 'answer' or 'solution'")
-    rows = [_compared(text_of(text), gold, policy) for text, gold in zip(completions, golds, strict=True)]
+    asked = map(text_of, prompts) if prompts is not None else [""] * len(completions)
+    rows = [
+        _compared(text_of(text), gold, prompt, policy)
+        for text, gold, prompt in zip(completions, golds, asked, strict=True)
+    ]
     pairs = list(dict.fromkeys(pair for row in rows if isinstance(row, Open) for pair in row.pairs))
     decided = dict(zip(pairs, algebra(pairs), strict=True)) if pairs else {}
     return [
@@ -109,7 +118,7 @@ def _pooled(pairs: list[Pair], deadline: float) -> list[Verdict]:
     return [found[pair] for pair in pairs]
 
 
-def _compared(text: str, gold: Any, policy: Sequence[str]) -> Verdict | Open:
+def _compared(text: str, gold: Any, prompt: str, policy: Sequence[str]) -> Verdict | Open:
     reference = find_gold(gold)
     if not reference:
         return Verdict(None, "unscorable", "the gold answer is empty")
@@ -118,9 +127,11 @@ def _compared(text: str, gold: Any, policy: Sequence[str]) -> Verdict | Open:
         return Verdict(0.0, "no_answer")
     if len(found) > max(_MAX_ANSWER, 4 * len(reference)):
         return Verdict(0.0, "wrong", f"an answer of {len(found)} characters")
-    attempt = read(found)
-    outcome = compare(read(reference), attempt)
+    right, attempt = read(reference), read(found)
+    outcome = compare(right, attempt)
     answer = _in_one_notation(attempt)
+    if outcome is not False and prompt and restates(right, attempt, prompt):
+        return Verdict(0.0, "wrong", f"answer {found[:60]} restates the question", answer=answer)
     if isinstance(outcome, Open):
         return replace(outcome, answer=answer)
     score, status = (1.0, "correct") if outcome else (0.0, "wrong")
