@@ -22,9 +22,13 @@ _SAYS_MORE = re.compile(r"\\text|\.\.\.|['\"?]")
 _LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]")
 _NAMED = re.compile(r"\\text|[a-zA-Z]+\(")
 _QUANTITY = re.compile(  # a function of something, in one letter or by its name; bars around a letter; an area
-    r"(?:[a-zA-Z](?:\^\{?-1\}?|')?|\\(?:sin|cos|tan|cot|sec|csc|log|ln|det|gcd|arg|dim))\s*"
+    r"(?:[a-zA-Z](?:\^\{?-1\}?|')?|\\(?:sin|cos|tan|cot|sec|csc|log|ln|det|gcd|arg|dim)(?:\s*[_^]\s*\{?\d+\}?)?)\s*"
     r"(?:\([^=]*\)|\\?[a-zA-Z]+(?:\s+[A-Z]+)?|\\text\{[^{}]*\})|\|[a-zA-Z]\||\[[A-Z]{3,}\]"
+    r"|\\lfloor(?![a-zA-Z])[^=]*\\rfloor|\\lceil(?![a-zA-Z])[^=]*\\rceil"
 )
+_OF_MATRICES = re.compile(
+    r"(?:(?:[A-Za-z]|\\text\{[A-Za-z]\}|[()])\s*(?:\^\s*(?:\w|\{-?\w+\}|\\top)\s*)?)+"
+)  # powers, products
 _DIFFERENTIAL = re.compile(r"(\\[a-zA-Z]+)|d(?=[a-zA-Z\\])")
 # an interval may be written as a condition, a vector as a sum; what has none of these is a number
 _OF_SETS = re.compile(r"[<>=|]|\\\{|\\(?:le|ge|ne|neq|in|cap|setminus|mathbb|begin|infty)(?![a-zA-Z])")
@@ -98,8 +102,10 @@ def _is_curve(answer: Answer) -> bool:
 def _is_asked(side: str, gold: Answer) -> bool:
     r"""Whether a side only repeats what is asked for: `a+b`, `\cos\theta`, `f^{-1}(3)`, `|z|`, `[ABC]`.
 
-    An equation in one letter, such as `x+1=9`, is what has to be solved.
+    An equation in one letter, such as `x+1=9`, is what has to be solved; a matrix may be that of `A^{-1}`.
     """
+    if gold.brackets.startswith("matrix") and _OF_MATRICES.fullmatch(side):
+        return True
     letters = set(_LETTER.findall(side)) - set(_LETTER.findall(gold.body)) - {"e", "i"}
     return bool(_QUANTITY.fullmatch(side)) or ("\\text" not in side and len(letters) > 1)
 

@@ -282,4 +282,18 @@ REFUSED_WRONGLY = [
     ("437", r"437 \text{ third-grade students}"),
     ("437", "437 kg of rice"),
     ("437", "437 in total"),
+    # matrices and functions by the names they were asked by
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"A^{-1} = \begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\mathbf{M}^{-1} = \begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"A^3 = \begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"AB = \begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\mathbf{A} \mathbf{B} = \begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"(AB)^{-1} = \begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"A^T = \begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+    (r"2", r"\left\lfloor x \right\rfloor = 2"),
+    (r"2", r"\lceil x \rceil = 2"),
+    (r"2", r"\log_2 x = 2"),
+    (r"2", r"\log_{10} n = 2"),
+    (r"2", r"\tan^2 x = 2"),
+    (r"2", r"\tan^{2} \theta = 2"),
 ]

@@ -202,4 +202,11 @@ PAID_WRONGLY = [
     ("8", r"8 \text{ feet in base five}"),
     ("8000", r"8 \text{ thousand five hundred}"),
     ("800", r"8 \text{ hundred thousand}"),
+    # what is to be solved is no name of what was asked for
+    ("25", "x^2 = 25"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"2A = \begin{pmatrix}1\\2\end{pmatrix}"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"A^{-1} = \begin{pmatrix}1\\3\end{pmatrix}"),
+    ("2", r"\lfloor x \rfloor + 1 = 2"),
+    ("2", r"\lfloor x \rfloor = 3"),
+    ("2", r"x\tan^2 5 = 2"),
 ]
