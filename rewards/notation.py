@@ -30,6 +30,7 @@ _BASE = re.compile(
     r"\(?([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)\)?(?:_\{?|\s*(?=\\text))\s*\(?(?:\\text\{\s*(?:in )?base\s*\})?\s*"
     r"(\d+|(?<=[_{])\\text\{[a-z ]+\})\)?\}?"
 )
+_QUOTED = re.compile(r"(?:[\"'`]|``)([^\"'`]+)(?:[\"']|'')")
 _TEXT_GROUP = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"(?![A-Z]+ (?:and|or) [A-Z]+$)[A-Za-z][A-Za-z .'-]*")
 _CHOICE = re.compile(r"(?:(?i:option|choice|answer)\s+)?\(?\s*([A-Z])\s*[).]?")
@@ -198,6 +199,8 @@ def _in_words(text: str) -> str:
     A letter of a multiple choice and the time on a clock are words too.
     """
     plain = _TEXT_GROUP.sub(lambda group: group[1], text).strip()
+    if quoted := _QUOTED.fullmatch(plain):
+        plain = quoted[1].strip()
     if choice := _CHOICE.fullmatch(plain):
         return choice[1]
     if _CLOCK.fullmatch(plain):

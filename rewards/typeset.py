@@ -10,8 +10,10 @@ _UNICODE = str.maketrans({"−": "-", "–": "-", "×": "\\times ", "·": "\\cdo
                           "\u00a0": " ", "\u202f": " ", "²": "^2", "³": "^3", "½": "\\frac{1}{2}", "∈": "\\in ",
                           "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}",
                           "≤": "\\le ", "≥": "\\ge ", "ℝ": "\\mathbb{R}", "⟨": "(", "⟩": ")", "…": "...",
+                          "“": '"', "”": '"', "‘": "'", "’": "'",
                           **{chr(0xFEE0 + code): chr(code) for code in range(0x21, 0x7F)}})  # fmt: skip
 _FUNCTIONS = "sin|cos|tan|cot|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln"
+_FONTS = "textbf|textit|textrm|textsf|texttt|textsc|textnormal|emph|mathrm|mathbf|mathtt"  # of words
 _TH = "(?:st|nd|rd|th)"
 _CELLS = r"\\begin\{matrix\}((?:(?!\\begin|\\end).)*)\\end\{matrix\}"
 _COMMANDS = {
@@ -63,7 +65,7 @@ _REWRITES: list[tuple[re.Pattern[str], Any]] = [
         (r"\\(?:mathbb|Bbb)\s*\{?\s*([A-Z])\s*\}?", r"\\mathbb{\1}"),
         (r"\\(?:mathrm|operatorname\*?|text)\s*\{\s*([ei])\s*\}", r"\1"),
         (rf"\\(?:mathrm|operatorname\*?|text)\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
-        (r"\\(?:text|mathrm|textbf|textit|mbox|mathbf|operatorname|textnormal|textrm)\s*\{", r"\\text{"),
+        (rf"\\(?:text|mbox|operatorname|{_FONTS})\s*\{{", r"\\text{"),
         (r"^\\text\{\s*(-?\d[\d.,]*)\s*\}", r"\1 "),  # a number in a font of its own
         # the third; a third power or a ninth root is another number
         (
@@ -86,7 +88,7 @@ _REWRITES: list[tuple[re.Pattern[str], Any]] = [
 ]
 _DIGITS = "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
 _DIGIT = re.compile(rf"^({_DIGITS})(?= |$)|\\text\s*\{{\s*({_DIGITS})\s*\}}", re.IGNORECASE)
-_FONT = re.compile(r"\\(?:mathbf|mathrm|mathit|mathsf|boldsymbol|bm|textbf|underline)\s*\{")
+_FONT = re.compile(rf"\\(?:{_FONTS}|mathit|mathsf|boldsymbol|bm|underline)\s*\{{")
 _PLAIN_WORD = re.compile(
     rf"(?P<text>\\text\s*\{{[^{{}}]*\}})|(?<![\\a-zA-Z])(?P<word>pi|sqrt|infinity|inf|{_FUNCTIONS})(?![a-zA-Z])"
 )

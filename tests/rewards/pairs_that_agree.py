@@ -296,4 +296,12 @@ REFUSED_WRONGLY = [
     (r"2", r"\log_{10} n = 2"),
     (r"2", r"\tan^2 x = 2"),
     (r"2", r"\tan^{2} \theta = 2"),
+    # fonts and quotes
+    (r"\text{Evelyn}", r"\texttt{Evelyn}"),
+    (r"\text{Evelyn}", r"\textsf{Evelyn}"),
+    (r"\text{Evelyn}", r"\emph{Evelyn}"),
+    (r"\text{Evelyn}", '"Evelyn"'),
+    (r"\text{Evelyn}", "\\text{``Evelyn''}"),
+    (r"\text{Evelyn}", "“Evelyn”"),
+    ("5", r"5 \texttt{ apples}"),
 ]

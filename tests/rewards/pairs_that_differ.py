@@ -209,4 +209,6 @@ PAID_WRONGLY = [
     ("2", r"\lfloor x \rfloor + 1 = 2"),
     ("2", r"\lfloor x \rfloor = 3"),
     ("2", r"x\tan^2 5 = 2"),
+    # quotes
+    (r"\text{Evelyn}", '"Evylen"'),
 ]
