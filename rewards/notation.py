@@ -27,8 +27,9 @@ _ASSIGNMENT = re.compile(
 )
 _AT_ANY = re.compile(r"(.+\()([ktnxyz])\)")  # f(x) has no value of its own: where that is constant, f(n) is the same
 _BASE = re.compile(
-    r"\(?([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)\)?(?:_\{?|\s*(?=\\text))\s*\(?(?:\\text\{\s*(?:in )?base\s*\})?\s*"
-    r"(\d+|(?<=[_{])\\text\{[a-z ]+\})\)?\}?"
+    r"[({]?\s*(?:\\text\{\s*)?([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)\s*[)}]{0,2}\s*"
+    r"(?:_\s*[({]*\s*(?:\\text\{)?|(?:\\text\{)?(?=[\s(]*(?:in )?base))[\s(]*(?:(?:in )?base)?\s*\}?\s*"
+    r"(\d+|(?<=\{)[a-z]{3,})[)}\s]*"
 )
 _QUOTED = re.compile(r"(?:[\"'`]|``)([^\"'`]+)(?:[\"']|'')")
 _TEXT_GROUP = re.compile(r"\\text\s*\{([^{}]*)\}")

@@ -296,7 +296,7 @@ REFUSED_WRONGLY = [
     (r"2", r"\log_{10} n = 2"),
     (r"2", r"\tan^2 x = 2"),
     (r"2", r"\tan^{2} \theta = 2"),
-    # fonts and quotes
+    # fonts, quotes, bases
     (r"\text{Evelyn}", r"\texttt{Evelyn}"),
     (r"\text{Evelyn}", r"\textsf{Evelyn}"),
     (r"\text{Evelyn}", r"\emph{Evelyn}"),
@@ -304,4 +304,11 @@ REFUSED_WRONGLY = [
     (r"\text{Evelyn}", "\\text{``Evelyn''}"),
     (r"\text{Evelyn}", "“Evelyn”"),
     ("5", r"5 \texttt{ apples}"),
+    ("52_8", r"52_{\text{8}}"),
+    ("52_8", r"\text{52}_8"),
+    ("52_8", r"52\text{ (base 8)}"),
+    ("52_8", r"{52}_{8}"),
+    ("52_8", r"52_{\text{eight}}"),
+    ("2A_{16}", r"\text{2A}_{16}"),
+    ("52_8", r"\text{52 base 8}"),
 ]

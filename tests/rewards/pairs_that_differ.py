@@ -209,6 +209,10 @@ PAID_WRONGLY = [
     ("2", r"\lfloor x \rfloor + 1 = 2"),
     ("2", r"\lfloor x \rfloor = 3"),
     ("2", r"x\tan^2 5 = 2"),
-    # quotes
+    # quotes and bases
     (r"\text{Evelyn}", '"Evylen"'),
+    ("52_8", r"52_{\text{7}}"),
+    ("52_8", r"52\text{ (base 7)}"),
+    ("52_8", r"5{2}_8 + 1"),
+    ("52", r"52\text{ (base 8)}"),
 ]
