@@ -53,6 +53,10 @@ _TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _OPENING = ("(", "[", "{", "\\{")
 _CLOSING = (")", "]", "}", "\\}")
 _PERCENT = re.compile(r"(.*\S)\s*(?:%|\\text\{\s*percent\s*\}|percent(?:age)?|pct)", re.DOTALL)
+_MEANINGS = {  # of words, each in the singular
+    **dict.fromkeys(["no solution", "empty set"], "\\emptyset"),
+    **dict.fromkeys(["all real number", "all real"], "(-\\infty,\\infty)"),
+}
 _SHORT_WORDS = {"no", "yes", "odd", "all"}
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix)\}((?:(?!\\begin|\\end).)*)\\end\{\1\}", re.DOTALL)
 _BRACKET = re.compile(r"\\[{}]|\\.|[()\[\]{},;:=]", re.DOTALL)
@@ -107,7 +111,7 @@ def _structured(text: str) -> Answer:
     if such_that := _SUCH_THAT.fullmatch(text):
         text = such_that[2].strip()
     if words := _in_words(text):
-        return Answer(text, body=text, words=words)
+        return _worded(text, "", text, words)
     if (intervals := _intervals(text)) != text:
         return replace(_structured(intervals), inequality=True)
     if several := _separated(text, "", text):
@@ -127,7 +131,7 @@ def _structured(text: str) -> Answer:
     if base := _BASE.fullmatch(rest):
         return Answer(text, variable, rest, base=(base[1].upper(), base[2]))
     if words := _in_words(rest):
-        return Answer(text, variable, rest, words=words)
+        return _worded(text, variable, rest, words)
     ratio = split_top(rest, ":")
     if len(ratio) > 1:
         return Answer(text, variable, rest, ratio=ratio)
@@ -211,6 +215,13 @@ def _in_words(text: str) -> str:
     if ("\\text" not in text and formula) or not _WORDS.fullmatch(plain):
         return ""
     return " ".join(map(singular, _ARTICLE.sub("", plain.casefold().rstrip(" ."), count=1).split()))
+
+
+def _worded(text: str, variable: str, rest: str, words: str) -> Answer:
+    """An answer in words, or what they mean as a formula."""
+    if words in _MEANINGS:
+        return replace(_structured(_MEANINGS[words]), variable=variable)
+    return Answer(text, variable, rest, words=words)
 
 
 def _named_point(text: str) -> Answer | None:

@@ -86,8 +86,21 @@ _REWRITES: list[tuple[re.Pattern[str], Any]] = [
         (r"(?<![\w.,] )(?<![\w.])(\d+) (\d{1,2})/(\d+)(?![\d/])", r"\1\\frac{\2}{\3}"),  # a mixed number
     ]
 ]
-_DIGITS = "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
-_DIGIT = re.compile(rf"^({_DIGITS})(?= |$)|\\text\s*\{{\s*({_DIGITS})\s*\}}", re.IGNORECASE)
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+NUMBERS = {word: value for value, word in enumerate(_ONES.split())}
+NUMBERS |= {word: 10 * value for value, word in enumerate(_TENS.split(), 2)}
+_DIGITS = NUMBERS | {
+    f"{ten}{sign}{one}": NUMBERS[ten] + NUMBERS[one]
+    for ten in _TENS.split()
+    for one in _ONES.split()[1:10]
+    for sign in " -"
+}
+_DIGIT_WORD = "|".join(sorted(_DIGITS, key=len, reverse=True))
+_DIGIT = re.compile(rf"^({_DIGIT_WORD})(?= |$)|\\text\s*\{{\s*({_DIGIT_WORD})\s*\}}", re.IGNORECASE)
 _FONT = re.compile(rf"\\(?:{_FONTS}|mathit|mathsf|boldsymbol|bm|underline)\s*\{{")
 _PLAIN_WORD = re.compile(
     rf"(?P<text>\\text\s*\{{[^{{}}]*\}})|(?<![\\a-zA-Z])(?P<word>pi|sqrt|infinity|inf|{_FUNCTIONS})(?![a-zA-Z])"
@@ -119,7 +132,7 @@ def tight(text: str) -> str:
 
 
 def _as_digits(match: re.Match[str]) -> str:
-    return str(_DIGITS.split("|").index((match[1] or match[2]).lower()))
+    return str(_DIGITS[(match[1] or match[2]).lower()])
 
 
 def _as_command(match: re.Match[str]) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from rewards.typeset import NUMBERS
+
 _NAMES = {
     "m": "meter metre", "cm": "centimeter centimetre", "mm": "millimeter millimetre", "km": "kilometer kilometre",
     "g": "gram gm", "kg": "kilogram", "mg": "milligram", "l": "liter litre", "ml": "milliliter millilitre",
@@ -43,10 +45,7 @@ _RATE = re.compile(r"^(?:per|an?(?= [a-z]{3}))\s+")
 _POWER = re.compile(r"(\S+) (square|cube)d\b")
 _PER = re.compile(r"\s*\bper\s+")
 _WORD = re.compile(r"(?=...).*[aeiou]")  # letters without a vowel are a product
-_NUMBERS = (
-    "(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
-    "(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty)"
-)
+_NUMBERS = f"(?:{'|'.join(NUMBERS)})"
 _PARTS = f"(?:{'|'.join(SCALES)})s?"
 _NO_UNIT = re.compile(  # words that change the number before them
     r"(?:or|and|is|not|no|pi|sqrt|approx\w*|about|roughly|maybe|perhaps|possibly|probably|if|unless|wrong|negative|"

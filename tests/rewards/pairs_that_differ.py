@@ -215,4 +215,15 @@ PAID_WRONGLY = [
     ("52_8", r"52\text{ (base 7)}"),
     ("52_8", r"5{2}_8 + 1"),
     ("52", r"52\text{ (base 8)}"),
+    # words for a symbol or a number
+    (r"\emptyset", "0"),
+    (r"\text{no solution}", r"\text{all real numbers}"),
+    (r"\text{no solution}", r"\text{one solution}"),
+    (r"(-\infty,\infty)", r"(0,\infty)"),
+    (r"(-\infty,\infty)", r"\text{all integers}"),
+    (r"(-\infty,\infty)", r"\text{all real numbers except 0}"),
+    ("13", "fourteen"),
+    ("42", "forty"),
+    ("2", "forty-two"),
+    ("40", r"\text{forty two}"),
 ]
