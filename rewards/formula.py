@@ -32,6 +32,7 @@ _GREEK = {f"\\{name}" for name in _GREEK_LETTERS.split()}
 _FUNCTIONS = {f"\\{name}" for name in FUNCTIONS} | {"\\log"}
 _NAMES_OF_FUNCTIONS = {"f", "g", "h", "F", "G", "H", "P", "Q"}  # before a bracket, where they may be no factors
 _BEGINNINGS = {"(", "{", "\\frac", "\\binom", "\\sqrt", "\\pi"} | _GREEK | _FUNCTIONS
+_AFTER_FRACTIONS = {"\\pi", "i"}  # 2/3i is a multiple of i
 _MINUS = Fraction(-1)
 _POINTS = 3  # where letters are positive, negative, complex
 _MAX_FACTORIAL = 3000
@@ -169,7 +170,7 @@ class _Reader:
             if token in _OVER:
                 self.take()
                 value = over(value, self.signed())
-                if self.begins_factor():  # 1/2x
+                if self.begins_factor() and self.peek() not in _AFTER_FRACTIONS:  # 1/2x
                     raise Undecided
             elif token in _TIMES:
                 self.take()

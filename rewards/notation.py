@@ -49,6 +49,7 @@ _JOINED = re.compile(
     r"\s*,?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\s*,\s*(?:and|or)\s+|(?<=[\dA-Z}) ])\s+(?:and|or)\s+"
     r"|(?<=\))or(?=\()|\s*\\lor(?![a-zA-Z])"
 )
+_EITHER = re.compile(r"(?<=[)\]])\s*,?\s*(?:or|\\text\s*\{\s*,?\s*or\s*\})\s*(?=[(\[])")
 _TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _OPENING = ("(", "[", "{", "\\{")
 _CLOSING = (")", "]", "}", "\\}")
@@ -110,10 +111,13 @@ def _structured(text: str) -> Answer:
         text = f"\\{{{text[1:-1]}\\}}" if len(split_top(text[1:-1], ",;")) > 1 else text[1:-1].strip()
     if such_that := _SUCH_THAT.fullmatch(text):
         text = such_that[2].strip()
+    if "\\infty" in text:  # which no point has
+        text = _EITHER.sub(r"\\cup ", text)
     if words := _in_words(text):
         return _worded(text, "", text, words)
     if (intervals := _intervals(text)) != text:
         return replace(_structured(intervals), inequality=True)
+    text = _ascending(text)
     if several := _separated(text, "", text):
         return several
     if point := _named_point(text):
@@ -171,6 +175,14 @@ def _interval(text: str) -> tuple[str, str] | None:
     if not ascending or not low or not high or not re.fullmatch("[a-zA-Z]", letter) or re.search("[a-zA-Z,=]", ends):
         return None
     return letter, f"{'(' if first == '<' else '['}{low},{high}{')' if second == '<' else ']'}"
+
+
+def _ascending(text: str) -> str:
+    """A chain of inequalities from its least side on: `c>b>a` is `a<b<c`."""
+    parts = _ORDER.split(text)
+    if len(parts) < 5 or not {*parts[1::2]} <= {">", "\\ge"} or not re.fullmatch(r"[\w\s^+*/.\-\\{}<>]+", text):
+        return text
+    return " ".join(_TURNED.get(part, part) for part in reversed(parts))
 
 
 def split_top(text: str, separators: str) -> tuple[str, ...]:

@@ -60,6 +60,8 @@ _REWRITES: list[tuple[re.Pattern[str], Any]] = [
         (r"\\cr(?![a-zA-Z])", r"\\\\"),
         (rf"(?s)[(\[]\s*{_CELLS}\s*[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
         (rf"(?s)\|\s*{_CELLS}\s*\|", r"\\begin{vmatrix}\1\\end{vmatrix}"),
+        (r"\{\s*(?:(\d+)|\{(\d+)\})\s*\\choose(?![a-zA-Z])\s*(?:(\d+)|\{(\d+)\})\s*\}", r"\\binom{\1\2}{\3\4}"),
+        (r"^\s*([\d.,]+)\s*(?:to|\\text\s*\{\s*to\s*\})\s*([\d.,]+)\s*$", r"\1:\2"),
         (r"<=\s*", r"\\le "),
         (r">=\s*", r"\\ge "),
         (r"\\(?:mathbb|Bbb)\s*\{?\s*([A-Z])\s*\}?", r"\\mathbb{\1}"),

@@ -327,4 +327,18 @@ REFUSED_WRONGLY = [
     ("42", r"\text{forty two}"),
     ("100", "one hundred"),
     ("20", "twenty dollars"),
+    # written in line
+    ("1:1", r"1 \text{ to } 1"),
+    ("3:5", "3 to 5"),
+    ("a<b<c", "c>b>a"),
+    (r"b \le c < a", r"a > c \geq b"),
+    ("y<2x+1", "2x+1>y"),
+    (r"\frac{2}{3}\pi", r"2/3\pi"),
+    (r"\frac{1}{5}+\frac{3}{5}i", "1/5 + 3/5i"),
+    ("120", r"{10 \choose 3}"),
+    ("120", r"\binom{10}{3}"),
+    (r"(-\infty,-2)\cup(3,\infty)", r"(-\infty,-2) \text{ or } (3,\infty)"),
+    ("120", r"{{10} \choose {3}}"),
+    (r"-\frac{\pi}{2}", r"-1/2\pi"),
+    (r"(-\infty,1]\cup[2,3)", r"(-\infty,1] \text{ or } [2,3)"),
 ]

@@ -226,4 +226,17 @@ PAID_WRONGLY = [
     ("42", "forty"),
     ("2", "forty-two"),
     ("40", r"\text{forty two}"),
+    # written in line
+    ("1:2", r"1 \text{ to } 1"),
+    ("a<b<c", "a>b>c"),
+    ("a<b<c", "c>a>b"),
+    (r"a\le b<c", "c>b>a"),
+    (r"\frac{2}{3\pi}", r"2/3\pi"),
+    (r"\frac{2}{3i}", "2/3i"),
+    ("120", r"{10 \choose 4}"),
+    ("(1,2),(3,4)", r"(1,2)\cup(3,4)"),
+    (r"(-\infty,-2)\cup(3,\infty)", r"(-\infty,-2) \text{ or } (4,\infty)"),
+    (r"(-\infty,-2)\cap(3,\infty)", r"(-\infty,-2) \text{ or } (3,\infty)"),
+    ("5", r"5 \text{ to } 6"),
+    (r"\frac{1}{2x}+1", "1/3x+1"),
 ]
