@@ -53,13 +53,6 @@ _REWRITES: list[tuple[re.Pattern[str], Any]] = [
         (r"\\text\s*\{\s*(\\\$|[€£¥¢])\s*\}", r"\1"),
         (r"\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|displaystyle|limits)(?![a-zA-Z])\.?", ""),
         (r"\\([a-zA-Z]+)(\s*)", _renamed),
-        # a matrix: brackets around an array of cells say what those of an environment do
-        (r"\\begin\{array\}\s*(?:\[[tcb]\])?\s*\{[lcr|\s]*\}", r"\\begin{matrix}"),
-        (r"\\end\{array\}", r"\\end{matrix}"),
-        (r"\\(begin|end)\{([pbBvV]?)smallmatrix\}", r"\\\1{\2matrix}"),
-        (r"\\cr(?![a-zA-Z])", r"\\\\"),
-        (rf"(?s)[(\[]\s*{_CELLS}\s*[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
-        (rf"(?s)\|\s*{_CELLS}\s*\|", r"\\begin{vmatrix}\1\\end{vmatrix}"),
         (r"\{\s*(?:(\d+)|\{(\d+)\})\s*\\choose(?![a-zA-Z])\s*(?:(\d+)|\{(\d+)\})\s*\}", r"\\binom{\1\2}{\3\4}"),
         (r"^\s*([\d.,]+)\s*(?:to|\\text\s*\{\s*to\s*\})\s*([\d.,]+)\s*$", r"\1:\2"),
         (r"<=\s*", r"\\le "),
@@ -86,6 +79,17 @@ _REWRITES: list[tuple[re.Pattern[str], Any]] = [
         (r"\\?(?<![a-zA-Z])exp\s*(?=\()", "e^"),
         (r"\s+", " "),
         (r"(?<![\w.,] )(?<![\w.])(\d+) (\d{1,2})/(\d+)(?![\d/])", r"\1\\frac{\2}{\3}"),  # a mixed number
+    ]
+]
+_MATRICES = [  # brackets around an array of cells say what those of an environment do
+    (re.compile(pattern), replacement)
+    for pattern, replacement in [
+        (r"\\begin\{array\}\s*(?:\[[tcb]\])?\s*\{[lcr|\s]*\}", r"\\begin{matrix}"),
+        (r"\\end\{array\}", r"\\end{matrix}"),
+        (r"\\(begin|end)\{([pbBvV]?)smallmatrix\}", r"\\\1{\2matrix}"),
+        (r"\\cr(?![a-zA-Z])", r"\\\\"),
+        (rf"(?s)[(\[]\s*{_CELLS}\s*[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
+        (rf"(?s)\|\s*{_CELLS}\s*\|", r"\\begin{vmatrix}\1\\end{vmatrix}"),
     ]
 ]
 _ONES = (
@@ -122,7 +126,7 @@ def clean(text: str) -> str:
     if (font := _FONT.match(text)) and _closing(text, font.end() - 1) == len(text):
         text = text[font.end() : -1]
     text = _DIGIT.sub(_as_digits, text)
-    for pattern, replacement in _REWRITES:
+    for pattern, replacement in [*_REWRITES, *(_MATRICES if "\\begin" in text else ())]:
         text = pattern.sub(replacement, text)
     text = _braced(_PLAIN_WORD.sub(_as_command, text))
     return _FINAL_POINT.sub("", text.strip()).strip()
