@@ -6,12 +6,13 @@ Files of earlier launches are read as they stand when the next one begins: what 
 writes later is of no effect.
 """
 
-import hashlib
 import json
 import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,37 +21,48 @@ from pydantic import TypeAdapter
 from rewards import Verdict
 from rlcore.errors import UserError
 from rlcore.ranks import Ranks, all_gather
-from rlcore.recipe import Recipe
-from rlcore.session.inputs import Inputs
+from rlcore.train.made_of import MadeOf, runs_of, steps_of
 from rlcore.types import Groups, Problem, Trajectory, Turn
 
 Answer = TypeVar("Answer")
 _ROW: TypeAdapter[Any] = TypeAdapter(list[list[tuple[tuple[Turn, ...], tuple[Verdict, ...]]]])
 """The groups of one place of a step in the order in which they were sampled, without their problems."""
+OTHER_SETTINGS = "other settings"
+OTHER_WEIGHTS = "weights that settings since changed had made"
+"""Why groups are sampled anew."""
 
 
 class Ledger:
     """Groups by serial. All ranks make it together; after that each reads and writes on its own, from any thread."""
 
-    def __init__(self, folder: Path, ranks: Ranks, identity: str):
-        """`identity`: of all that the groups depend on; rows of another are passed over.
+    def __init__(self, folder: Path, ranks: Ranks, made_of: MadeOf, size: int):
+        """`size`: the groups of a step. Rows that the run, made of `made_of`, would not have sampled are passed over.
 
         Raises UserError on all ranks where the folder cannot be written.
         """
-        self._first, self._folder = ranks.first, folder
-        found = _earlier(folder, identity) if ranks.first else None
-        self._earlier, launch, refused = all_gather(found, ranks)[0] or ({}, 0, "")
-        if refused:
-            raise UserError(refused)
-        self._path = folder / f"{launch:06d}-{ranks.rank:05d}.sqlite"
+        self._first, self._folder, self._size = ranks.first, folder, size
+        found = all_gather(_earlier(folder, made_of, size) if ranks.first else None, ranks)[0] or _Earlier()
+        if found.refused:
+            raise UserError(found.refused)
+        self._earlier, self._passed_over = found.files, found.passed_over
+        self._path = folder / f"{found.launch:06d}-{ranks.rank:05d}.sqlite"
         self._lock = threading.Lock()
         self._kept = 0
-        self._file = self._told(lambda: _open(self._path, identity))
+        self._file = self._told(lambda: _open(self._path, made_of))
+
+    def passed_over(self, step: int) -> str:
+        """A line about the groups from a step on that earlier launches kept and this one samples anew; "" for none."""
+        reasons = [why for serial, why in self._passed_over.items() if serial >= step * self._size]
+        counts = " and ".join(f"{reasons.count(why)} by {why}" for why in dict.fromkeys(reasons))
+        return (
+            f"{len(reasons)} groups that an earlier launch sampled ahead are sampled anew: {counts}" if counts else ""
+        )
 
     def write(self, serial: int, groups: Groups) -> None:
         """Keeps the groups; returns once they are on the disk. Raises UserError where they cannot be."""
         row = zlib.compress(_ROW.dump_json([[(t.turns, t.verdicts) for t in group] for group in groups]), 1)
-        self._told(lambda: self._file.execute("INSERT OR REPLACE INTO done VALUES (?, ?)", (serial, row)))
+        newest = max(version for group in groups for t in group for turn in t.turns for version in turn.versions)
+        self._told(lambda: self._file.execute("INSERT OR REPLACE INTO done VALUES (?, ?, ?)", (serial, newest, row)))
 
     def read(self, serial: int, problems: Sequence[Problem]) -> Groups | None:
         """The groups of a serial, the first on the first of `problems` and so on; None where none are kept."""
@@ -90,40 +102,57 @@ class Ledger:
             raise UserError(f"the ledger {path or self._path} cannot be used: {error}") from None
 
 
-def sampled_from(recipe: Recipe, inputs: Inputs) -> str:
-    """A digest of all that a run's groups depend on beside its weights."""
-    parts = {"seed", "model", "data", "conversation", "rewards", "batch", "credit", "stages"}
-    sampling = {"temperature", "top_p", "top_k", "min_p", "stop"}
-    told = recipe.model_dump(mode="json", include={**dict.fromkeys(parts, True), "rollout": sampling})
-    return hashlib.blake2b(json.dumps([told, inputs], sort_keys=True).encode(), digest_size=16).hexdigest()
+@dataclass(slots=True)
+class _Earlier:
+    """What earlier launches kept: the file of each serial, why those of others are passed over, and their number."""
+
+    files: dict[int, str] = field(default_factory=dict)
+    passed_over: dict[int, str] = field(default_factory=dict)
+    launch: int = 0
+    refused: str = ""
+    """Why there can be no ledger."""
 
 
-def _earlier(folder: Path, identity: str) -> tuple[dict[int, str], int, str]:
-    """The file of each serial that earlier launches kept, the number of this launch, and why there can be none."""
+def _earlier(folder: Path, made_of: MadeOf, size: int) -> _Earlier:
+    found = _Earlier()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        found: dict[int, str] = {}
-        launch = 0
         for path in sorted(folder.glob("*.sqlite")):
-            launch = int(path.name.partition("-")[0]) + 1
+            found.launch = int(path.name.partition("-")[0]) + 1
             try:
-                file = _connect(path)
-                if file.execute("SELECT identity FROM made_of").fetchone() == (identity,):
-                    found |= {serial: path.name for (serial,) in file.execute("SELECT serial FROM done")}
-                file.close()
+                with closing(_connect(path)) as file:
+                    its = _made_of(file)
+                    until = made_of.same_until(its)
+                    for serial, newest in file.execute("SELECT serial, newest FROM done"):
+                        step = slice(serial // size, serial // size + 1)
+                        if its.groups[step] != made_of.groups[step]:
+                            found.passed_over[serial] = OTHER_SETTINGS
+                        elif newest > until:
+                            found.passed_over[serial] = OTHER_WEIGHTS
+                        else:
+                            found.files[serial] = path.name
             except sqlite3.DatabaseError:  # its launch ended before the first row, or its disk lost it
                 continue
     except OSError as error:
-        return {}, 0, f"the ledger {folder} cannot be written: {error.strerror}"
-    return found, launch, ""
+        found.refused = f"the ledger {folder} cannot be written: {error.strerror}"
+    found.passed_over = {serial: why for serial, why in found.passed_over.items() if serial not in found.files}
+    return found
 
 
-def _open(path: Path, identity: str) -> sqlite3.Connection:
+def _open(path: Path, made_of: MadeOf) -> sqlite3.Connection:
     file = _connect(path)
-    file.execute("CREATE TABLE made_of (identity TEXT NOT NULL)")
-    file.execute("CREATE TABLE done (serial INTEGER PRIMARY KEY, row BLOB NOT NULL)")
-    file.execute("INSERT INTO made_of VALUES (?)", (identity,))
+    file.execute("CREATE TABLE made_of (digests TEXT NOT NULL)")
+    file.execute("CREATE TABLE done (serial INTEGER PRIMARY KEY, newest INTEGER NOT NULL, row BLOB NOT NULL)")
+    digests = json.dumps([runs_of(made_of.groups), runs_of(made_of.updates)])
+    file.execute("INSERT INTO made_of VALUES (?)", (digests,))
     return file
+
+
+def _made_of(file: sqlite3.Connection) -> MadeOf:
+    """Of the launch that wrote a file; of no step where it ended before it could say."""
+    told = file.execute("SELECT digests FROM made_of").fetchone()
+    groups, updates = json.loads(told[0]) if told else ((), ())
+    return MadeOf(steps_of(groups), steps_of(updates))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

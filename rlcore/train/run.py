@@ -27,7 +27,8 @@ from rlcore.train.ahead import Ahead
 from rlcore.train.base_attempts import BaseAttempts
 from rlcore.train.checkpoints import Checkpoints, read_state
 from rlcore.train.collect import Collector
-from rlcore.train.ledger import Ledger, sampled_from
+from rlcore.train.ledger import Ledger
+from rlcore.train.made_of import made_of, runs_of
 from rlcore.train.step_metrics import TooManyUnscored, distributions
 from rlcore.types import Groups
 from rlcore.watchdog import enter_phase
@@ -62,6 +63,7 @@ class Run:
             if checkpoint:
                 self._resume(checkpoint, state)
             self._resumed_at = self.step if checkpoint else None
+            self._made_of = made_of(recipe, self._session.inputs, self.step, state.get("updates_made_of", []))
             self.tracker = opened.enter_context(
                 open_tracker(recipe, ranks, resume_step=self._resumed_at, run_id=state.get("run_id", ""))
             )
@@ -95,7 +97,9 @@ class Run:
         with self.interrupt.nothing_to_save():
             if not recipe.batch.ahead:
                 return Collector(recipe, self.ranks, self.rollout, problems, base)
-            ledger = Ledger(self.folder / "ledger", self.ranks, sampled_from(recipe, self._session.inputs))
+            ledger = Ledger(self.folder / "ledger", self.ranks, self._made_of, recipe.batch.problems)
+            if note := ledger.passed_over(self.step):
+                self.tracker.say(note)
             ahead = Ahead(recipe, self.ranks, self.rollout, problems, base, ledger, self._checkpoints.oldest)
             return self._open.enter_context(closing(ahead))
 
@@ -222,6 +226,7 @@ class Run:
             "run_id": self.tracker.run_id,
             "kl": self._kl,
             "inputs": self._session.inputs,
+            "updates_made_of": runs_of(self._made_of.updates),
             "parameters": parameter_shapes(self.learner.module),
         }
         for note in self._checkpoints.save(self.step, self.learner, state, self._best_step):

@@ -36,6 +36,7 @@ from rlcore.train.ahead import Ahead
 from rlcore.train.base_attempts import BaseAttempts
 from rlcore.train.collect import Collector
 from rlcore.train.ledger import Ledger
+from rlcore.train.made_of import MadeOf
 from tests.rollout.scripted import ScriptedScorer, conversation
 from tests.rollout.servers.running import engine, until, up, weights
 from tests.tiny import write_recipe
@@ -115,7 +116,7 @@ def collect(recipe: Recipe, rollout: Rollout, folder: Path) -> Collector:
     base = BaseAttempts(folder, rollout, ALONE, lambda *_: nullcontext(id), resumed=False)
     if not recipe.batch.ahead:
         return Collector(recipe, ALONE, rollout, problems, base)
-    return Ahead(recipe, ALONE, rollout, problems, base, Ledger(folder / "ledger", ALONE, ""), lambda: 0)
+    return Ahead(recipe, ALONE, rollout, problems, base, Ledger(folder / "ledger", ALONE, MadeOf([], []), 1), lambda: 0)
 
 
 class Drawn:

@@ -18,7 +18,8 @@ from rlcore.rollout import Rollout, Scorer
 from rlcore.rollout.sampling import mixed_seed
 from rlcore.train.ahead import Ahead
 from rlcore.train.base_attempts import BaseAttempts
-from rlcore.train.ledger import Ledger, sampled_from
+from rlcore.train.ledger import Ledger
+from rlcore.train.made_of import made_of, runs_of
 from rlcore.train.step_metrics import TooManyUnscored, check_scored
 from tests.rollout.scripted import ScriptedEngine, ScriptedScorer, conversation
 from tests.tiny import write_recipe
@@ -58,8 +59,20 @@ class Launch:
     """One launch of a run on `world` ranks, each with its own part of every step."""
 
     def __init__(
-        self, folder, ahead: int, *, at=0, world=1, servers=True, seed=0, talk=None, scorer=None, **changes: object
+        self,
+        folder,
+        ahead: int,
+        *,
+        at=0,
+        past=(),
+        world=1,
+        servers=True,
+        seed=0,
+        talk=None,
+        scorer=None,
+        **changes: object,
     ):
+        """`at`: the step of the checkpoint that it goes on from; `past`: what its updates before were made of."""
         settings = {"batch": {"problems": SIZE, "group": GROUP, "branches": 2, "resample": 1, "ahead": ahead}}
         settings |= {"stages": STAGES, "credit": {"baseline": "tree"}, "evaluate": None, **changes}
         settings |= {"rollout": SERVERS | {"deadline": 30.0}} if servers else {}
@@ -69,11 +82,13 @@ class Launch:
         self.engine, self.step, self.saved = Versioned(talk.tokenizer, random.Random(seed)), at, 0
         self.engine.version = at
         rollout = Rollout(self.recipe, self.engine, talk, scorer or ScriptedScorer(self.judge))
-        self.collectors = []
+        self.collectors, self.notes = [], list[str]()
+        self.made_of = made_of(self.recipe, {}, at, past or runs_of(made_of(self.recipe, {}).updates))
         for rank in range(world):
             ranks, alone = (Ranks(number, count, torch.device("cpu")) for number, count in ((rank, world), (0, 1)))
             base = BaseAttempts(folder, rollout, alone, lambda *_: nullcontext(id), resumed=at > 0 or rank > 0)
-            ledger = Ledger(folder / "ledger", ranks, sampled_from(self.recipe, {}))
+            ledger = Ledger(folder / "ledger", ranks, self.made_of, SIZE)
+            self.notes += filter(None, [ledger.passed_over(at)])
             self.collectors.append(Ahead(self.recipe, ranks, rollout, problems, base, ledger, lambda: self.saved))
 
     @staticmethod
@@ -291,3 +306,29 @@ def test_code_is_judged_in_its_workers_while_the_learner_is_elsewhere(tmp_path):
         run.close()
         scorer.close()
     assert set(scores) == {0.0, 1.0}
+
+
+def test_rows_of_weights_that_a_change_of_settings_has_undone_are_sampled_anew_and_told_of(tmp_path):
+    """Settings change as the run goes on from step 2, and back as it goes on from step 4."""
+    plain = {"batch": {"problems": SIZE, "group": GROUP, "ahead": 2}, "credit": {"baseline": "leave_one_out"}}
+    plain |= {"stages": [{"name": "one", "steps": 12, "kl": [0, 0]}]}
+    rates, sampled = {"first": 0.03, "second": 0.01, "third": 0.03}, dict[str, list[int]]()
+    past = ()
+    for name, at, steps in (("first", 0, 6), ("second", 2, 5), ("third", 4, 4)):
+        run = Launch(tmp_path, 2, servers=False, at=at, past=past, learner={"lr": rates[name]}, **plain)
+        sampled[name], notes = [], run.notes
+        for _ in range(steps):
+            before = len(run.engine.least)
+            groups = run.collect()
+            assert max(lags(groups, run.step - 1)) <= 2
+            sampled[name] += [len(run.engine.least) - before]
+            if run.step == at + 2:
+                past = runs_of(run.made_of.updates)
+        run.close()
+        passed = {"first": 0, "second": 3, "third": 2}[name]
+        told_of = f"{passed * SIZE} groups that an earlier launch sampled ahead are sampled anew: {passed * SIZE} by "
+        assert [note.startswith(told_of) for note in notes] == [True] * bool(passed)
+    step = SIZE * GROUP * 2
+    assert sampled["first"] == [3 * step, *[step] * 5]
+    assert sampled["second"] == [0, step, step, step, step], "steps 2 to 4 were sampled by weights of this run"
+    assert sampled["third"] == [0, step, step, step], "steps 4 to 6 were, the later ones by weights learned at 0.01"
