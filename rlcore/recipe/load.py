@@ -95,7 +95,7 @@ def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in a recipe that start with ./ or ../ are relative to the file they stand in, wherever the command runs.
 
     Those that start with ~/ are in the user's home.
-    What they become no longer starts so, because a resolved recipe is saved in the folder of its run.
+    They become absolute: a resolved recipe is saved in the folder of its run, which may go on from another directory.
     """
     for key, value in values.items():
         if isinstance(value, dict):
@@ -109,8 +109,7 @@ def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
         elif value.startswith("~/"):
             values[key] = str(Path(value).expanduser())
         elif key != "extends" and value.startswith(("./", "../")):
-            path, here = (folder / value).resolve(), Path.cwd()
-            values[key] = str(path.relative_to(here) if path.is_relative_to(here) else path)
+            values[key] = str((folder / value).resolve())
 
 
 def _read_template(values: dict[str, Any]) -> None:

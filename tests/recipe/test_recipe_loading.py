@@ -7,6 +7,7 @@ import pytest
 
 from rlcore.errors import UserError
 from rlcore.recipe import batch_arithmetic, dump_recipe, load_recipe, saved_recipe
+from rlcore.recipe.compare import differences
 from rlcore.recipe.load import with_overrides
 
 BASE = """
@@ -196,13 +197,19 @@ def test_the_dump_reads_back_equal_wherever_it_is_saved(base, tmp_path, monkeypa
     assert Path(recipe.data.path) == (tmp_path / "files/rows.jsonl").resolve()
 
 
-def test_paths_are_relative_to_the_recipe_they_stand_in(base, tmp_path, monkeypatch):
+def test_paths_are_relative_to_the_recipe_they_stand_in_wherever_the_command_runs(base, tmp_path, monkeypatch):
     write(tmp_path / "shared/parent.yaml", BASE + "output: ./runs\n")
     child = write(tmp_path / "arms/child.yaml", "extends: ../shared/parent.yaml\ndata: {exclude: ./x.jsonl}\n")
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe(child)
-    assert recipe.output == "shared/runs"
-    assert recipe.data.exclude == "arms/x.jsonl"
+    assert recipe.output == str(tmp_path / "shared/runs")
+    assert recipe.data.exclude == str(tmp_path / "arms/x.jsonl")
+    monkeypatch.chdir(tmp_path / "arms")
+    assert load_recipe("child.yaml") == recipe
+    for exclude, changed in (("arms/x.jsonl", False), ("arms/y.jsonl", True)):  # as a run may have saved it
+        saved = recipe.model_copy(update={"data": recipe.data.model_copy(update={"exclude": exclude})})
+        monkeypatch.chdir(tmp_path)
+        assert bool(differences(saved.model_dump(), recipe.model_dump())) == changed
 
 
 SERVERS = ["rollout.engine=vllm", "rollout.mode=servers"]
