@@ -12,6 +12,7 @@ from rlcore.errors import UserError, did_you_mean
 from rlcore.evaluate.results import Results
 from rlcore.plan.start import check_memory
 from rlcore.recipe import Recipe, batch_arithmetic, load_recipe
+from rlcore.recipe.compare import check_unchanged
 from rlcore.report.run_folder import EVALUATION, read_run, read_runs, results_of
 from rlcore.report.table import BASE_ARM, console_table, coverage_note, difference_rows, markdown_table, result_rows
 from rlcore.session.evaluation import evaluate
@@ -30,20 +31,22 @@ def run_experiment(
     folder of the recipe that it comes after, in its own folder if none is given.
 
     Returns the evaluation at the end; None for a recipe without one, or when the run was asked to stop. Raises
-    UserError for recipes that come after each other in a circle, after one that trains nothing, or that lack memory.
+    UserError for recipes that come after each other in a circle, after one that trains nothing, or after one that ran
+    with other settings than it has, and for one that lacks memory.
     """
     check_memory(recipe, training=bool(recipe.stages or recipe.sft or recipe.adapt))
     if recipe.after:
         if recipe.after in later:
             raise UserError(f"after: recipe {recipe.after} comes after itself")
         first = _before(recipe, before or Path(recipe.output) / BEFORE)
-        if not _ended(first):
+        if _ended(first):
+            _check_unchanged(first)
+        else:
             run_experiment(first, (*later, recipe.after))
             torch.distributed.barrier()  # one rank writes the policy that all of them load
         if not _ended(first):
             return None  # it was asked to stop
-        model = recipe.model.model_copy(update={"path": str(Path(first.output) / "final"), "scratch": None})
-        recipe = recipe.model_copy(update={"model": model})
+        recipe = _from_policy_of(first, recipe)
     if recipe.sft:
         from rlcore.sft.fine_tune import fine_tune  # TRL takes seconds to import
 
@@ -61,6 +64,23 @@ def _before(recipe: Recipe, folder: Path) -> Recipe:
     if not (first.stages or first.sft):
         raise UserError(f"after: recipe {recipe.after} has neither stages nor sft: it trains no policy to start from")
     return first.model_copy(update={"output": str(folder)})
+
+
+def _from_policy_of(first: Recipe, recipe: Recipe) -> Recipe:
+    """The recipe, which starts from the policy that `first` has trained."""
+    model = recipe.model.model_copy(update={"path": str(Path(first.output) / "final"), "scratch": None})
+    return recipe.model_copy(update={"model": model})
+
+
+def _check_unchanged(recipe: Recipe) -> None:
+    """Raises UserError where a run that has ended, or one that it came after, ran with other settings."""
+    folder = Path(recipe.output)
+    if recipe.after:
+        first = _before(recipe, folder / BEFORE)
+        if _ended(first):
+            _check_unchanged(first)
+        recipe = _from_policy_of(first, recipe)
+    check_unchanged(folder, recipe)
 
 
 def _ended(recipe: Recipe) -> bool:

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -78,6 +79,22 @@ def test_a_stop_while_the_run_before_is_evaluated_stops_all_and_the_same_command
 def test_a_recipe_after_one_that_trains_nothing_is_refused(tmp_path, capfd):
     said = refusal(capfd, "train", second_of_two(tmp_path, stages=[]))
     assert "first/recipe.yaml has neither stages nor sft: it trains no policy to start from" in said
+
+
+def test_what_a_recipe_comes_after_is_not_taken_as_it_was_once_its_recipe_or_seed_has_changed(tmp_path, capfd):
+    first = second_of_two(tmp_path).parent.with_name("first") / "recipe.yaml"
+    third = write_recipe(tmp_path, stages=[{"name": "only", "steps": 1}], after="./second/recipe.yaml")
+    main(["train", str(third)])
+    trained = (tmp_path / "run/before/before/final/model.safetensors").stat().st_mtime_ns
+    main(["train", str(third), "track.trajectories=1", "learner.lr=0.1"])  # its own settings, not theirs
+    shutil.rmtree(tmp_path / "run/checkpoints")  # as if stopped before its first
+    said = refusal(capfd, "train", third, "seed=1")
+    assert (
+        f"after: {tmp_path}/run/before/before was trained with seed 0, not 1: restore it, or remove the folder" in said
+    )
+    first.write_text(first.read_text().replace("lr: 0.003", "lr: 0.001"))
+    assert "run/before/before was trained with learner.lr 0.003, not 0.001" in refusal(capfd, "train", third)
+    assert (tmp_path / "run/before/before/final/model.safetensors").stat().st_mtime_ns == trained
 
 
 def test_a_base_that_arms_share_is_measured_once(repository: Path, tmp_path: Path, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rlcore.errors import UserError
-from rlcore.recipe.load import saved_recipe
+from rlcore.recipe.load import load_recipe, saved_recipe
 from rlcore.recipe.schema import Recipe
 
 FIXED_KEYS = (
@@ -42,6 +42,18 @@ def recipe_changes(folder: Path, saved: Mapping[str, Any], recipe: Recipe, step:
             "remove the folder"
         )
     return {key: change for key, change in changes.items() if not _below(key, SILENT_KEYS)}
+
+
+def check_unchanged(folder: Path, recipe: Recipe) -> None:
+    """Raises UserError where the finished run in `folder`, which is not run again, was of another recipe."""
+    saved = load_recipe(folder / "recipe.yaml")
+    changes = differences(saved.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    for key, (before, now) in changes.items():
+        if not _below(key, SILENT_KEYS):
+            raise UserError(
+                f"after: {folder} was trained with {key} {before}, not {now}: restore it, or remove the folder to "
+                "train again"
+            )
 
 
 def _schedule(recipe: Recipe) -> list[str]:
