@@ -61,7 +61,8 @@ class Ledger:
     def write(self, serial: int, groups: Groups) -> None:
         """Keeps the groups; returns once they are on the disk. Raises UserError where they cannot be."""
         row = zlib.compress(_ROW.dump_json([[(t.turns, t.verdicts) for t in group] for group in groups]), 1)
-        newest = max(version for group in groups for t in group for turn in t.turns for version in turn.versions)
+        turns = [turn for group in groups for trajectory in group for turn in trajectory.turns]
+        newest = max((version for turn in turns for version in turn.versions), default=0)
         self._told(lambda: self._file.execute("INSERT OR REPLACE INTO done VALUES (?, ?, ?)", (serial, newest, row)))
 
     def read(self, serial: int, problems: Sequence[Problem]) -> Groups | None:
