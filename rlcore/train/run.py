@@ -104,7 +104,10 @@ class Run:
             return self._open.enter_context(closing(ahead))
 
     def measure_base(self, known: Results | None) -> None:
-        """Evaluates the policy before its first step, unless that is known: sandbagging is measured against it."""
+        """Evaluates the policy before its first step, unless that is known: sandbagging is measured against it.
+
+        But only against what is sampled as training samples: greedy attempts, say, are better.
+        """
         if self.step or not self.recipe.evaluate:
             return
         if known and self.ranks.first:
@@ -112,7 +115,9 @@ class Run:
             self.tracker.evaluated(known)
         with self.interrupt.nothing_to_save():
             results = known or self._evaluate(self.recipe.evaluate.problems, BASE_RESULTS, self.step)
-        self.base_t1 = results.evaluations[-1].metrics["t1"][0]
+        if self.recipe.evaluate.temperature == self.recipe.rollout.temperature:
+            sampled = (part.metrics["t1"][0] for part in results.evaluations if part.mode == "sampled")
+            self.base_t1 = next(sampled, self.base_t1)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The weights to publish: all of the policy's, or its adapters alone."""
