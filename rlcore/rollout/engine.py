@@ -21,8 +21,7 @@ class Sampling:
     stop: StopTexts | None = None
     """Texts that end a reply. An engine may ignore them: the reply is cut after the first of them in any case."""
     seed: int = 0
-    apart: bool = False
-    """Whether a conversation's random numbers must depend on `seed` and its key alone, whatever else is sampled."""
+    """With a conversation's key it says what its random numbers are, whatever else is sampled."""
     least_version: int | None = None
     """The oldest weights that may sample a token; None: those published last. Servers may hold several versions."""
     adapter: int = 0

@@ -52,7 +52,8 @@ class Rollout:
     ) -> Groups:
         """`group` scored trajectories of each problem.
 
-        `branches`, and `firsts` of each problem, are as for `group_episodes`. `draw` names the random numbers.
+        `branches`, and `firsts` of each problem, are as for `group_episodes`. `draw` names the random numbers: those of
+        a trajectory depend only on the recipe's seed, `draw` and its place.
         """
         return sample_groups(
             self.engine,
@@ -82,7 +83,7 @@ class Rollout:
         older than `least_version`. `branches` and `firsts` are as for `group_episodes`.
         """
         sampling = self._sampling(self._recipe.rollout.temperature, draw)
-        sampling = replace(sampling, apart=True, least_version=least_version)
+        sampling = replace(sampling, least_version=least_version)
         keys, talk, judge = [mixed_seed(name) for name in names], self._conversation, self._scorer.start
         episodes = group_episodes(
             self.engine, talk, problem, sampling, keys, branches=branches, firsts=firsts, judge=judge
@@ -154,7 +155,7 @@ class Rollout:
         judge: Judge | None = None,
         adapters: Mapping[str, int] | None = None,
     ) -> Iterator[tuple[int, Trajectory]]:
-        settings, sampling = self._recipe.rollout, replace(self._sampling(temperature, draw), apart=True)
+        settings, sampling = self._recipe.rollout, self._sampling(temperature, draw)
 
         async def converse(problem: Problem, prompt: tuple[int, ...], sample: int) -> Trajectory:
             key = mixed_seed(problem.id, sample)

@@ -60,10 +60,8 @@ class TorchEngine(RolloutEngine):
         self._tensor = partial(torch.as_tensor, device=self.device)
         self._stop_ids = np.array(stop_ids)
         self._pass_tokens = PASS_TOKENS.get(self.device.type, PASS_TOKENS["cuda"])
-        self._generator = torch.Generator(device=self.device)
         self._cache = SlotCache(model.config, model.dtype, self.device, slots, max_tokens + 1)
         self._driver: asyncio.Task[None] | None = None
-        self._seed: int | None = None
         self._common = is_common_decoder(model)
         self.adapters: ManyAdapters | None = None  # in the model; a request's `sampling` says which it goes through
         self._forget()
@@ -78,9 +76,6 @@ class TorchEngine(RolloutEngine):
         self.version = version
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, key: int, last: bool) -> Sample:
-        if not sampling.apart and sampling.seed != self._seed:  # one stream of numbers serves all such rows
-            self._seed = sampling.seed
-            self._generator.manual_seed(sampling.seed)
         answer: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         self._came.setdefault(key, len(self._came))
         self._waiting.append(Request(key, tuple(ids), sampling, last, answer))
@@ -309,8 +304,8 @@ class TorchEngine(RolloutEngine):
             mine = np.flatnonzero(kinds_R == kind)
             logits_rV = logits_RV if len(mine) == len(slots_R) else logits_RV[self._tensor(mine)]
             sampling = self._rows.kinds[kind]
-            share_r1 = self._uniform(slots_R[mine], apart=sampling.apart)
-            tokens_r, logprobs_r = draw(logits_rV, sampling, share_r1)
+            share_r = uniform(self._rows.seed_S[slots_R[mine]], self._rows.length_S[slots_R[mine]])
+            tokens_r, logprobs_r = draw(logits_rV, sampling, self._tensor(share_r)[:, None])
             self._rows.append(slots_R[mine], tokens_r.cpu().numpy(), logprobs_r.cpu().numpy())
         length_R = self._rows.length_S[slots_R]
         stopped_R = (self._rows.ids_SC[slots_R, length_R - 1][:, None] == self._stop_ids).any(1)
@@ -320,12 +315,6 @@ class TorchEngine(RolloutEngine):
         for at in np.flatnonzero(ended_R).tolist():
             self._answer(int(slots_R[at]), "stop" if stopped_R[at] else "length")
         self._active = np.sort(np.concatenate([self._active, slots_R[~ended_R]]))
-
-    def _uniform(self, slots_R: np.ndarray, *, apart: bool) -> torch.Tensor:
-        """A random number for the next token of each of these rows, `[R, 1]` float64."""
-        if apart:
-            return self._tensor(uniform(self._rows.seed_S[slots_R], self._rows.length_S[slots_R])[:, None])
-        return torch.rand(len(slots_R), 1, generator=self._generator, device=self.device, dtype=torch.float64)
 
     def _answer(self, slot: int, finish: Literal["stop", "length"]) -> None:
         request = self._rows.request(slot)

@@ -243,6 +243,26 @@ def test_a_prompt_of_many_tokens_is_computed_as_one_of_few(family):
 
 
 @pytest.mark.usefixtures("size")
+def test_a_seed_says_what_is_sampled_however_long_conversations_wait_and_however_many_fit():
+    """As they do for tests of code that run meanwhile, and for slots where memory is short."""
+
+    async def talk(engine: TorchEngine, prompt: list[int], key: int, passes: int) -> list[int]:
+        first = await engine.sample(prompt, Sampling(10), key=key, last=False)
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        return [*first.ids, *(await engine.sample([*prompt, *first.ids, 2], Sampling(10), key=key, last=True)).ids]
+
+    async def all_of(slots: int, waits: int) -> list[list[int]]:
+        engine, asked = TorchEngine(made, [STOP], slots=slots, max_tokens=99), prompts(20)
+        talks = (talk(engine, prompt, key, waits * (key % 7)) for key, prompt in enumerate(asked))
+        return list(await asyncio.gather(*talks))
+
+    made = model("qwen2")
+    expected = asyncio.run(all_of(20, 0))
+    assert asyncio.run(all_of(20, 3)) == expected
+    assert asyncio.run(all_of(4, 0)) == expected
+
+
 def test_weights_that_changed_in_place_are_sampled_from():
     """As the learner's own do, which are not published."""
     own = model("qwen2")
