@@ -15,7 +15,7 @@ from rlcore.recipe import Recipe
 from rlcore.recipe.schema import StageConfig
 from rlcore.session.inputs import Inputs
 
-SAMPLES = {
+SAMPLES: dict[str, bool | set[str]] = {
     "seed": True,
     "model": True,
     "data": True,
