@@ -39,8 +39,12 @@ class Part:
 
 def memory_parts(recipe: Recipe, shapes: Shapes, ranks: int, gpu_bytes: int) -> list[Part]:
     """The parts of what learns, then of the sampler, without empty ones."""
-    learns = recipe.stages or recipe.sft or not recipe.adapt
-    learning = learner_parts(recipe, shapes, ranks) if learns else adapt_parts(recipe, shapes)
+    if recipe.sft:
+        learning = sft_parts(recipe, shapes, ranks)
+    elif recipe.stages or not recipe.adapt:
+        learning = learner_parts(recipe, shapes, ranks)
+    else:
+        learning = adapt_parts(recipe, shapes)
     parts = [*learning, *sampler_parts(recipe, shapes, gpu_bytes)]
     return [part for part in parts if part.sampling or part.learning or part.host]
 
@@ -103,6 +107,28 @@ def learner_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
         ),
         Part("output head: logits of a chunk", 0, HEAD_BUFFERS * 4 * min(CHUNK_ELEMENTS, tokens * shapes.vocabulary)),
         Part("output head: its gradient (float32)", 0, 0 if lora else 4 * shapes.head_parameters),
+    ]
+
+
+def sft_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
+    """What supervised rounds hold, which make no learner: little between the rounds, and all weights on every rank."""
+    assert recipe.sft
+    size, longest, per_rank = dtype_bytes(recipe), longest_conversation(recipe), max(1, recipe.sft.batch // ranks)
+    rows = max(1, min(recipe.learner.micro_batch_tokens // longest, per_rank))
+    tokens, whole = rows * longest, size * shapes.parameters
+    activations = activation_bytes(shapes, tokens, size)
+    if rows < per_rank:
+        activations = tokens * shapes.layers * shapes.hidden * size + activations // shapes.layers
+    split = ranks if size == 2 else 1
+    return [
+        Part("weights", whole, whole),
+        Part("gradients", 0, whole),
+        Part("buckets of the gradients (DDP)", 0, whole if ranks > 1 else 0),
+        Part("master weights, their gradients (float32)", 0, 8 * shapes.parameters // split if size == 2 else 0),
+        Part("optimizer (Adam, float32)", 0, 8 * shapes.parameters // split),
+        Part(f"activations of {tokens:,} tokens", 0, activations),
+        Part("output head: logits of a chunk", 0, HEAD_BUFFERS * 4 * min(CHUNK_ELEMENTS, tokens * shapes.vocabulary)),
+        Part("output head: its gradient (float32)", 0, 4 * shapes.head_parameters),
     ]
 
 

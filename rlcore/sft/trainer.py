@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from rlcore.policy import Policy
+from rlcore.sft.master_weights import MasterAdamW
 
 IGNORED = -100
 """Label of a token that is not learned, as transformers has it."""
@@ -44,6 +46,7 @@ def train_supervised(
 
     Each of `world` processes passes `rows_at_once` through the model together, its whole part of the batch by default;
     the batch must divide into them. `on_step` is called at each optimizer step; without it TRL shows its progress.
+    A policy in half precision is learned in float32 copies of its weights (`MasterAdamW`).
     """
     at_once = schedule.batch // world if rows_at_once is None else rows_at_once
     settings = SFTConfig(
@@ -58,6 +61,7 @@ def train_supervised(
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": round(schedule.decay * schedule.steps), "decay_type": "linear"},
         bf16=False,
+        use_cpu=policy.model.device.type == "cpu",  # without it accelerate joins no ranks but those on GPUs
         gradient_checkpointing=at_once < schedule.batch // world,
         seed=seed,
         logging_steps=50,
@@ -69,11 +73,22 @@ def train_supervised(
         report_to="none",
     )
     table = datasets.Dataset.from_list(list(rows))
-    trainer = SFTTrainer(policy.model, args=settings, train_dataset=table, processing_class=policy.tokenizer)
+    trainer = SFTTrainer(
+        policy.model,
+        args=settings,
+        train_dataset=table,
+        processing_class=policy.tokenizer,
+        optimizer_cls_and_kwargs=None if policy.model.dtype == torch.float32 else _master(settings, world),
+    )
     if on_step:
         trainer.add_callback(_Steps(on_step))
         trainer.remove_callback(PrinterCallback)
     return float(trainer.train().training_loss)
+
+
+def _master(settings: SFTConfig, world: int) -> tuple[type[MasterAdamW], dict[str, Any]]:
+    betas = settings.adam_beta1, settings.adam_beta2
+    return MasterAdamW, {"lr": settings.learning_rate, "betas": betas, "rank": settings.process_index, "world": world}
 
 
 class _Steps(TrainerCallback):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from transformers import set_seed
 
 from rlcore.data import load_problems
@@ -35,7 +36,8 @@ def _make(section: WarmStart, folder: Path) -> None:
     options = Options.model_validate(section.data.options)
     words = phrases(options.letters, options.max_number)
     tokenizer = phrase_tokenizer([*words, f" {section.conversation.instruction}"])
-    policy = Policy(scratch_model(section.sizes, tokenizer, section.seed), tokenizer)
+    model = scratch_model(section.sizes, tokenizer, section.seed)
+    policy = Policy(torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu"), tokenizer)
     conversation = Conversation(tokenizer, section.conversation, [tokenizer.eos_token_id])
     for phase in section.phases:
         rows = demonstrations(problems, conversation, phase, phase.steps * section.batch, section.seed)

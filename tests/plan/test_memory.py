@@ -8,18 +8,22 @@ import pytest
 import torch
 from measured import CONFIG
 from torch.autograd.graph import saved_tensors_hooks
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.plan import memory
 from rlcore.plan.lengths import longest_conversation
-from rlcore.plan.memory import activation_bytes, adapt_parts, kv_cache_bytes, learner_parts, merged_bytes
+from rlcore.plan.memory import activation_bytes, adapt_parts, kv_cache_bytes, learner_parts, memory_parts, merged_bytes
 from rlcore.plan.shapes import model_shapes, shapes_of
+from rlcore.policy import Policy
 from rlcore.policy.many_adapters import many_adapters
+from rlcore.policy.scratch import scratch_tokenizer
 from rlcore.recipe import Recipe
 from rlcore.recipe.schema import LoraConfig
 from rlcore.rollout import Sampling, TorchEngine
 from rlcore.rollout.embedded import products
 from rlcore.rollout.embedded.decoder import FewOperations
+from rlcore.sft.trainer import SftSchedule, train_supervised
 from rlcore.train.few_steps import Row, learn
 from tests.processes import torchrun
 
@@ -136,6 +140,43 @@ def test_training_at_test_time_keeps_what_the_plan_says(together):
             learn(model, adapters, [rows] * together, batch=2, lr=0.1, micro_batch_tokens=10**6, seed=0)
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     assert measured == pytest.approx(planned["activations"].learning, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_supervised_rounds_hold_what_the_plan_says(dtype, tmp_path, monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)  # accelerate takes it for torchrun's
+    values = recipe(2, dtype).model_dump() | {"sft": {"rows": "column"}}
+    made, config = Recipe.model_validate(values), Qwen2Config(**CONFIG)
+    one, eight = (
+        {part.name.split(" (")[0]: part for part in memory_parts(made, shapes_of(config, "tiny"), ranks, 1 << 34)}
+        for ranks in (1, 8)
+    )
+    model, held = torch.nn.Module.to(Qwen2ForCausalLM(config), getattr(torch, dtype)), []
+
+    def measure(optimizer: torch.optim.Optimizer, *called: object) -> None:
+        copies = {weight for group in optimizer.param_groups for weight in group["params"]} - set(model.parameters())
+        moments = [moment for state in optimizer.state.values() for moment in state.values() if moment.ndim]
+        tensors = [*model.parameters()], [w.grad for w in model.parameters()], [*copies, *copies], moments
+        held.append([sum(tensor.nbytes for tensor in kept) for kept in tensors])
+
+    hook = register_optimizer_step_post_hook(measure)
+    train_supervised(
+        Policy(model, scratch_tokenizer(["a"], 300)),
+        [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}],
+        SftSchedule(steps=1, batch=1, lr=0.1),
+        tmp_path,
+        seed=0,
+        on_step=lambda done: None,
+    )
+    hook.remove()
+    names = ("weights", "gradients", "master weights, their gradients", "optimizer")
+    assert [one[name].learning if name in one else 0 for name in names] == held[0]
+    assert one["weights"].sampling == one["weights"].learning
+    split = 8 if dtype == "bfloat16" else 1
+    assert [one["optimizer"].learning, one["gradients"].learning] == [
+        split * eight["optimizer"].learning,
+        eight["buckets of the gradients"].learning,
+    ]
 
 
 def test_ranks_that_share_sequences_hold_a_part_of_the_longest():

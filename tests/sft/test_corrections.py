@@ -19,6 +19,7 @@ from rlcore.policy.scratch import scratch_tokenizer
 from rlcore.recipe import load_recipe
 from rlcore.recipe.schema import ConversationConfig, DataConfig, SftConfig
 from rlcore.rollout import Conversation
+from rlcore.session.build import first_policy
 from rlcore.sft.corrections import column_rows, pair_rows, star_rows
 from rlcore.sft.trainer import IGNORED
 from rlcore.types import Problem, Trajectory, Turn
@@ -137,6 +138,31 @@ def test_rounds_on_two_processes(repository, tmp_path):
     done = torchrun(2, "-m", "rlcore", "train", recipe, f"output={tmp_path / 'two'}", *SMALL)
     assert done.returncode == 0, done.stderr
     assert load_evaluation(tmp_path / "two" / "evaluation.json").step == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_two_processes_learn_what_one_learns(tmp_path, dtype):
+    """In bfloat16 each has a share of the float32 copies. A step is of all rows, in whatever order."""
+    recipe = write_recipe(
+        tmp_path,
+        stages=[],
+        evaluate=None,
+        sft={"rows": "column", "column": "letter", "batch": 32, "epochs": 20},
+    )
+    settings, found = [f"model.dtype={dtype}", "learner.lr=1e-3", "track.wandb=off"], []
+    for done in (
+        rlcore("train", recipe, f"output={tmp_path / 'one'}", *settings),
+        torchrun(2, "-m", "rlcore", "train", recipe, f"output={tmp_path / 'two'}", *settings),
+    ):
+        assert done.returncode == 0, done.stderr
+    for run in ("one", "two"):
+        weights = load_file(tmp_path / run / "final/model.safetensors")
+        assert {weight.dtype for weight in weights.values()} == {getattr(torch, dtype)}
+        found.append(torch.cat([weights[name].float().flatten() for name in sorted(weights)]))
+    section = load_recipe(recipe, settings)
+    model = first_policy(section, load_problems(section.data)).model
+    start = torch.cat([model.state_dict()[name].float().flatten() for name in sorted(weights)])
+    assert (found[0] - found[1]).norm() < 0.02 * (found[0] - start).norm()
 
 
 def test_stages_after_a_supervised_recipe_start_from_its_policy(repository, tmp_path):
