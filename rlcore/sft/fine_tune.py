@@ -155,7 +155,16 @@ class _Rounds:
         steps, per_rank = math.ceil(section.epochs * len(rows) / section.batch), section.batch // world
         fitting = max(1, learner.micro_batch_tokens // max(len(row["input_ids"]) for row in rows))
         at_once = max(size for size in range(1, per_rank + 1) if per_rank % size == 0 and size <= fitting)
-        schedule = SftSchedule(steps, section.batch, learner.lr, min(learner.warmup_steps, steps // 2), learner.decay)
+        schedule = SftSchedule(
+            steps,
+            section.batch,
+            learner.lr,
+            min(learner.warmup_steps, steps // 2),
+            learner.decay,
+            learner.betas,
+            learner.weight_decay,
+            learner.max_grad_norm,
+        )
         with self._tracker.progress(f"learning {len(rows):,} rows", steps) as advance:
             return train_supervised(
                 self._session.policy,

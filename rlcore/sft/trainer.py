@@ -29,6 +29,9 @@ class SftSchedule:
     warmup_steps: int = 0
     decay: float = 0.0
     """Fraction of the steps, at the end, over which the rate falls linearly."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
 
 
 def train_supervised(
@@ -55,8 +58,10 @@ def train_supervised(
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=schedule.batch // (at_once * world),
         learning_rate=schedule.lr,
-        adam_beta2=0.98,
-        weight_decay=0.01,
+        adam_beta1=schedule.betas[0],
+        adam_beta2=schedule.betas[1],
+        weight_decay=schedule.weight_decay,
+        max_grad_norm=schedule.max_grad_norm,
         warmup_steps=schedule.warmup_steps,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": round(schedule.decay * schedule.steps), "decay_type": "linear"},

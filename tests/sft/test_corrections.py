@@ -165,6 +165,19 @@ def test_two_processes_learn_what_one_learns(tmp_path, dtype):
     assert (found[0] - found[1]).norm() < 0.02 * (found[0] - start).norm()
 
 
+def test_the_optimizer_of_a_round_is_the_learners(tmp_path):
+    from rlcore.experiment import run_experiment
+
+    recipe = write_recipe(tmp_path, stages=[], evaluate=None, sft={"rows": "column", "column": "letter", "batch": 8})
+    learned = []
+    for number, setting in enumerate(("lr=0.003", "betas=[0.1, 0.1]", "weight_decay=10", "max_grad_norm=1e-9")):
+        run = tmp_path / str(number)
+        run_experiment(load_recipe(recipe, [f"output={run}", f"learner.{setting}"]))
+        learned.append(load_file(run / "final/model.safetensors")["model.embed_tokens.weight"])
+    usual, *others = learned
+    assert not any(torch.allclose(usual, other, atol=1e-5) for other in others)
+
+
 def test_stages_after_a_supervised_recipe_start_from_its_policy(repository, tmp_path):
     folder = repository / "recipes" / "quickstart"
     (tmp_path / "first.yaml").write_text(f"extends: {folder}/ablations/pair_sft_plus.yaml\n")

@@ -1,4 +1,6 @@
-"""Supervised steps themselves: what a half-precision policy learns."""
+"""Supervised steps themselves: what a half-precision policy learns, and the optimizer that a schedule asks for."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,3 +51,12 @@ def test_a_policy_in_bfloat16_learns_as_one_in_float32(tmp_path, rounds):
     assert model.lm_head.weight is model.get_input_embeddings().weight
     assert model(input_ids=torch.tensor([[5, 6, 7]])).logits.dtype == torch.bfloat16
     assert all(weight.grad is None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("changed", [{"betas": (0.5, 0.5)}, {"weight_decay": 10.0}, {"max_grad_norm": 1e-9}], ids=str)
+def test_the_optimizer_is_the_schedules(tmp_path, changed):
+    usual = replace(SCHEDULE, steps=3, lr=1e-3)
+    (_, one), (_, other) = (
+        trained(tmp_path, torch.float32, schedule) for schedule in (usual, replace(usual, **changed))
+    )
+    assert (one - other).norm() > 0.01 * one.norm()
