@@ -17,8 +17,8 @@ def turn_returns(turns: Turns, stage: StageConfig, discount: float = 0.0) -> np.
     correct first attempt.
 
     A stop earns what an unchanged attempt in its place would have earned, a verdict `w` for being right, a critique the
-    return of the attempt after it. With a discount, a first attempt that several trajectories continue is paid for the
-    mean of their later returns.
+    return of the turn after it. With a discount an attempt is also paid for the attempt or stop that comes next; one
+    that several trajectories continue, for the mean of theirs. A verdict is not: it would be paid for saying "wrong".
 
     A stage that trains critiques leaves only those of attempts that are not correct: Reflect, Retry, Reward (Bensal et
     al. 2025, arXiv 2505.24726).
@@ -27,10 +27,14 @@ def turn_returns(turns: Turns, stage: StageConfig, discount: float = 0.0) -> np.
     if stage.bonus:
         compared_PGT = (turns.attempt_PGT > 0) & (turns.role_PGT != "verdict")
         returns_PGT += stage.bonus * np.where(compared_PGT, turns.rewards_PGT - turns.before_PGT, 0.0)
-    for turn in range(returns_PGT.shape[-1] - 2, -1, -1):
-        later_PG = np.where(turns.present_PGT[..., turn + 1], returns_PGT[..., turn + 1], 0.0)
-        own_PG = returns_PGT[..., turn] + (discount * later_PG if discount else 0.0)
-        returns_PGT[..., turn] = np.where(turns.role_PGT[..., turn] == "critique", later_PG, own_PG)
+    next_PG = paid_PG = np.zeros(returns_PGT.shape[:-1])  # of the next turn, and of the next attempt or stop
+    for turn in reversed(range(returns_PGT.shape[-1])):
+        role_PG, own_PG = turns.role_PGT[..., turn], returns_PGT[..., turn]
+        if discount:
+            own_PG = np.where(role_PG == "attempt", own_PG + discount * paid_PG, own_PG)
+        returns_PGT[..., turn] = np.where(role_PG == "critique", next_PG, own_PG)
+        next_PG = np.where(turns.present_PGT[..., turn], returns_PGT[..., turn], 0.0)
+        paid_PG = np.where(np.isin(role_PG, ("attempt", "stop")), next_PG, paid_PG)
     if discount:
         returns_PGT[..., 0] = _mean_over_siblings(returns_PGT[..., 0], turns.first_PG)
     learned_PGT = turns.trained_PGT

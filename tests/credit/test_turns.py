@@ -46,6 +46,19 @@ def test_a_verdict_is_paid_for_being_right_and_nothing_else():
     np.testing.assert_equal(found, [[0, 1, 11], [1, 0, -10], [1, 1, np.nan], [0, 0, np.nan], [0, 0, np.nan]])
 
 
+def test_a_discount_pays_attempts_for_later_ones_and_verdicts_for_nothing():
+    """Saying "wrong" of a right attempt earns nothing, whatever the revision that it causes is paid."""
+    stage = SCORE.model_copy(update={"bonus": 0})
+    for trajectory, paid in (
+        (told("ava", 1.0, 1.0, claims=(False,)), [1.5, 0, 1]),
+        (told("av", 1.0, claims=(True,)), [1, 1]),
+        (told("avava", 0.0, 0.0, 1.0, claims=(False, False)), [0.25, 1, 0.5, 1, 1]),
+        (told("acva", 0.0, 1.0, claims=(True,)), [0.5, 0, 0, 1]),
+        (told("as", 1.0), [1.5, 1]),
+    ):
+        assert returns(trajectory, stage=stage, discount=0.5) == [paid]
+
+
 def test_a_stop_is_paid_what_an_attempt_that_changes_nothing_is_paid():
     found = returns(told("as", 1.0), told("as", 0.0), told("aa", 1.0, 1.0), told("aaa", 0.0, 0.0, 1.0))
     np.testing.assert_equal(found, [[1, 1, np.nan], [0, 0, np.nan], [1, 1, np.nan], [0, 0, 11]])
