@@ -41,6 +41,7 @@ def test_a_recipe_that_is_not_text(refused, tmp_path):
         (["batch.group=1"], "batch.group is 1"),
         (["batch.branches=3"], "batch.branches 3 does not divide batch.group 4"),
         (["batch.branches=2", "credit.unit=trajectory"], "credit.unit attempt"),
+        (["credit.discount=0.5", "credit.unit=trajectory"], "take credit.unit attempt, or credit.discount 0"),
         (["credit.baseline=tree"], "batch.branches above 1"),
         (["batch.branches=2", "learner.correction.level=trajectory"], "batch.branches 1"),
         (["stages.1.base_first=0.1"], "stage two: base_first 0.1 of 4 first attempts is none"),

@@ -23,11 +23,12 @@ def alone(array: np.ndarray) -> list[np.ndarray]:
 def advantages(returns_PGT: np.ndarray, turns: Turns, credit: CreditConfig, gather: Gather = alone) -> np.ndarray:
     """Advantages `[P, G, T]` for returns `[P, G, T]`: each turn is compared with the same turn of its peers.
 
-    With `credit.unit` "trajectory" every turn gets the one advantage of the summed returns. Statistics over the batch
-    are over all ranks, so their number changes nothing.
+    With `credit.unit` "trajectory" every turn gets the one advantage of the summed returns, without those of critiques,
+    which are copies of others. Statistics over the batch are over all ranks, so their number changes nothing.
     """
     if credit.unit == "trajectory":
-        summed_PG1 = np.where(turns.present_PGT, returns_PGT, 0.0).sum(-1, keepdims=True)
+        summed_PGT = turns.present_PGT & (turns.role_PGT != "critique")
+        summed_PG1 = np.where(summed_PGT, returns_PGT, 0.0).sum(-1, keepdims=True)
         by_attempt = credit.model_copy(update={"unit": "attempt"})
         advantages_PG1 = advantages(summed_PG1, Turns.of_attempts(summed_PG1), by_attempt, gather)
         return np.where(turns.present_PGT, advantages_PG1, np.nan)

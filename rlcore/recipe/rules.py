@@ -132,6 +132,15 @@ def _baseline(recipe: Any) -> Iterator[str]:
         )
 
 
+def _discount(recipe: Any) -> Iterator[str]:
+    discount = recipe.credit.discount
+    if discount and recipe.credit.unit == "trajectory":
+        yield (
+            f"credit.discount {discount:g} with credit.unit trajectory, whose sum counts later attempts already: take "
+            "credit.unit attempt, or credit.discount 0"
+        )
+
+
 def _best_of(recipe: Any) -> Iterator[str]:
     best_of, group = recipe.credit.best_of, recipe.batch.group
     if best_of == 1:
@@ -174,6 +183,7 @@ RULES: tuple[Callable[[Any], Iterator[str]], ...] = (
     _ahead,
     _supervised_rounds,
     _baseline,
+    _discount,
     _best_of,
     _branches,
     _minibatches,

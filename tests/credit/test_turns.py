@@ -92,6 +92,13 @@ def test_one_advantage_a_trajectory_whatever_its_length():
     )
 
 
+def test_one_advantage_a_trajectory_counts_an_attempt_once_whatever_a_critique_is_paid_for_it():
+    turns = Turns.of_groups([[told("as", 1.0), told("aca", 1.0, 1.0), told("aca", 0.0, 0.0)]])
+    found = advantages(turn_returns(turns, SCORE), turns, CreditConfig(unit="trajectory"))[0]
+    mean = (2 + 2 + 0) / 3
+    np.testing.assert_allclose(found, [[2 - mean, 2 - mean, np.nan], [2 - mean] * 3, [-mean] * 3])
+
+
 @pytest.mark.parametrize(("baseline", "unbiased"), [("leave_one_out", True), ("batch_outcome", True), ("group", False)])
 def test_bias_where_the_policy_decides_who_goes_on(baseline, unbiased):
     """Sums over turns against the true gradient of a later turn that the policy reaches one time in four.
