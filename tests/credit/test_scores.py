@@ -1,5 +1,7 @@
 """TTRL: scores from the votes of a group alone, worked by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from rewards import Verdict
@@ -31,6 +33,18 @@ def test_attempts_are_paid_for_agreeing_with_their_group_right_or_wrong():
     assert scores(told("a", "b"), told("a", "a"), told("a", None), told("b", "c")) == [[1, 0], [1, 1], [1, 0], [0, 0]]
     assert scores(told("c", "b"), told("b", "c")) == [[1, 0], [0, 1]]  # level: the first
     assert scores(told(None, None)) == [[0, 0]]
+
+
+def test_a_first_attempt_that_several_go_on_from_votes_once():
+    def tree(first: str, *seconds: str) -> list[Trajectory]:
+        made = [told(first, second) for second in seconds]
+        return made[:1] + [replace(t, turns=(replace(t.turns[0], trained=False), t.turns[1])) for t in made[1:]]
+
+    # b is said three times, a in one first attempt and in one second
+    assert scores(*tree("a", "b", "b", "a"), *tree("c", "b", "c", "c")) == [
+        *([0, 1], [0, 1], [0, 0]),
+        *([0, 1], [0, 0], [0, 0]),
+    ]
 
 
 def test_labels_do_not_matter_and_what_failed_stays_out():
