@@ -22,9 +22,7 @@ def assign(
     """
     turns = Turns.of_groups(SCORES[credit.scores](groups))
     returns_PGT = best_of(turn_returns(turns, stage, credit.discount), credit.best_of)
-    advantages_PGT = advantages(returns_PGT, turns, credit, gather)
-    if credit.mask_truncated:
-        advantages_PGT[turns.truncated_PGT] = np.nan
+    advantages_PGT = _in_the_loss(advantages(returns_PGT, turns, credit, gather), turns, credit)
     kl_weight_PGT = np.asarray(stage.kl)[turns.attempt_PGT]
     for stream_PGT in (advantages_PGT, kl_weight_PGT):
         stream_PGT[..., 0] *= turns.stands_for_PG
@@ -39,7 +37,7 @@ def assign(
 
 
 def live_groups(groups: Groups, stage: StageConfig, credit: CreditConfig) -> np.ndarray:
-    """Whether some turn of a group has an advantage, `[P]` bool; where none has, the group is dead."""
+    """Whether some turn of a group has an advantage in the loss, `[P]` bool; where none has, the group is dead."""
     return np.array([_has_advantages(group, stage, credit) for group in groups])
 
 
@@ -48,7 +46,12 @@ def _has_advantages(group: Sequence[Trajectory], stage: StageConfig, credit: Cre
     turns = Turns.of_groups(SCORES[credit.scores]([group]) * 2)
     returns_PGT = best_of(turn_returns(turns, stage, credit.discount), credit.best_of)
     returns_PGT[1] += 1 + 2 * np.ptp(np.nan_to_num(returns_PGT))  # no return is the mean of these and its own group's
-    return bool(np.nan_to_num(advantages(returns_PGT, turns, credit)[0]).any())
+    return bool(np.nan_to_num(_in_the_loss(advantages(returns_PGT, turns, credit), turns, credit)[0]).any())
+
+
+def _in_the_loss(advantages_PGT: np.ndarray, turns: Turns, credit: CreditConfig) -> np.ndarray:
+    """NaN for the turns that `credit.mask_truncated` takes out of the loss."""
+    return np.where(turns.truncated_PGT & credit.mask_truncated, np.nan, advantages_PGT)
 
 
 def compares(values_PGT: np.ndarray) -> np.ndarray:

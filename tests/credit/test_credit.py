@@ -132,6 +132,13 @@ def test_a_group_is_dead_when_nothing_in_it_can_be_compared():
     assert live_groups(groups, PLAIN, CreditConfig(unit="trajectory")).tolist() == [False, True, True, False, False]
 
 
+def test_a_group_is_dead_when_all_that_differs_was_cut_and_leaves_the_loss():
+    """The second attempt of `trajectory` is cut."""
+    groups = [[trajectory(0, 1), trajectory(0, 0)], [trajectory(1, 1), trajectory(0, 0)]]
+    assert live_groups(groups, PLAIN, CreditConfig()).tolist() == [True, True]
+    assert live_groups(groups, PLAIN, CreditConfig(mask_truncated=True)).tolist() == [False, True]
+
+
 def branch(response: tuple[int, ...], r1: float, r2: float, trained: bool) -> Trajectory:
     one = trajectory(r1, r2)
     return replace(one, turns=(replace(one.turns[0], response_ids=response, trained=trained), one.turns[1]))
