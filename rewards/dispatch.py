@@ -61,7 +61,9 @@ class Job:
             assert only is not None
             return only if only.score is None or weight == 1 else replace(only, score=weight * only.score)
         weights = {name: reward.weight for name, reward in zip(self.names, self.rewards, strict=True)}
-        return combine({name: part for name, part in zip(self.names, parts, strict=True) if part is not None}, weights)
+        judging = [name for name, reward in zip(self.names, self.rewards, strict=True) if reward.judges]
+        told = {name: part for name, part in zip(self.names, parts, strict=True) if part is not None}
+        return combine(told, weights, judging)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -99,6 +99,11 @@ class Reward:
         return dict(getattr(self.function, "counters", dict)())
 
     @property
+    def judges(self) -> bool:
+        """Whether its score says that a completion is right; not where the function's attribute `judges` is False."""
+        return bool(getattr(self.function, "judges", True))
+
+    @property
     def own_limit(self) -> float | None:
         """Seconds for one completion that the function itself keeps to: its `timeout` argument, if it has one."""
         if "timeout" not in self._parameters:

@@ -84,3 +84,7 @@ def language_reward(completions: Sequence[Completion], *, script: str = "latin",
 def _share_in_script(text: str, script: str) -> float:
     letters = [unicodedata.name(character, "") for character in text if character.isalpha()]
     return sum(name.startswith(_SCRIPTS[script]) for name in letters) / len(letters) if letters else 1.0
+
+
+for _shaping in (format_reward, length_reward, overlong_reward, repetition_reward, language_reward):
+    _shaping.judges = False  # type: ignore[union-attr]

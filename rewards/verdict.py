@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,18 +99,20 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
-def combine(parts: Mapping[str, Verdict], weights: Mapping[str, float]) -> Verdict:
-    """Weighted sum of several rewards' verdicts on one completion.
+def combine(parts: Mapping[str, Verdict], weights: Mapping[str, float], judging: Collection[str]) -> Verdict:
+    """Weighted sum of several rewards' verdicts on one completion. Those named in `judging` say whether it is right.
 
     A part that does not apply (unscorable) is left out of the sum; one that failed (timeout or error without a
-    score) leaves the whole unscored. The first part that was scored gives the status.
+    score) leaves the whole unscored. The first judging part that was scored gives the status; where none was, nobody
+    has judged. Without judging parts the first that was scored gives it.
     """
     seconds = sum(part.seconds for part in parts.values())
     scored = {name: part for name, part in parts.items() if part.score is not None}
+    judges = {name: part for name, part in parts.items() if name in judging} or parts
+    judged = [part for part in judges.values() if part.score is not None]
     failed = [(name, part) for name, part in parts.items() if part.score is None and part.status != "unscorable"]
-    if failed or not scored:
-        name, part = failed[0] if failed else next(iter(parts.items()))
+    if failed or not judged:
+        name, part = failed[0] if failed else next(iter(judges.items()))
         return Verdict(None, part.status, f"{name}: {part.detail}", seconds, parts)
     total = sum(weights[name] * part.score for name, part in scored.items() if part.score is not None)
-    first = next(iter(scored.values()))
-    return Verdict(total, first.status, first.detail, seconds, parts, first.answer)
+    return Verdict(total, judged[0].status, judged[0].detail, seconds, parts, judged[0].answer)

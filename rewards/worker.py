@@ -50,6 +50,7 @@ class LoadedReward:
     own_limit: float | None
     at_once: int
     late: float | None
+    judges: bool
 
 
 def die_with_parent(parent: int) -> None:
@@ -70,7 +71,8 @@ def serve(control: socket.socket, parent: int) -> None:
     try:
         rewards = [load_reward(spec) for spec in setup.specs]
         loaded = [
-            asdict(LoadedReward(r.name, r.weight, r.needed_columns, r.own_limit, r.at_once, r.late)) for r in rewards
+            asdict(LoadedReward(r.name, r.weight, r.needed_columns, r.own_limit, r.at_once, r.late, r.judges))
+            for r in rewards
         ]
     except Exception as error:  # a user's file may raise anything; it is told in the parent
         reason = str(error) if isinstance(error, RewardError) else f"cannot load a reward: {one_line(error)}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rewards import RewardError, Verdict, load_reward, score
+from rewards import RewardError, RewardPool, Verdict, load_reward, score
 from rewards.verdict import combine
 
 
@@ -21,7 +21,8 @@ def test_format_tells_the_answer_that_it_found_for_votes_without_labels():
 def test_length_costs_its_share_of_the_longest():
     reward = load_reward({"name": "length", "kwargs": {"max_length": 200}})
     assert reward([""] * 3, completion_ids=[[0] * 50, [0] * 200, [0] * 300]) == [-0.25, -1.0, -1.0]
-    kept = combine({"math": Verdict(1.0, "correct"), "length": Verdict(-0.25, "wrong")}, {"math": 1.0, "length": 0.2})
+    parts = {"length": Verdict(-0.25, "wrong"), "math": Verdict(1.0, "correct")}
+    kept = combine(parts, {"math": 1.0, "length": 0.2}, ["math"])
     assert (kept.score, kept.status) == (0.95, "correct")
     with pytest.raises(RewardError, match="max_length is 0"):
         load_reward({"name": "length", "kwargs": {"max_length": 0}})([""], completion_ids=[[0]])
@@ -42,6 +43,42 @@ def test_repetition_counts_ngrams_seen_before():
 def test_language_is_the_share_of_letters():
     assert load_reward("language")(["word 12!", "слово", "abcд", "3 + 4"]) == [1.0, 0.0, 0.75, 1.0]
     assert load_reward({"name": "language", "kwargs": {"script": "han"}})(["数学 math"]) == [pytest.approx(2 / 6)]
+
+
+def test_what_is_about_form_alone_judges_nothing():
+    """A row with a gold answer that cannot be read, one with one, and one that another reward judges."""
+    gold = ["\\frac{", "1", ""]
+    shaping = [{"name": "format", "weight": 0.1}, {"name": "repetition", "weight": 0.1}]
+    with RewardPool([*shaping, "math"], workers=1) as pool:
+        verdicts = pool.score([r"\boxed{1}"] * 3, {"answer": gold})
+        assert [(v.score, v.status) for v in verdicts] == [
+            (None, "unscorable"),
+            (1.1, "correct"),
+            (None, "unscorable"),
+        ]
+        assert verdicts[0].detail == "math: the gold answer cannot be read"
+    with RewardPool(shaping, workers=1) as pool:  # data without gold answers
+        assert pool.score([r"\boxed{1}"], {"answer": [""]})[0].score == pytest.approx(0.1)
+
+
+def test_rewards_for_different_rows_judge_their_own(tmp_path):
+    (tmp_path / "ours.py").write_text(
+        "def rhymes(completions, rhyme):\n"
+        "    return [r and float(c.endswith(r)) for c, r in zip(completions, rhyme)]\n"
+        "def brief(completions, **_):\n    return [float(len(c) < 20) for c in completions]\n"
+        "brief.judges = False\n"
+    )
+    specs = ["math", f"{tmp_path / 'ours.py'}:brief", f"{tmp_path / 'ours.py'}:rhymes"]
+    with RewardPool(specs, workers=1) as pool:
+        verdicts = pool.score(
+            [r"\boxed{1}", "a cat", "a dog", "any"], {"answer": ["1", "", "", ""], "rhyme": [None, "at", "at", None]}
+        )
+    assert [(v.score, v.status) for v in verdicts] == [
+        (2, "correct"),
+        (2, "correct"),
+        (1, "wrong"),
+        (None, "unscorable"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -66,8 +103,8 @@ def test_pair_sum(text, status):
 
 def test_combining():
     parts = {"a": Verdict(1.0, "correct", seconds=0.5), "b": Verdict(0.5, "wrong"), "c": Verdict(None, "unscorable")}
-    whole = combine(parts, {"a": 1.0, "b": 0.2, "c": 9.0})
+    whole = combine(parts, {"a": 1.0, "b": 0.2, "c": 9.0}, "abc")
     assert (whole.score, whole.status, whole.seconds) == (pytest.approx(1.1), "correct", 0.5)
-    late = combine({**parts, "d": Verdict(None, "timeout", "too late")}, {"a": 1, "b": 1, "c": 1, "d": 1})
+    late = combine({**parts, "d": Verdict(None, "timeout", "too late")}, {"a": 1, "b": 1, "c": 1, "d": 1}, "abcd")
     assert (late.score, late.status, late.detail) == (None, "timeout", "d: too late")
-    assert combine({"c": parts["c"]}, {"c": 1.0}).status == "unscorable"
+    assert combine({"c": parts["c"]}, {"c": 1.0}, "c").status == "unscorable"
