@@ -24,7 +24,7 @@ _NAMED = re.compile(r"\\text|[a-zA-Z]+\(")
 _QUANTITY = re.compile(  # a function of something, in one letter or by its name; bars around a letter; an area
     r"(?:[a-zA-Z](?:\^\{?-1\}?|')?|\\(?:sin|cos|tan|cot|sec|csc|log|ln|det|gcd|arg|dim)(?:\s*[_^]\s*\{?\d+\}?)?)\s*"
     r"(?:\([^=]*\)|\\?[a-zA-Z]+(?:\s+[A-Z]+)?|\\text\{[^{}]*\})|\|[a-zA-Z]\||\[[A-Z]{3,}\]"
-    r"|\\lfloor(?![a-zA-Z])[^=]*\\rfloor|\\lceil(?![a-zA-Z])[^=]*\\rceil"
+    r"|\\lfloor\s+[a-zA-Z]\s*\\rfloor|\\lceil\s+[a-zA-Z]\s*\\rceil"
 )
 _OF_MATRICES = re.compile(
     r"(?:(?:[A-Za-z]|\\text\{[A-Za-z]\}|[()])\s*(?:\^\s*(?:\w|\{-?\w+\}|\\top)\s*)?)+"

@@ -15,14 +15,14 @@ _WORK = re.compile(
     r"|\\(?!(?:frac|pi|infty|cup|circ|text|mathbb|emptyset|begin|end|overline)(?![a-zA-Z]))[a-zA-Z]"
 )
 _ONE_IN_BRACES = re.compile(r"\{(\w)\}")
-_MARKS = re.compile(r"\\text(?![a-zA-Z])|[\s{}()]")
+_MARKS = re.compile(r"\\(?:text|times|cdot|neq?)(?![a-zA-Z])|[\s{}()*+]")
 
 
 def restates(gold: Answer, found: Answer, prompt: str) -> bool:
     """Whether an equal answer is a formula of the prompt with something left to work out, and not what the gold is.
 
-    The gold may be a formula of the prompt, too, where that asks which of several it is: an answer of the same
-    characters, in any order, is no restatement.
+    An answer of the gold's own characters, in any order, is none, as where the prompt asks which of several it is; what
+    stands for a product and the signs of a sum do not count.
     """
     if not _WORK.search(found.body) or not {_form(found.text), _form(found.body)} & _formulas(prompt):
         return False

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from rewards.typeset import NUMBERS
-
 _NAMES = {
     "m": "meter metre", "cm": "centimeter centimetre", "mm": "millimeter millimetre", "km": "kilometer kilometre",
     "g": "gram gm", "kg": "kilogram", "mg": "milligram", "l": "liter litre", "ml": "milliliter millilitre",
@@ -29,11 +27,11 @@ SCALES: dict[str, Fraction] = {
     "hundredth": Fraction(1, 100), "thousandth": Fraction(1, 1000), "halve": Fraction(1, 2),
 }  # fmt: skip
 _CURRENCIES = {"dollar", "cent", "euro", "yen"}
-_PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "cu": "3", "cube": "3"}
+_PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 _UNIT = re.compile(
     r"(?P<body>.*(?:[\d)}!%]|\d\.)|.*\\[a-zA-Z]+|)(?P<space>\s*)"
     r"(?P<unit>\^\\circ\s*(?:\\text\{\s*[CF]\s*\}|[CF])?|(?P<sign>\\\$|[€£¥¢])"
-    r"|\\text\{(?P<text>[^{}^]*)(?:\}(?P<text_power>\^\{?[23]\}?)?|(?P<inner_power>\^[23])\s*\})"
+    r"|\\text\{(?P<text>[^{}]*)\}(?P<text_power>\^\{?[23]\}?)?"
     r"|(?<![\\A-Za-z])(?P<plain>[A-Za-z]+\.?(?:[ /][A-Za-z]+\.?){0,4})(?P<plain_power>\^\{?[23]\}?)?)\.?",
     re.DOTALL,
 )
@@ -42,22 +40,15 @@ _A_UNIT = re.compile(r"\s*/\s*(?=[A-Za-z]+$)")
 IN_DEGREES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _OPERATOR = re.compile(r"\\(?:cdot|times|div|pm|mp)\s*$")
 _RATE = re.compile(r"^(?:per|an?(?= [a-z]{3}))\s+")
-_POWER = re.compile(r"(\S+) (square|cube)d\b")
 _PER = re.compile(r"\s*\bper\s+")
 _WORD = re.compile(r"(?=...).*[aeiou]")  # letters without a vowel are a product
-_NUMBERS = f"(?:{'|'.join(NUMBERS)})"
-_PARTS = f"(?:{'|'.join(SCALES)})s?"
-_NO_UNIT = re.compile(  # words that change the number before them
-    r"(?:or|and|is|not|no|pi|sqrt|approx\w*|about|roughly|maybe|perhaps|possibly|probably|if|unless|wrong|negative|"
-    r"plus|minus|mod|base|point|than|between|least|most|[ap]m|th|st|nd|rd|inf|infinity|sin|cos|tan|log|ln|exp)\b|"
-    rf"{_NUMBERS}-{_PARTS}\b|(?:half|quarter)-"
+_NOT_UNITS = re.compile(
+    r"\b(?:or|and|is|not|no|pi|sqrt|approx\w*|about|roughly|maybe|perhaps|possibly|probably|if|unless|wrong|negative|"
+    r"plus|minus|mod|base|point|remainder|squared|cubed|doubled|tripled|halved|factorial|inf|infinity|sin|cos|tan|log|ln|"
+    r"exp|than|between|least|most|[ap]\.?m|th|st|nd|rd|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|"
+    r"twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty)\b",
+    re.IGNORECASE,
 )
-_MORE_NUMBER = re.compile(  # and those that do so after what is counted; numbers of three digits are only counted
-    rf"\b(?:remainder|squared|cubed|doubled|tripled|halved|factorial|{_NUMBERS})\b(?!-)|"
-    rf"\b(?:and|or|plus|minus|less|than|times|over|by|point|of|in|for|from|with|on|{_PARTS})(?: an?| the)? {_PARTS}\b"
-)
-_ABBREVIATED = re.compile(r"\s*[A-Z]{2,}s?\b")
-_OF_ALL = ("of", "in", "for", "from", "with", "on")  # in total
 _OF_WHAT = re.compile(r"(?:^|\s+)(?:of|at|to|from|by|over|on|in|for|with)\b.*")  # cups of flour are cups
 
 
@@ -81,26 +72,21 @@ def split_unit(text: str) -> tuple[str, str, bool]:
     bare = match["text"] is None
     name = match["plain"] if bare else match["text"]
     words = name.lower().replace(".", " ").split()
-    power = re.sub(r"\D", "", match["plain_power"] or match["text_power"] or match["inner_power"] or "")
+    power = re.sub(r"\D", "", (match["plain_power"] if bare else match["text_power"]) or "")
     letter = bare and len(name) == 1
     if letter and (name not in "mgsLlhN" or not match["space"]):
         return text, "", True
     if bare and len(name) == 2 and name not in ("cm", "mm", "km", "kg") and not body[-1].isdigit():
         return text, "", True  # "2\\pi hr" is the height times the radius
-    said = " ".join(words)
-    if known := _known(said, power):
+    if known := _known(" ".join(words), power):
         return body, known, not letter
-    if not words or _NO_UNIT.match(said) or _MORE_NUMBER.search(said) or re.search(r"[\d=,:<>]", name):
+    if not words or _NOT_UNITS.search(" ".join(words)) or re.search(r"[\d=,:<>]", name):
         return text, "", True
-    if known := _known(_OF_WHAT.sub("", said), power):
-        return body, known, not letter
-    if bare and (not match["space"] or (len(words[0]) < 4 and words[0] not in _OF_ALL)) and words[0] != "per":
-        return text, "", True
-    if not (_WORD.search(words[0]) or words[0] in _OF_ALL or (not bare and _ABBREVIATED.match(name))):
+    if not _WORD.search(words[0]) or (bare and (not match["space"] or len(words[0]) < 4) and words[0] != "per"):
         return text, "", True
     counted, slash, per = _PER.sub("/", " ".join(map(singular, words))).partition("/")
     counted = _OF_WHAT.sub("", counted)
-    if not counted and not slash and not body.endswith("%") and words[0] not in _OF_ALL:
+    if not counted and not slash and not body.endswith("%"):
         return text, "", True
     return body, _UNITS.get(counted, counted) + slash + per + power, True
 
@@ -120,7 +106,6 @@ def agree(unit: str, other: str) -> bool:
 
 def _known(name: str, power: str) -> str:
     """A unit of the list, alone, squared, or by another one, in one spelling, or `per` one; "" if it is none."""
-    name = _POWER.sub(r"\2 \1", name)
     rate = _RATE.sub("", name)
     spelled = [""] if rate != name else []
     for part in re.split(r"\s*/\s*|\s+per\s+|\s+an?\s+", rate):

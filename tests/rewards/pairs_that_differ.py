@@ -188,7 +188,6 @@ PAID_WRONGLY = [
     ("8", r"8 \text{ in thousands}"),
     ("8", r"8 \text{ by two}"),
     ("8", r"8 \text{ five-hundredths}"),
-    ("8", r"8 \text{ half-hours}"),
     ("8", r"8 \text{ or so}"),
     ("8", r"8 \text{ and more}"),
     ("8", r"8 \text{ not}"),
@@ -201,7 +200,6 @@ PAID_WRONGLY = [
     ("8", r"8 \text{ cm by ten cm}"),
     ("8", r"8 \text{ feet in base five}"),
     ("8000", r"8 \text{ thousand five hundred}"),
-    ("800", r"8 \text{ hundred thousand}"),
     # what is to be solved is no name of what was asked for
     ("25", "x^2 = 25"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"2A = \begin{pmatrix}1\\2\end{pmatrix}"),
@@ -239,4 +237,15 @@ PAID_WRONGLY = [
     (r"(-\infty,-2)\cap(3,\infty)", r"(-\infty,-2) \text{ or } (3,\infty)"),
     ("5", r"5 \text{ to } 6"),
     (r"\frac{1}{2x}+1", "1/3x+1"),
+    # words after what is counted, products of letters, equations of numbers alone
+    ("5", r"5\text{ apples is wrong}"),
+    ("5", r"5\text{ apples or more}"),
+    ("8", r"8\text{AB}"),
+    ("8", r"8\text{ XY}"),
+    (r"5\text{ minutes}", r"5\text{ in hours}"),
+    (r"5\text{ cents}", "5 in dollars"),
+    ("5", r"5\text{ times infinity}"),
+    ("5", "5 in x"),
+    ("8", "8 of course not"),
+    ("3", r"\lfloor 4.2\rfloor=3"),
 ]

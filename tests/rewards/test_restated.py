@@ -32,6 +32,9 @@ ANSWERS = [
     (r"A side of $\frac{1}{2}$, a point at $(1,-2)$ and $30^\circ$.", "0.5", r"\frac{1}{2}"),
     (r"A side of $2$, a point at $(\frac{1}{2},-2)$ and $30^\circ$.", "(0.5, -2)", r"(\frac{1}{2},-2)"),
     (r"Expand $(x+1)^2+x$.", "x^2+3x+1", "(x+1)^2+x = x^2+3x+1"),
+    (r"What is it, $3\times 10^2$ or $x\neq 2$?", r"3\cdot10^2", r"3\times 10^2"),
+    (r"Is it $pq + 1$ or $p*q$?", "pq", "p*q"),
+    (r"Is it $2x-1$ or $x$?", "-1+2x", "2x-1"),
     (r"It costs $5. Add $x+1$.", "x+1", "x+1"),
 ]
 
