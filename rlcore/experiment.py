@@ -34,7 +34,8 @@ def run_experiment(
     UserError for recipes that come after each other in a circle, after one that trains nothing, or after one that ran
     with other settings than it has, and for one that lacks memory.
     """
-    check_memory(recipe, training=bool(recipe.stages or recipe.sft or recipe.adapt))
+    if not _ended(recipe):  # a finished run is only read
+        check_memory(recipe, training=bool(recipe.stages or recipe.sft or recipe.adapt))
     if recipe.after:
         if recipe.after in later:
             raise UserError(f"after: recipe {recipe.after} comes after itself")

@@ -67,16 +67,24 @@ def lacking(recipe: Recipe) -> Iterator[Finding]:
     """What a run would say, as it starts, that this machine lacks for it."""
     kind = "cuda" if recipe.device != "cpu" and torch.cuda.is_available() else "cpu"
     yield from _refused("device", lambda: device_kind(recipe.device))
-    yield from _refused("rollout", lambda: recipe.rollout.entry.check(recipe.rollout))
-    yield from _refused("model", lambda: check_quantize(recipe.model))
+    if not _is_served(recipe):
+        yield from _refused("rollout", lambda: recipe.rollout.entry.check(recipe.rollout))
+        yield from _refused("model", lambda: check_quantize(recipe.model))
     if recipe.stages and recipe.learner.fused_kernels:
         yield from _refused("learner", lambda: check_fused_kernels(kind))
     if recipe.track.tensorboard:
         yield from _refused("track", check_tensorboard)
 
 
+def _is_served(recipe: Recipe) -> bool:
+    """Whether the model is only asked, at an endpoint."""
+    return bool(recipe.evaluate and recipe.evaluate.endpoint) and not (recipe.stages or recipe.sft or recipe.adapt)
+
+
 def memory(recipe: Recipe) -> Iterator[Finding]:
     """What a run on all GPUs of this machine takes of each, or on the host where there is none."""
+    if _is_served(recipe):
+        return
     ranks = max(1, learner_ranks(recipe, torch.cuda.device_count() or 1)[0])
     demand = memory_demand(recipe, ranks, training=bool(recipe.stages or recipe.sft or recipe.adapt))
     if demand is None:

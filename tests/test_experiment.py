@@ -7,6 +7,8 @@ import shutil
 import signal
 from pathlib import Path
 
+import pytest
+
 from rlcore.cli import main
 from rlcore.session.evaluation import BASE_RESULTS, evaluate_and_save
 from tests.processes import rlcore
@@ -88,6 +90,10 @@ def test_what_a_recipe_comes_after_is_not_taken_as_it_was_once_its_recipe_or_see
     trained = (tmp_path / "run/before/before/final/model.safetensors").stat().st_mtime_ns
     main(["train", str(third), "track.trajectories=1", "learner.lr=0.1"])  # its own settings, not theirs
     shutil.rmtree(tmp_path / "run/checkpoints")  # as if stopped before its first
+    for recipe in (first, tmp_path / "second/recipe.yaml"):  # what a policy does not depend on may change
+        recipe.write_text(recipe.read_text().replace("every: 2", "every: 3"))
+    main(["train", str(third)])
+    shutil.rmtree(tmp_path / "run/checkpoints")
     said = refusal(capfd, "train", third, "seed=1")
     assert (
         f"after: {tmp_path}/run/before/before was trained with seed 0, not 1: restore it, or remove the folder" in said
@@ -95,6 +101,15 @@ def test_what_a_recipe_comes_after_is_not_taken_as_it_was_once_its_recipe_or_see
     first.write_text(first.read_text().replace("lr: 0.003", "lr: 0.001"))
     assert "run/before/before was trained with learner.lr 0.003, not 0.001" in refusal(capfd, "train", third)
     assert (tmp_path / "run/before/before/final/model.safetensors").stat().st_mtime_ns == trained
+
+
+def test_a_finished_run_is_read_on_a_machine_that_it_would_not_fit(tmp_path, monkeypatch):
+    recipe = str(write_recipe(tmp_path, stages=[{"name": "only", "steps": 1}]))
+    main(["train", recipe])
+    monkeypatch.setattr("rlcore.plan.start.free_bytes", lambda device: 1)
+    main(["train", recipe])
+    with pytest.raises(SystemExit):
+        main(["train", recipe, f"output={tmp_path / 'another'}"])
 
 
 def test_a_base_that_arms_share_is_measured_once(repository: Path, tmp_path: Path, monkeypatch):

@@ -141,6 +141,13 @@ def test_a_server_that_another_command_starts_needs_no_vllm_here(monkeypatch, tm
     assert "rollout" not in found(write_recipe(tmp_path), section)
 
 
+def test_a_model_that_is_asked_at_an_endpoint_needs_neither_an_engine_nor_memory_here(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    recipe = write_recipe(tmp_path, stages=[], rollout={"engine": "vllm"})
+    findings = found(recipe, "evaluate.endpoint=http://node:8000/v1")
+    assert not {"rollout", "memory"} & findings.keys()
+
+
 def test_memory_that_is_nearly_all_taken_is_no_good_sign(monkeypatch, tmp_path):
     path = sums(tmp_path, [1, 2])
     needed = start.memory_demand(load_recipe(path), 1, training=True).needed

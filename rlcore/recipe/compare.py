@@ -23,6 +23,26 @@ FIXED_KEYS = (
 Everything else may change when a run resumes: it holds from the next step on."""
 SILENT_KEYS = ("output", "device", "track")
 """Changes that no figure depends on, so nobody needs to be told of them."""
+SPEED = {
+    "zero",
+    "offload",
+    "activation_checkpointing",
+    "sequence_parallel",
+    "fused_kernels",
+    "micro_batch_tokens",
+    "max_skipped",
+    "deadline",
+}
+"""Keys of the learner that its weights do not depend on, but for rounding."""
+MACHINE_KEYS = (
+    *SILENT_KEYS,
+    *(f"learner.{key}" for key in SPEED),
+    *(f"rollout.{key}" for key in ("engine", "slots", "kv_memory", "vllm")),
+    *(f"rewards.{key}" for key in ("workers", "deadline", "max_failed")),
+    "checkpoint",
+    "evaluate",
+)
+"""What a policy that was trained does not depend on, but for rounding."""
 
 
 def recipe_changes(folder: Path, saved: Mapping[str, Any], recipe: Recipe, step: int = 0) -> dict[str, list[Any]]:
@@ -49,7 +69,7 @@ def check_unchanged(folder: Path, recipe: Recipe) -> None:
     saved = load_recipe(folder / "recipe.yaml")
     changes = differences(saved.model_dump(mode="json"), recipe.model_dump(mode="json"))
     for key, (before, now) in changes.items():
-        if not _below(key, SILENT_KEYS):
+        if not _below(key, MACHINE_KEYS):
             raise UserError(
                 f"after: {folder} was trained with {key} {before}, not {now}: restore it, or remove the folder to "
                 "train again"

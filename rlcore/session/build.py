@@ -49,7 +49,7 @@ class Session:
         self.problems = fitting_problems(self.conversation, self.problems, say, shown=ranks.first)
         skip = bool(recipe.evaluate and recipe.evaluate.data.skip_bad_rows)
         self.held_out = fitting_problems(asked, asked_of, say if skip else None, shown=ranks.first)
-        if recipe.learner.zero < 3:  # ZeRO-3 moves it to the device in parts
+        if recipe.learner.zero < 3 or recipe.sft:  # ZeRO-3 moves it to the device in parts
             torch.nn.Module.to(self.policy.model, ranks.device)
         longest = max(self.conversation.max_tokens, asked.max_tokens)
         self._engine: RolloutEngine = recipe.rollout.entry.start(

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from rlcore.recipe import Recipe
+from rlcore.recipe.compare import SPEED
 from rlcore.recipe.schema import StageConfig
 from rlcore.session.inputs import Inputs
 
@@ -25,17 +26,6 @@ SAMPLES: dict[str, bool | set[str]] = {
     "rollout": {"temperature", "top_p", "top_k", "min_p", "stop"},
 }
 """What of a recipe decides its samples, beside its stages."""
-SPEED = {
-    "zero",
-    "offload",
-    "activation_checkpointing",
-    "sequence_parallel",
-    "fused_kernels",
-    "micro_batch_tokens",
-    "max_skipped",
-    "deadline",
-}
-"""Keys of the learner that its weights do not depend on, but for rounding."""
 Runs = list[tuple[str, int]]
 """Digests in the order of the steps, each with how many steps in a row have it."""
 
