@@ -13,7 +13,7 @@ from rlcore.doctor import Finding
 from rlcore.errors import UserError
 from rlcore.learner.layers import check_fused_kernels
 from rlcore.plan.memory import learner_ranks
-from rlcore.plan.start import memory_demand
+from rlcore.plan.start import is_served, memory_demand
 from rlcore.policy.load import check_quantize, load_config, load_tokenizer
 from rlcore.ranks import device_kind
 from rlcore.recipe import Recipe
@@ -67,7 +67,7 @@ def lacking(recipe: Recipe) -> Iterator[Finding]:
     """What a run would say, as it starts, that this machine lacks for it."""
     kind = "cuda" if recipe.device != "cpu" and torch.cuda.is_available() else "cpu"
     yield from _refused("device", lambda: device_kind(recipe.device))
-    if not _is_served(recipe):
+    if not is_served(recipe, training=_trains(recipe)):
         yield from _refused("rollout", lambda: recipe.rollout.entry.check(recipe.rollout))
         yield from _refused("model", lambda: check_quantize(recipe.model))
     if recipe.stages and recipe.learner.fused_kernels:
@@ -76,17 +76,16 @@ def lacking(recipe: Recipe) -> Iterator[Finding]:
         yield from _refused("track", check_tensorboard)
 
 
-def _is_served(recipe: Recipe) -> bool:
-    """Whether the model is only asked, at an endpoint."""
-    return bool(recipe.evaluate and recipe.evaluate.endpoint) and not (recipe.stages or recipe.sft or recipe.adapt)
+def _trains(recipe: Recipe) -> bool:
+    return bool(recipe.stages or recipe.sft or recipe.adapt)
 
 
 def memory(recipe: Recipe) -> Iterator[Finding]:
     """What a run on all GPUs of this machine takes of each, or on the host where there is none."""
-    if _is_served(recipe):
+    if is_served(recipe, training=_trains(recipe)):
         return
     ranks = max(1, learner_ranks(recipe, torch.cuda.device_count() or 1)[0])
-    demand = memory_demand(recipe, ranks, training=bool(recipe.stages or recipe.sft or recipe.adapt))
+    demand = memory_demand(recipe, ranks, training=_trains(recipe))
     if demand is None:
         said = f"not known: {recipe.model.path} has no configuration here"
         yield Finding("memory", "lacking", said, f"hf download {recipe.model.path}")

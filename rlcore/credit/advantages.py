@@ -27,8 +27,8 @@ def advantages(returns_PGT: np.ndarray, turns: Turns, credit: CreditConfig, gath
     which are copies of others. Statistics over the batch are over all ranks, so their number changes nothing.
     """
     if credit.unit == "trajectory":
-        summed_PGT = turns.present_PGT & (turns.role_PGT != "critique")
-        summed_PG1 = np.where(summed_PGT, returns_PGT, 0.0).sum(-1, keepdims=True)
+        counted_PGT = turns.present_PGT & (turns.role_PGT != "critique")
+        summed_PG1 = np.where(counted_PGT, returns_PGT, 0.0).sum(-1, keepdims=True)
         by_attempt = credit.model_copy(update={"unit": "attempt"})
         advantages_PG1 = advantages(summed_PG1, Turns.of_attempts(summed_PG1), by_attempt, gather)
         return np.where(turns.present_PGT, advantages_PG1, np.nan)

@@ -58,8 +58,7 @@ def memory_demand(recipe: Recipe, ranks: int, *, training: bool) -> Demand | Non
     With `rollout.kv_memory` the whole KV cache counts. None if the model is not one of `MODELS` and its configuration
     not on this machine, or if another machine serves the model.
     """
-    served = recipe.evaluate is not None and recipe.evaluate.endpoint is not None and not training
-    shapes = None if served else _known_shapes(recipe)
+    shapes = None if is_served(recipe, training=training) else _known_shapes(recipe)
     if shapes is None:
         return None
     kind = "cuda" if recipe.device != "cpu" and torch.cuda.is_available() else "cpu"
@@ -78,6 +77,11 @@ def memory_demand(recipe: Recipe, ranks: int, *, training: bool) -> Demand | Non
     elif recipe.rollout.entry.weights == "learner" and left > _least_cache(recipe, shapes):
         remedy = f"rollout.kv_memory={math.floor(left / GIB * 100) / 100} makes it fit"
     return Demand(kind, needed, free, remedy)
+
+
+def is_served(recipe: Recipe, *, training: bool) -> bool:
+    """Whether the model is only asked, at an endpoint."""
+    return recipe.evaluate is not None and recipe.evaluate.endpoint is not None and not training
 
 
 def _known_shapes(recipe: Recipe) -> Shapes | None:

@@ -37,7 +37,7 @@ SPEED = {
 MACHINE_KEYS = (
     *SILENT_KEYS,
     *(f"learner.{key}" for key in SPEED),
-    *(f"rollout.{key}" for key in ("engine", "slots", "kv_memory", "vllm")),
+    *(f"rollout.{key}" for key in ("slots", "kv_memory", "vllm")),
     *(f"rewards.{key}" for key in ("workers", "deadline", "max_failed")),
     "checkpoint",
     "evaluate",
