@@ -21,6 +21,7 @@ LABELS = {
     "i_to_c": "i→c",
     "c_to_i": "c→i",
     "answer_change": "answer change",
+    "gate_right": "gate right",
     "top1": "top 1",
     "top2": "top 2",
 }
