@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from rlcore.policy.common_decoder import in_pairs, rotations
 from rlcore.rollout.embedded.bands import Part
 from rlcore.rollout.embedded.products import MergedProduct, Norm, OwnProduct, are_large, product
-from rlcore.rollout.embedded.slots import FEW_QUERIES, SlotCache, SlotLayer, unseen
+from rlcore.rollout.embedded.slots import FEW_QUERIES, SlotCache, SlotLayer, lie_by_token, unseen
 
 
 class FewOperations:
@@ -118,6 +118,13 @@ class _Layer:
         # The queries of a group of heads together, so that keys and values are read where they lie.
         grouped = queries_RQHd.view(rows, queries, self._groups, -1, size).transpose(1, 2)
         query = grouped.reshape(rows * self._groups, -1, size)
+        if lie_by_token(keys_RGdW):
+            query, key = query.view(rows, self._groups, -1, size), keys_RGdW.transpose(2, 3)
+            mask = mask.view(*query.shape[:3], -1)
+            mixed = functional.scaled_dot_product_attention(
+                query, key, values_RGWd, attn_mask=mask, scale=self._scaling
+            )
+            return mixed.view(grouped.shape).transpose(1, 2).reshape(rows * queries, -1)
         scores = torch.baddbmm(mask, query, keys_RGdW.flatten(0, 1), alpha=self._scaling)
         mixed = torch.bmm(scores.softmax(-1), values_RGWd.flatten(0, 1))
         return mixed.view(grouped.shape).transpose(1, 2).reshape(rows * queries, -1)

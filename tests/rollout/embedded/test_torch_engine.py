@@ -160,6 +160,31 @@ def test_logprobs_are_those_of_the_sampled_distribution(reference, sampling):
         assert second.logprobs == pytest.approx(expected[-len(second.ids) :], abs=1e-4)
 
 
+@pytest.mark.usefixtures("size")
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "gpt2"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+def test_half_precision_is_as_exact_as_the_models_own_forward_pass(family, dtype):
+    """Both against the same rounded weights in float32, also with few slots and prompts of many tokens."""
+    reference, exact = model(family).to(dtype), model(family).to(dtype).float()
+    long = torch.randint(2, VOCABULARY, (100,), generator=torch.Generator().manual_seed(0)).tolist()
+    chosen = [*(prompt for prompt in prompts(10) for _ in range(2)), long, [*long, 3]]
+    own, ours = [], []
+    for slots in (3, 32):
+        engine = TorchEngine(reference, [STOP], slots=slots, max_tokens=160)
+        for prompt, (first, second) in zip(chosen, two_attempts(engine, chosen, Sampling(10)), strict=True):
+            ids = torch.tensor([[*prompt, *first.ids, *TAIL, *second.ids]])
+            said_n = [
+                *range(len(prompt), len(prompt) + len(first.ids)),
+                *range(ids.shape[1] - len(second.ids), ids.shape[1]),
+            ]
+            with torch.no_grad():
+                both = [each(ids).logits[0].float().log_softmax(-1) for each in (exact, reference)]
+            expected, rounded = (logprobs[[n - 1 for n in said_n], ids[0, said_n]] for logprobs in both)
+            own += (rounded - expected).abs().tolist()
+            ours += (torch.tensor([*first.logprobs, *second.logprobs]) - expected).abs().tolist()
+    assert torch.tensor(ours).mean() < 1.5 * torch.tensor(own).mean()
+
+
 def test_samples_follow_the_models_distribution():
     """4,000 first tokens of one prompt against its softmax, by a chi-square-like bound."""
     reference = model("qwen2")
