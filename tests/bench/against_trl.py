@@ -11,8 +11,8 @@ turn, generates again and returns an `env_mask` that takes the correction turn o
 
     quickstart  the quickstart's policy (0.2M parameters) and problems: attempts of 8 to 12 tokens
     tail        0.4M random parameters, the same problems: attempts end at random, at every token with probability 1/45,
-                at the latest after 128, so that lengths have the long tail that a language model's answers have; with
-                `--model FOLDER` by that model, which ends its attempts by itself
+                at the latest after 128 (`--limit`), so that lengths have the long tail that a language model's answers
+                have; with `--model FOLDER` by that model, which ends its attempts by itself
     growth      rlcore alone on `quickstart` at 64 to 4,096 trajectories a step
 
 Figures are medians over rounds. Seconds are CPU seconds of one thread, reward workers included, because others may use
@@ -52,10 +52,9 @@ TAIL = [
     *SHORT,
     "batch.problems=8",
     "conversation.max_prompt_tokens=128",
-    "conversation.max_attempt_tokens=128",
     "learner.lr=1e-6",
 ]
-JOBS = {"quickstart": SHORT, "tail": TAIL}
+JOBS = ["quickstart", "tail", "growth"]
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 
 
@@ -287,10 +286,10 @@ def random_policy(folder: str) -> str:
     return folder
 
 
-def compare(job: str, rounds: int, trl_batch: int | None, model_folder: str | None) -> None:
+def compare(job: str, overrides: list[str], rounds: int, trl_batch: int | None, model_folder: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = [f"model.path={model_folder or random_policy(folder)}"] if job == "tail" else []
-        steps, memory = take_turns([*JOBS[job], *model], ["TRL", "rlcore"], rounds, trl_batch)
+        steps, memory = take_turns([*overrides, *model], ["TRL", "rlcore"], rounds, trl_batch)
     print(f"\n{job}: {steps['rlcore'][0].trajectories} trajectories a step, {rounds} rounds\n")
     print(
         "| | step s | wall s | trajectories/s | tokens sampled | learner s | learner tokens/s | peak MiB | raised MiB |"
@@ -333,17 +332,20 @@ def _median(values: Any) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="*", choices=[*JOBS, "growth"], default=["quickstart", "tail", "growth"])
+    parser.add_argument("jobs", nargs="*", choices=JOBS, default=JOBS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--trl-batch", type=int, help="trajectories in one forward pass of TRL")
     parser.add_argument("--model", help="a Hugging Face folder, for tail")
+    parser.add_argument("--limit", type=int, default=128, help="tokens of tail's longest attempt")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that are measured
     for job in options.jobs:
         if job == "growth":
             growth(options.rounds)
         else:
-            compare(job, options.rounds, options.trl_batch, options.model)
+            limit = f"conversation.max_attempt_tokens={options.limit}"
+            overrides = [*TAIL, limit] if job == "tail" else SHORT
+            compare(job, overrides, options.rounds, options.trl_batch, options.model)
 
 
 if __name__ == "__main__":
