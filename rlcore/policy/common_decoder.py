@@ -27,6 +27,16 @@ def partial_layers(config: PreTrainedConfig) -> set[str]:
     return set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
 
 
+def seen_back(config: PreTrainedConfig) -> int | None:
+    """How many tokens back some layer sees at most, itself included; None for all, 0 where a layer keeps a state."""
+    kinds = partial_layers(config)
+    spans = [getattr(config, "attention_chunk_size", None)] if "chunked_attention" in kinds else []
+    if "sliding_attention" in kinds or not getattr(config, "layer_types", None):
+        spans.append(getattr(config, "sliding_window", None))
+    states = kinds - {"sliding_attention", "chunked_attention"}
+    return 0 if states else min((span for span in spans if span), default=None)
+
+
 def in_pairs(weight: Tensor, size: int) -> Tensor:
     """Rows of heads of `size` in another order: after each of the first half its partner in the second.
 

@@ -52,7 +52,7 @@ class Endpoint:
         )
 
     async def reply(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> dict[str, Any]:
-        """The first choice of a chat completion, with `usage`. Raises UserError if refused, or after some tries."""
+        """The first choice of a chat completion, with `text` and `usage`. Raises UserError after some tries."""
         trouble = ""
         for attempt in range(TRIES):
             if attempt:
@@ -62,14 +62,15 @@ class Endpoint:
                 async with session.post(f"{self.url}/chat/completions", json=request) as answer:
                     if answer.status == 200:
                         told = await answer.json(content_type=None)
-                        return {**told["choices"][0], "usage": told.get("usage") or {}}
+                        choice, usage = told["choices"][0], told.get("usage") or {}
+                        return {**choice, "text": str(choice["message"].get("content") or ""), "usage": usage}
                     trouble = one_line(f"status {answer.status}: {await answer.text()}")[:220]
                     if answer.status not in PASSING:
                         break
             except (aiohttp.ClientError, TimeoutError) as error:
                 trouble = one_line(error)
-            except (ValueError, KeyError, IndexError, TypeError):
-                trouble = "the reply has no choices"
+            except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+                trouble = "the reply has no choice with a message"
         raise UserError(f"evaluate.endpoint {self.url} gives no reply: {trouble}")
 
     async def _served(self) -> list[str]:
@@ -139,7 +140,7 @@ class EndpointRollout:
                 messages.append({"role": "user", "content": message})
             body = self._body(messages, temperature, mixed_seed(seed, len(turns)) >> 32)
             choice = await self._endpoint.reply(session, body)
-            text = str(choice["message"].get("content") or "")
+            text = choice["text"]
             messages.append({"role": "assistant", "content": text})
             said = role(text) if callable(role) else role
             judged = claim(text) if claim else None

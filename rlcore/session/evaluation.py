@@ -140,7 +140,7 @@ class ServedSession:
         assert recipe.evaluate.endpoint is not None
         endpoint = Endpoint(recipe.evaluate.endpoint, recipe.model.path, recipe.rollout.deadline)
         self.held_out = load_held_out(recipe.evaluate.data)[: recipe.evaluate.problems]
-        self.inputs = read_inputs(recipe, [], self.held_out)
+        self.inputs = read_inputs(recipe, [], self.held_out) | {"served": endpoint.model}
         self._scorer = Scorer(recipe.rewards)
         self.held_out_rollout = EndpointRollout(recipe, recipe.held_out_conversation, endpoint, self._scorer)
 

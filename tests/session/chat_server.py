@@ -19,6 +19,7 @@ class ChatServer:
 
     def __init__(self, delay: float = 0.0):
         self.delay, self.asked, self.status, self.keys = delay, [], [], set()
+        self.models, self.message = ["first-model", "second-model"], True
         self._lock = threading.Lock()
         self._server = _QuietServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
@@ -41,7 +42,8 @@ class ChatServer:
         digest = hashlib.sha256(json.dumps([body["messages"], drawn]).encode()).digest()
         text = "aeiou"[digest[0] % 5] * (1 + digest[1] % 6)
         finish = "length" if digest[2] % 4 == 0 else "stop"
-        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": finish}
+        message = {"role": "assistant", "content": text} if self.message else None
+        choice = {"message": message, "finish_reason": finish}
         return 200, {"choices": [choice], "usage": {"completion_tokens": len(text)}}
 
     def _handler(server):
@@ -49,7 +51,7 @@ class ChatServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
-                self._send(200, {"data": [{"id": "first-model"}, {"id": "second-model"}]})
+                self._send(200, {"data": [{"id": name} for name in server.models]})
 
             def do_POST(self):
                 server.keys.add(self.headers.get("Authorization"))

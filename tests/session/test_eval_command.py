@@ -158,6 +158,27 @@ def test_a_server_that_refuses_is_named_in_one_line(tmp_path, status, words):
     assert "\n" not in done.stderr.strip()
 
 
+def test_a_reply_without_a_message_ends_in_one_line(tmp_path):
+    server = ChatServer()
+    server.message = False
+    with server.serving():
+        done = rlcore("eval", served_recipe(tmp_path), f"evaluate.endpoint={server.url}", "rollout.slots=1")
+    assert done.returncode == 2
+    assert "gives no reply: the reply has no choice with a message" in done.stderr
+    assert "\n" not in done.stderr.strip()
+
+
+def test_an_evaluation_does_not_go_on_with_another_served_model(tmp_path):
+    recipe, server = served_recipe(tmp_path), ChatServer()
+    with server.serving():
+        sets = [f"evaluate.endpoint={server.url}", f"output={tmp_path / 'run'}"]
+        assert rlcore("eval", recipe, *sets).returncode == 0
+        server.models = ["another-model"]
+        done = rlcore("eval", recipe, *sets)
+    assert done.returncode == 2
+    assert "holds an evaluation that was begun with other inputs" in done.stderr
+
+
 def test_a_greedy_evaluation_alone_does_not_read_the_training_data(tmp_path):
     recipe = write_recipe(tmp_path)
     save_policy(load_policy(load_recipe(recipe).model, ["Write the letter a 3 times."]), tmp_path / "model")

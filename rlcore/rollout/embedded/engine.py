@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from rlcore.errors import UserError
 from rlcore.machine import free_bytes
-from rlcore.policy.common_decoder import is_common_decoder
+from rlcore.policy.common_decoder import is_common_decoder, seen_back
 from rlcore.policy.many_adapters import ManyAdapters
 from rlcore.rollout.embedded.bands import bands_of
 from rlcore.rollout.embedded.decoder import FewOperations
@@ -53,7 +53,16 @@ class TorchEngine(RolloutEngine):
         kv_bytes: int | None = None,
         live: bool = False,
     ):
-        """At most `slots` sequences are sampled at once; their KV cache takes at most `kv_bytes`."""
+        """At most `slots` sequences are sampled at once; their KV cache takes at most `kv_bytes`.
+
+        Raises UserError for a model in which a token does not see all of a conversation of `max_tokens`.
+        """
+        seen = seen_back(model.config.get_text_config())
+        if seen is not None and seen < max_tokens:
+            told = f"layers of {type(model).__name__} do not see all of a conversation of {max_tokens:,} tokens"
+            raise UserError(
+                f"rollout.engine torch: {told}: choose rollout.engine=vllm, or lower conversation.max_*_tokens"
+            )
         self.model, self._kv_bytes, self._live = model, kv_bytes, live
         self.device = next(model.parameters()).device
         self.version, self.slots = 0, slots

@@ -253,7 +253,8 @@ class SlotCache(Cache):
 def decode_attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
     """Attention of few query tokens a row: grouped heads read keys and values in place instead of a repeated copy."""
     rows, heads, queries, size = query.shape
-    few = queries <= FEW_QUERIES and attention_mask is not None and not torch.is_grad_enabled()
+    added = attention_mask is not None and attention_mask.dtype != torch.bool
+    few = queries <= FEW_QUERIES and added and not torch.is_grad_enabled()
     if not few or kwargs.get("softcap") or kwargs.get("position_bias") is not None:
         return sdpa_attention_forward(module, query, key.contiguous(), value, attention_mask, scaling=scaling, **kwargs)
     kv_heads, width = key.shape[1:3]

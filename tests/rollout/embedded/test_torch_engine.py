@@ -18,6 +18,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from rlcore.errors import UserError
 from rlcore.policy.lora import add_lora
 from rlcore.policy.truncation import Truncation
 from rlcore.recipe.schema import LoraConfig
@@ -161,7 +162,7 @@ def test_logprobs_are_those_of_the_sampled_distribution(reference, sampling):
 
 
 @pytest.mark.usefixtures("size")
-@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "gpt2"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "mistral", "gpt2"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 def test_half_precision_is_as_exact_as_the_models_own_forward_pass(family, dtype):
     """Both against the same rounded weights in float32, also with few slots and prompts of many tokens."""
@@ -265,6 +266,24 @@ def test_a_prompt_of_many_tokens_is_computed_as_one_of_few(family):
     prompt = torch.randint(2, VOCABULARY, (100,), generator=torch.Generator().manual_seed(0)).tolist()
     engine = TorchEngine(reference, [STOP], slots=4, max_tokens=128)
     assert list(asyncio.run(_one(engine, prompt)).ids) == generated(reference, prompt, 10)
+
+
+def test_a_model_that_does_not_see_all_of_a_conversation_is_refused():
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+    window = MistralForCausalLM(MistralConfig(**sizes, num_hidden_layers=2, num_key_value_heads=2, sliding_window=16))
+    assert len(asyncio.run(_one(TorchEngine(window, [STOP], slots=4, max_tokens=16), [2, 3])).ids) > 0
+    with pytest.raises(UserError, match="MistralForCausalLM do not see all of a conversation of 17 tokens"):
+        TorchEngine(window, [STOP], slots=4, max_tokens=17)
+
+
+def test_the_models_own_forward_pass_stays_what_it_was():
+    """Also of a short batch with padding, whose mask says what is seen instead of what is added."""
+    plain, sampled = model("mistral"), model("mistral")
+    TorchEngine(sampled, [STOP], slots=4, max_tokens=64)
+    ids, seen = torch.tensor([[0, 0, 5, 6, 7], [3, 4, 5, 6, 7]]), torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    with torch.no_grad():
+        before, after = (each(ids, attention_mask=seen).logits for each in (plain, sampled))
+    assert torch.allclose(before[seen.bool()], after[seen.bool()], atol=1e-5)
 
 
 @pytest.mark.usefixtures("size")
