@@ -63,16 +63,19 @@ def _at_most(votes: int, others: Sequence[int], silent: int, size: int) -> float
 def vote_rows(records: Sequence[Record], attempts: int) -> dict[str, float]:
     """`pass@k_tA` and `maj@k_tA` of one problem's n conversations, for k = 2, 4, ... and n, and attempts 1, 2 and last.
 
-    NaN for a k above the number of scored conversations.
+    Conversations of which some attempt is unscored are left out; where fewer than k are left, k is their number, so
+    that figures of all k are over the same problems. NaN where none is left.
     """
     n = len(records)
     ks = sorted({2**power for power in range(1, n.bit_length()) if 2**power <= n} | {n})
     rows: dict[str, float] = {}
+    told = [standing(record["attempts"], attempts) for record in records]
+    scored_N = [attempts_A for attempts_A in told if all(attempt["score"] is not None for attempt in attempts_A)]
     for a in sorted({0, min(1, attempts - 1), attempts - 1}):
-        told = [standing(record["attempts"], attempts)[a] for record in records]
-        scored = [attempt for attempt in told if attempt["score"] is not None]
-        correct_N = [bool(mark(attempt)) for attempt in scored]
-        answers_N = [attempt["answer"] for attempt in scored]
-        rows |= {f"pass@{k}_t{a + 1}": pass_at_k(correct_N, k) for k in ks}
-        rows |= {f"maj@{k}_t{a + 1}": maj_at_k(answers_N, correct_N, k) for k in ks}
+        correct_N = [bool(mark(attempts_A[a])) for attempts_A in scored_N]
+        answers_N = [attempts_A[a]["answer"] for attempts_A in scored_N]
+        for k in ks:
+            of = max(min(k, len(scored_N)), 1)
+            rows[f"pass@{k}_t{a + 1}"] = pass_at_k(correct_N, of)
+            rows[f"maj@{k}_t{a + 1}"] = maj_at_k(answers_N, correct_N, of)
     return rows

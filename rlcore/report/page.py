@@ -19,7 +19,17 @@ from rlcore.report.diagram import diagram
 from rlcore.report.plots import CURVES, arm_colours, draw_plots
 from rlcore.report.render import embedded, render
 from rlcore.report.run_folder import RunFolder, read_runs, results_of
-from rlcore.report.table import Row, cell, columns_of, headline_mode, headline_rows, part_rows, result_rows, vote_table
+from rlcore.report.table import (
+    Row,
+    cell,
+    columns_of,
+    coverage_note,
+    headline_mode,
+    headline_rows,
+    part_rows,
+    result_rows,
+    vote_table,
+)
 
 SHOWN = 400
 """Trajectories on the page, over all runs."""
@@ -73,17 +83,21 @@ def _page(runs: Sequence[RunFolder], rows: Sequence[Row], plots: Mapping[str, Ma
         headlines=headline_rows(rows, headline_mode(rows)),
         rows=rows,
         columns=columns_of(rows),
-        last=next((f"t{attempt}" for attempt in reversed(attempts_in(columns_of(rows)))), ""),
+        last_of=lambda row: f"t{max(attempts_in(row.metrics), default=1)}",
         cell=cell,
         plots={name: drawn for name, drawn in pictures.items() if name not in CURVES},
         curves={name: drawn for name, drawn in pictures.items() if name in CURVES},
         votes=vote_table(headline_rows(rows, "sampled")),
         parts=part_rows(results, headline_mode(rows)),
-        notes=list(dict.fromkeys(note for result in results for note in result.notes)),
+        notes=list(dict.fromkeys([*([coverage_note(results)] if results else []), *_notes(results)])),
         alarms=[(run, name, steps) for run in runs for name, steps in _alarms(run).items()],
         trajectories=_trajectories(runs),
         flips=[(SLUGS[kind], kind or "?", words) for kind, words in FLIPS.items()],
     )
+
+
+def _notes(results: Sequence[Results]) -> list[str]:
+    return [note for result in results for note in result.notes]
 
 
 def _alarms(run: RunFolder) -> dict[str, tuple[int, int]]:

@@ -56,16 +56,27 @@ def read_runs(folders: Iterable[Path], on_run: Callable[[int], object] = lambda 
     """Reads runs to be compared, and calls `on_run` after each. Raises UserError as `read_run` does.
 
     Runs of one arm and one seed are no repetitions: each is an arm of its own, called by its folder too. A base that is
-    asked in conversations of several kinds is as many arms, called by these.
+    asked in conversations of several kinds is as many arms, called by these; bases of one seed that differ in what they
+    got right are of several policies, and called by the arms that start from them.
     """
     runs = []
     for folder in folders:
         runs.append(read_run(folder))
         on_run(1)
-    if len({run.kind for run in runs if run.base}) > 1:
-        runs = [replace(run, base=run.base and replace(run.base, arm=base_arm(run.kind))) for run in runs]
     alike = Counter((run.arm, run.seed) for run in runs)
-    return [_called(run, f"{run.arm} ({run.folder})") if alike[run.arm, run.seed] > 1 else run for run in runs]
+    runs = [_called(run, f"{run.arm} ({run.folder})") if alike[run.arm, run.seed] > 1 else run for run in runs]
+    if len({run.kind for run in runs if run.base}) > 1:
+        runs = [_with_base(run, base_arm(run.kind)) for run in runs]
+    measured: dict[tuple[str, int], Any] = {}
+    for base, seed in ((run.base, run.seed) for run in runs if run.base):
+        marks = [evaluation.marks or evaluation.metrics for evaluation in base.evaluations]
+        if marks != measured.setdefault((base.arm, seed), marks):
+            return [_with_base(run, base_arm(run.arm)) for run in runs]
+    return runs
+
+
+def _with_base(run: RunFolder, arm: str) -> RunFolder:
+    return replace(run, base=run.base and replace(run.base, arm=arm))
 
 
 def _called(run: RunFolder, arm: str) -> RunFolder:

@@ -1,5 +1,6 @@
 """The style of plots: colours of arms, strokes, and paper for light and dark pages."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,9 +72,12 @@ def short_name(arm: str) -> str:
 
 
 def name_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Writes the names of lines at the right: height, text and colour of each, moved apart if they would overlap."""
+    """Writes the names of lines at the right: height, text and colour of each, moved apart if they would overlap.
+
+    A line without a height has no name.
+    """
     low, high = axes.get_ylim()
-    ends = sorted(ends)
+    ends = sorted(end for end in ends if math.isfinite(end[0]))
     heights = [height for height, _, _ in ends]
     for i in range(1, len(heights)):
         heights[i] = max(heights[i], heights[i - 1] + 0.055 * (high - low))

@@ -78,10 +78,16 @@ def difference_rows(results: Sequence[Results], against: str) -> list[Row]:
 
 def coverage_note(results: Sequence[Results]) -> str:
     """A sentence that says what the intervals of these results cover."""
-    most = max((len({r.seed for r in results if r.arm == arm}) for arm in arms_of(results)), default=0)
-    if most < 2:
+    seeds = max((len({r.seed for r in results if r.arm == arm}) for arm in arms_of(results)), default=0)
+    if seeds < 2:
         return "Intervals (95 %) are over problems alone: how much another seed would change, one run cannot say."
-    return "Intervals (95 %) of a seed are over problems alone, those of means and differences over problems and seeds."
+    note = "Intervals (95 %) of a seed are over problems alone, those of means and differences over problems and seeds."
+    each = [_runs(results, mode, arm) for mode in _modes(results) for arm in arms_of(results)]
+    asked = [_problems(run) for runs in each for _, run in runs]
+    most, shared = max(map(len, asked)), len(set.intersection(*asked))
+    if shared < most:
+        note += f" Means are over the problems that all runs of an arm have: {shared:,} of {most:,} are in every run."
+    return note
 
 
 def headline_mode(rows: Sequence[Row]) -> str:
@@ -135,11 +141,15 @@ def _runs(results: Sequence[Results], mode: str, arm: str) -> list[tuple[int, Ev
     return runs
 
 
+def _problems(run: Evaluation) -> set[str]:
+    return {problem for marks in run.marks.values() for problem in marks}
+
+
 def _over_seeds(runs: Sequence[Evaluation], against: Sequence[Evaluation] = ()) -> dict[str, Interval]:
     """`seeds_ci` of the measurements and problems that all runs have in common."""
     everyone = [*runs, *against]
     names = [name for name in runs[0].metrics if all(name in run.marks for run in everyone)]
-    problems = sorted(set.intersection(*({p for marks in run.marks.values() for p in marks} for run in everyone)))
+    problems = sorted(set.intersection(*map(_problems, everyone)))
     if not names or not problems:
         return {}
     arms = [
@@ -170,11 +180,13 @@ def part_rows(results: Sequence[Results], mode: str) -> dict[str, list[tuple[str
     found: dict[str, list[tuple[str, int, Row]]] = {}
     for arm in arms_of(results):
         evaluations = [evaluation for _, evaluation in _runs(results, mode, arm)]
-        for part, values in evaluations[0].parts.items() if evaluations else ():
-            for value, evaluation in values.items():
-                same = [e.parts[part][value] for e in evaluations if value in e.parts.get(part, {})]
-                metrics = _over_seeds(same) if len(same) > 1 else evaluation.metrics
-                found.setdefault(part, []).append((value, evaluation.problems, Row(mode, arm, "", metrics)))
+        for part in dict.fromkeys(part for evaluation in evaluations for part in evaluation.parts):
+            values = [evaluation.parts.get(part, {}) for evaluation in evaluations]
+            for value in dict.fromkeys(value for of in values for value in of):
+                same = [of[value] for of in values if value in of]
+                metrics = _over_seeds(same) if len(same) > 1 else same[0].metrics
+                problems = max(evaluation.problems for evaluation in same)
+                found.setdefault(part, []).append((value, problems, Row(mode, arm, "", metrics)))
     return {part: sorted(rows, key=lambda row: row[0]) for part, rows in found.items()}
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from rlcore.evaluate.estimators import maj_at_k, pass_at_k
+from rlcore.evaluate.estimators import maj_at_k, pass_at_k, vote_rows
 
 
 def brute_force(answers, correct, k, vote):
@@ -65,3 +65,18 @@ def test_unbiased_for_a_vote_of_fresh_samples():
     estimates = [maj_at_k(row[:8], [a == "a" for a in row[:8]], 3) for row in answers]
     fresh = [majority(row[8:], [a == "a" for a in row[8:]]) for row in answers]
     assert abs(np.mean(estimates) - np.mean(fresh)) < 0.02
+
+
+def test_figures_of_all_k_are_over_the_same_problems_though_some_conversations_are_unscored():
+    def record(first, second):
+        told = {1.0: ("correct", "4"), 0.0: ("wrong", "5"), None: ("failed", None)}
+        attempts = [(score, *told[score]) for score in (first, second)]
+        return {"attempts": [{"score": score, "status": status, "answer": a} for score, status, a in attempts]}
+
+    easy = vote_rows([record(1.0, 1.0)] * 6 + [record(0.0, 1.0), record(1.0, None)], 2)
+    assert [easy[f"pass@{k}_t1"] for k in (2, 4, 8)] == [1.0, 1.0, 1.0]
+    assert easy["maj@8_t1"] == easy["maj@8_t2"] == 1.0
+    seven = [True] * 6 + [False]
+    assert easy["maj@4_t1"] == maj_at_k(["4"] * 6 + ["5"], seven, 4)
+    assert easy["pass@2_t1"] == pass_at_k(seven, 2)
+    assert all(math.isnan(value) for value in vote_rows([record(1.0, None)] * 4, 2).values())

@@ -11,6 +11,7 @@ from rlcore.evaluate.results import Evaluation, Results, save_evaluation
 from rlcore.report.compute import spent_tokens, ways_of, write_compute
 from rlcore.report.diagram import diagram
 from rlcore.report.page import write_report
+from rlcore.report.style import name_ends, panels
 from rlcore.report.table import Row
 from tests.report.synthetic_runs import HOSTILE, make_run
 
@@ -108,6 +109,24 @@ def test_the_base_in_two_kinds_of_conversation_is_two_arms(tmp_path):
     write_report(tmp_path / "page", [runs[0], runs[2]])
     rows = json.loads((tmp_path / "page" / "report.json").read_bytes())["table"]
     assert [row["arm"] for row in rows] == ["base", "one", "three"]
+
+
+def test_bases_of_several_policies_are_as_many_arms(tmp_path):
+    runs = [evaluated(tmp_path / name, name, "correct", range(4)) for name in ("small", "large")]
+    for run, t2 in zip(runs, ([0.0, 0, 0, 1], [0.0, 1, 1, 1]), strict=True):
+        base = Evaluation.of_rows("sampled", range(4), {"t1": np.zeros(4), "t2": np.array(t2)})
+        save_evaluation(run / "evaluation_base.json", Results("base", 0, 0, (base,)))
+    write_report(tmp_path / "page", runs)
+    rows = json.loads((tmp_path / "page" / "report.json").read_bytes())["table"]
+    assert [(row["arm"], row["run"], row["metrics"]["t2"][0]) for row in rows[:2]] == [
+        ("base, small", "seed 0", 0.25), ("base, large", "seed 0", 0.75),
+    ]  # fmt: skip
+
+
+def test_the_names_of_lines_stand_at_the_others_though_one_has_no_height():
+    _, (axes,) = panels(1, height=5)
+    name_ends(axes, [(0.5, "one", "red"), (float("nan"), "none", "blue"), (0.9, "two", "green")])
+    assert {text.get_text(): text.xy[1] for text in axes.texts} == pytest.approx({"one": 0.5, "two": 0.9})
 
 
 def test_runs_without_samples_have_no_page(tmp_path):

@@ -50,6 +50,21 @@ def test_the_copies_of_the_base_make_its_intervals_by_level_no_narrower():
     assert part_rows(base * 3, "sampled") == part_rows(base, "sampled")
 
 
+def test_levels_of_all_seeds_are_shown_whichever_comes_first():
+    few, more = (
+        Evaluation.of_rows("sampled", problems, rows).with_parts(problems, rows, [{"level": each} for each in levels])
+        for problems, rows, levels in (
+            [list("ab"), {"t2": np.array([1.0, 0.0])}, "12"],
+            [list("abcde"), {"t2": np.array([0.0, 0.0, 1.0, 1.0, 1.0])}, "12335"],
+        )
+    )
+    results = [Results("score", 0, 0, (few,)), Results("score", 1, 0, (more,))]
+    for each in (results, results[::-1]):
+        shown = part_rows(each, "sampled")["level"]
+        assert [(value, problems) for value, problems, _ in shown] == [("1", 1), ("2", 1), ("3", 2), ("5", 1)]
+        assert [row.metrics["t2"][0] for _, _, row in shown] == [0.5, 0.0, 1.0, 1.0]
+
+
 def _measured(arm: str, seed: int, right_P: list[int], named: str = "p") -> Results:
     rows = {"t1": np.zeros(len(right_P)), "t2": np.array(right_P, dtype=float)}
     problems = [f"{named}{place}" for place in range(len(right_P))]
@@ -77,7 +92,10 @@ def test_differences_are_paired_by_problem_and_the_note_says_what_intervals_are_
     assert high - low < 0.03, "unpaired it would be 0.14"
     assert "+1.2 ± " in markdown_table([row])
     assert "problems alone" in coverage_note(results)
-    assert "problems and seeds" in coverage_note([*results, _measured("score", 1, score)])
+    whole = coverage_note([*results, _measured("score", 1, score)])
+    assert whole.endswith("over problems and seeds.")
+    part = coverage_note([*results, _measured("score", 1, score[:30])])
+    assert part == f"{whole} Means are over the problems that all runs of an arm have: 30 of 400 are in every run."
 
 
 def test_only_problems_that_all_runs_have_are_compared():
