@@ -109,6 +109,8 @@ def paper_table(
     if not arms:
         raise UserError(f"no recipes in {', '.join(map(str, recipes))}")
     runs = [_recipe(arm, seed, output, overrides) for seed in seeds for arm in arms]
+    if shared := [folder for folder, times in Counter(recipe.output for recipe in runs).items() if times > 1]:
+        raise UserError(f"two runs would be {shared[0]}: recipes of one table need names, and seeds, of their own")
     names = dict.fromkeys([BASE_ARM, *(recipe.name for recipe in runs)])
     if against not in (None, *names):
         raise UserError(f"no arm is called {against}, to print differences from{did_you_mean(against or '', names)}")

@@ -135,6 +135,15 @@ def test_a_base_that_arms_share_is_measured_once(repository: Path, tmp_path: Pat
     assert (first["arm"], first["step"]) == ("base", 0)
 
 
+def test_two_recipes_of_one_name_are_no_table(tmp_path, capfd):
+    recipe = write_recipe(tmp_path, name="one")
+    (tmp_path / "other.yaml").write_text("extends: ./recipe.yaml\nseed: 3\n")
+    said = refusal(capfd, "paper-table", recipe, tmp_path / "other.yaml", "--output", tmp_path / "runs")
+    assert (
+        f"two runs would be {tmp_path}/runs/one-seed0: recipes of one table need names, and seeds, of their own" in said
+    )
+
+
 def test_what_arms_come_after_runs_once_for_each_seed_of_a_table(tmp_path, capfd):
     arm, out = second_of_two(tmp_path), tmp_path / "out"
     other = arm.with_name("other.yaml")
