@@ -65,14 +65,19 @@ def _unused(table: Table, section: DataConfig, source: Source) -> Iterator[str]:
 
 
 def _distinct(problems: list[Problem], name: str, say: Callable[[str], object]) -> list[Problem]:
-    """Gives every problem an id of its own: repeated ids become `ID#2`, `ID#3` and so on."""
+    """Gives every problem an id of its own: repeated ids become `ID#2`, `ID#3` and so on, but for ids of other rows."""
     seen: Counter[str] = Counter()
+    taken = {problem.id for problem in problems}
     distinct, repeated = [], []
     for problem in problems:
-        seen[problem.id] += 1
-        if seen[problem.id] > 1:
-            repeated.append(problem.id)
-            problem = replace(problem, id=f"{problem.id}#{seen[problem.id]}")
+        own = problem.id
+        seen[own] += 1
+        if seen[own] > 1:
+            repeated.append(own)
+            while (free := f"{own}#{seen[own]}") in taken:
+                seen[own] += 1
+            taken.add(free)
+            problem = replace(problem, id=free)
         distinct.append(problem)
     if repeated:
         named = ", ".join(dict.fromkeys(repeated[:3]))

@@ -83,6 +83,15 @@ def test_ids_are_the_rows_own_or_follow_the_text_not_the_place(tmp_path, rows_fi
     assert [problem.id for problem in load_problems(DataConfig(source="jsonl", path=own))] == ["7", "x"]
 
 
+def test_repeated_ids_become_distinct_ones_that_no_row_has(tmp_path):
+    told = {"a": ["a", "a#2", "a", "a"], "b": ["b", "b", "b#2", "b#3", "b#2"]}
+    got = {}
+    for name, own in told.items():
+        path = write(tmp_path / f"{name}.jsonl", [{"prompt": f"p{n}", "id": each} for n, each in enumerate(own)])
+        got[name] = [problem.id for problem in load_problems(DataConfig(source="jsonl", path=path), lambda line: None)]
+    assert got == {"a": ["a", "a#2", "a#3", "a#4"], "b": ["b", "b#4", "b#2", "b#3", "b#2#2"]}
+
+
 def test_exclude_compares_texts_whatever_their_white_space_and_limit_counts_what_is_left(tmp_path, rows_file):
     held_out = write(tmp_path / "held_out.jsonl", [{"question": "What  is\n0 + 1? "}, {"question": "What is 2 + 1?"}])
     section = DataConfig(source="gsm8k", path=rows_file, exclude=held_out, limit=3)
