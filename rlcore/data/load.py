@@ -132,6 +132,8 @@ def _rows(table: Table, section: DataConfig, source: Source, bad: BadRows, texts
 
 
 def _renamed(table: Table, columns: dict[str, str], bad: BadRows) -> Table:
+    if _has_new_names(table, columns):
+        return table
     for here in columns.values():
         table = _with_column(table, here, bad)
     taken = set(columns.values())
@@ -141,6 +143,13 @@ def _renamed(table: Table, columns: dict[str, str], bad: BadRows) -> Table:
         for row in table.rows
     ]
     return replace(table, rows=rows)
+
+
+def _has_new_names(table: Table, columns: dict[str, str]) -> bool:
+    """Whether the rows are renamed already, as those that `rlcore curate` wrote are."""
+    there = {name for row in table.rows for name in row}
+    former = set(columns.values()) - set(columns)
+    return bool(former) and not former & there and there >= set(columns)
 
 
 def _without_refused(table: Table, source: Source, bad: BadRows) -> Table:

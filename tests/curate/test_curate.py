@@ -108,6 +108,8 @@ def test_a_prompt_that_is_too_long_is_removed_and_the_others_are_measured(tmp_pa
     main([*command, "--near", "1"])
     kept = datasets.Dataset.from_parquet(str(folder / "problems.parquet"))
     assert list(kept["prompt"]) == [rows[place]["question"] for place in (0, 2, 3)]
+    again = load_problems(load_recipe(recipe, ["data.source=parquet", f"data.path={folder / 'problems.parquet'}"]).data)
+    assert [problem.text for problem in again] == list(kept["prompt"])
     (removed,) = [json.loads(line) for line in (folder / "removed.jsonl").read_text().splitlines()]
     assert (removed["text"], removed["reason"]) == (rows[1]["question"], "prompt")
     assert removed["detail"] == "more than 64 tokens"
