@@ -19,6 +19,7 @@ from rlcore.data import load_problems
 from rlcore.errors import UserError
 from rlcore.recipe import load_recipe
 from tests.processes import Started, python, rlcore, torchrun
+from tests.refusals import refusal
 from tests.tiny import write_recipe
 
 TALE = "a train leaves the station at nine and meets another one that left an hour before at what time do they meet"
@@ -113,6 +114,30 @@ def test_a_prompt_that_is_too_long_is_removed_and_the_others_are_measured(tmp_pa
     (removed,) = [json.loads(line) for line in (folder / "removed.jsonl").read_text().splitlines()]
     assert (removed["text"], removed["reason"]) == (rows[1]["question"], "prompt")
     assert removed["detail"] == "more than 64 tokens"
+
+
+def test_pass_rates_of_other_settings_weights_or_code_are_refused(tmp_path, capfd):
+    """With a model that cannot be loaded: the settings are compared before it is."""
+    recipe, model = write_recipe(tmp_path, evaluate=None, model={"path": "./model"}), tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    command = ["curate", recipe, "--output", tmp_path / "out", "--near", "1"]
+
+    def refused(*changes):
+        return refusal(capfd, *command, *changes).rpartition("holds pass rates measured with other ")[2]
+
+    begun = refusal(capfd, *command)
+    assert refused() == begun
+    again = ": give another --output"
+    assert refused("data.prompt=Think hard. {prompt}") == "data.prompt" + again
+    assert refused("data.system=Answer with nothing.") == "data.system" + again
+    assert refused("data.columns={prompt: question, extra: letter}") == "data.columns.extra" + again
+    assert refused("rollout.temperature=0.5", "--samples", "2") == "samples, rollout.temperature" + again
+    assert refused("data.limit=30") == begun
+    (model / "config.json").write_text("{ }")
+    assert refused() == "weights" + again
+    (tmp_path / "my_reward.py").write_text("letter_reward = None")
+    assert refused() == f"inputs.{tmp_path / 'my_reward.py'}, weights" + again
 
 
 def test_two_ranks_choose_what_one_does(tmp_path):
