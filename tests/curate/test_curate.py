@@ -37,8 +37,46 @@ def test_contamination_needs_so_many_words_in_a_row():
     words = TALE.split()
     thirteen, twelve = " ".join(words[3:16]), " ".join(words[3:15])
     texts = [f"Say: {thirteen}!", f"Say: {twelve} so?", "What is 2 + 3?", "What is 2 + 3 + 4?", "..."]
-    assert contaminated(texts, [TALE, "what is 2 3", "?"], ngram=13) == {0: thirteen, 2: "what is 2 3"}
+    assert contaminated(texts, [TALE, "what is 2+3", "?"], ngram=13) == {0: thirteen, 2: "what is 2 +3"}
     assert set(contaminated(texts, [TALE], ngram=12)) == {0, 1}
+    signs = TALE.replace(" ", " - ")
+    assert set(contaminated([signs], [TALE], ngram=13)) == {0}
+
+
+FORMULAS = [
+    *(f"Compute 7 {sign} 4." for sign in ("-", "+", "*", "/", "^", "<", ">", "=", "≤", "%", ",", "\\cdot")),
+    *("What is $x^2-1$ at x=2?", "What is $x^2+1$ at x=2?"),
+    *("Compute 5! and 3.", "Compute 5 and 3!", "Compute 5 and 3."),
+    *("Compute (7 - 4) * 2.", "Compute 7 - (4 * 2).", "Compute 7 - 4 * 2."),
+    *("Compute \\sqrt{7+4}.", "Compute \\sqrt{7}+4."),
+    *("Find ⌈x/2⌉.", "Find ⌊x/2⌋.", "Find √2 x.", "Find 2√x.", "Find .2 x", "Find 2 x"),
+    *("Plot (1.2, 3).", "Plot (1, 2.3).", "Measure (1, 2].", "Measure [1, 2)."),
+]
+
+
+def test_problems_with_other_signs_are_others():
+    assert duplicates(FORMULAS, near=0.8) == {}
+    for place, text in enumerate(FORMULAS):
+        assert contaminated([text], FORMULAS[:place] + FORMULAS[place + 1 :], ngram=13) == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Compute 7 - 4.", "compute  $7-4$"),
+        ("Compute 7 − 4", "**Compute:** 7 - 4"),
+        ("Compute 7 × 4", "Compute 7*4."),
+        ("Compute 7 ÷ 4", "Compute “7/4”"),
+        ("Find x^{2} + 3.", "Find x^2+3"),
+        ("Add a two-digit number, (say) 12.5 cm!", "Add a two digit number, say '12.5 cm'"),
+        ("Choose *one*, then stop...", "- Choose one; then stop"),
+        ("What is the x-axis?", "What is the x axis?"),
+        ("What is the sum of a, b and c, if a=1?", "What is the sum of (a, b and c) if a = 1"),
+    ],
+)
+def test_mere_punctuation_makes_no_other_problem(one, other):
+    assert duplicates([one, other], near=1) == {1: 0}
+    assert set(contaminated([one], [other], ngram=13)) == {0}
 
 
 def test_bands():
