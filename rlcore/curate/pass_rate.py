@@ -1,7 +1,7 @@
 """Pass rates: how often a policy solves each problem at its first attempt. They are measured once and stored."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from rlcore.errors import UserError
 from rlcore.files import JsonlFile, Line, read_records, to_json, write_records, write_whole
 from rlcore.ranks import Ranks, gather_list
 from rlcore.recipe import Recipe
+from rlcore.recipe.compare import differences
 from rlcore.rollout.streaming import every, grouped
 from rlcore.session.build import Session, fitting_problems
 from rlcore.session.interrupt import Interrupt
@@ -74,16 +75,18 @@ def _measured(
     return found
 
 
-def same_settings(folder: Path, settings: dict[str, object]) -> bool:
-    """Whether the folder's pass rates were measured under these settings; an empty folder is given them."""
+def check_settings(folder: Path, settings: Mapping[str, object]) -> None:
+    """Raises UserError if the folder holds pass rates of other settings; an empty folder is given these."""
     path = folder / "settings.json"
     if not path.exists():
         write_whole(path, to_json(settings))
-        return True
     try:
-        return bool(json.loads(path.read_bytes()) == json.loads(to_json(settings)))
+        changed = differences(json.loads(path.read_bytes()), json.loads(to_json(settings)))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
+    if changed:
+        named = ", ".join(list(changed)[:3])
+        raise UserError(f"{folder} holds pass rates measured with other {named}: give another --output")
 
 
 def _rate(group: Sequence[Trajectory]) -> float:

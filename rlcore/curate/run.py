@@ -11,7 +11,7 @@ import pyarrow
 
 from rlcore.curate.options import CurateOptions
 from rlcore.curate.overlap import contaminated, duplicates
-from rlcore.curate.pass_rate import pass_rates, same_settings
+from rlcore.curate.pass_rate import check_settings, pass_rates
 from rlcore.curate.select import BANDS, band_of, select
 from rlcore.data import load_held_out, load_problems
 from rlcore.data.load import problem_texts
@@ -19,6 +19,7 @@ from rlcore.errors import UserError, one_line
 from rlcore.files import holding, to_json, write_records, write_whole, writing
 from rlcore.ranks import Ranks, start_distributed
 from rlcore.recipe import Recipe
+from rlcore.session.inputs import read_code, read_weights
 from rlcore.session.interrupt import Stopped
 from rlcore.types import Problem
 
@@ -54,9 +55,8 @@ def _curate(recipe: Recipe, options: CurateOptions, folder: Path, ranks: Ranks) 
     removed = _overlaps(recipe, options, problems, texts)
     left = [index for index in range(len(problems)) if index not in removed]
     asked = _first_attempts(recipe)
-    measured = {"samples": options.samples, "recipe": asked.model_dump(mode="json", exclude={"data", "output"})}
-    if ranks.first and not same_settings(folder, measured):
-        raise UserError(f"{folder} holds pass rates measured under other settings: give another --output")
+    if ranks.first:
+        check_settings(folder, _settings(asked, options.samples))
     try:
         rates = pass_rates(asked, [problems[i] for i in left], options.samples, folder, ranks)
     except Stopped:
@@ -127,6 +127,17 @@ def _first_attempts(recipe: Recipe) -> Recipe:
     """The recipe reduced to sampling one attempt of each conversation."""
     conversation = recipe.conversation.model_copy(update={"attempts": 1, "kind": "correct"})
     return recipe.model_copy(update={"conversation": conversation, "evaluate": None, "stages": [], "sft": None})
+
+
+def _settings(asked: Recipe, samples: int) -> dict[str, Any]:
+    """All that the pass rate of a problem depends on, but for its row: the file of the data may gain and lose some."""
+    return {
+        "samples": samples,
+        **asked.model_dump(mode="json", exclude={"data", "output"}),
+        "data": asked.data.model_dump(mode="json", include={"columns", "prompt", "system"}),
+        "inputs": read_code(asked),
+        "weights": read_weights(asked),
+    }
 
 
 def _statistics(

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from rlcore.curate.overlap import words_of
+from rlcore.curate.words import words_of
 
 BANDS = {"never": (0.0, 0.0), "hard": (0.0, 0.25), "medium": (0.25, 0.75), "easy": (0.75, 1.0), "always": (1.0, 1.0)}
 """Names of pass rates: never 0, hard up to a quarter, medium up to three, easy below 1, always 1."""

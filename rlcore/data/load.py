@@ -65,14 +65,19 @@ def _unused(table: Table, section: DataConfig, source: Source) -> Iterator[str]:
 
 
 def _distinct(problems: list[Problem], name: str, say: Callable[[str], object]) -> list[Problem]:
-    """Gives every problem an id of its own: repeated ids become `ID#2`, `ID#3` and so on."""
+    """Gives every problem an id of its own: repeated ids become `ID#2`, `ID#3` and so on, but for ids of other rows."""
     seen: Counter[str] = Counter()
+    taken = {problem.id for problem in problems}
     distinct, repeated = [], []
     for problem in problems:
-        seen[problem.id] += 1
-        if seen[problem.id] > 1:
-            repeated.append(problem.id)
-            problem = replace(problem, id=f"{problem.id}#{seen[problem.id]}")
+        own = problem.id
+        seen[own] += 1
+        if seen[own] > 1:
+            repeated.append(own)
+            while (free := f"{own}#{seen[own]}") in taken:
+                seen[own] += 1
+            taken.add(free)
+            problem = replace(problem, id=free)
         distinct.append(problem)
     if repeated:
         named = ", ".join(dict.fromkeys(repeated[:3]))
@@ -127,6 +132,8 @@ def _rows(table: Table, section: DataConfig, source: Source, bad: BadRows, texts
 
 
 def _renamed(table: Table, columns: dict[str, str], bad: BadRows) -> Table:
+    if _has_new_names(table, columns):
+        return table
     for here in columns.values():
         table = _with_column(table, here, bad)
     taken = set(columns.values())
@@ -136,6 +143,13 @@ def _renamed(table: Table, columns: dict[str, str], bad: BadRows) -> Table:
         for row in table.rows
     ]
     return replace(table, rows=rows)
+
+
+def _has_new_names(table: Table, columns: dict[str, str]) -> bool:
+    """Whether the rows are renamed already, as those that `rlcore curate` wrote are."""
+    there = {name for row in table.rows for name in row}
+    former = set(columns.values()) - set(columns)
+    return bool(former) and not former & there and there >= set(columns)
 
 
 def _without_refused(table: Table, source: Source, bad: BadRows) -> Table:

@@ -1,6 +1,5 @@
 """Evaluating a recipe's model, alone or during a run."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from rlcore.rollout import Rollout, Scorer
 from rlcore.rollout.endpoint import Endpoint, EndpointRollout
 from rlcore.rollout.streaming import every
 from rlcore.session.build import Session
-from rlcore.session.inputs import Inputs, read_inputs
+from rlcore.session.inputs import Inputs, read_inputs, read_weights
 from rlcore.session.interrupt import Interrupt, Stopped
 from rlcore.track import Tracker
 from rlcore.types import Problem
@@ -125,11 +124,7 @@ def evaluate_and_save(
 def identity(recipe: Recipe, ranks: Ranks, inputs: Inputs) -> dict[str, Any]:
     """Everything that the attempts depend on: the recipe, the data and code it reads, the weights, the ranks."""
     parts = recipe.model_dump(mode="json", include={"seed", "model", "rollout", "rewards", "evaluate", "conversation"})
-    path = Path(recipe.model.path or "")
-    files = sorted(path.glob("*")) if recipe.model.path and path.is_dir() else []
-    weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    digest = hashlib.blake2b(repr(weights).encode(), digest_size=16).hexdigest()
-    return {**parts, "inputs": inputs, "weights": digest, "ranks": ranks.world, "format": FORMAT}
+    return {**parts, "inputs": inputs, "weights": read_weights(recipe), "ranks": ranks.world, "format": FORMAT}
 
 
 class ServedSession:

@@ -46,9 +46,21 @@ class InputsLine(Line):
 
 def read_inputs(recipe: Recipe, problems: Sequence[Problem], held_out: Sequence[Problem]) -> Inputs:
     """Digests of a run's problems, its held-out problems, and the code files that its recipe names."""
+    return {"data": _of_problems(problems), "evaluate.data": _of_problems(held_out), **read_code(recipe)}
+
+
+def read_code(recipe: Recipe) -> dict[str, str]:
+    """Digests of the code files that a recipe names."""
     files = [path for path in map(Path, sorted(set(_code(recipe.model_dump())))) if path.is_file()]
-    code = {str(path): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in files}
-    return {"data": _of_problems(problems), "evaluate.data": _of_problems(held_out), **code}
+    return {str(path): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in files}
+
+
+def read_weights(recipe: Recipe) -> str:
+    """A digest of the names, sizes and times of the files in the folder of a recipe's model, if it is a folder."""
+    path = Path(recipe.model.path or "")
+    files = sorted(path.glob("*")) if recipe.model.path and path.is_dir() else []
+    weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return hashlib.blake2b(repr(weights).encode(), digest_size=16).hexdigest()
 
 
 def input_changes(folder: Path, saved: Mapping[str, Any], now: Inputs) -> Changes:

@@ -19,6 +19,7 @@ from rlcore.data import load_problems
 from rlcore.errors import UserError
 from rlcore.recipe import load_recipe
 from tests.processes import Started, python, rlcore, torchrun
+from tests.refusals import refusal
 from tests.tiny import write_recipe
 
 TALE = "a train leaves the station at nine and meets another one that left an hour before at what time do they meet"
@@ -36,8 +37,46 @@ def test_contamination_needs_so_many_words_in_a_row():
     words = TALE.split()
     thirteen, twelve = " ".join(words[3:16]), " ".join(words[3:15])
     texts = [f"Say: {thirteen}!", f"Say: {twelve} so?", "What is 2 + 3?", "What is 2 + 3 + 4?", "..."]
-    assert contaminated(texts, [TALE, "what is 2 3", "?"], ngram=13) == {0: thirteen, 2: "what is 2 3"}
+    assert contaminated(texts, [TALE, "what is 2+3", "?"], ngram=13) == {0: thirteen, 2: "what is 2 +3"}
     assert set(contaminated(texts, [TALE], ngram=12)) == {0, 1}
+    signs = TALE.replace(" ", " - ")
+    assert set(contaminated([signs], [TALE], ngram=13)) == {0}
+
+
+FORMULAS = [
+    *(f"Compute 7 {sign} 4." for sign in ("-", "+", "*", "/", "^", "<", ">", "=", "≤", "%", ",", "\\cdot")),
+    *("What is $x^2-1$ at x=2?", "What is $x^2+1$ at x=2?"),
+    *("Compute 5! and 3.", "Compute 5 and 3!", "Compute 5 and 3."),
+    *("Compute (7 - 4) * 2.", "Compute 7 - (4 * 2).", "Compute 7 - 4 * 2."),
+    *("Compute \\sqrt{7+4}.", "Compute \\sqrt{7}+4."),
+    *("Find ⌈x/2⌉.", "Find ⌊x/2⌋.", "Find √2 x.", "Find 2√x.", "Find .2 x", "Find 2 x"),
+    *("Plot (1.2, 3).", "Plot (1, 2.3).", "Measure (1, 2].", "Measure [1, 2)."),
+]
+
+
+def test_problems_with_other_signs_are_others():
+    assert duplicates(FORMULAS, near=0.8) == {}
+    for place, text in enumerate(FORMULAS):
+        assert contaminated([text], FORMULAS[:place] + FORMULAS[place + 1 :], ngram=13) == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Compute 7 - 4.", "compute  $7-4$"),
+        ("Compute 7 − 4", "**Compute:** 7 - 4"),
+        ("Compute 7 × 4", "Compute 7*4."),
+        ("Compute 7 ÷ 4", "Compute “7/4”"),
+        ("Find x^{2} + 3.", "Find x^2+3"),
+        ("Add a two-digit number, (say) 12.5 cm!", "Add a two digit number, say '12.5 cm'"),
+        ("Choose *one*, then stop...", "- Choose one; then stop"),
+        ("What is the x-axis?", "What is the x axis?"),
+        ("What is the sum of a, b and c, if a=1?", "What is the sum of (a, b and c) if a = 1"),
+    ],
+)
+def test_mere_punctuation_makes_no_other_problem(one, other):
+    assert duplicates([one, other], near=1) == {1: 0}
+    assert set(contaminated([one], [other], ngram=13)) == {0}
 
 
 def test_bands():
@@ -108,9 +147,35 @@ def test_a_prompt_that_is_too_long_is_removed_and_the_others_are_measured(tmp_pa
     main([*command, "--near", "1"])
     kept = datasets.Dataset.from_parquet(str(folder / "problems.parquet"))
     assert list(kept["prompt"]) == [rows[place]["question"] for place in (0, 2, 3)]
+    again = load_problems(load_recipe(recipe, ["data.source=parquet", f"data.path={folder / 'problems.parquet'}"]).data)
+    assert [problem.text for problem in again] == list(kept["prompt"])
     (removed,) = [json.loads(line) for line in (folder / "removed.jsonl").read_text().splitlines()]
     assert (removed["text"], removed["reason"]) == (rows[1]["question"], "prompt")
     assert removed["detail"] == "more than 64 tokens"
+
+
+def test_pass_rates_of_other_settings_weights_or_code_are_refused(tmp_path, capfd):
+    """With a model that cannot be loaded: the settings are compared before it is."""
+    recipe, model = write_recipe(tmp_path, evaluate=None, model={"path": "./model"}), tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    command = ["curate", recipe, "--output", tmp_path / "out", "--near", "1"]
+
+    def refused(*changes):
+        return refusal(capfd, *command, *changes).rpartition("holds pass rates measured with other ")[2]
+
+    begun = refusal(capfd, *command)
+    assert refused() == begun
+    again = ": give another --output"
+    assert refused("data.prompt=Think hard. {prompt}") == "data.prompt" + again
+    assert refused("data.system=Answer with nothing.") == "data.system" + again
+    assert refused("data.columns={prompt: question, extra: letter}") == "data.columns.extra" + again
+    assert refused("rollout.temperature=0.5", "--samples", "2") == "samples, rollout.temperature" + again
+    assert refused("data.limit=30") == begun
+    (model / "config.json").write_text("{ }")
+    assert refused() == "weights" + again
+    (tmp_path / "my_reward.py").write_text("letter_reward = None")
+    assert refused() == f"inputs.{tmp_path / 'my_reward.py'}, weights" + again
 
 
 def test_two_ranks_choose_what_one_does(tmp_path):

@@ -83,6 +83,31 @@ def test_ids_are_the_rows_own_or_follow_the_text_not_the_place(tmp_path, rows_fi
     assert [problem.id for problem in load_problems(DataConfig(source="jsonl", path=own))] == ["7", "x"]
 
 
+def test_repeated_ids_become_distinct_ones_that_no_row_has(tmp_path):
+    told = {"a": ["a", "a#2", "a", "a"], "b": ["b", "b", "b#2", "b#3", "b#2"]}
+    got = {}
+    for name, own in told.items():
+        path = write(tmp_path / f"{name}.jsonl", [{"prompt": f"p{n}", "id": each} for n, each in enumerate(own)])
+        got[name] = [problem.id for problem in load_problems(DataConfig(source="jsonl", path=path), lambda line: None)]
+    assert got == {"a": ["a", "a#2", "a#3", "a#4"], "b": ["b", "b#4", "b#2", "b#3", "b#2#2"]}
+
+
+def test_rows_that_have_the_new_names_already_are_read_as_they_stand(tmp_path):
+    def answers(rows, columns):
+        path = write(tmp_path / "rows.jsonl", rows)
+        section = DataConfig(source="jsonl", path=path, columns=columns)
+        return [(p.columns["prompt"], p.columns["answer"]) for p in load_problems(section)]
+
+    columns = {"prompt": "question", "answer": "gold"}
+    for row in ({"question": "q", "gold": "g"}, {"prompt": "q", "answer": "g"}):
+        assert answers([row], columns) == [("q", "g")]
+    chain = {"prompt": "answer", "answer": "gold"}
+    for row in ({"answer": "q", "gold": "g"}, {"prompt": "q", "answer": "g"}):
+        assert answers([row], chain) == [("q", "g")]
+    with pytest.raises(UserError, match=r"has no column gld; .*did you mean gold"):
+        answers([{"question": "q", "gold": "g", "answer": "other"}], columns | {"answer": "gld"})
+
+
 def test_exclude_compares_texts_whatever_their_white_space_and_limit_counts_what_is_left(tmp_path, rows_file):
     held_out = write(tmp_path / "held_out.jsonl", [{"question": "What  is\n0 + 1? "}, {"question": "What is 2 + 1?"}])
     section = DataConfig(source="gsm8k", path=rows_file, exclude=held_out, limit=3)
