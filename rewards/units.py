@@ -82,8 +82,6 @@ def split_unit(text: str) -> tuple[str, str, bool]:
         return body, known, not letter
     if not words or _NOT_UNITS.search(" ".join(words)) or re.search(r"[\d=,:<>]", name):
         return text, "", True
-    if words[0] == "of" and not bare:
-        return body, "", True  # two thirds of the cake
     if not _WORD.search(words[0]) or (bare and (not match["space"] or len(words[0]) < 4) and words[0] != "per"):
         return text, "", True
     counted, slash, per = _PER.sub("/", " ".join(map(singular, words))).partition("/")

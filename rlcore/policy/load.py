@@ -87,8 +87,8 @@ def save_policy(policy: Policy, folder: str | Path, weights: Mapping[str, torch.
     with _refused(f"the policy cannot be written to {folder}"):
         Path(folder).mkdir(parents=True, exist_ok=True)  # save_pretrained only logs where this raises
         model = _whole(policy.model)
-        kept = model.state_dict()
-        buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}  # a router's biases
+        kept, own = model.state_dict(), policy.model.named_buffers()
+        buffers = {name: buffer for name, buffer in own if name in kept}  # such as a router's biases
         model.save_pretrained(folder, state_dict=None if weights is None else buffers | dict(weights))
         policy.tokenizer.save_pretrained(folder)
         by_umask(path for path in Path(folder).iterdir() if path.is_file())

@@ -66,13 +66,24 @@ def read_runs(folders: Iterable[Path], on_run: Callable[[int], object] = lambda 
     alike = Counter((run.arm, run.seed) for run in runs)
     runs = [_called(run, f"{run.arm} ({run.folder})") if alike[run.arm, run.seed] > 1 else run for run in runs]
     if len({run.kind for run in runs if run.base}) > 1:
-        runs = [_with_base(run, base_arm(run.kind)) for run in runs]
-    measured: dict[tuple[str, int], Any] = {}
-    for base, seed in ((run.base, run.seed) for run in runs if run.base):
-        marks = [evaluation.marks or evaluation.metrics for evaluation in base.evaluations]
-        if marks != measured.setdefault((base.arm, seed), marks):
-            return [_with_base(run, base_arm(run.arm)) for run in runs]
-    return runs
+        runs = [_with_base(run, base_arm(run.kind.rpartition(":")[2])) for run in runs]
+    if all(map(_alike, runs, [_first_of(run, runs) for run in runs])):
+        return runs
+    return [_with_base(run, base_arm(run.arm)) for run in runs]
+
+
+def _first_of(run: RunFolder, runs: Sequence[RunFolder]) -> RunFolder:
+    """The first run of the same seed that measured a base in the same kind of conversation."""
+    return next((each for each in runs if each.base and (each.seed, each.kind) == (run.seed, run.kind)), run)
+
+
+def _alike(run: RunFolder, other: RunFolder) -> bool:
+    """Whether the bases of two runs got the same right, as far as both were measured alike."""
+    if run.base is None or other.base is None:
+        return True
+    told = {evaluation.mode: evaluation.marks for evaluation in other.base.evaluations}
+    both = [(evaluation.marks, told.get(evaluation.mode, {})) for evaluation in run.base.evaluations]
+    return all(mine[name] == theirs[name] for mine, theirs in both for name in mine.keys() & theirs.keys())
 
 
 def _with_base(run: RunFolder, arm: str) -> RunFolder:

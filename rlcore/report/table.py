@@ -68,9 +68,10 @@ def difference_rows(results: Sequence[Results], against: str) -> list[Row]:
     """Differences of all other arms from `against`, by mode: paired by problem, over all seeds of both."""
     arms, rows = arms_of(results), []
     for mode in _modes(results):
-        others = [run for _, run in _runs(results, mode, against)]
         for arm in arms:
             runs = [run for _, run in _runs(results, mode, arm)]
+            # where the arms start from several policies, each is compared with its own
+            others = [run for _, run in _runs(results, mode, against if against in arms else base_arm(arm))]
             if arm != against and runs and others:
                 rows.append(Row(mode, arm, f"minus {against}", _over_seeds(runs, others)))
     return rows
@@ -82,11 +83,10 @@ def coverage_note(results: Sequence[Results]) -> str:
     if seeds < 2:
         return "Intervals (95 %) are over problems alone: how much another seed would change, one run cannot say."
     note = "Intervals (95 %) of a seed are over problems alone, those of means and differences over problems and seeds."
-    each = [_runs(results, mode, arm) for mode in _modes(results) for arm in arms_of(results)]
-    asked = [_problems(run) for runs in each for _, run in runs]
-    most, shared = max(map(len, asked)), len(set.intersection(*asked))
-    if shared < most:
-        note += f" Means are over the problems that all runs of an arm have: {shared:,} of {most:,} are in every run."
+    arms = (_runs(results, mode, arm) for mode in _modes(results) for arm in arms_of(results))
+    asked = [[_problems(run) for _, run in runs if run.marks] for runs in arms]
+    if any(each != problems[0] for problems in asked for each in problems):
+        note += " A mean is over the problems that all runs of its arm have: some have others too."
     return note
 
 
@@ -111,9 +111,9 @@ def arms_of(results: Sequence[Results]) -> list[str]:
     return sorted(names, key=lambda arm: not is_base(arm))
 
 
-def base_arm(kind: str) -> str:
-    """The arm of the base in conversations of a kind, where there are others."""
-    return f"{BASE_ARM}, {kind.rpartition(':')[2]}"
+def base_arm(name: str) -> str:
+    """The arm of one base of several: in conversations of a kind, or of the policy that an arm starts from."""
+    return f"{BASE_ARM}, {name}"
 
 
 def is_base(arm: str) -> bool:

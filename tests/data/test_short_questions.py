@@ -68,7 +68,7 @@ def test_symbols_are_in_sums_in_digits_and_where_numbers_are_compared():
 
 def test_what_is_asked_in_a_test_is_in_no_lesson_in_any_order():
     def of(problem: Problem) -> tuple[str, ...]:
-        return tuple(sorted(parts(problem.messages[0]["content"])))
+        return tuple(sorted(str(VALUE.get(part, part)) for part in parts(problem.messages[0]["content"])))
 
     asked = {of(p) for p in questions("test", 2000)}
     assert asked.isdisjoint({of(p) for split in ("train", "lessons", "validation") for p in questions(split, 4000)})

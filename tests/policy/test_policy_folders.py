@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from rlcore.errors import UserError
@@ -152,3 +153,16 @@ def test_parameters_of_another_model_are_told_apart(policy):
         saved = {name: shape for name, shape in (shapes | changed).items() if name not in dropped}
         with pytest.raises(UserError, match=f"checkpoint is of another model: {message}"):
             check_same_parameters(policy.model, saved, "checkpoint is of another model")
+
+
+def test_buffers_are_saved_with_weights_that_are_given(tmp_path):
+    """As a mixture of experts has them, for its router."""
+    policy = load_policy(ModelConfig(scratch=SIZES), TEXTS, seed=1)
+    policy.model.model.register_buffer("biases", torch.tensor([1.0, 2.0]))
+    policy.model.model.register_buffer("computed", torch.tensor([3.0]), persistent=False)
+    given = {name: torch.zeros_like(weight) for name, weight in policy.model.named_parameters()}
+    save_policy(policy, tmp_path / "policy", given)
+    saved = load_file(tmp_path / "policy" / "model.safetensors")
+    assert saved["model.biases"].tolist() == [1.0, 2.0]
+    assert "model.computed" not in saved
+    assert not saved["model.norm.weight"].any()

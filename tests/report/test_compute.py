@@ -11,6 +11,7 @@ from rlcore.evaluate.results import Evaluation, Results, save_evaluation
 from rlcore.report.compute import spent_tokens, ways_of, write_compute
 from rlcore.report.diagram import diagram
 from rlcore.report.page import write_report
+from rlcore.report.run_folder import read_runs, results_of
 from rlcore.report.style import name_ends, panels
 from rlcore.report.table import Row
 from tests.report.synthetic_runs import HOSTILE, make_run
@@ -121,6 +122,16 @@ def test_bases_of_several_policies_are_as_many_arms(tmp_path):
     assert [(row["arm"], row["run"], row["metrics"]["t2"][0]) for row in rows[:2]] == [
         ("base, small", "seed 0", 0.25), ("base, large", "seed 0", 0.75),
     ]  # fmt: skip
+
+
+def test_one_base_is_one_arm_though_one_run_has_measured_less_of_it(tmp_path):
+    runs = [evaluated(tmp_path / name, name, "correct", range(4)) for name in ("greedy", "both")]
+    figures = {"t1": np.zeros(4), "t2": np.array([0.0, 1, 1, 1])}
+    greedy, sampled = (Evaluation.of_rows(mode, range(4), figures) for mode in ("greedy", "sampled"))
+    less = Evaluation.of_rows("greedy", range(4), {"t1": figures["t1"]})
+    for run, measured in zip(runs, ((less,), (sampled, greedy)), strict=True):
+        save_evaluation(run / "evaluation_base.json", Results("base", 0, 0, measured))
+    assert {result.arm for result in results_of(read_runs(runs))} == {"base", "greedy", "both"}
 
 
 def test_the_names_of_lines_stand_at_the_others_though_one_has_no_height():

@@ -95,7 +95,17 @@ def test_differences_are_paired_by_problem_and_the_note_says_what_intervals_are_
     whole = coverage_note([*results, _measured("score", 1, score)])
     assert whole.endswith("over problems and seeds.")
     part = coverage_note([*results, _measured("score", 1, score[:30])])
-    assert part == f"{whole} Means are over the problems that all runs of an arm have: 30 of 400 are in every run."
+    assert part == f"{whole} A mean is over the problems that all runs of its arm have: some have others too."
+    others = [_measured("short", seed, score[:30]) for seed in (0, 1)]
+    assert coverage_note([*results, _measured("score", 1, score), *others]) == whole
+    assert "problems and seeds" in coverage_note([Results("old", seed, 0, ()) for seed in (0, 1)])
+
+
+def test_where_bases_are_several_each_arm_is_compared_with_its_own():
+    results = [_measured("base, small", 0, [0, 0, 1, 0]), _measured("base, large", 0, [1, 1, 1, 0])]
+    results += [_measured("small", 0, [0, 1, 1, 0]), _measured("large", 0, [1, 1, 1, 1])]
+    found = {row.arm: row.metrics["t2"][0] for row in difference_rows(results, "base")}
+    assert found == {"small": 0.25, "large": 0.25}
 
 
 def test_only_problems_that_all_runs_have_are_compared():

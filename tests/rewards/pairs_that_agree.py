@@ -225,7 +225,6 @@ REFUSED_WRONGLY = [
     ("x+1", "f(g(x))=x+1"),
     ("4", r"4 \text{ cups of flour}"),
     ("4", "4 cups of flour"),
-    (r"\frac{2}{3}", r"\frac{2}{3} \text{ of the cake}"),
     ("4", r"4 \text{ pieces of candy}"),
     ("4", r"4 \text{ pounds of apples}"),
     ("4", r"4 \text{ bags of chips}"),

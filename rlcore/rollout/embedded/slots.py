@@ -120,7 +120,7 @@ def _zeros(band: Band, key_states: torch.Tensor, value_states: torch.Tensor) -> 
 
 
 def lie_by_token(keys_RGdW: torch.Tensor) -> bool:
-    """Whether each token's key lies together: fused attention is then two to three times as fast as two products."""
+    """Whether each token's key lies together: torch's fused attention then takes half the time of two products."""
     return keys_RGdW.stride(2) == 1
 
 
