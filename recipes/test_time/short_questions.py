@@ -27,6 +27,8 @@ SPLITS = {"test": (0,), "validation": (1,), "train": range(2, 10), "lessons": ra
 """Which tenths of all questions belong to a split; `lessons` show how those for training are answered."""
 AT_ONCE, THINK = "At once: ", "Think first."
 """What stands before a question that is answered straight away, and what asks for a chain of thought after that."""
+TERMS = [4, 5]
+"""How many numbers a sum may have."""
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 _SMALL = ["pin", "pea", "bean", "coin", "key", "pen", "spoon", "cup", "shoe", "hat", "book", "lamp", "box", "bag"]
 _BIG = ["chair", "dog", "desk", "bed", "cow", "horse", "car", "boat", "van", "bus", "house", "barn"]
@@ -38,7 +40,6 @@ THINGS = [*_SMALL, *_BIG, *_HUGE]
 class Options(Section):
     """Settings of the generator."""
 
-    terms: list[int] = Field([4, 5], description="how many numbers a sum may have")
     count: int = Field(20_000, ge=1, le=40_000)
     seed: int = 0
 
@@ -55,7 +56,7 @@ def generate(options: dict[str, Any], split: str) -> Table:
     rng, found = Random(f"{settings.seed} {split}"), dict[str, Row]()
     while len(found) < settings.count:
         (subject,) = rng.choices(list(SUBJECTS), list(SUBJECTS.values()))
-        asked = _drawn(rng, subject, settings.terms)
+        asked = _drawn(rng, subject)
         if zlib.crc32(repr(sorted(asked)).encode()) % 10 in SPLITS[split]:
             row = _row(subject, asked)
             found[row["prompt"]] = row
@@ -63,10 +64,10 @@ def generate(options: dict[str, Any], split: str) -> Table:
     return Table(f"short_questions {split}", rows, list(range(1, len(rows) + 1)))
 
 
-def _drawn(rng: Random, subject: str, terms: list[int]) -> list[Any]:
+def _drawn(rng: Random, subject: str) -> list[Any]:
     """The numbers of a sum, or three things or numbers to compare."""
     if subject.startswith("sum"):
-        return rng.choices(range(1, 10), k=rng.choice(terms))
+        return rng.choices(range(1, 10), k=rng.choice(TERMS))
     return rng.sample(THINGS if subject == "biggest thing" else range(10, 100), 3)
 
 

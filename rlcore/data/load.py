@@ -147,9 +147,9 @@ def _renamed(table: Table, columns: dict[str, str], bad: BadRows) -> Table:
 
 def _has_new_names(table: Table, columns: dict[str, str]) -> bool:
     """Whether the rows are renamed already, as those that `rlcore curate` wrote are."""
-    there = {name for row in table.rows for name in row}
     former = set(columns.values()) - set(columns)
-    return bool(former) and not former & there and there >= set(columns)
+    there = {name for row in table.rows for name in row} if former else set()
+    return bool(there) and not former & there and there >= set(columns)
 
 
 def _without_refused(table: Table, source: Source, bad: BadRows) -> Table:

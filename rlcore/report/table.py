@@ -65,12 +65,14 @@ def result_rows(results: Sequence[Results]) -> list[Row]:
 
 
 def difference_rows(results: Sequence[Results], against: str) -> list[Row]:
-    """Differences of all other arms from `against`, by mode: paired by problem, over all seeds of both."""
+    """Differences of all other arms from `against`, by mode: paired by problem, over all seeds of both.
+
+    Where arms start from several policies (`base_arm`), each is compared with its own base.
+    """
     arms, rows = arms_of(results), []
     for mode in _modes(results):
         for arm in arms:
             runs = [run for _, run in _runs(results, mode, arm)]
-            # where the arms start from several policies, each is compared with its own
             others = [run for _, run in _runs(results, mode, against if against in arms else base_arm(arm))]
             if arm != against and runs and others:
                 rows.append(Row(mode, arm, f"minus {against}", _over_seeds(runs, others)))

@@ -52,7 +52,10 @@ class Endpoint:
         )
 
     async def reply(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> dict[str, Any]:
-        """The first choice of a chat completion, with `text` and `usage`. Raises UserError after some tries."""
+        """The first choice of a chat completion, with `text` and `usage`.
+
+        Raises UserError if the server refuses, or gives none after some tries.
+        """
         trouble = ""
         for attempt in range(TRIES):
             if attempt:

@@ -48,12 +48,7 @@ SHORT = [
     "device=cpu",
     "rewards.workers=1",
 ]
-TAIL = [
-    *SHORT,
-    "batch.problems=8",
-    "conversation.max_prompt_tokens=128",
-    "learner.lr=1e-6",
-]
+TAIL = [*SHORT, "batch.problems=8", "conversation.max_prompt_tokens=128", "learner.lr=1e-6"]
 JOBS = ["quickstart", "tail", "growth"]
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 

@@ -61,7 +61,7 @@ class TorchEngine(RolloutEngine):
         if seen is not None and seen < max_tokens:
             told = f"layers of {type(model).__name__} do not see all of a conversation of {max_tokens:,} tokens"
             raise UserError(
-                f"rollout.engine torch: {told}: choose rollout.engine=vllm, or lower conversation.max_*_tokens"
+                f"rollout.engine torch: {told}; choose rollout.engine=vllm, or lower conversation.max_attempt_tokens"
             )
         self.model, self._kv_bytes, self._live = model, kv_bytes, live
         self.device = next(model.parameters()).device

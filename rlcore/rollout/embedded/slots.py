@@ -112,16 +112,19 @@ class SlotLayer(CacheLayerMixin):
 
 def _zeros(band: Band, key_states: torch.Tensor, value_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     heads, size = key_states.shape[1], key_states.shape[-1]
-    if key_states.device.type == "cpu" and key_states.dtype.itemsize == 2:
+    if lie_by_token(key_states):
         keys = key_states.new_zeros((band.rows, heads, band.capacity, size)).transpose(2, 3)
     else:
         keys = key_states.new_zeros((band.rows, heads, size, band.capacity))
     return keys, value_states.new_zeros((band.rows, heads, band.capacity, value_states.shape[-1]))
 
 
-def lie_by_token(keys_RGdW: torch.Tensor) -> bool:
-    """Whether each token's key lies together: torch's fused attention then takes half the time of two products."""
-    return keys_RGdW.stride(2) == 1
+def lie_by_token(keys: torch.Tensor) -> bool:
+    """Whether each token's key lies together, and torch's fused attention reads them, in half the time of two products.
+
+    So it is in half precision on a CPU.
+    """
+    return keys.device.type == "cpu" and keys.dtype.itemsize == 2
 
 
 class SlotCache(Cache):
@@ -261,7 +264,7 @@ def decode_attention(module, query, key, value, attention_mask, scaling=None, **
     shared = heads // kv_heads
     scaling = size**-0.5 if scaling is None else scaling
     query = query.reshape(rows, kv_heads, shared * queries, size)
-    if key.device.type == "cpu" and key.dtype.itemsize == 2:
+    if lie_by_token(key):
         mask = attention_mask[:, :, None].expand(-1, -1, shared, -1, -1).reshape(rows, 1, shared * queries, width)
         output = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
         return output.view(rows, heads, queries, size).transpose(1, 2).contiguous(), None
