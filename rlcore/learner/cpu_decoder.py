@@ -39,10 +39,17 @@ def last_states(model: PreTrainedModel, nodes: Nodes, source_u: Tensor) -> Tenso
         if layer is decoder.layers[-1]:
             place_N, hidden = place_N[source_u], hidden.index_select(0, source_u)
         hidden = hidden + layer.self_attn.o_proj(mixed.index_select(0, place_N))
-        gate_and_up = _product(hidden, layer.post_attention_layernorm, layer.mlp.gate_proj, layer.mlp.up_proj)
-        gate, up = gate_and_up.chunk(2, dim=-1)
+        gate, up = _gate_and_up(hidden, layer.post_attention_layernorm, layer.mlp)
         hidden = hidden + layer.mlp.down_proj(functional.silu(gate) * up)
     return _Norm.apply(hidden, decoder.norm.variance_epsilon) * decoder.norm.weight
+
+
+def _gate_and_up(hidden: Tensor, norm: Any, mlp: Any) -> tuple[Tensor, Tensor]:
+    if len(hidden) < mlp.gate_proj.out_features * 2:  # one product's weight would be more to make than it saves
+        normed = _Norm.apply(hidden, norm.variance_epsilon) * norm.weight
+        return mlp.gate_proj(normed), mlp.up_proj(normed)
+    gate, up = _product(hidden, norm, mlp.gate_proj, mlp.up_proj).chunk(2, dim=-1)
+    return gate, up
 
 
 def _attended(attention: Any, norm: Any, states_ND: Tensor, rotations_N1X: Tensor, paths: list[Paths]) -> Tensor:

@@ -34,14 +34,14 @@ def score_logits(
     reference_nV: Tensor | None = None,
 ) -> Scores:
     """Scores of tokens from whole logits; KL(policy ‖ reference) is 0 without reference logits."""
-    log_p_nV = (logits_nV.float() / temperature).log_softmax(-1)
+    log_p_nV = _tempered(logits_nV, temperature).log_softmax(-1)
     logprob_n = log_p_nV.gather(-1, target_n[:, None]).squeeze(-1)
     if not truncation.keeps_all:
         logprob_n = logprob_n - truncation.kept(log_p_nV, target_n)[1].squeeze(-1)
     if reference_nV is None:
         kl_n = torch.zeros_like(logprob_n)
     else:
-        kl_n = kl_exact(log_p_nV, (reference_nV.float() / temperature).log_softmax(-1))
+        kl_n = kl_exact(log_p_nV, _tempered(reference_nV, temperature).log_softmax(-1))
     return logprob_n, entropy(log_p_nV), kl_n
 
 
@@ -55,6 +55,11 @@ def score_hidden(
 ) -> Scores:
     """`score_logits` of `hidden_nH @ weight_VH.T` in chunks; `reference` is another such pair of hidden and weight."""
     return _ScoreHidden.apply(hidden_nH, weight_VH, target_n, temperature, truncation, *(reference or (None, None)))
+
+
+def _tempered(logits_nV: Tensor, temperature: float) -> Tensor:
+    logits_nV = logits_nV.float()
+    return logits_nV if temperature == 1 else logits_nV / temperature
 
 
 def _chunks(count: int, vocabulary: int) -> Iterator[slice]:
@@ -96,7 +101,7 @@ class _ScoreHidden(torch.autograd.Function):
         grad_hidden_nH = torch.empty_like(hidden_nH)
         grad_weight_VH = torch.zeros(weight_VH.shape, device=weight_VH.device)
         for chunk in _chunks(len(target_n), len(weight_VH)):
-            log_p_nV = ((hidden_nH[chunk] @ weight_VH.T).float() / ctx.temperature).log_softmax(-1)
+            log_p_nV = _tempered(hidden_nH[chunk] @ weight_VH.T, ctx.temperature).log_softmax(-1)
             weights_nV = -grad_logprob_n[chunk, None]
             if not ctx.truncation.keeps_all:
                 kept_nV, log_mass_n1 = ctx.truncation.kept(log_p_nV, target_n[chunk])
@@ -104,13 +109,16 @@ class _ScoreHidden(torch.autograd.Function):
             if grad_entropy_n is not None:
                 weights_nV = weights_nV - grad_entropy_n[chunk, None] * (log_p_nV + entropy_n[chunk, None])
             if grad_kl_n is not None and reference_hidden_nK is not None:
-                log_q_nV = (reference_hidden_nK[chunk] @ reference_weight_VK.T).float() / ctx.temperature
-                log_q_nV = log_q_nV.log_softmax(-1)
+                logits_nV = reference_hidden_nK[chunk] @ reference_weight_VK.T
+                log_q_nV = _tempered(logits_nV, ctx.temperature).log_softmax(-1)
                 weights_nV = weights_nV + grad_kl_n[chunk, None] * (log_p_nV - log_q_nV - kl_n[chunk, None])
             grad_nV = log_p_nV.exp_().mul_(weights_nV)
             grad_nV.scatter_add_(-1, target_n[chunk, None], grad_logprob_n[chunk, None])
-            grad_nV = grad_nV.div_(ctx.temperature).to(hidden_nH.dtype)
+            grad_nV = _tempered(grad_nV, ctx.temperature).to(hidden_nH.dtype)
             grad_hidden_nH[chunk] = grad_nV @ weight_VH
             if ctx.needs_input_grad[1]:  # not with adapters, which leave the head alone
-                grad_weight_VH += grad_nV.T @ hidden_nH[chunk]
+                if hidden_nH.dtype == torch.float32:
+                    grad_weight_VH.addmm_(grad_nV.T, hidden_nH[chunk])
+                else:
+                    grad_weight_VH += grad_nV.T @ hidden_nH[chunk]
         return grad_hidden_nH, grad_weight_VH.to(weight_VH.dtype), None, None, None, None, None
