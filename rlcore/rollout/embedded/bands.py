@@ -41,15 +41,26 @@ class Part:
     width: int
 
 
+Places = slice | torch.Tensor
+"""Rows of a band."""
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """Rows that move from an old band to a new one, with their first `width` columns."""
 
     source: int
     target: int
-    from_R: torch.Tensor
-    to_R: torch.Tensor
+    from_R: Places
+    to_R: Places
     width: int
+
+
+def runs(from_R: np.ndarray, to_R: np.ndarray) -> list[tuple[slice, slice]]:
+    """The same places as slices, of rows that stay side by side: these are copied without an array between."""
+    ends = np.flatnonzero((np.diff(from_R) != 1) | (np.diff(to_R) != 1)) + 1
+    each = zip(np.split(from_R, ends), np.split(to_R, ends), strict=True)
+    return [(slice(here[0], here[-1] + 1), slice(there[0], there[-1] + 1)) for here, there in each]
 
 
 def bands_of(lengths_R: np.ndarray) -> list[Band]:

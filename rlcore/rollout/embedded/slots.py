@@ -4,7 +4,7 @@ A forward pass works either on the first `n` slots (decoding: keys and values ar
 chosen list of slots (prompts and correction turns of many tokens: their keys and values are gathered once).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 
@@ -17,7 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rlcore.errors import UserError
-from rlcore.rollout.embedded.bands import MOST_WASTE, Band, Move, Part, bands_of, token_bytes
+from rlcore.rollout.embedded.bands import MOST_WASTE, Band, Move, Part, Places, bands_of, runs, token_bytes
 
 ATTENTION = "rlcore_decode"
 FEW_QUERIES = 64
@@ -200,19 +200,27 @@ class SlotCache(Cache):
 
     def arrange(self, bands: list[Band], slots_R: np.ndarray, cached_R: np.ndarray) -> None:
         """Moves the rows of these slots into the slots of new `bands`, in this order, with their cached columns."""
-        moves = self._moves(bands, slots_R, np.arange(len(slots_R)), cached_R)
+        moves = self._moves(bands, slots_R, np.arange(len(slots_R)), cached_R, runs)
         for layer in self.slot_layers:
             layer.arrange(bands, moves)
         self.bands = bands
 
     def copy(self, sources_R: np.ndarray, targets_R: np.ndarray, cached_R: np.ndarray) -> None:
         """Copies the cached columns of slots onto other slots."""
-        moves = self._moves(self.bands, sources_R, targets_R, cached_R)
+        moves = self._moves(self.bands, sources_R, targets_R, cached_R, self._at_once)
         for layer in self.slot_layers:
             layer.copy(layer.bands, moves)
 
+    def _at_once(self, from_R: np.ndarray, to_R: np.ndarray) -> list[tuple[Places, Places]]:
+        return [(self._tensor(from_R), self._tensor(to_R))]
+
     def _moves(
-        self, bands: list[Band], sources_R: np.ndarray, targets_R: np.ndarray, cached_R: np.ndarray
+        self,
+        bands: list[Band],
+        sources_R: np.ndarray,
+        targets_R: np.ndarray,
+        cached_R: np.ndarray,
+        parted: Callable[[np.ndarray, np.ndarray], Sequence[tuple[Places, Places]]],
     ) -> list[Move]:
         """The moves from slots of the present bands to slots of `bands`, with their cached columns."""
         moves = []
@@ -222,7 +230,7 @@ class SlotCache(Cache):
             mine = np.flatnonzero(inside_R & (cached_R > 0))
             if len(mine):
                 width = int(cached_R[mine].max())
-                moves.append(Move(source, target, self._tensor(from_R[mine]), self._tensor(to_R[mine]), width))
+                moves += [Move(source, target, *places, width) for places in parted(from_R[mine], to_R[mine])]
         return moves
 
     def aim_first(self, columns_S: np.ndarray, positions_S: np.ndarray) -> None:
