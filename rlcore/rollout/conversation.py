@@ -111,8 +111,12 @@ class Conversation:
         while len(tail_ids) > self.max_message_tokens:
             message = message[len(message) // 8 + 1 :]
             tail_ids = self._encode_tail(message)
-        sampled_end = finish == "stop" and tail_ids[0] in self.stop_ids
-        return tail_ids[1:] if sampled_end else tail_ids
+        return tail_ids[self._end(tail_ids) :] if finish == "stop" else tail_ids
+
+    def _end(self, tail_ids: tuple[int, ...]) -> int:
+        """How many tokens of a tail a sampled end of turn stands for: up to its end token, if only space is before."""
+        at = next((at for at, token in enumerate(tail_ids) if token in self.stop_ids), None)
+        return 0 if at is None or self.tokenizer.decode(list(tail_ids[:at])).strip() else at + 1
 
     def said(self, response_ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True))
@@ -141,17 +145,19 @@ class Conversation:
         return self.template.encode_after(tail)
 
     def _check(self) -> TemplateCheck:
-        first = self.template.render(QUESTION)
+        first, tail_ids = self.template.render(QUESTION), self._tail_ids(self.script.instruction)
+        sampled_end_ids = tail_ids[max(self._end(tail_ids) - 1, 0) :]
         differences = []
         for name, attempt in PROBES.items():
             attempt_ids = self.template.encode_after(attempt, first)
             if self.tokenizer.unk_token_id in attempt_ids:  # such an answer is never sampled
                 continue
-            appended = self.template.encode(first) + attempt_ids + self._tail_ids(self.script.instruction)
-            whole = self.template.render(_two_turns(attempt, self.script.instruction))
-            rendered = self.template.encode(whole)
-            if appended != rendered:
-                differences.append(f"{name}: {self._first_difference(appended, rendered)}")
+            rendered = self.template.encode(self.template.render(_two_turns(attempt, self.script.instruction)))
+            for after_ids in dict.fromkeys((tail_ids, sampled_end_ids)):
+                appended = self.template.encode(first) + attempt_ids + after_ids
+                if appended != rendered:
+                    differences.append(f"{name}: {self._first_difference(appended, rendered)}")
+                    break
         return TemplateCheck(tuple(differences))
 
     def _first_difference(self, appended: tuple[int, ...], rendered: tuple[int, ...]) -> str:

@@ -183,14 +183,15 @@ def test_the_server_command_follows_the_recipe(tmp_path):
     settings["command"] = f"{tmp_path}/vllm serve"
     environment = {**os.environ, "PORT": "8123", "PYTHONPATH": str(LAUNCH.parent)}
 
-    command = [LAUNCH / "serve.sh", path, "rollout.slots=99", f"rollout.vllm={json.dumps(settings)}"]
+    overrides = "rollout.slots=99", f"rollout.vllm={json.dumps(settings)}", "evaluate.attempts=3"
+    command = [LAUNCH / "serve.sh", path, *overrides]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"1 serve {tmp_path}/model --host 0.0.0.0 --port 8123 ")
     for option in (
         "--dtype bfloat16",
         "--max-num-seqs 99",
-        f"--max-model-len {64 + 2 * (8 + 512)}",
+        f"--max-model-len {64 + 3 * (8 + 512)}",
         "--gpu-memory-utilization 0.9",
         "--logprobs-mode processed_logprobs",
         "--tensor-parallel-size 8 --data-parallel-size 1",

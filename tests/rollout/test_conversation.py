@@ -83,6 +83,19 @@ def test_a_truncated_attempt_gets_the_end_of_turn_it_did_not_sample():
     assert talk.follow("length") == (talk.tokenizer.eos_token_id, *talk.follow("stop"))
 
 
+@pytest.mark.parametrize("space", [" ", "\n"])
+def test_a_template_with_space_before_its_end_of_turn_ends_a_turn_once(space):
+    talk = conversation(
+        CHATML.replace("{{ m.content }}", "{{ m.content }}{{ '" + space.encode("unicode_escape").decode() + "' }}")
+    )
+    end = talk.tokenizer.eos_token_id
+    between = talk.tokenizer.decode([end, *talk.follow("stop")])
+    assert between == f"<|im_end|>\n<|im_start|>user\n{INSTRUCTION}{space}<|im_end|>\n<|im_start|>assistant\n"
+    assert talk.tokenizer.decode(talk.follow("length")) == space + between
+    assert not talk.check.exact  # what was sampled has no space there
+    assert "a plain answer" in talk.notes[0]
+
+
 def test_chatml_is_proven_exact():
     assert conversation(CHATML).check.exact
 

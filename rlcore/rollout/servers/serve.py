@@ -36,7 +36,7 @@ def main() -> None:
 
 def server_of(recipe: Recipe, port: int) -> tuple[list[str], dict[str, str]]:
     """Command and environment. Raises UserError for a recipe whose model has no folder or hub name."""
-    path, talk, section, lora = recipe.model.path, recipe.conversation, recipe.rollout, recipe.adapters_apart
+    path, section, lora = recipe.model.path, recipe.rollout, recipe.adapters_apart
     if path is None:
         raise UserError("a server needs model.path: each process would make another scratch model")
     try:
@@ -45,7 +45,10 @@ def server_of(recipe: Recipe, port: int) -> tuple[list[str], dict[str, str]]:
         raise UserError(f"model {path} cannot be loaded: {one_line(error)}") from None
     on_cpu = recipe.device == "cpu" or not torch.cuda.is_available()
     # Room for the messages between the attempts too, whose length the learner finds out from the tokenizer.
-    longest = talk.max_prompt_tokens + talk.replies * (talk.max_attempt_tokens + 2 * MAX_MESSAGE_TOKENS)
+    longest = max(
+        talk.max_prompt_tokens + talk.replies * (talk.max_attempt_tokens + 2 * MAX_MESSAGE_TOKENS)
+        for talk in (recipe.conversation, recipe.held_out_conversation)
+    )
     longest = min(longest, getattr(config.get_text_config(), "max_position_embeddings", longest))
     arguments = engine_arguments(section, config, getattr(torch, recipe.model.dtype), longest, on_cpu=on_cpu)
     arguments |= {"model": path, **server_arguments(section.vllm, lora), **section.vllm.args}
