@@ -65,13 +65,17 @@ class ServersEngine(RolloutEngine):
         self._direct = _direct(section.vllm, model, self._ranks.rank)
         if self._ranks.first:
             self._guard = Guard()
-            if self._direct is None:
-                self._weights, self._adapters = self._shared_weights(model, section.vllm.weights_folder, lora)
-                self._first_adapters = adapters_without_effect(model, lora) if lora else iter(())
-            on_cpu = self._ranks.device.type == "cpu"
-            described = describe_model(model, None, folder / "model", tokenizer) if section.start_servers else {}
-            arguments = engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=on_cpu) | described
-            self._processes = _processes(section, arguments, folder, self._guard, lora, on_cpu=on_cpu)
+            try:
+                if self._direct is None:
+                    self._weights, self._adapters = self._shared_weights(model, section.vllm.weights_folder, lora)
+                    self._first_adapters = adapters_without_effect(model, lora) if lora else iter(())
+                on_cpu = self._ranks.device.type == "cpu"
+                described = describe_model(model, None, folder / "model", tokenizer) if section.start_servers else {}
+                arguments = engine_arguments(section, model.config, model.dtype, max_tokens, on_cpu=on_cpu) | described
+                self._processes = _processes(section, arguments, folder, self._guard, lora, on_cpu=on_cpu)
+            except BaseException:
+                self._guard.close()
+                raise
         urls = all_gather(list(self._processes) or section.servers, self._ranks)[0]
         self._thread = LoopThread("rollout servers")
         self._board = Board.of(self._ranks, self._run)
@@ -147,7 +151,6 @@ class ServersEngine(RolloutEngine):
                 return SharedWeights(folder, model, files=1), AdapterFolders(folder, lora)
             return SharedWeights(folder, model), None
         except OSError as error:
-            self._guard.close()
             raise UserError(f"rollout.vllm.weights_folder {parent} cannot be used: {error.strerror}") from None
 
     def _write(self, weights: Iterable[tuple[str, torch.Tensor]], label: str) -> int:
@@ -193,8 +196,10 @@ class ServersEngine(RolloutEngine):
         mine = {**self._fleet.counts, "up": sum(server.up for server in self._fleet.servers) / self._ranks.world}
         self._fleet.counts.clear()
         total: Counter[str] = Counter()
-        for counts in all_gather(mine, self._ranks):
+        ranks = all_gather(mine, self._ranks)
+        for counts in ranks:
             total.update(counts)
+        total["taken_out"] = int(ranks[0].get("taken_out", 0))  # the others see the same again
         self._metrics = {
             **{f"servers/{name}": float(total[name]) for name in ("up", "sampled_again", "taken_out", "restarted")},
             **publication_metrics(size, seconds),

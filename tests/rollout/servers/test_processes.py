@@ -1,4 +1,4 @@
-"""What is left when a server's process group is killed."""
+"""What is left when a server's process group is killed, or an engine cannot be made."""
 
 import os
 import signal
@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from transformers import Qwen2Config
 
+from rlcore.errors import UserError
 from rlcore.rollout.servers.guard import kill_group
+from tests.rollout.servers.running import Pretended, engine
 
 HOLDS_MEMORY = """
 import os, time
@@ -42,3 +45,21 @@ def test_a_killed_group_leaves_no_process_and_no_shared_memory(frozen):
         time.sleep(0.05)
     assert not segment.exists()
     assert server.stdout.read() == b"", "the pipe ends when the last process that holds it has ended"
+
+
+class Odd(Pretended):
+    """A model whose heads vLLM has no attention for."""
+
+    config = Qwen2Config(hidden_size=40, num_attention_heads=2)
+
+
+def test_an_engine_that_cannot_be_made_leaves_no_file_and_no_guard(tmp_path):
+    def guards() -> int:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        return sum(b"guard.py" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
+
+    before = guards()
+    with pytest.raises(UserError) as kept, engine(tmp_path, Odd(), servers=["http://127.0.0.1:9"]):
+        pass
+    assert kept.value
+    assert (list(tmp_path.iterdir()), guards()) == ([], before)
