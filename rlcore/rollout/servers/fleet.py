@@ -10,6 +10,8 @@ The others read the servers' state from a board. Everything here runs in one eve
 import asyncio
 import contextlib
 import logging
+import os
+import resource
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -24,7 +26,7 @@ from rlcore.rollout.servers.server import Aborted, Replica, Server, ServerFault
 from rlcore.rollout.vllm.arguments import request_settings
 
 LOOK_EVERY = 0.5
-"""Seconds between looks at the board."""
+"""Seconds between looks at the board, and until a request that failed on every server tries them again."""
 SHUN = 30.0
 """Seconds for which a rank that only reads the board avoids a server that failed its requests."""
 PROBE_EVERY = 2.0
@@ -69,10 +71,21 @@ class Fleet:
         self._board: Board | None = None
 
     async def open(self, bring_back: BringBack | None, board: Board | None) -> None:
-        """Starts to watch the servers, with the keeper's `bring_back`, or else to follow the board."""
+        """Starts to watch the servers, with the keeper's `bring_back`, or else to follow the board.
+
+        The servers' key is that of vLLM's own variable VLLM_API_KEY, if it is set.
+        """
+        # Every request that runs has a connection: many more than the usual soft limit of open files.
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        key = os.environ.get("VLLM_API_KEY")
         # Idle connections are dropped before the server drops them, else a request may meet a closed one.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None),
+            headers={"Authorization": f"Bearer {key}"} if key else None,
+        )
         self.servers = [Server(url, self._session, self.section.deadline) for url in self.urls]
         if bring_back:
             self._board = board
@@ -90,12 +103,14 @@ class Fleet:
 
     async def sample(self, ids: Sequence[int], sampling: Sampling, *, seed: int, key: int, last: bool) -> Sample:
         """Continues `ids` on some server. Raises UserError if none is left, or if the request keeps failing."""
+        failed: set[Server] = set()
         for _ in range(TRIES):
-            replica = self.router.place(key, ids, await self.replicas(sampling.least_version))
+            replica = self.router.place(key, ids, await self._others(failed, sampling.least_version))
             try:
                 sample = await self._ask(replica, ids, sampling, seed)
             except ServerFault as fault:
                 last_fault = fault
+                failed.add(replica.server)
                 self.router.forget(key)
                 self.counts["sampled_again"] += 1
                 if not isinstance(fault, Aborted):
@@ -118,6 +133,14 @@ class Fleet:
             if found:
                 return found
             await self.news()
+
+    async def _others(self, failed: set[Server], least: int | None) -> list[Replica]:
+        """The replicas of servers other than `failed`. If there are none, empties `failed` and waits for a moment."""
+        if found := [replica for replica in await self.replicas(least) if replica.server not in failed]:
+            return found
+        failed.clear()
+        await asyncio.sleep(LOOK_EVERY)
+        return await self.replicas(least)
 
     def check(self) -> None:
         """Raises UserError if no server is left."""
@@ -142,7 +165,7 @@ class Fleet:
         except asyncio.CancelledError:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise
-            raise ServerFault(server.reason) from None
+            raise Aborted(server.reason) from None
         finally:
             replica.load -= 1
             server.requests.discard(request)
@@ -194,7 +217,7 @@ class Fleet:
         if not server.up:
             return
         log.warning("rollout server %s is taken out: %s", server.url, reason)
-        server.up, server.reason, server.failures = False, reason, 0
+        server.up, server.reason = False, reason
         server.trouble += 1
         self.counts["taken_out"] += 1
         for request in list(server.requests):
@@ -211,6 +234,8 @@ class Fleet:
             server.has_replicas(replicas)
             if server.up and not up:
                 self.take_out(server, reason)
+            if not server.up:
+                server.failures = 0
             server.up = up and now >= server.shunned_until
         self._fatal = UserError(note["fatal"]) if note["fatal"] else None
         if self._fatal or before != [(server.up, server.label) for server in self.servers]:
@@ -224,30 +249,32 @@ class Fleet:
             await asyncio.sleep(LOOK_EVERY)
 
     async def _watch(self, server: Server, bring_back: BringBack) -> None:
-        failures = 0
+        clock = asyncio.get_running_loop().time
         while True:
-            late = asyncio.get_running_loop().time() + self.section.deadline
+            server.repair_began = clock()
             try:
                 await bring_back(server)
+                self._welcome(server)
+                await self._while_up(server)
             except ServerFault as fault:
                 if server.reason != str(fault):
                     log.warning("rollout server %s cannot be used yet: %s", server.url, fault)
                 server.reason = str(fault)
-                failures += 1
-                if failures == FAILURES or asyncio.get_running_loop().time() > late:
+                server.failed_repairs += 1
+                if server.failed_repairs == FAILURES or clock() > server.repair_began + self.section.deadline:
                     self._give_up(server)
-                await asyncio.sleep(min(0.1 * 2**failures, 5.0))
-                continue
+                await asyncio.sleep(min(0.1 * 2 ** min(server.failed_repairs, 6), 5.0))
             except Exception as error:  # a mistake of the user's or ours: no server will get further
                 self._fatal = error
                 return self.tell()
-            self.lost.pop(server, None)
-            server.up = True
-            self.router.clear()
-            log.info("rollout server %s is up", server.url)
-            self.tell()
-            await self._while_up(server)
-            failures = 0
+
+    def _welcome(self, server: Server) -> None:
+        """Sends requests to a server that was brought back."""
+        self.lost.pop(server, None)
+        server.up, server.failures, server.failed_repairs = True, 0, 0
+        self.router.clear()
+        log.info("rollout server %s is up", server.url)
+        self.tell()
 
     async def _while_up(self, server: Server) -> None:
         """Probes a server until it is taken out, by a failed probe or otherwise."""

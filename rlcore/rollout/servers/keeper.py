@@ -90,6 +90,7 @@ class Keeper:
             while self._weights is None:
                 await self._fleet.news()
             async with self._fleet.steady:
+                server.repair_began = asyncio.get_running_loop().time()
                 await self._give(server, whole=True)
         else:
             await self._wait_for_weights(server)
@@ -122,7 +123,8 @@ class Keeper:
     async def resume_all(self, urls: Collection[str], label: str) -> None:
         """Resumes servers, which now hold the weights `label`."""
         fleet = self._fleet
-        for server in [server for server in fleet.servers if server.url in urls]:
+
+        async def resume(server: Server) -> None:
             try:
                 await server.resume()
             except ServerFault as fault:
@@ -130,15 +132,22 @@ class Keeper:
             else:
                 server.label = label
                 self._waiting.discard(server)
+
+        await asyncio.gather(*(resume(server) for server in fleet.servers if server.url in urls))
         fleet.tell()
 
     async def _wait_for_weights(self, server: Server) -> None:
-        """Waits until the learner has sent weights to this server among others."""
+        """Waits until the learner has sent weights to this server among others.
+
+        A server that waits is in order: a later failure begins a new repair.
+        """
         self._waiting.add(server)
+        server.failed_repairs = 0
         self._fleet.tell()
         try:
             while server in self._waiting:
                 await self._fleet.news()
+                server.repair_began = asyncio.get_running_loop().time()
                 await server.weight_version()
         finally:
             self._waiting.discard(server)

@@ -1,6 +1,7 @@
 """One vLLM server over HTTP: token ids in, token ids and log-probabilities out, and its routes for weight updates."""
 
 import asyncio
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +24,16 @@ LORA_OPTIONS = {
 """The option that a server lacks, by vLLM's message."""
 
 
+REFUSALS = (400, 401, 403, 413, 422)
+"""Status codes by which every server would refuse the request; others may pass, or are a proxy's."""
+
+
 class ServerFault(Exception):
     """A server failed. The text names the phase, the server and the reason."""
 
 
 class Aborted(ServerFault):
-    """A request was ended by a publication or by the server's own end, not by a failure."""
+    """A request was ended by a publication, by the server's end or because it was taken out, not by a failure."""
 
 
 class Replica:
@@ -63,7 +68,11 @@ class Server:
         self.trouble = 0
         """Times in a row that it was taken out without having answered a request in between."""
         self.saw_weights = False
-        """Whether it has ever taken weights of this run."""
+        """Whether it has ever taken weights of this run: then it is a vLLM server with the routes it needs."""
+        self.repair_began = 0.0
+        """The event loop's time at which its repair began, or the learner's part in it ended."""
+        self.failed_repairs = 0
+        """Failed repairs in a row."""
         self.doubted = asyncio.Event()
         """Set when a request failed, so that it is probed at once."""
         self.requests: set[asyncio.Task[Any]] = set()
@@ -100,10 +109,13 @@ class Server:
         raise Aborted(f"sampling on {self.url}: the answer ended with {choice['finish_reason']}")
 
     async def weight_version(self) -> str:
-        """The label of its weights. The engine answers, so this detects a stuck one."""
+        """The label of its weights. The engine answers, so this detects a stuck one.
+
+        Raises UserError for a server that has not taken weights before and answers otherwise than vLLM does.
+        """
         answer = await self._call("probe", "GET", "/weight_info")
         if "weight_version" not in answer:
-            raise UserError(f"{self.url} answers, but is no vLLM server")
+            raise self._misfit(f"{self.url} answers, but is no vLLM server")
         return str(answer["weight_version"])
 
     async def look(self) -> None:
@@ -136,7 +148,6 @@ class Server:
                 f"{self.url} does not see the weights in {Path(payload['path']).parents[1]}: set rollout.vllm."
                 "weights_folder to a folder that all machines share, or rollout.vllm.transfer to nccl"
             ) from None
-        self.saw_weights = True
 
     async def finish_update(self, label: str | None) -> None:
         body = {"weight_version": label} if label is not None else None
@@ -156,7 +167,13 @@ class Server:
         await self._call(LORA, "POST", "/update_weight_version", {"new_version": label})
 
     async def resume(self) -> None:
+        """Ends a publication: the server has taken the weights."""
         await self._call("resume", "POST", "/resume")
+        self.saw_weights = True
+
+    def _misfit(self, text: str) -> Exception:
+        """The error for an answer that no suitable server gives; one that was suitable may be behind a proxy."""
+        return ServerFault(text) if self.saw_weights else UserError(text)
 
     async def _call(
         self,
@@ -179,11 +196,13 @@ class Server:
         except TimeoutError:
             raise ServerFault(f"{where}: no answer within {deadline:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if getattr(error, "errno", None) == errno.EMFILE:
+                raise UserError(f"{where}: too many open files here: raise the hard limit (ulimit -Hn)") from None
             raise ServerFault(f"{where}: {str(error) or type(error).__name__}") from None
         text = " ".join(text.split())[:300]
         if status == 404 and not path.startswith("/inference"):
             variable = "VLLM_ALLOW_RUNTIME_LORA_UPDATING" if "_lora_" in path else "VLLM_SERVER_DEV_MODE"
-            raise UserError(
+            raise self._misfit(
                 f"{self.url} has no route {path.split('?')[0]}: start vllm serve with {variable}=1 in its "
                 "environment, or with launch/serve.sh"
             )
@@ -192,6 +211,6 @@ class Server:
                 f"{self.url} does not take the adapters: start vllm serve with {option}, or with launch/serve.sh; or "
                 "set rollout.vllm.merge_adapters"
             )
-        if 400 <= status < 500 and phase == "sampling":
+        if status in REFUSALS and phase == "sampling":
             raise UserError(f"{where}: refused with {status}: {text} (was it started as by launch/serve.sh?)")
         raise ServerFault(f"{where}: answered {status}: {text}")

@@ -5,6 +5,7 @@ the log-probability of each, so that a test sees which weights answered; what th
 request names them. `POST /behave` sets how it goes on: `{"status": 500}` fails requests, `{"delay": 1.0}` answers them
 late, `{"fail": "update"}` or `"adapters"` fails that part of the next publication, `{"refuse": "update"}` of all,
 `{"lacks": "..."}` says so where adapters are loaded, `{"without": "_lora_"}` answers 404 on such routes,
+`{"blank": "/weight_info"}` says nothing there, `{"key": "..."}` wants this key with requests,
 `{"root": "/elsewhere"}` looks for files there, as on another machine, and `{"holds_after": 9}`, or `--holds-after 9`
 from the start, answers so many requests and leaves others waiting until it is told otherwise. `GET /seen` lists the
 requests it answered.
@@ -34,6 +35,10 @@ class Refused(Exception):
 
 class NoRoute(Exception):
     """Answered with 404."""
+
+
+class NoKey(Exception):
+    """Answered with 401."""
 
 
 def generate(body):
@@ -136,6 +141,8 @@ class Handler(BaseHTTPRequestHandler):
             status, answer = behaviour.get("status", 500), {"error": str(refused)}
         except NoRoute:
             status, answer = 404, {"detail": "Not Found"}
+        except NoKey:
+            status, answer = 401, {"error": "Unauthorized"}
         data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
@@ -145,6 +152,10 @@ class Handler(BaseHTTPRequestHandler):
     def route(self, path, body):
         if "without" in behaviour and behaviour["without"] in path:
             raise NoRoute
+        if "blank" in behaviour and behaviour["blank"] in path:
+            return None
+        if "key" in behaviour and path != "/behave" and self.headers["Authorization"] != f"Bearer {behaviour['key']}":
+            raise NoKey
         if path == "/inference/v1/generate":
             return generate(body)
         with lock:
