@@ -76,6 +76,6 @@ GROUP = Baseline(partial(mean_of_peers, with_self=True), within_group=True, bias
 LEAVE_ONE_OUT = Baseline(mean_of_peers, within_group=True)
 TREE = Baseline(mean_of_siblings, siblings, within_group=True, needs_branches=True)
 OUTCOME = Baseline(mean_of_peers, attrgetter("outcome_PGT"))
-BATCH_OUTCOME = Baseline(mean_of_outcome, attrgetter("outcome_PGT"))
-BATCH = Baseline(mean_of_class)
+BATCH_OUTCOME = Baseline(mean_of_outcome, attrgetter("outcome_PGT"), compares=False)
+BATCH = Baseline(mean_of_class, compares=False)
 NONE = Baseline(lambda returns_PGT, classes_PGT: np.zeros_like(returns_PGT), compares=False)

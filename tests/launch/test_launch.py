@@ -75,6 +75,30 @@ def test_the_kubernetes_job_names_its_nodes_alike():
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 
+def test_a_pod_with_a_recipe_that_cannot_be_read_ends_with_2():
+    _, job = yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    environment = {**os.environ, "RECIPE": "no.yaml"}
+    done = subprocess.run([*container["command"], *container["args"]], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "rlcore: " in done.stderr
+
+
+def test_the_quickstart_takes_settings(tmp_path):
+    """With a clone in which all is installed, and a stand-in for rlcore that says what it is asked."""
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    shutil.copy(LAUNCH.parent / "pyproject.toml", tmp_path)
+    commands = tmp_path / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    for name in ("python", "rlcore"):
+        (commands / name).write_text('#!/bin/sh\necho "$0 $*"\n')
+        (commands / name).chmod(0o755)
+    checked = subprocess.run(["cksum", "pyproject.toml"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    (tmp_path / ".venv" / "installed").write_text(f"{checked.stdout.strip()} \n")
+    done = subprocess.run([tmp_path / "launch" / "quickstart.sh", "seed=3"], capture_output=True, text=True, check=True)
+    assert done.stdout.split("/bin/")[1:] == ["rlcore paper-table recipes/quickstart --set seed=3\n"]
+
+
 def test_the_servers_of_kubernetes_have_the_names_and_the_claim_that_the_job_uses():
     file = (LAUNCH / "kubernetes_servers.yaml").read_text()
     service, policy, servers = yaml.safe_load_all(file)

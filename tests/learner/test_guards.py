@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import parameters, random_batch, tiny_learner
+from tiny import parameters, random_batch, tiny_learner, tiny_model
 
 from rlcore.errors import UserError
 from rlcore.types import TokenBatch
@@ -36,6 +36,15 @@ def test_a_loss_that_is_not_finite_skips_the_step():
     report = learner.update(poisoned(random_batch(), sampler_logprob_N=-math.inf, advantage_N=-1.0))
     assert report["skipped"] == 1
     assert all(torch.equal(tensor, before[name]) for name, tensor in learner.weights())
+
+
+@pytest.mark.usefixtures("ranks")
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_after_a_skipped_step_of_an_optimizer_on_the_host_the_next_is_taken(zero):
+    learner = tiny_learner(tiny_model().to(torch.bfloat16), kl_used=False, zero=zero, offload=["optimizer"])
+    batches = random_batch(), poisoned(random_batch(), advantage_N=math.nan), random_batch(seed=1)
+    assert [learner.update(batch)["skipped"] for batch in batches] == [0, 1, 0]
+    learner.close()
 
 
 @pytest.mark.usefixtures("ranks")

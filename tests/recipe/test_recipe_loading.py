@@ -144,6 +144,12 @@ def test_a_wrong_override_is_one_line_that_names_the_key(base, override, message
     assert message in mistake(base, override)
 
 
+@pytest.mark.parametrize("baseline", ["batch", "batch_outcome", "none"])
+def test_baselines_of_the_whole_batch_need_no_group(base, baseline):
+    overrides = ["batch.group=1", f"credit.baseline={baseline}", "credit.scale=none"]
+    assert load_recipe(base, overrides).batch.group == 1
+
+
 def test_yaml_in_files_reads_numbers_and_words_as_overrides_do(base, tmp_path):
     text = (
         BASE + "learner: {lr: 3e-4, deepspeed: {a: 5e8, b: 1.5e-3, c: e5, d: no, e: False, f: 12}}\ntrack: {wandb: off}"

@@ -142,7 +142,12 @@ def guarded_step(engine: Any, max_grad_norm: float) -> tuple[float, bool]:
     """
     if not isinstance(engine.optimizer, torch.optim.Optimizer):
         engine.step()
-        return float(engine.get_global_grad_norm()), engine.was_step_applied()
+        applied = engine.was_step_applied()
+        if not applied and getattr(engine.optimizer, "cpu_offload", False):
+            # ZeRO 1 and 2 would add the next gradients to those of the step that was skipped.
+            kept = getattr(engine.optimizer, "averaged_gradients", {})
+            kept.update(dict.fromkeys(kept))
+        return float(engine.get_global_grad_norm()), applied
     # Without ZeRO and bf16, DeepSpeed runs the plain optimizer: it neither reports the norm nor guards the step.
     norm = nn.utils.clip_grad_norm_(engine.module.parameters(), max_grad_norm).item()
     if not math.isfinite(norm):
