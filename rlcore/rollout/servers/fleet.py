@@ -28,7 +28,7 @@ from rlcore.rollout.vllm.arguments import request_settings
 LOOK_EVERY = 0.5
 """Seconds between looks at the board, and until a request that failed on every server tries them again."""
 SHUN = 30.0
-"""Seconds for which a rank that only reads the board avoids a server that failed its requests."""
+"""Seconds for which a rank that only reads the board avoids a server that failed its requests but is up there."""
 PROBE_EVERY = 2.0
 """Seconds between probes of a server that is up; a failed request causes one at once."""
 FAILURES = 3
@@ -236,6 +236,8 @@ class Fleet:
                 self.take_out(server, reason)
             if not server.up:
                 server.failures = 0
+            if not up:
+                server.shunned_until = 0.0  # it is mended before it comes back
             server.up = up and now >= server.shunned_until
         self._fatal = UserError(note["fatal"]) if note["fatal"] else None
         if self._fatal or before != [(server.up, server.label) for server in self.servers]:

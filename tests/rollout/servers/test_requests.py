@@ -139,6 +139,22 @@ def test_a_server_that_comes_back_starts_without_failures(labelled, board):
     assert asyncio.run(story()) == 0
 
 
+def test_a_server_that_failed_the_requests_of_a_rank_is_used_again_once_the_first_rank_has_mended_it(labelled, board):
+    async def story() -> list[bool]:
+        fleet = await follower([stub.url for stub in labelled], board)
+        server, states = fleet.servers[0], []
+        for _ in range(3):
+            fleet._doubt(server, "a failed request")
+        for state in (True, False, True):
+            board.write({"servers": [[state, "run:1", 1, "a probe"], [True, "run:1", 1, ""]], "fatal": None})
+            await fleet.look(board)
+            states.append(server.up)
+        await fleet.close()
+        return states
+
+    assert asyncio.run(story()) == [False, False, True]
+
+
 def test_a_server_that_two_ranks_see_taken_out_is_counted_once(two, tmp_path, monkeypatch):
     """Another rank sees the same as this one."""
     monkeypatch.setattr("rlcore.rollout.servers.engine.all_gather", lambda value, ranks: [value, value])
