@@ -85,12 +85,12 @@ def learner_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
     longest = -(-longest_conversation(recipe) // section.sequence_parallel)
     trajectories = -(-recipe.batch.problems * recipe.batch.group * section.sequence_parallel // ranks)
     tokens = max(longest, min(section.micro_batch_tokens, trajectories * longest))
-    activations = activation_bytes(shapes, tokens, size)
-    entering = tokens * shapes.layers * shapes.hidden * size
+    kept = activation_bytes(shapes, tokens, size)
+    one_layer = kept // shapes.layers
+    again = one_layer if section.activation_checkpointing else 0  # in the backward pass, where nothing is moved away
     if section.activation_checkpointing:
-        activations = entering + activations // shapes.layers
+        kept = tokens * shapes.layers * shapes.hidden * size
     optimizer_away, activations_away = "optimizer" in section.offload, "activations" in section.offload
-    one_layer = activations // shapes.layers
     return [
         Part("weights", *_placed(weights, "parameters" in section.offload)),
         Part("master weights (float32)", *_placed(4 * trained // shared if zero else 0, optimizer_away)),
@@ -102,8 +102,8 @@ def learner_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
         Part(
             f"activations of {tokens:,} tokens",
             0,
-            one_layer if activations_away else activations,
-            activations if activations_away else 0,
+            one_layer if activations_away else kept + again,
+            kept if activations_away else 0,
         ),
         Part("output head: logits of a chunk", 0, HEAD_BUFFERS * 4 * min(CHUNK_ELEMENTS, tokens * shapes.vocabulary)),
         Part("output head: its gradient (float32)", 0, 0 if lora else 4 * shapes.head_parameters),

@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from rlcore.learner.layers import checkpoint_layers
 from rlcore.plan import memory
 from rlcore.plan.lengths import longest_conversation
 from rlcore.plan.memory import activation_bytes, adapt_parts, kv_cache_bytes, learner_parts, memory_parts, merged_bytes
@@ -47,6 +48,23 @@ def recipe(zero: int, dtype: str) -> Recipe:
             "learner": {"zero": zero},
         }
     )
+
+
+def bytes_for_backward(model: Qwen2ForCausalLM, tokens: int) -> int:
+    """Bytes beside the weights that autograd keeps of the layers' forward pass."""
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = tensor
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        states = model.base_model(input_ids=torch.zeros(1, tokens, dtype=torch.int64), use_cache=False)[0]
+    assert states.requires_grad
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 @pytest.fixture(scope="module")
@@ -100,22 +118,24 @@ def test_a_config_file_stands_for_the_model(tmp_path):
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 4), (torch.bfloat16, 2)])
 def test_activations_are_what_autograd_keeps(dtype, size):
     config, tokens = Qwen2Config(**CONFIG), 512
-    model = Qwen2ForCausalLM(config).to(dtype)
-    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = tensor
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        states = model.base_model(input_ids=torch.zeros(1, tokens, dtype=torch.int64), use_cache=False)[0]
-    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    assert states.requires_grad
+    measured = bytes_for_backward(Qwen2ForCausalLM(config).to(dtype), tokens)
     planned = activation_bytes(shapes_of(config, "tiny"), tokens, size)
     assert measured == pytest.approx(planned, rel=0.06)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations_on_the_host_leave_one_layer_on_the_device(checkpointing):
+    values = recipe(0, "float32").model_dump()
+    values["learner"] |= {"activation_checkpointing": checkpointing, "offload": ["activations"], "micro_batch_tokens": 1}
+    config, made = Qwen2Config(**CONFIG), Recipe.model_validate(values)
+    planned = next(part for part in learner_parts(made, shapes_of(config, "tiny"), 1) if "activ" in part.name)
+    model, alone = (Qwen2ForCausalLM(Qwen2Config(**{**CONFIG, "num_hidden_layers": layers})) for layers in (4, 1))
+    model.model.norm = alone.model.norm = torch.nn.Identity()  # the layers alone
+    if checkpointing:
+        checkpoint_layers(model)
+    tokens = longest_conversation(made)
+    assert planned.host == pytest.approx(bytes_for_backward(model, tokens), rel=0.06)
+    assert planned.learning == pytest.approx(bytes_for_backward(alone, tokens), rel=0.06)
 
 
 @pytest.mark.parametrize("together", [1, 3])
