@@ -126,7 +126,8 @@ def test_activations_are_what_autograd_keeps(dtype, size):
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_activations_on_the_host_leave_one_layer_on_the_device(checkpointing):
     values = recipe(0, "float32").model_dump()
-    values["learner"] |= {"activation_checkpointing": checkpointing, "offload": ["activations"], "micro_batch_tokens": 1}
+    values["learner"] |= {"activation_checkpointing": checkpointing, "offload": ["activations"]}
+    values["learner"]["micro_batch_tokens"] = 1
     config, made = Qwen2Config(**CONFIG), Recipe.model_validate(values)
     planned = next(part for part in learner_parts(made, shapes_of(config, "tiny"), 1) if "activ" in part.name)
     model, alone = (Qwen2ForCausalLM(Qwen2Config(**{**CONFIG, "num_hidden_layers": layers})) for layers in (4, 1))
