@@ -91,11 +91,18 @@ def learner_parts(recipe: Recipe, shapes: Shapes, ranks: int) -> list[Part]:
     if section.activation_checkpointing:
         kept = tokens * shapes.layers * shapes.hidden * size
     optimizer_away, activations_away = "optimizer" in section.offload, "activations" in section.offload
+    # Where the optimizer is away, DeepSpeed 0.19 adds gradients up there too, but for half precision below ZeRO 3, and
+    # copies them for the step. Below ZeRO 3 it stages the new weights there, and one parameter on both sides.
+    summed_away = optimizer_away and (zero == 3 or size == 4)
+    moved = (8 if summed_away else 4) * trained // shared if optimizer_away else 0
+    staged = optimizer_away and zero < 3
+    largest = size * shapes.embedding_parameters if staged and not lora else 0
     return [
         Part("weights", *_placed(weights, "parameters" in section.offload)),
         Part("master weights (float32)", *_placed(4 * trained // shared if zero else 0, optimizer_away)),
         Part("optimizer (Adam, float32)", *_placed(8 * trained // shared, optimizer_away)),
-        Part("gradients (float32)", 0, gradients),
+        Part("gradients (float32)", 0, 0 if summed_away else gradients, moved),
+        Part("weights between host and device", largest, largest, largest + size * trained // shared if staged else 0),
         Part("reduce bucket", bucket, bucket),
         Part("gathered layers (ZeRO-3)", 0, gathered),
         Part("reference policy", copied, copied),

@@ -1,6 +1,7 @@
 """Run by one process or by torchrun: bytes that a rank really holds at an optimizer step.
 
-Arguments: output file (.json), then the learners to measure one after the other, as `ZERO,DTYPE`; rank 0 writes.
+Arguments: output file (.json), then the learners to measure one after the other, as `ZERO,DTYPE` or
+`ZERO,DTYPE,optimizer`, with the optimizer in the host's memory; rank 0 writes.
 """
 
 import gc
@@ -30,10 +31,12 @@ CONFIG = {
 
 
 def batch() -> TokenBatch:
-    count, mask = 24, np.arange(24) >= 8
+    """Four trajectories, of which one is a micro-batch."""
+    ids = np.arange(4 * 24)
+    mask = ids % 24 >= 8
     ones = np.where(mask, 1, 0).astype(np.float32)
-    turn = np.ones(count, dtype=np.int8)
-    return TokenBatch(np.array([0, count]), np.arange(count), turn, mask, ones, ones, -7 * ones)
+    turn = np.ones(len(ids), dtype=np.int8)
+    return TokenBatch(np.arange(5) * 24, ids, turn, mask, ones, ones, -7 * ones)
 
 
 def live() -> int:
@@ -72,10 +75,11 @@ def main() -> None:
         return step(engine, max_grad_norm)
 
     for arm in arms:
-        zero, dtype = arm.split(",")
+        zero, dtype, *away = arm.split(",")
+        section = LearnerConfig(zero=int(zero), offload=away, micro_batch_tokens=1)
         before, at_step = live(), list[int]()
         model = Qwen2ForCausalLM(Qwen2Config(**CONFIG)).eval().to(getattr(torch, dtype))
-        learner = Learner(LearnerConfig(zero=int(zero)), model, temperature=1.0, kl_used=False, total_steps=10, seed=0)
+        learner = Learner(section, model, temperature=1.0, kl_used=False, total_steps=10, seed=0)
         alive.append(learner)
         learner.update(batch())  # the optimizer's state is made in the first step
         rlcore.learner.learner.guarded_step = measured_step

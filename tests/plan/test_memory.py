@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,18 @@ from tests.processes import torchrun
 
 SCRIPT = Path(__file__).with_name("measured.py")
 ARMS = {
-    1: ["0,float32", "3,float32", "1,bfloat16"],
-    2: ["0,float32", "2,float32", "3,float32", "1,bfloat16", "2,bfloat16", "3,bfloat16"],
+    1: ["0,float32", "3,float32", "1,bfloat16", "1,bfloat16,optimizer", "3,float32,optimizer"],
+    2: [
+        *("0,float32", "2,float32", "3,float32", "1,bfloat16", "2,bfloat16", "3,bfloat16"),
+        *("2,float32,optimizer", "2,bfloat16,optimizer", "3,bfloat16,optimizer"),
+    ],
 }
 """By number of processes."""
 KEPT = ("weights", "master weights (float32)", "optimizer (Adam, float32)", "gradients (float32)", "reduce bucket")
+KEPT += ("weights between host and device",)
 
 
-def recipe(zero: int, dtype: str) -> Recipe:
+def recipe(zero: int, dtype: str, offload: Sequence[str] = ()) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "plan",
@@ -45,7 +50,7 @@ def recipe(zero: int, dtype: str) -> Recipe:
             "data": {"source": "arithmetic"},
             "rewards": {"functions": [{"name": "pair_sum"}]},
             "stages": [],
-            "learner": {"zero": zero},
+            "learner": {"zero": zero, "offload": list(offload)},
         }
     )
 
@@ -81,11 +86,23 @@ def held(tmp_path_factory) -> dict[int, dict[str, int]]:
 
 @pytest.mark.parametrize(("processes", "arm"), [(processes, arm) for processes in ARMS for arm in ARMS[processes]])
 def test_a_rank_holds_what_the_plan_says_at_an_optimizer_step(held, arm, processes):
-    zero, dtype = arm.split(",")
+    zero, dtype, *away = arm.split(",")
     shapes = shapes_of(Qwen2Config(**CONFIG), "tiny")
-    parts = learner_parts(recipe(int(zero), dtype), shapes, processes)
-    planned = sum(part.learning for part in parts if part.name in KEPT)
+    parts = learner_parts(recipe(int(zero), dtype, away), shapes, processes)
+    planned = sum(part.learning + part.host for part in parts if part.name in KEPT)
     assert held[processes][arm] == pytest.approx(planned, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("zero", "dtype", "on_device", "on_host"),
+    [(1, "bfloat16", 4, 4 / 8), (2, "bfloat16", 4 / 8, 4 / 8), (2, "float32", 0, 8 / 8), (3, "bfloat16", 0, 8 / 8)],
+)
+def test_gradients_lie_where_deepspeed_adds_them_up(zero, dtype, on_device, on_host):
+    """Bytes of a parameter on eight ranks, with a second copy on the host that the optimizer there steps with."""
+    shapes = shapes_of(Qwen2Config(**CONFIG), "tiny")
+    parts = learner_parts(recipe(zero, dtype, ["optimizer"]), shapes, 8)
+    held = next(part for part in parts if part.name.startswith("gradients"))
+    assert (held.learning, held.host) == (on_device * shapes.parameters, on_host * shapes.parameters)
 
 
 @pytest.mark.parametrize("tied", [True, False])
