@@ -33,6 +33,9 @@ MODELS = {
 }
 """By hub name: type, hidden size, layers, heads of queries and of keys, width of the feed-forward layers, vocabulary,
 whether the output matrix is the embedding."""
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
+WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
+"""What configurations call the width of the feed-forward layers; without one it is four times the hidden size."""
 HEAD_DIMS = {"qwen3": 128}
 """The size of a head by type, if it is not hidden size / heads."""
 
@@ -124,15 +127,19 @@ def _read_config(where: str, trusted: bool) -> Any:
 
 
 def shapes_of(config: Any, name: str, lora: schema.LoraConfig | None = None, *, trusted: bool = False) -> Shapes:
-    """The sizes of a configuration's model, which is built on the meta device: parameters have shapes but no memory."""
+    """The sizes of a configuration's model, which is built on the meta device: parameters have shapes but no memory.
+
+    Raises UserError if it is not that of a causal language model, or does not say the sizes of its attention.
+    """
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
     except Exception as error:  # nor do sizes that fit no model
         raise UserError(f"{name} is no causal language model: {one_line(error)}") from None
     text = config.get_text_config()
-    heads = text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    layers, hidden, heads, vocabulary = (_size(text, name, key) for key in SIZES)
+    size = getattr(text, "head_dim", None) or hidden // heads
+    width = next((key for key in WIDTHS if getattr(text, key, None) is not None), None)
     numels = [parameter.numel() for parameter in model.parameters()]
     linear = {
         name: (module.in_features, module.out_features)
@@ -151,14 +158,22 @@ def shapes_of(config: Any, name: str, lora: schema.LoraConfig | None = None, *, 
             inputs * outputs for name, (inputs, outputs) in linear.items() if name.endswith(PROJECTIONS)
         ),
         adapter_parameters=_adapter_parameters(linear, lora) if lora else 0,
-        layers=text.num_hidden_layers,
-        hidden=text.hidden_size,
-        intermediate=text.intermediate_size,
+        layers=layers,
+        hidden=hidden,
+        intermediate=_size(text, name, width) if width else 4 * hidden,
         heads=heads,
         kv_size=(getattr(text, "num_key_value_heads", None) or heads) * size,
-        vocabulary=text.vocab_size,
+        vocabulary=vocabulary,
         tied=head.weight is embedding.weight,
     )
+
+
+def _size(text: Any, name: str, key: str) -> int:
+    """A size that a configuration gives. Raises UserError if it gives none, or one for each layer."""
+    size = getattr(text, key, None)
+    if not isinstance(size, int):
+        raise UserError(f"no sizes of {name}: its configuration has no {key} that is one number")
+    return size
 
 
 def _adapter_parameters(linear: dict[str, tuple[int, int]], lora: schema.LoraConfig) -> int:
