@@ -1,9 +1,12 @@
 """Changes to a recipe until it fits: settings tried one on top of the other, the most costly in time last."""
 
+import math
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from rlcore.plan.lengths import longest_conversation
-from rlcore.plan.memory import memory_parts, peak
+from rlcore.plan.memory import host_bytes, memory_parts, peak
 from rlcore.plan.shapes import Shapes
 from rlcore.recipe import Recipe
 from rlcore.recipe.load import with_overrides
@@ -14,33 +17,45 @@ KV_MEMORIES = (32, 16, 8, 4, 2, 1)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An override, and the peak of memory with it and those before it."""
+    """An override, the device's peak with it and those before it, and whether the recipe then fits device and host."""
 
     override: str
     peak: int
     fits: bool
 
 
-def changes_until_it_fits(recipe: Recipe, shapes: Shapes, ranks: int, memory: int, reserved: int = 0) -> list[Change]:
-    """The changes that each lower the peak, up to the one with which the recipe fits; none if it fits as it is.
+def changes_until_it_fits(
+    recipe: Recipe, shapes: Shapes, ranks: int, memory: int, reserved: int = 0, host: float = math.inf
+) -> list[Change]:
+    """The changes that help, up to the one with which the recipe fits; none if it fits as it is.
 
-    `ranks` learn, on devices of `memory` bytes, of which `reserved` are left free.
+    `ranks` learn, on devices of `memory` bytes, of which `reserved` are left free, with `host` bytes of the host's
+    memory for each. A change helps if it lowers what device or host lack, and raises neither.
     """
     room = memory - reserved
 
-    def needed(tried: Recipe) -> int:
-        return peak(memory_parts(tried, shapes, ranks, memory))
+    def needed(tried: Recipe) -> tuple[int, float, float]:
+        parts = memory_parts(tried, shapes, ranks, memory)
+        return peak(parts), max(0, peak(parts) - room), max(0, host_bytes(parts) - host)
 
     changes: list[Change] = []
-    now = needed(recipe)
+    _, *lacking = needed(recipe)
     for override in _candidates(recipe, ranks, shapes):
-        if now <= room:
+        if not any(lacking):
             break
-        changed = with_overrides(recipe, [override])
-        then = needed(changed)
-        if then < now:
-            recipe, now = changed, then
-            changes.append(Change(override, now, now <= room))
+        # The optimizer goes to the host only in ZeRO's partition.
+        first = ["learner.zero=1"] if override.startswith("learner.offload=") and not recipe.learner.zero else []
+        tried, steps = recipe, list[Change]()
+        try:
+            for each in [*first, override]:
+                tried = with_overrides(tried, [each])
+                most, *then = needed(tried)
+                steps.append(Change(each, most, not any(then)))
+        except ValidationError:  # settings of the recipe that do not go together
+            continue
+        if then != lacking and all(new <= old for new, old in zip(then, lacking, strict=True)):
+            recipe, lacking = tried, then
+            changes += steps
     return changes
 
 
@@ -59,7 +74,9 @@ def _candidates(recipe: Recipe, ranks: int, shapes: Shapes) -> list[str]:
     if not learner.activation_checkpointing:
         tried.append("learner.activation_checkpointing=true")
     for size in (2, 4, 8):
-        if size > learner.sequence_parallel and ranks % size == 0 and shapes.heads % size == 0:
+        keys = shapes.key_heads
+        divided = shapes.heads % size == 0 and (keys % size == 0 or size % keys == 0)
+        if size > learner.sequence_parallel and ranks % size == 0 and divided:
             tried.append(f"learner.sequence_parallel={size}")
     if max(learner.zero, *stages, 0):
         offload = ",".join(dict.fromkeys([*learner.offload, "optimizer"]))

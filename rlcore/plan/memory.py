@@ -54,6 +54,11 @@ def peak(parts: list[Part]) -> int:
     return max(sum(part.sampling for part in parts), sum(part.learning for part in parts))
 
 
+def host_bytes(parts: list[Part]) -> int:
+    """Bytes in the host's memory for one rank."""
+    return sum(part.host for part in parts)
+
+
 def learner_ranks(recipe: Recipe, gpus: int) -> tuple[int, int]:
     """Numbers of learner ranks and samplers on `gpus`: they share all of them unless rlcore starts servers."""
     rollout = recipe.rollout

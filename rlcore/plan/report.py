@@ -7,7 +7,7 @@ from rich.table import Table
 from rlcore.plan.advice import Change, changes_until_it_fits
 from rlcore.plan.cluster import Cluster
 from rlcore.plan.lengths import Lengths
-from rlcore.plan.memory import GIB, Part, learner_ranks, memory_parts
+from rlcore.plan.memory import GIB, Part, host_bytes, learner_ranks, memory_parts, peak
 from rlcore.plan.rates import Rates
 from rlcore.plan.shapes import Shapes
 from rlcore.plan.simulation import Simulated, simulate
@@ -34,8 +34,9 @@ def print_plan(
     gpu = int(cluster.memory_gib * GIB)
     parts = memory_parts(recipe, shapes, ranks, gpu)
     console.print(memory_table(parts, cluster, ranks))
-    changes = changes_until_it_fits(recipe, shapes, ranks, gpu, int(cluster.reserved_gib * GIB))
-    _print_changes(console, changes)
+    reserved, host = int(cluster.reserved_gib * GIB), cluster.host_memory_gib * GIB / _local(ranks, cluster)
+    fits = peak(parts) <= gpu - reserved and host_bytes(parts) <= host
+    _print_changes(console, fits, changes_until_it_fits(recipe, shapes, ranks, gpu, reserved, host))
     console.print()
     console.print(time_table(recipe, lengths, rates, ranks, samplers))
     assumed = f"prompts of {lengths.prompt:,} tokens, responses of {lengths.response:,.0f} (spread {lengths.spread:g})"
@@ -50,7 +51,7 @@ def print_plan(
 def memory_table(parts: list[Part], cluster: Cluster, ranks: int) -> Table:
     """The parts of memory on one GPU while it samples and while it learns, and on the host of a node."""
     table = _table("memory", "part", "sampling", "learning", "host of a node")
-    local = min(ranks, cluster.gpus_per_node)
+    local = _local(ranks, cluster)
     for part in parts:
         table.add_row(part.name, *map(_size, (part.sampling, part.learning, part.host * local)))
     sampling, learning, host = (sum(getattr(part, name) for part in parts) for name in ("sampling", "learning", "host"))
@@ -126,16 +127,21 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
-def _print_changes(console: Console, changes: list[Change]) -> None:
-    if not changes:
+def _local(ranks: int, cluster: Cluster) -> int:
+    """Learner ranks of one node, which share its host's memory."""
+    return min(ranks, cluster.gpus_per_node)
+
+
+def _print_changes(console: Console, fits: bool, changes: list[Change]) -> None:
+    if fits:
         console.print("  [green]it fits[/]")
         return
     console.print("  [red]it does not fit.[/] What to change, each on top of those before it:")
     for change in changes:
         state = "[green]fits[/]" if change.fits else "does not fit yet"
         console.print(f"    {escape(change.override):<58} {change.peak / GIB:8.1f} GiB, {state}", highlight=False)
-    if not changes[-1].fits:
-        console.print("    then more GPUs, or a smaller model")
+    if not (changes and changes[-1].fits):
+        console.print("    then more GPUs, more of the host's memory, or a smaller model")
 
 
 def _shares(run: Simulated) -> list[str]:

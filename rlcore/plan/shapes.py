@@ -61,6 +61,7 @@ class Shapes:
     hidden: int
     intermediate: int
     heads: int
+    key_heads: int
     kv_size: int
     """Elements of a token's keys in one layer: heads of keys x their size."""
     vocabulary: int
@@ -138,6 +139,7 @@ def shapes_of(config: Any, name: str, lora: schema.LoraConfig | None = None, *, 
         raise UserError(f"{name} is no causal language model: {one_line(error)}") from None
     text = config.get_text_config()
     layers, hidden, heads, vocabulary = (_size(text, name, key) for key in SIZES)
+    key_heads = getattr(text, "num_key_value_heads", None) or heads
     size = getattr(text, "head_dim", None) or hidden // heads
     width = next((key for key in WIDTHS if getattr(text, key, None) is not None), None)
     numels = [parameter.numel() for parameter in model.parameters()]
@@ -162,7 +164,8 @@ def shapes_of(config: Any, name: str, lora: schema.LoraConfig | None = None, *, 
         hidden=hidden,
         intermediate=_size(text, name, width) if width else 4 * hidden,
         heads=heads,
-        kv_size=(getattr(text, "num_key_value_heads", None) or heads) * size,
+        key_heads=key_heads,
+        kv_size=key_heads * size,
         vocabulary=vocabulary,
         tied=head.weight is embedding.weight,
     )
