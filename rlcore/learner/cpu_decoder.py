@@ -19,6 +19,9 @@ from transformers import PreTrainedModel
 from rlcore.learner.batch.packing import Nodes, Paths
 from rlcore.policy.common_decoder import in_pairs, is_common_decoder, rotations
 
+MOST_MERGED = 1024
+"""Outputs of a gate up to which it is one product with its partner, for micro-batches of some thousand nodes."""
+
 
 def has_few_operations(model: PreTrainedModel) -> bool:
     """Whether `last_states` computes this model: in float32, on a CPU, and without adapters."""
@@ -45,7 +48,8 @@ def last_states(model: PreTrainedModel, nodes: Nodes, source_u: Tensor) -> Tenso
 
 
 def _gate_and_up(hidden: Tensor, norm: Any, mlp: Any) -> tuple[Tensor, Tensor]:
-    if len(hidden) < mlp.gate_proj.out_features * 2:  # one product's weight would be more to make than it saves
+    # One product's weight would be more to make than it saves. By the model alone: gradients come in one order.
+    if mlp.gate_proj.out_features > MOST_MERGED:
         normed = _Norm.apply(hidden, norm.variance_epsilon) * norm.weight
         return mlp.gate_proj(normed), mlp.up_proj(normed)
     gate, up = _product(hidden, norm, mlp.gate_proj, mlp.up_proj).chunk(2, dim=-1)

@@ -109,12 +109,14 @@ class _ScoreHidden(torch.autograd.Function):
             if grad_entropy_n is not None:
                 weights_nV = weights_nV - grad_entropy_n[chunk, None] * (log_p_nV + entropy_n[chunk, None])
             if grad_kl_n is not None and reference_hidden_nK is not None:
-                logits_nV = reference_hidden_nK[chunk] @ reference_weight_VK.T
-                log_q_nV = _tempered(logits_nV, ctx.temperature).log_softmax(-1)
+                log_q_nV = _tempered(reference_hidden_nK[chunk] @ reference_weight_VK.T, ctx.temperature)
+                log_q_nV = log_q_nV.log_softmax(-1)
                 weights_nV = weights_nV + grad_kl_n[chunk, None] * (log_p_nV - log_q_nV - kl_n[chunk, None])
             grad_nV = log_p_nV.exp_().mul_(weights_nV)
             grad_nV.scatter_add_(-1, target_n[chunk, None], grad_logprob_n[chunk, None])
-            grad_nV = _tempered(grad_nV, ctx.temperature).to(hidden_nH.dtype)
+            if ctx.temperature != 1:
+                grad_nV.div_(ctx.temperature)
+            grad_nV = grad_nV.to(hidden_nH.dtype)
             grad_hidden_nH[chunk] = grad_nV @ weight_VH
             if ctx.needs_input_grad[1]:  # not with adapters, which leave the head alone
                 if hidden_nH.dtype == torch.float32:

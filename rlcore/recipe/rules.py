@@ -117,6 +117,8 @@ def _baseline(recipe: Any) -> Iterator[str]:
     baseline = BASELINES[name]
     if recipe.batch.group == 1 and baseline.compares:
         yield f"batch.group is 1, but the {name} baseline compares a group's trajectories"
+    elif recipe.stages and recipe.batch.problems * recipe.batch.group == 1 and name != "none":
+        yield f"batch.problems and batch.group are 1, but the {name} baseline compares a step's trajectories"
     if recipe.stages and recipe.batch.group == 1 and recipe.credit.scale == "group":
         yield "batch.group is 1, so credit.scale group would make every advantage 0: take none or batch"
     if recipe.stages and KINDS[kind].may_end and baseline.biased_by_stops:

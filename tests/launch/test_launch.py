@@ -27,7 +27,7 @@ SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])
 SRUN = """#!{python}
 import os, signal, subprocess, sys, time
 split = next(i for i, word in enumerate(sys.argv) if i and not word.startswith("--"))
-options = dict(word.split("=", 1) for word in sys.argv[1:split])
+options = dict(word.split("=", 1) for word in sys.argv[1:split] if "=" in word)
 nodes = options["--nodelist"].split(",")
 assert options["--nodes"] == options["--ntasks"] == str(len(nodes)), sys.argv
 command = sys.argv[split:]
@@ -75,13 +75,18 @@ def test_the_kubernetes_job_names_its_nodes_alike():
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 
-def test_a_pod_with_a_recipe_that_cannot_be_read_ends_with_2():
+def test_a_pod_with_a_recipe_that_cannot_be_read_ends_with_2_and_by_other_failures_with_their_codes(tmp_path):
     _, job = yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text())
     (container,) = job["spec"]["template"]["spec"]["containers"]
     environment = {**os.environ, "RECIPE": "no.yaml"}
-    done = subprocess.run([*container["command"], *container["args"]], env=environment, capture_output=True, text=True)
+    command = [*container["command"], *container["args"]]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "rlcore: " in done.stderr
+    assert done.stderr.startswith("rlcore: recipe no.yaml")
+    (tmp_path / "rlcore").write_text("#!/bin/sh\nexit 137\n")
+    (tmp_path / "rlcore").chmod(0o755)
+    environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    assert subprocess.run(command, env=environment, check=False).returncode == 137
 
 
 def test_the_quickstart_takes_settings(tmp_path):

@@ -20,6 +20,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from rlcore.learner import cpu_decoder
 from rlcore.learner.batch.packing import micro_batches
 from rlcore.learner.batch.planning import plan_micro_batches
 from rlcore.learner.cpu_decoder import has_few_operations
@@ -67,7 +68,9 @@ def states(model: PreTrainedModel, batch: TokenBatch, *, tree: bool) -> torch.Te
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3", "llama", "llama 3"])
 @pytest.mark.parametrize("batch", BATCHES, ids=["strangers", "groups", "branches"])
-def test_states_and_gradients_are_those_of_transformers(name, batch):
+@pytest.mark.parametrize("most_merged", [0, cpu_decoder.MOST_MERGED], ids=["wide", "narrow"])
+def test_states_and_gradients_are_those_of_transformers(name, batch, most_merged, monkeypatch):
+    monkeypatch.setattr(cpu_decoder, "MOST_MERGED", most_merged)
     own = models()[name]
     other = copy.deepcopy(own)
     assert has_few_operations(own)

@@ -148,6 +148,8 @@ def test_a_wrong_override_is_one_line_that_names_the_key(base, override, message
 def test_baselines_of_the_whole_batch_need_no_group(base, baseline):
     overrides = ["batch.group=1", f"credit.baseline={baseline}", "credit.scale=none"]
     assert load_recipe(base, overrides).batch.group == 1
+    if baseline != "none":
+        assert "compares a step's trajectories" in mistake(base, *overrides, "batch.problems=1")
 
 
 def test_yaml_in_files_reads_numbers_and_words_as_overrides_do(base, tmp_path):

@@ -301,8 +301,9 @@ class Fleet:
         """Counts a failed request: the server is probed at once, or taken out if it has failed too many."""
         server.failures += 1
         if server.failures >= FAILURES:
+            if server.up:  # else it is out already, and may be mended before the time is over
+                server.shunned_until = asyncio.get_running_loop().time() + SHUN
             self.take_out(server, reason)
-            server.shunned_until = asyncio.get_running_loop().time() + SHUN
         server.doubted.set()
 
     def _give_up(self, server: Server) -> None:

@@ -69,6 +69,10 @@ class Server:
         """Times in a row that it was taken out without having answered a request in between."""
         self.saw_weights = False
         """Whether it has ever taken weights of this run: then it is a vLLM server with the routes it needs."""
+        self.read_weights = False
+        """Whether it has ever read a part of them."""
+        self.answered = False
+        """Whether it has ever sampled for this run: then it has the route for that."""
         self.repair_began = 0.0
         """The event loop's time at which its repair began, or the learner's part in it ended."""
         self.failed_repairs = 0
@@ -103,6 +107,7 @@ class Server:
         try:
             (choice,) = answer["choices"]
             if choice["finish_reason"] in ("stop", "length"):
+                self.answered = True
                 return choice
         except (KeyError, TypeError, ValueError):
             raise ServerFault(f"sampling on {self.url}: the answer holds no choice") from None
@@ -142,12 +147,13 @@ class Server:
         try:
             await self._call("update", "POST", "/update_weights", {"update_info": payload})
         except ServerFault as fault:
-            if self.saw_weights or "No such file or directory" not in str(fault):
+            if self.read_weights or "No such file or directory" not in str(fault):
                 raise
             raise UserError(
                 f"{self.url} does not see the weights in {Path(payload['path']).parents[1]}: set rollout.vllm."
                 "weights_folder to a folder that all machines share, or rollout.vllm.transfer to nccl"
             ) from None
+        self.read_weights = True
 
     async def finish_update(self, label: str | None) -> None:
         body = {"weight_version": label} if label is not None else None
@@ -211,6 +217,7 @@ class Server:
                 f"{self.url} does not take the adapters: start vllm serve with {option}, or with launch/serve.sh; or "
                 "set rollout.vllm.merge_adapters"
             )
-        if status in REFUSALS and phase == "sampling":
+        refused = status in REFUSALS or (status == 404 and not self.answered)
+        if refused and phase == "sampling":
             raise UserError(f"{where}: refused with {status}: {text} (was it started as by launch/serve.sh?)")
         raise ServerFault(f"{where}: answered {status}: {text}")

@@ -60,8 +60,18 @@ def test_a_server_of_this_run_that_a_proxy_hides_is_taken_out_and_comes_back(two
 def test_a_refusal_that_passes_sends_a_request_elsewhere(two, tmp_path, status):
     with engine(tmp_path, **given(two)) as rollout:
         until(lambda: up(rollout) == 2)
+        sample_all(rollout, 8)
         post(two[0].url, "/behave", {"status": status})
         assert len(sample_all(rollout, 8)) == 8
+
+
+def test_servers_without_the_route_to_sample_end_the_run_at_once(two, tmp_path):
+    with engine(tmp_path, **given(two)) as rollout:
+        until(lambda: up(rollout) == 2)
+        for server in two:
+            post(server.url, "/behave", {"status": 404})
+        with pytest.raises(UserError, match="refused with 404"):
+            sample_all(rollout, 1)
 
 
 def test_a_request_tries_every_server_before_it_tries_one_again(labelled, board):
