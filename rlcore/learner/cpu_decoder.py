@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from rlcore.learner.batch.packing import Nodes, Paths
 from rlcore.policy.common_decoder import in_pairs, is_common_decoder, rotations
 
-MOST_MERGED = 1024
-"""Outputs of a gate up to which it is one product with its partner, for micro-batches of some thousand nodes."""
+WIDEST_MERGED = 1024
+"""Outputs of a gate up to which one product with its partner saves more than putting their weights together takes."""
 
 
 def has_few_operations(model: PreTrainedModel) -> bool:
@@ -48,8 +48,11 @@ def last_states(model: PreTrainedModel, nodes: Nodes, source_u: Tensor) -> Tenso
 
 
 def _gate_and_up(hidden: Tensor, norm: Any, mlp: Any) -> tuple[Tensor, Tensor]:
-    # One product's weight would be more to make than it saves. By the model alone: gradients come in one order.
-    if mlp.gate_proj.out_features > MOST_MERGED:
+    """What the gate and its partner make of the normed states, `[N, F]` each, in one product or in two.
+
+    The model alone decides, so that the gradients of all micro-batches come in one order, as ZeRO's buckets need.
+    """
+    if mlp.gate_proj.out_features > WIDEST_MERGED:
         normed = _Norm.apply(hidden, norm.variance_epsilon) * norm.weight
         return mlp.gate_proj(normed), mlp.up_proj(normed)
     gate, up = _product(hidden, norm, mlp.gate_proj, mlp.up_proj).chunk(2, dim=-1)

@@ -58,6 +58,7 @@ def score_hidden(
 
 
 def _tempered(logits_nV: Tensor, temperature: float) -> Tensor:
+    """Logits over the temperature, in float32; the same tensor where nothing changes."""
     logits_nV = logits_nV.float()
     return logits_nV if temperature == 1 else logits_nV / temperature
 

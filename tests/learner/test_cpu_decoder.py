@@ -68,9 +68,9 @@ def states(model: PreTrainedModel, batch: TokenBatch, *, tree: bool) -> torch.Te
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3", "llama", "llama 3"])
 @pytest.mark.parametrize("batch", BATCHES, ids=["strangers", "groups", "branches"])
-@pytest.mark.parametrize("most_merged", [0, cpu_decoder.MOST_MERGED], ids=["wide", "narrow"])
-def test_states_and_gradients_are_those_of_transformers(name, batch, most_merged, monkeypatch):
-    monkeypatch.setattr(cpu_decoder, "MOST_MERGED", most_merged)
+@pytest.mark.parametrize("widest", [0, cpu_decoder.WIDEST_MERGED], ids=["wide", "narrow"])
+def test_states_and_gradients_are_those_of_transformers(name, batch, widest, monkeypatch):
+    monkeypatch.setattr(cpu_decoder, "WIDEST_MERGED", widest)
     own = models()[name]
     other = copy.deepcopy(own)
     assert has_few_operations(own)

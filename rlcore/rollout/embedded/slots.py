@@ -212,6 +212,7 @@ class SlotCache(Cache):
             layer.copy(layer.bands, moves)
 
     def _at_once(self, from_R: np.ndarray, to_R: np.ndarray) -> list[tuple[Places, Places]]:
+        """The same places as arrays on the device: one copy for all, where single rows are copied to many places."""
         return [(self._tensor(from_R), self._tensor(to_R))]
 
     def _moves(
